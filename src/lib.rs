@@ -1,1 +1,11 @@
-//! stub
+//! `luks-agent` encrypts the local disks of EMR and EC2 cluster nodes with LUKS under a KMS key.
+//!
+//! The data flows one way:
+//!
+//! ```text
+//! config, state, discover, probe -> plan (pure) -> apply -> report
+//! ```
+
+pub mod config;
+pub mod device;
+pub mod key;

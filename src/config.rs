@@ -1,0 +1,623 @@
+//! `/etc/luks-agent/config.toml` and its drop-ins, read, merged and validated.
+//!
+//! Each file is read on its own into a [`Fragment`], so that an error names file and line; the fragments are merged in
+//! order, later ones win, and defaults fill the rest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use globset::{Glob, GlobMatcher};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::device::{DeviceFacts, Role};
+
+/// Where the configuration is unless `--config` says otherwise; drop-ins are in `config.d` beside it.
+pub const DEFAULT_PATH: &str = "/etc/luks-agent/config.toml";
+
+/// A configuration that cannot be used; nothing was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that is there but cannot be read.
+    #[error("cannot read configuration file {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Neither the file nor a drop-in exists.
+    #[error(
+        "no configuration: {path} does not exist; create it with a [kms] section and key_id = \"<ARN of a customer managed symmetric KMS key>\""
+    )]
+    Missing {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// A file with a mistake.
+    #[error("{path}:{line}: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong and what was expected.
+        message: String,
+    },
+    /// A required value that no file gives.
+    #[error("{path}: {key} is missing: {expected}")]
+    Required {
+        /// The main file.
+        path: PathBuf,
+        /// The dotted key.
+        key: &'static str,
+        /// What to write.
+        expected: &'static str,
+    },
+}
+
+/// The validated configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The key service.
+    pub kms: Kms,
+    /// Where the state file is.
+    pub state: State,
+    /// Which volumes are taken care of.
+    pub volumes: Volumes,
+    /// How new volumes are encrypted.
+    pub luks: Luks,
+    /// What is made on them and where it is mounted.
+    pub filesystem: Filesystem,
+}
+
+/// `[kms]`
+#[derive(Debug, Clone)]
+pub struct Kms {
+    /// Key ARN, key id, alias name or alias ARN, as configured.
+    pub key_id: String,
+    /// Region, when it is not taken from the ARN, the environment or IMDS.
+    pub region: Option<String>,
+    /// Endpoint, when it is not the region's.
+    pub endpoint_url: Option<String>,
+    /// How long KMS and IMDS are tried in all.
+    pub deadline: Duration,
+}
+
+/// `[state]`
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The state directory, on the boot volume.
+    pub dir: PathBuf,
+}
+
+/// `[volumes]`
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    /// What to do with instance store volumes.
+    pub instance_store: Policy,
+    /// What to do with EBS volumes.
+    pub ebs: Policy,
+    /// What to do with a volume that holds something.
+    pub when_not_blank: WhenNotBlank,
+    /// How much of a volume is read before it counts as blank.
+    pub blank_scan: BlankScan,
+    /// How long one operation on one volume may take.
+    pub deadline: Duration,
+    /// `[[volumes.match]]`, in order.
+    pub rules: Vec<MatchRule>,
+}
+
+/// Whether volumes of one role are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// Encrypt, open and mount them.
+    Encrypt,
+    /// Leave them alone.
+    Ignore,
+}
+
+/// What to do with a volume that is not blank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenNotBlank {
+    /// Refuse it.
+    Refuse,
+    /// Format instance store volumes all the same, unless mounted, held or known; refuse EBS volumes.
+    WipeInstanceStore,
+}
+
+/// How much of a volume the blank check reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlankScan {
+    /// All of a volume of up to 1 GiB; of a larger one both ends and samples between them.
+    Sampled,
+    /// All of it.
+    Full,
+}
+
+/// One `[[volumes.match]]` rule: the first of `path`, `serial` and `model` that are given must all match.
+#[derive(Debug, Clone)]
+pub struct MatchRule {
+    path: Option<GlobMatcher>,
+    serial: Option<GlobMatcher>,
+    model: Option<GlobMatcher>,
+    /// The role it gives.
+    pub role: RuleRole,
+}
+
+/// The role a rule can give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RuleRole {
+    /// Treat as an EBS volume.
+    Ebs,
+    /// Treat as an instance store volume.
+    InstanceStore,
+    /// Leave alone.
+    Ignore,
+}
+
+impl From<RuleRole> for Role {
+    fn from(role: RuleRole) -> Self {
+        match role {
+            RuleRole::Ebs => Self::Ebs,
+            RuleRole::InstanceStore => Self::InstanceStore,
+            RuleRole::Ignore => Self::Ignored { because: "a [[volumes.match]] rule says ignore".to_owned() },
+        }
+    }
+}
+
+impl MatchRule {
+    /// Whether all that the rule gives matches the disk; `path` is compared with the device node and every link to it.
+    pub fn matches(&self, facts: &DeviceFacts) -> bool {
+        let text = |glob: &Option<GlobMatcher>, value: &Option<String>| match (glob, value) {
+            (None, _) => true,
+            (Some(glob), Some(value)) => glob.is_match(value),
+            (Some(_), None) => false,
+        };
+        let path = self
+            .path
+            .as_ref()
+            .is_none_or(|glob| glob.is_match(&facts.path) || facts.links.iter().any(|link| glob.is_match(link)));
+        path && text(&self.serial, &facts.serial) && text(&self.model, &facts.model)
+    }
+}
+
+/// `[luks]`
+#[derive(Debug, Clone)]
+pub struct Luks {
+    /// Cipher and mode, as dm-crypt names them.
+    pub cipher: Cipher,
+    /// Volume key size in bits: 256 or 512.
+    pub key_size: u32,
+    /// Encryption sector size in bytes; unset: 4096 where the disk writes that atomically, else 512.
+    pub sector_size: Option<u32>,
+    /// Let discards through.
+    pub discards: bool,
+    /// dm-crypt's `no_read_workqueue`.
+    pub no_read_workqueue: bool,
+    /// dm-crypt's `no_write_workqueue`.
+    pub no_write_workqueue: bool,
+}
+
+/// The ciphers the agent formats with and accepts in a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Cipher {
+    /// AES in XTS mode.
+    #[serde(rename = "aes-xts-plain64")]
+    AesXtsPlain64,
+    /// Serpent in XTS mode.
+    #[serde(rename = "serpent-xts-plain64")]
+    SerpentXtsPlain64,
+    /// Twofish in XTS mode.
+    #[serde(rename = "twofish-xts-plain64")]
+    TwofishXtsPlain64,
+}
+
+impl Cipher {
+    /// Cipher and mode apart, as libcryptsetup takes them.
+    pub fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AesXtsPlain64 => ("aes", "xts-plain64"),
+            Self::SerpentXtsPlain64 => ("serpent", "xts-plain64"),
+            Self::TwofishXtsPlain64 => ("twofish", "xts-plain64"),
+        }
+    }
+}
+
+/// `[filesystem]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filesystem {
+    /// What is made on a new volume.
+    pub kind: FilesystemKind,
+    /// The first mount point; the others have a number appended.
+    pub mount_base: PathBuf,
+    /// Mount options.
+    pub options: Vec<String>,
+}
+
+/// The file systems the agent makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FilesystemKind {
+    /// XFS.
+    Xfs,
+    /// ext4.
+    Ext4,
+    /// None: volumes are opened and not mounted.
+    None,
+}
+
+// --- as written in a file: everything optional, unknown keys are errors
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fragment {
+    #[serde(default)]
+    kms: KmsFragment,
+    #[serde(default)]
+    state: StateFragment,
+    #[serde(default)]
+    volumes: VolumesFragment,
+    #[serde(default)]
+    luks: LuksFragment,
+    #[serde(default)]
+    filesystem: FilesystemFragment,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KmsFragment {
+    key_id: Option<NonEmpty>,
+    region: Option<NonEmpty>,
+    endpoint_url: Option<Url>,
+    deadline: Option<Span>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateFragment {
+    dir: Option<AbsolutePath>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VolumesFragment {
+    instance_store: Option<Policy>,
+    ebs: Option<Policy>,
+    when_not_blank: Option<WhenNotBlank>,
+    blank_scan: Option<BlankScan>,
+    deadline: Option<Span>,
+    #[serde(default, rename = "match")]
+    rules: Vec<MatchRule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LuksFragment {
+    cipher: Option<Cipher>,
+    key_size: Option<KeySize>,
+    sector_size: Option<SectorSize>,
+    discards: Option<bool>,
+    no_read_workqueue: Option<bool>,
+    no_write_workqueue: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilesystemFragment {
+    #[serde(rename = "type")]
+    kind: Option<FilesystemKind>,
+    mount_base: Option<MountBase>,
+    options: Option<Vec<MountOption>>,
+}
+
+/// Values that are checked while they are read, so that the error has the line.
+macro_rules! checked {
+    ($name:ident($inner:ty) from $raw:ty, $check:expr) => {
+        #[derive(Debug)]
+        struct $name($inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let check: fn($raw) -> Result<$inner, String> = $check;
+                check(<$raw>::deserialize(deserializer)?).map(Self).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+checked!(NonEmpty(String) from String, |text| match text.trim() {
+    "" => Err("must not be empty".to_owned()),
+    trimmed => Ok(trimmed.to_owned()),
+});
+checked!(Url(String) from String, |text| {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(text),
+        Some(_) | None => Err(format!("'{text}' is not an endpoint: expected http:// or https:// and a host")),
+    }
+});
+checked!(Span(Duration) from String, |text| {
+    let problem = || format!("'{text}' is not a duration: expected a positive time such as \"90s\", \"10m\" or \"1h\"");
+    let span: jiff::SignedDuration = text.parse().map_err(|_| problem())?;
+    let span = Duration::try_from(span).map_err(|_| problem())?;
+    if span.is_zero() { Err(problem()) } else { Ok(span) }
+});
+checked!(AbsolutePath(PathBuf) from PathBuf, |path| {
+    let parent = path.components().any(|c| c == std::path::Component::ParentDir);
+    if path.is_absolute() && !parent {
+        Ok(path)
+    } else {
+        Err(format!("'{}' is not an absolute path without '..'", path.display()))
+    }
+});
+checked!(MountBase(PathBuf) from PathBuf, |path| {
+    if path.is_absolute() && path.file_name().is_some() && !path.components().any(|c| c == std::path::Component::ParentDir) {
+        Ok(path)
+    } else {
+        Err(format!("'{}' cannot be a mount point: expected an absolute path below / such as \"/mnt\"", path.display()))
+    }
+});
+checked!(MountOption(String) from String, |text| {
+    if text.is_empty() || text.contains(|c: char| c == ',' || c.is_whitespace()) {
+        Err(format!("'{text}' is not a mount option: expected one option a string, such as \"noatime\""))
+    } else {
+        Ok(text)
+    }
+});
+checked!(KeySize(u32) from u32, |bits| match bits {
+    256 | 512 => Ok(bits),
+    _ => Err(format!("{bits} is not a key size: expected 256 or 512 (bits)")),
+});
+checked!(SectorSize(u32) from u32, |bytes| match bytes {
+    512 | 1024 | 2048 | 4096 => Ok(bytes),
+    _ => Err(format!("{bytes} is not a sector size: expected 512, 1024, 2048 or 4096 (bytes)")),
+});
+
+impl<'de> Deserialize<'de> for MatchRule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Raw {
+            path: Option<String>,
+            serial: Option<String>,
+            model: Option<String>,
+            role: RuleRole,
+        }
+        let raw = Raw::deserialize(deserializer)?;
+        if raw.path.is_none() && raw.serial.is_none() && raw.model.is_none() {
+            return Err(de::Error::custom("a [[volumes.match]] rule needs path, serial or model"));
+        }
+        let glob = |pattern: Option<String>| {
+            pattern
+                .map(|p| Glob::new(&p).map(|g| g.compile_matcher()))
+                .transpose()
+                .map_err(|e| de::Error::custom(format!("not a glob pattern: {e}")))
+        };
+        Ok(Self { path: glob(raw.path)?, serial: glob(raw.serial)?, model: glob(raw.model)?, role: raw.role })
+    }
+}
+
+impl Config {
+    /// Reads `path` and the `*.toml` files in `config.d` beside it, in order of their names.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and, for a mistake in it, the line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut files = Vec::new();
+        if path.try_exists().map_err(|source| ConfigError::Read { path: path.to_owned(), source })? {
+            files.push(path.to_owned());
+        }
+        files.extend(drop_ins(&path.with_file_name("config.d"))?);
+        if files.is_empty() {
+            return Err(ConfigError::Missing { path: path.to_owned() });
+        }
+        let mut merged = Fragment::default();
+        for file in files {
+            let text = fs::read_to_string(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+            merged.merge(parse(&file, &text)?);
+        }
+        merged.validate(path)
+    }
+
+    /// Reads one text as [`Config::load`] reads a file; `path` is what errors name.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        parse(path, text)?.validate(path)
+    }
+}
+
+fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let read = |source| ConfigError::Read { path: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(read(e)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(read)?.path();
+        if file.extension().is_some_and(|e| e == "toml") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Fragment, ConfigError> {
+    toml::from_str(text).map_err(|e| {
+        let at = e.span().map_or(0, |span| span.start.min(text.len()));
+        let mut message = e.message().trim().to_owned();
+        if let Some(near) = nearest_known_key(&message) {
+            message = format!("{message}; did you mean `{near}`?");
+        }
+        ConfigError::Invalid { path: path.to_owned(), line: text[..at].matches('\n').count() + 1, message }
+    })
+}
+
+/// serde names the unknown key first and the known ones after it, all in backticks.
+fn nearest_known_key(message: &str) -> Option<String> {
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    names
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(2))
+        .map(|(_, known)| known.to_owned())
+}
+
+impl Fragment {
+    /// Lets what `later` gives win; match rules are appended.
+    fn merge(&mut self, later: Self) {
+        macro_rules! take {
+            ($($section:ident: $($field:ident)*;)*) => {
+                $($(if later.$section.$field.is_some() { self.$section.$field = later.$section.$field; })*)*
+            };
+        }
+        take! {
+            kms: key_id region endpoint_url deadline;
+            state: dir;
+            volumes: instance_store ebs when_not_blank blank_scan deadline;
+            luks: cipher key_size sector_size discards no_read_workqueue no_write_workqueue;
+            filesystem: kind mount_base options;
+        }
+        self.volumes.rules.extend(later.volumes.rules);
+    }
+
+    fn validate(self, path: &Path) -> Result<Config, ConfigError> {
+        let Self { kms, state, volumes, luks, filesystem } = self;
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        Ok(Config {
+            kms: Kms {
+                key_id: kms.key_id.map(|v| v.0).ok_or_else(|| ConfigError::Required {
+                    path: path.to_owned(),
+                    key: "kms.key_id",
+                    expected: "give the ARN, the key id or the alias of a customer managed symmetric KMS key",
+                })?,
+                region: kms.region.map(|v| v.0),
+                endpoint_url: kms.endpoint_url.map(|v| v.0),
+                deadline: kms.deadline.map_or(minutes(10), |v| v.0),
+            },
+            state: State { dir: state.dir.map_or_else(|| PathBuf::from("/etc/luks-agent/state"), |v| v.0) },
+            volumes: Volumes {
+                instance_store: volumes.instance_store.unwrap_or(Policy::Encrypt),
+                ebs: volumes.ebs.unwrap_or(Policy::Encrypt),
+                when_not_blank: volumes.when_not_blank.unwrap_or(WhenNotBlank::Refuse),
+                blank_scan: volumes.blank_scan.unwrap_or(BlankScan::Sampled),
+                deadline: volumes.deadline.map_or(minutes(5), |v| v.0),
+                rules: volumes.rules,
+            },
+            luks: Luks {
+                cipher: luks.cipher.unwrap_or(Cipher::AesXtsPlain64),
+                key_size: luks.key_size.map_or(512, |v| v.0),
+                sector_size: luks.sector_size.map(|v| v.0),
+                discards: luks.discards.unwrap_or(false),
+                no_read_workqueue: luks.no_read_workqueue.unwrap_or(false),
+                no_write_workqueue: luks.no_write_workqueue.unwrap_or(false),
+            },
+            filesystem: Filesystem {
+                kind: filesystem.kind.unwrap_or(FilesystemKind::Xfs),
+                mount_base: filesystem.mount_base.map_or_else(|| PathBuf::from("/mnt"), |v| v.0),
+                options: filesystem
+                    .options
+                    .map_or_else(|| vec!["noatime".to_owned()], |list| list.into_iter().map(|v| v.0).collect()),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        Config::from_text(Path::new("config.toml"), text)
+    }
+
+    fn error(text: &str) -> String {
+        load(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_key_id_is_enough() {
+        let config = load("[kms]\nkey_id = \"alias/nodes\"\n").unwrap();
+        assert_eq!(config.kms.key_id, "alias/nodes");
+        assert_eq!(config.kms.deadline, Duration::from_secs(600));
+        assert_eq!(config.state.dir, Path::new("/etc/luks-agent/state"));
+        assert_eq!(config.volumes.ebs, Policy::Encrypt);
+        assert_eq!(config.volumes.when_not_blank, WhenNotBlank::Refuse);
+        assert_eq!(config.luks.cipher.parts(), ("aes", "xts-plain64"));
+        assert_eq!(config.luks.key_size, 512);
+        assert_eq!(config.filesystem.kind, FilesystemKind::Xfs);
+        assert_eq!(config.filesystem.mount_base, Path::new("/mnt"));
+        assert_eq!(config.filesystem.options, ["noatime"]);
+    }
+
+    #[test]
+    fn mistakes_name_file_line_and_what_was_expected() {
+        insta::assert_snapshot!(
+            [
+                "",
+                "[kms]\nkey_id = \"\"\n",
+                "[kms]\nkey_idd = \"alias/x\"\n",
+                "[kms]\nkey_id = 7\n",
+                "[kms]\nkey_id = \"alias/x\"\ndeadline = \"soon\"\n",
+                "[kms]\nkey_id = \"alias/x\"\ndeadline = \"0s\"\n",
+                "[kms]\nkey_id = \"alias/x\"\nendpoint_url = \"kms\"\n",
+                "[volume]\nebs = \"encrypt\"\n",
+                "[volumes]\nebs = \"encrpyt\"\n",
+                "[luks]\ncipher = \"aes-cbc-plain\"\n",
+                "[luks]\nkey_size = 128\n",
+                "[luks]\nsector_size = 8192\n",
+                "[filesystem]\nmount_base = \"mnt\"\n",
+                "[filesystem]\nmount_base = \"/\"\n",
+                "[filesystem]\noptions = [\"noatime,nodev\"]\n",
+                "[state]\ndir = \"state\"\n",
+                "[[volumes.match]]\nrole = \"ebs\"\n",
+                "[[volumes.match]]\npath = \"/dev/[\"\nrole = \"ebs\"\n",
+                "[kms\n",
+            ]
+            .map(error)
+            .join("\n")
+        );
+    }
+
+    #[test]
+    fn drop_ins_win_in_order_of_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("config.toml");
+        fs::create_dir(dir.path().join("config.d")).unwrap();
+        fs::write(&main, "[kms]\nkey_id = \"a\"\nregion = \"r\"\n").unwrap();
+        let drop_in = |name: &str, text: &str| fs::write(dir.path().join("config.d").join(name), text).unwrap();
+        drop_in("20-b.toml", "[kms]\nkey_id = \"c\"\n");
+        drop_in("10-a.toml", "[kms]\nkey_id = \"b\"\n[[volumes.match]]\nserial = \"x*\"\nrole = \"ignore\"\n");
+        drop_in("30-c.conf", "not toml");
+        let config = Config::load(&main).unwrap();
+        assert_eq!((config.kms.key_id.as_str(), config.kms.region.as_deref()), ("c", Some("r")));
+        assert_eq!(config.volumes.rules.len(), 1);
+
+        drop_in("40-d.toml", "\n\n[kms]\nkey = \"c\"\n");
+        let message = Config::load(&main).unwrap_err().to_string();
+        assert!(message.contains("40-d.toml:4: key: unknown field `key`"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_or_unreadable_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        assert!(Config::load(&path).unwrap_err().to_string().contains("config.toml does not exist; create it"));
+        fs::create_dir(&path).unwrap();
+        assert!(Config::load(&path).unwrap_err().to_string().contains("cannot read configuration file"));
+    }
+}

@@ -1,0 +1,227 @@
+//! What is known of one block device: plain data and pure judgements on it.
+//!
+//! Sizes are in bytes. Names are kernel names as in `/sys/block` (`nvme1n1`, `xvdb`).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::config::MatchRule;
+
+/// A block device number, as in `/sys/block/*/dev` and `/proc/self/mountinfo`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DevNo {
+    /// The driver's major number.
+    pub major: u32,
+    /// The minor number within it.
+    pub minor: u32,
+}
+
+impl fmt::Display for DevNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.major, self.minor)
+    }
+}
+
+/// The driver family a whole disk belongs to; decides which rules may apply to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskKind {
+    /// NVMe: every Nitro instance.
+    Nvme,
+    /// Xen block front end, `xvd*`: no model, no serial.
+    Xen,
+    /// SCSI and SATA disks.
+    Scsi,
+    /// Virtio block: common in test machines.
+    Virtio,
+    /// A device-mapper device; only ever a target when a rule names it.
+    DeviceMapper,
+    /// A software RAID array; only ever a target when a rule names it.
+    Md,
+    /// Loop devices.
+    Loop,
+    /// RAM disks and zram.
+    Ram,
+    /// CD and DVD drives.
+    Optical,
+    /// Everything else (`nbd`, `ubd`, `mmcblk`, floppy ...).
+    Other,
+}
+
+/// A device stacked directly on a disk or on one of its partitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Kernel name, such as `dm-0` or `md127`.
+    pub name: String,
+    /// Device-mapper name (`/dev/mapper/NAME`), if it is one.
+    pub dm_name: Option<String>,
+    /// Device-mapper UUID; for an open LUKS2 volume `CRYPT-LUKS2-<uuid without dashes>-<name>`.
+    pub dm_uuid: Option<String>,
+    /// Where this holder is mounted, in the order of mounting.
+    pub mounts: Vec<PathBuf>,
+    /// Whether something is stacked on the holder in turn.
+    pub held: bool,
+}
+
+impl Holder {
+    /// The LUKS UUID when this holder is an open LUKS2 volume.
+    pub fn luks_uuid(&self) -> Option<Uuid> {
+        let rest = self.dm_uuid.as_deref()?.strip_prefix("CRYPT-LUKS2-")?;
+        Uuid::parse_str(rest.get(..32)?).ok()
+    }
+}
+
+/// One whole disk as sysfs, udev and the mount table describe it; nothing of it was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFacts {
+    /// Kernel name; may be another disk's after a reboot.
+    pub name: String,
+    /// The device node, `/dev/NAME`.
+    pub path: PathBuf,
+    /// Every udev link to it (`/dev/disk/by-id/...`), sorted.
+    pub links: Vec<PathBuf>,
+    /// Device number.
+    pub devno: DevNo,
+    /// The kernel's sequence number of this disk, unique while the machine is up (Linux 5.15).
+    pub diskseq: Option<u64>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Smallest addressable unit, in bytes.
+    pub logical_block_size: u32,
+    /// Smallest unit the disk writes atomically, in bytes.
+    pub physical_block_size: u32,
+    /// Driver family.
+    pub kind: DiskKind,
+    /// Model name, trimmed.
+    pub model: Option<String>,
+    /// Serial number, trimmed. On EBS the volume id without its dash.
+    pub serial: Option<String>,
+    /// Removable medium.
+    pub removable: bool,
+    /// Read-only disk.
+    pub read_only: bool,
+    /// Zoned disk (host-aware or host-managed).
+    pub zoned: bool,
+    /// Kernel names of its partitions.
+    pub partitions: Vec<String>,
+    /// What is stacked on the disk or its partitions.
+    pub holders: Vec<Holder>,
+    /// Where the disk itself or one of its partitions is mounted.
+    pub mounts: Vec<PathBuf>,
+    /// Why it is a boot disk, when it is one: `carries / through nvme0n1p1`.
+    pub system: Option<String>,
+    /// Its key in the IMDS block device mapping (`ami`, `root`, `ebs1`, `ephemeral0`, `swap`), Xen only.
+    pub mapping: Option<String>,
+}
+
+/// All disks of the machine, and whether the boot disk among them is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Every disk, sorted by serial number, then by name.
+    pub devices: Vec<DeviceFacts>,
+    /// Why the boot disk could not be resolved; then nothing may be formatted.
+    pub boot_unresolved: Option<String>,
+}
+
+/// What a disk is to the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Role {
+    /// Carries the running system: never a target.
+    Boot {
+        /// What it carries.
+        because: String,
+    },
+    /// An EBS volume.
+    Ebs,
+    /// An instance store volume.
+    InstanceStore,
+    /// Not for the agent.
+    Ignored {
+        /// Why not.
+        because: String,
+    },
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boot { .. } => "boot",
+            Self::Ebs => "ebs",
+            Self::InstanceStore => "instance-store",
+            Self::Ignored { .. } => "ignored",
+        })
+    }
+}
+
+/// NVMe model of an EBS volume (amazon-ec2-utils, `70-ec2-nvme-devices.rules`).
+pub const MODEL_EBS: &str = "Amazon Elastic Block Store";
+/// NVMe model of an instance store volume (same source).
+pub const MODEL_INSTANCE_STORE: &str = "Amazon EC2 NVMe Instance Storage";
+
+impl DeviceFacts {
+    /// What tells this disk from the others across reboots: its serial number, or on Xen, where there is none and the
+    /// name is given by the block device mapping, its name.
+    pub fn identity(&self) -> String {
+        match &self.serial {
+            Some(serial) => serial.clone(),
+            None => format!("name:{}", self.name),
+        }
+    }
+
+    /// The open LUKS2 mapping on the whole disk, if there is one.
+    pub fn mapping_of(&self, luks_uuid: Uuid) -> Option<&Holder> {
+        self.holders.iter().find(|h| h.luks_uuid() == Some(luks_uuid))
+    }
+}
+
+fn ignored(because: impl Into<String>) -> Role {
+    Role::Ignored { because: because.into() }
+}
+
+/// The role of a disk: what carries the system first, then what can never be a target, then the configured rules, first
+/// match wins, then the EC2 rules. Everything else is ignored.
+pub fn classify(facts: &DeviceFacts, rules: &[MatchRule]) -> Role {
+    if let Some(because) = &facts.system {
+        return Role::Boot { because: because.clone() };
+    }
+    let never = [
+        (facts.kind == DiskKind::Loop, "loop device"),
+        (facts.kind == DiskKind::Ram, "ram disk"),
+        (facts.kind == DiskKind::Optical, "optical drive"),
+        (facts.removable, "removable medium"),
+        (facts.read_only, "read-only disk"),
+        (facts.zoned, "zoned disk"),
+        (facts.size == 0, "no medium"),
+    ];
+    if let Some((_, because)) = never.iter().find(|(is, _)| *is) {
+        return ignored(*because);
+    }
+    if let Some(rule) = rules.iter().find(|rule| rule.matches(facts)) {
+        return rule.role.into();
+    }
+    match facts.kind {
+        DiskKind::Nvme => match facts.model.as_deref() {
+            Some(MODEL_EBS) => Role::Ebs,
+            Some(MODEL_INSTANCE_STORE) => Role::InstanceStore,
+            Some(model) => ignored(format!("model '{model}' is not an EC2 volume")),
+            None => ignored("nvme disk without a model name"),
+        },
+        DiskKind::Xen => match facts.mapping.as_deref() {
+            Some("ami" | "root") => Role::Boot { because: "is the root device in the block device mapping".to_owned() },
+            Some(key) if key.starts_with("ebs") => Role::Ebs,
+            Some(key) if key.starts_with("ephemeral") => Role::InstanceStore,
+            Some(key) => ignored(format!("block device mapping entry '{key}'")),
+            None => ignored("xen disk that the block device mapping does not list"),
+        },
+        DiskKind::DeviceMapper => ignored("device-mapper device"),
+        DiskKind::Md => ignored("software RAID array"),
+        DiskKind::Scsi | DiskKind::Virtio | DiskKind::Other => {
+            ignored("not an EC2 volume, and no [[volumes.match]] rule names it")
+        }
+        DiskKind::Loop | DiskKind::Ram | DiskKind::Optical => ignored("not a disk"),
+    }
+}

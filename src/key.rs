@@ -1,0 +1,190 @@
+//! Key material and its wrapped form.
+//!
+//! The plaintext types zeroize on drop, cannot be cloned or serialized, and print nothing of themselves.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// Length of a data key: `AES_256` of `GenerateDataKey`.
+pub const DATA_KEY_BYTES: usize = 32;
+/// Length of the passphrase: standard base64 of 32 bytes, padding included.
+pub const PASSPHRASE_BYTES: usize = 44;
+/// Largest `CiphertextBlob` that KMS `Decrypt` takes (KMS API reference).
+pub const WRAPPED_KEY_MAX_BYTES: usize = 6144;
+
+/// Key material or a wrapped key that cannot be what it should be; says nothing of the bytes themselves.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum KeyError {
+    /// A plaintext of the wrong length.
+    #[error("the data key has {0} bytes, expected {DATA_KEY_BYTES}")]
+    DataKeyLength(usize),
+    /// A passphrase of the wrong form.
+    #[error("the passphrase is not {PASSPHRASE_BYTES} characters of base64")]
+    Passphrase,
+    /// An empty or overlong wrapped key.
+    #[error("the wrapped key has {0} bytes, expected 1 to {WRAPPED_KEY_MAX_BYTES}")]
+    WrappedKeyLength(usize),
+    /// Text that is not base64.
+    #[error("the wrapped key is not base64")]
+    WrappedKeyText,
+}
+
+/// The plaintext data key of `GenerateDataKey` or `Decrypt`: 32 bytes.
+pub struct DataKey(Zeroizing<[u8; DATA_KEY_BYTES]>);
+
+impl DataKey {
+    /// Takes the bytes over. The caller's copy is the caller's to wipe.
+    ///
+    /// # Errors
+    /// [`KeyError::DataKeyLength`] unless there are exactly 32 bytes.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, KeyError> {
+        let mut key = Zeroizing::new([0; DATA_KEY_BYTES]);
+        if bytes.len() != DATA_KEY_BYTES {
+            return Err(KeyError::DataKeyLength(bytes.len()));
+        }
+        key.copy_from_slice(bytes);
+        Ok(Self(key))
+    }
+
+    /// The LUKS passphrase of this data key: its standard base64 text, without a newline.
+    pub fn passphrase(&self) -> Passphrase {
+        let mut text = Zeroizing::new([0; PASSPHRASE_BYTES]);
+        STANDARD.encode_slice(self.0.as_slice(), text.as_mut_slice()).expect("base64 of 32 bytes has 44 characters");
+        Passphrase(text)
+    }
+
+    /// Whether both are the same key, in time that does not depend on where they differ.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0.iter()).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
+    }
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataKey(..)")
+    }
+}
+
+/// The LUKS passphrase: 44 characters of base64.
+pub struct Passphrase(Zeroizing<[u8; PASSPHRASE_BYTES]>);
+
+impl Passphrase {
+    /// Takes a passphrase that another process handed over.
+    ///
+    /// # Errors
+    /// [`KeyError::Passphrase`] unless it is 44 characters of base64.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, KeyError> {
+        let mut text = Zeroizing::new([0; PASSPHRASE_BYTES]);
+        let base64 = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);
+        if bytes.len() != PASSPHRASE_BYTES || !bytes.iter().all(base64) {
+            return Err(KeyError::Passphrase);
+        }
+        text.copy_from_slice(bytes);
+        Ok(Self(text))
+    }
+
+    /// The bytes that LUKS is given.
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(..)")
+    }
+}
+
+/// The data key as KMS wrapped it (`CiphertextBlob`); opaque, and not secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct WrappedKey(Vec<u8>);
+
+impl WrappedKey {
+    /// Takes a `CiphertextBlob`.
+    ///
+    /// # Errors
+    /// [`KeyError::WrappedKeyLength`] when it is empty or longer than KMS accepts.
+    pub fn new(blob: Vec<u8>) -> Result<Self, KeyError> {
+        if blob.is_empty() || blob.len() > WRAPPED_KEY_MAX_BYTES {
+            return Err(KeyError::WrappedKeyLength(blob.len()));
+        }
+        Ok(Self(blob))
+    }
+
+    /// The blob as KMS takes it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for WrappedKey {
+    type Error = KeyError;
+
+    fn try_from(text: String) -> Result<Self, KeyError> {
+        Self::new(STANDARD.decode(text).map_err(|_| KeyError::WrappedKeyText)?)
+    }
+}
+
+impl From<WrappedKey> for String {
+    fn from(key: WrappedKey) -> Self {
+        STANDARD.encode(key.0)
+    }
+}
+
+impl fmt::Debug for WrappedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WrappedKey({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_passphrase_is_standard_base64_without_a_newline() {
+        let bytes: Vec<u8> = (0..32).map(|i| i * 8 + 3).collect();
+        let passphrase = DataKey::from_slice(&bytes).unwrap().passphrase();
+        assert_eq!(passphrase.expose(), STANDARD.encode(&bytes).as_bytes());
+        assert_eq!(passphrase.expose().len(), PASSPHRASE_BYTES);
+    }
+
+    #[test]
+    fn debug_shows_no_key_material() {
+        let key = DataKey::from_slice(&[0x41; 32]).unwrap();
+        assert_eq!(format!("{key:?}"), "DataKey(..)");
+        assert_eq!(format!("{:?}", key.passphrase()), "Passphrase(..)");
+        assert_eq!(format!("{:?}", WrappedKey::new(vec![7; 9]).unwrap()), "WrappedKey(9 bytes)");
+    }
+
+    #[test]
+    fn wrong_lengths_are_refused() {
+        assert_eq!(DataKey::from_slice(&[0; 31]).unwrap_err(), KeyError::DataKeyLength(31));
+        assert_eq!(DataKey::from_slice(&[0; 33]).unwrap_err(), KeyError::DataKeyLength(33));
+        assert_eq!(WrappedKey::new(vec![]).unwrap_err(), KeyError::WrappedKeyLength(0));
+        assert_eq!(WrappedKey::new(vec![0; 6145]).unwrap_err(), KeyError::WrappedKeyLength(6145));
+        assert_eq!(Passphrase::from_slice(&[b'A'; 43]).unwrap_err(), KeyError::Passphrase);
+        assert_eq!(Passphrase::from_slice(&[b'\n'; 44]).unwrap_err(), KeyError::Passphrase);
+    }
+
+    #[test]
+    fn a_wrapped_key_survives_json() {
+        let key = WrappedKey::new(vec![1, 2, 3]).unwrap();
+        let json = serde_json::to_string(&key).unwrap();
+        assert_eq!(json, "\"AQID\"");
+        assert_eq!(serde_json::from_str::<WrappedKey>(&json).unwrap(), key);
+        assert!(serde_json::from_str::<WrappedKey>("\"@\"").is_err());
+    }
+
+    #[test]
+    fn keys_compare_by_content() {
+        let key = |b| DataKey::from_slice(&[b; 32]).unwrap();
+        assert!(key(1).same_as(&key(1)));
+        assert!(!key(1).same_as(&key(2)));
+    }
+}
