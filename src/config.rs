@@ -459,7 +459,11 @@ fn parse(path: &Path, text: &str) -> Result<Fragment, ConfigError> {
         if let Some(near) = nearest_known_key(&message) {
             message = format!("{message}; did you mean `{near}`?");
         }
-        ConfigError::Invalid { path: path.to_owned(), line: text[..at].matches('\n').count() + 1, message }
+        let line = text[..at].matches('\n').count();
+        if let Some((key, _)) = text.lines().nth(line).and_then(|l| l.split_once('=')) {
+            message = format!("{}: {message}", key.trim());
+        }
+        ConfigError::Invalid { path: path.to_owned(), line: line + 1, message }
     })
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::MatchRule;
+use crate::token::Token;
 
 /// A block device number, as in `/sys/block/*/dev` and `/proc/self/mountinfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,6 +116,8 @@ pub struct DeviceFacts {
     pub system: Option<String>,
     /// Its key in the IMDS block device mapping (`ami`, `root`, `ebs1`, `ephemeral0`, `swap`), Xen only.
     pub mapping: Option<String>,
+    /// What a worker found on it; `None` when it was not opened.
+    pub content: Option<Content>,
 }
 
 /// All disks of the machine, and whether the boot disk among them is known.
@@ -223,5 +226,81 @@ pub fn classify(facts: &DeviceFacts, rules: &[MatchRule]) -> Role {
             ignored("not an EC2 volume, and no [[volumes.match]] rule names it")
         }
         DiskKind::Loop | DiskKind::Ram | DiskKind::Optical => ignored("not a disk"),
+    }
+}
+
+/// What a worker found on a disk that it had opened exclusively.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Content {
+    /// No signature of any kind, and all that was read is zero.
+    Blank {
+        /// How much was read.
+        evidence: Evidence,
+    },
+    /// A LUKS2 header.
+    Luks2 {
+        /// Its UUID.
+        luks_uuid: Uuid,
+        /// The agent's token in it, if there is one.
+        token: Option<Box<Token>>,
+    },
+    /// What a torn format of our own leaves behind, and nothing else: a header with the UUID that the state file records
+    /// as intended, or bytes in the header area alone.
+    Unfinished,
+    /// Signatures that are not LUKS2.
+    Foreign {
+        /// What blkid calls them, with their offsets.
+        signatures: Vec<String>,
+    },
+    /// Data without a known signature.
+    Unrecognised {
+        /// Where the first non-zero byte was seen.
+        offset: u64,
+    },
+    /// It could not be read, or not in time: nothing is known of what is on it.
+    Unknown {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How much of a disk was read before it counted as blank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Bytes read, all of them zero.
+    pub read: u64,
+    /// Size of the disk in bytes.
+    pub of: u64,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (read, of) = (Bytes(self.read), Bytes(self.of));
+        if self.read == self.of {
+            write!(f, "no signature, all {of} read as zero")
+        } else {
+            write!(f, "no signature, {read} of {of} read, both ends included, all zero")
+        }
+    }
+}
+
+/// A number of bytes as people read it, in binary units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+        let mut unit = 0;
+        let mut tenths = u128::from(self.0) * 10;
+        while tenths >= 10240 && unit + 1 < UNITS.len() {
+            tenths /= 1024;
+            unit += 1;
+        }
+        match (tenths / 10, tenths % 10) {
+            (whole, 0) => write!(f, "{whole} {}", UNITS[unit]),
+            (whole, tenth) => write!(f, "{whole}.{tenth} {}", UNITS[unit]),
+        }
     }
 }

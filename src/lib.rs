@@ -9,3 +9,6 @@
 pub mod config;
 pub mod device;
 pub mod key;
+pub mod plan;
+pub mod state;
+pub mod token;

@@ -1,0 +1,502 @@
+//! The state file on the boot volume: which keys there are, wrapped, and which volumes were made with them.
+//!
+//! It is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees the old file or the new
+//! one, never a torn one. Only the holder of the lock writes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::config::FilesystemKind;
+use crate::device::DeviceFacts;
+use crate::key::WrappedKey;
+
+/// Version of the format that this release writes.
+pub const VERSION: u32 = 1;
+/// `RAMFS_MAGIC` of `linux/magic.h`, which nix does not have.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+const FILE: &str = "state.json";
+const TEMPORARY: &str = "state.json.new";
+const LOCK: &str = "lock";
+
+/// A state directory or file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A system call on it failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent is at work.
+    #[error("another luks-agent is at work: {holder} holds {path}; wait for it to end")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What the holder wrote into it.
+        holder: String,
+    },
+    /// No state file, where there must be one.
+    #[error("this node was never provisioned: {path} does not exist; run 'luks-agent provision' first")]
+    NeverProvisioned {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// A file that is not what this release writes.
+    #[error(
+        "{path} is damaged: {reason}; restore it from a backup, or see 'break-glass' in the README to open the volumes without it. nothing is formatted meanwhile"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of a newer release.
+    #[error("{path} has format version {version}, this luks-agent knows {VERSION}; install the release that wrote it")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u64,
+    },
+    /// Others may write to it.
+    #[error(
+        "{path} {reason}; expected owner {owner} and no write permission for others: check who changed it, then 'chown {owner}' and 'chmod go-w' it"
+    )]
+    Permissions {
+        /// File or directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// User id expected.
+        owner: u32,
+    },
+    /// A directory that a reboot empties.
+    #[error(
+        "state.dir {path} is on a file system in memory: a reboot would lose the wrapped key; choose a directory on the boot volume"
+    )]
+    InMemory {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// All that the agent keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The instance whose key the last one is; `None` where there is no instance metadata service.
+    pub instance_id: Option<String>,
+    /// Keys, oldest first; one in normal life.
+    pub keys: Vec<KeyRecord>,
+    /// Volumes, in the order they were made.
+    pub volumes: Vec<VolumeRecord>,
+}
+
+/// One data key, wrapped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// What volumes refer to it by.
+    pub id: u32,
+    /// The `CiphertextBlob`.
+    pub wrapped_key: WrappedKey,
+    /// `kms.key_id` at the time.
+    pub configured_key_id: String,
+    /// ARN of the KMS key that wrapped it.
+    pub key_arn: String,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// One volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeRecord {
+    /// LUKS UUID, chosen before the volume was formatted.
+    pub luks_uuid: Uuid,
+    /// Id of the key that opens it.
+    pub key: u32,
+    /// Serial number of the disk, where it has one.
+    pub serial: Option<String>,
+    /// Kernel name of the disk when it was formatted; identifies it only where there is no serial number.
+    pub device: String,
+    /// What kind of volume.
+    pub role: VolumeRole,
+    /// Size of the disk in bytes.
+    pub size: u64,
+    /// Where it is mounted.
+    pub mount_point: Option<PathBuf>,
+    /// What is made on it.
+    pub filesystem: FilesystemKind,
+    /// How far it has come.
+    pub phase: Phase,
+}
+
+/// The kinds of volume that are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeRole {
+    /// An EBS volume.
+    Ebs,
+    /// An instance store volume.
+    InstanceStore,
+}
+
+/// How far a volume has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// About to be formatted, or half formatted: it was never mounted and holds no data.
+    Intent,
+    /// Formatted, proven to open, perhaps mounted: it may hold data and is never formatted again.
+    Committed,
+}
+
+impl VolumeRecord {
+    /// As [`DeviceFacts::identity`].
+    pub fn identity(&self) -> String {
+        self.serial.clone().unwrap_or_else(|| format!("name:{}", self.device))
+    }
+
+    /// Whether this is the disk that the record was made for.
+    pub fn is_for(&self, facts: &DeviceFacts) -> bool {
+        self.identity() == facts.identity()
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { version: VERSION, instance_id: None, keys: Vec::new(), volumes: Vec::new() }
+    }
+}
+
+impl State {
+    /// The record with this LUKS UUID.
+    pub fn volume(&self, luks_uuid: Uuid) -> Option<&VolumeRecord> {
+        self.volumes.iter().find(|v| v.luks_uuid == luks_uuid)
+    }
+
+    /// The key with this id.
+    pub fn key(&self, id: u32) -> Option<&KeyRecord> {
+        self.keys.iter().find(|k| k.id == id)
+    }
+
+    fn consistent(&self) -> Result<(), String> {
+        for (i, volume) in self.volumes.iter().enumerate() {
+            if self.key(volume.key).is_none() {
+                return Err(format!("volume {} uses key {}, which is not in it", volume.luks_uuid, volume.key));
+            }
+            if self.volumes[..i].iter().any(|other| other.luks_uuid == volume.luks_uuid) {
+                return Err(format!("volume {} is in it twice", volume.luks_uuid));
+            }
+        }
+        let twice = |(i, key): (usize, &KeyRecord)| self.keys[..i].iter().any(|other| other.id == key.id);
+        if self.keys.iter().enumerate().any(twice) {
+            return Err("a key id is in it twice".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Reads the state file without a lock: `None` when there is none.
+///
+/// # Errors
+/// [`StateError`] when there is one that cannot be used.
+pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
+    let path = dir.join(FILE);
+    let io = |action| {
+        let path = path.clone();
+        move |source| StateError::Io { action, path, source }
+    };
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io("open")(e)),
+    };
+    check_permissions(dir)?;
+    check_permissions(&path)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(io("read"))?;
+    let damaged = |reason: String| StateError::Damaged { path: path.clone(), reason };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version > u64::from(VERSION) => return Err(StateError::Newer { path: path.clone(), version }),
+        Some(version) if version == u64::from(VERSION) => {}
+        Some(_) | None => return Err(damaged("it has no format version".to_owned())),
+    }
+    let state: State = serde_json::from_value(value).map_err(|e| damaged(e.to_string()))?;
+    state.consistent().map_err(damaged)?;
+    Ok(Some(state))
+}
+
+fn check_permissions(path: &Path) -> Result<(), StateError> {
+    let metadata =
+        fs::symlink_metadata(path).map_err(|source| StateError::Io { action: "examine", path: path.into(), source })?;
+    let owner = nix::unistd::geteuid().as_raw();
+    let reason = if metadata.uid() != owner && metadata.uid() != 0 {
+        format!("belongs to user {}", metadata.uid())
+    } else if metadata.mode() & 0o022 != 0 {
+        format!("has mode {:04o}", metadata.mode() & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(StateError::Permissions { path: path.into(), reason, owner })
+}
+
+/// The state directory, locked: the only way to write.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Locks a state directory that must hold a state file.
+    ///
+    /// # Errors
+    /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or what the system says.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let path = dir.join(FILE);
+        match path.try_exists() {
+            Ok(true) => Self::lock(dir),
+            Ok(false) => Err(StateError::NeverProvisioned { path }),
+            Err(source) => Err(StateError::Io { action: "examine", path, source }),
+        }
+    }
+
+    /// Makes the state directory if need be, durably, and locks it.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`], [`StateError::InMemory`], or what the system says.
+    pub fn create(dir: &Path) -> Result<Self, StateError> {
+        let io = |action: &'static str| move |source| StateError::Io { action, path: dir.into(), source };
+        if !dir.try_exists().map_err(io("examine"))? {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("make"))?;
+            for ancestor in dir.ancestors().skip(1).take(2) {
+                sync_dir(ancestor)?;
+            }
+        }
+        let kind = statfs(dir).map_err(|e| io("examine")(e.into()))?.filesystem_type();
+        if kind == TMPFS_MAGIC || kind == RAMFS_MAGIC {
+            return Err(StateError::InMemory { path: dir.into() });
+        }
+        Self::lock(dir)
+    }
+
+    fn lock(dir: &Path) -> Result<Self, StateError> {
+        check_permissions(dir)?;
+        let path = dir.join(LOCK);
+        let io = |action| {
+            let path = path.clone();
+            move |source| StateError::Io { action, path, source }
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(io("open"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(io("read"))?;
+                let holder = match holder.trim() {
+                    "" => "a process that has just started".to_owned(),
+                    holder => holder.to_owned(),
+                };
+                return Err(StateError::Locked { path, holder });
+            }
+            Err(TryLockError::Error(e)) => return Err(io("lock")(e)),
+        }
+        let command = std::env::args().take(2).collect::<Vec<_>>().join(" ");
+        file.set_len(0).map_err(io("write"))?;
+        writeln!(file, "process {} ({command})", std::process::id()).map_err(io("write"))?;
+        Ok(Self { dir: dir.to_owned(), _lock: file })
+    }
+
+    /// The state, or an empty one when nothing was ever saved.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn load(&self) -> Result<State, StateError> {
+        Ok(read(&self.dir)?.unwrap_or_default())
+    }
+
+    /// Replaces the state file durably, and reads it back.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]; then the old file is still there. [`StateError::Damaged`] if what is read back differs.
+    pub fn save(&self, state: &State) -> Result<(), StateError> {
+        let temporary = self.dir.join(TEMPORARY);
+        let path = self.dir.join(FILE);
+        let io = |action: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { action, path, source }
+        };
+        let mut text = serde_json::to_vec_pretty(state).map_err(|e| io("encode", &path)(e.into()))?;
+        text.push(b'\n');
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&temporary)
+            .map_err(io("make", &temporary))?;
+        file.write_all(&text).map_err(io("write", &temporary))?;
+        file.sync_all().map_err(io("sync", &temporary))?;
+        fs::rename(&temporary, &path).map_err(io("replace", &path))?;
+        sync_dir(&self.dir)?;
+        match read(&self.dir)? {
+            Some(found) if found == *state => Ok(()),
+            Some(_) | None => {
+                Err(StateError::Damaged { path, reason: "what was read back is not what was written".to_owned() })
+            }
+        }
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), StateError> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(|source| StateError::Io {
+        action: "sync",
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn dir() -> tempfile::TempDir {
+        // not /tmp, which may be in memory, and such a state directory is refused
+        let target = concat!(env!("CARGO_MANIFEST_DIR"), "/target");
+        fs::create_dir_all(target).unwrap();
+        tempfile::tempdir_in(target).unwrap()
+    }
+
+    fn sample() -> State {
+        State {
+            version: VERSION,
+            instance_id: Some("i-0".into()),
+            keys: vec![KeyRecord {
+                id: 1,
+                wrapped_key: WrappedKey::new(vec![1, 2, 3]).unwrap(),
+                configured_key_id: "alias/nodes".into(),
+                key_arn: "arn:aws:kms:us-east-1:111122223333:key/1".into(),
+                created: "2026-01-02T03:04:05Z".parse().unwrap(),
+            }],
+            volumes: vec![VolumeRecord {
+                luks_uuid: Uuid::from_u128(7),
+                key: 1,
+                serial: Some("vol0".into()),
+                device: "nvme1n1".into(),
+                role: VolumeRole::Ebs,
+                size: 1 << 30,
+                mount_point: Some("/mnt".into()),
+                filesystem: FilesystemKind::Xfs,
+                phase: Phase::Committed,
+            }],
+        }
+    }
+
+    #[test]
+    fn what_is_saved_is_read_back() {
+        let tmp = dir();
+        let path = tmp.path().join("a/b");
+        assert_eq!(read(&path).unwrap(), None);
+        let store = StateDir::create(&path).unwrap();
+        assert_eq!(store.load().unwrap(), State::default());
+        store.save(&sample()).unwrap();
+        assert_eq!(store.load().unwrap(), sample());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(fs::metadata(path.join(FILE)).unwrap().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
+    fn only_one_agent_at_a_time() {
+        let tmp = dir();
+        let first = StateDir::create(tmp.path()).unwrap();
+        let message = StateDir::create(tmp.path()).unwrap_err().to_string();
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        drop(first);
+        StateDir::create(tmp.path()).unwrap();
+    }
+
+    #[test]
+    fn a_node_that_was_never_provisioned_is_told_so_and_left_as_it_is() {
+        let tmp = dir();
+        let path = tmp.path().join("state");
+        let message = StateDir::open(&path).unwrap_err().to_string();
+        assert!(message.contains("run 'luks-agent provision' first"), "{message}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn every_truncation_is_damage_and_a_torn_temporary_file_is_nothing() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        store.save(&sample()).unwrap();
+        let whole = fs::read(tmp.path().join(FILE)).unwrap();
+        fs::write(tmp.path().join(TEMPORARY), &whole[..9]).unwrap();
+        assert_eq!(store.load().unwrap(), sample());
+        for length in 0..whole.len() - 1 {
+            fs::write(tmp.path().join(FILE), &whole[..length]).unwrap();
+            assert!(matches!(store.load(), Err(StateError::Damaged { .. })), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_and_an_inconsistent_file_are_refused() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        let mut newer = sample();
+        newer.version = 2;
+        fs::write(tmp.path().join(FILE), serde_json::to_vec(&newer).unwrap()).unwrap();
+        assert!(matches!(store.load(), Err(StateError::Newer { version: 2, .. })));
+        let mut inconsistent = sample();
+        inconsistent.volumes[0].key = 9;
+        fs::write(tmp.path().join(FILE), serde_json::to_vec(&inconsistent).unwrap()).unwrap();
+        assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_refused() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        store.save(&sample()).unwrap();
+        let path = tmp.path().join(FILE);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        let message = store.load().unwrap_err().to_string();
+        assert!(message.contains("has mode 0666"), "{message}");
+    }
+
+    #[test]
+    fn a_directory_in_memory_is_refused() {
+        let shm = Path::new("/dev/shm");
+        assert!(shm.is_dir(), "this test needs a tmpfs on /dev/shm");
+        let tmp = tempfile::tempdir_in(shm).unwrap();
+        assert!(matches!(StateDir::create(tmp.path()), Err(StateError::InMemory { .. })));
+    }
+}
