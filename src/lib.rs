@@ -9,6 +9,8 @@
 pub mod config;
 pub mod device;
 pub mod key;
+pub mod luks;
 pub mod plan;
+pub mod probe;
 pub mod state;
 pub mod token;

@@ -1,0 +1,352 @@
+//! LUKS2 headers and mappings: the only user of libcryptsetup.
+//!
+//! Each function opens its handle and drops it. None of them checks whether the disk may be written: callers do.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Once;
+
+use libcryptsetup_rs::consts::flags::{CryptActivate, CryptDeactivate, CryptPbkdf, CryptVolumeKey};
+use libcryptsetup_rs::consts::vals::{CryptKdf, CryptLogLevel, CryptStatusInfo, EncryptionFormat};
+use libcryptsetup_rs::{
+    CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either, LibcryptErr, TokenInput,
+    c_logging_callback, set_log_callback,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::config::Cipher;
+use crate::key::Passphrase;
+use crate::token::{DATA_OFFSET, PolicyViolation, SUBSYSTEM, Token, check_header};
+
+/// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
+/// it would only cost time; systemd-cryptenroll and clevis do the same for machine keys.
+const PBKDF2_ITERATIONS: u32 = 1000;
+
+const SECTOR: u64 = 512;
+
+/// What libcryptsetup said when it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LuksError {
+    /// A call failed.
+    #[error("cannot {action}{}", LogLines(.log))]
+    Call {
+        /// What was tried.
+        action: String,
+        /// libcryptsetup's own error messages meanwhile.
+        log: Vec<String>,
+        /// The error.
+        #[source]
+        source: LibcryptErr,
+    },
+    /// No keyslot takes the passphrase.
+    #[error("no keyslot of {luks_uuid} opens with this node's data key: the volume was made with another key")]
+    WrongKey {
+        /// The volume.
+        luks_uuid: Uuid,
+    },
+    /// Another header than expected.
+    #[error("the header has LUKS UUID {found}, expected {expected}")]
+    OtherVolume {
+        /// UUID expected.
+        expected: Uuid,
+        /// UUID found.
+        found: Uuid,
+    },
+    /// A header that does not pass the policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyViolation),
+    /// A disk that has no room for data behind the header.
+    #[error("the disk has {size} bytes, a LUKS2 header alone takes {DATA_OFFSET}; volumes need at least twice that")]
+    TooSmall {
+        /// Size in bytes.
+        size: u64,
+    },
+    /// The header could not be flushed to the disk.
+    #[error("cannot flush the header to the disk")]
+    Sync(#[source] std::io::Error),
+}
+
+struct LogLines<'a>(&'a [String]);
+
+impl fmt::Display for LogLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| write!(f, ": {}", line.trim_end_matches('.')))
+    }
+}
+
+/// How a new volume is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FormatSpec {
+    /// LUKS UUID.
+    pub luks_uuid: Uuid,
+    /// Cipher and mode.
+    pub cipher: Cipher,
+    /// Volume key size in bits.
+    pub key_size: u32,
+    /// Encryption sector size in bytes.
+    pub sector_size: u32,
+    /// Flags to store in the header.
+    pub flags: Flags,
+}
+
+/// dm-crypt flags, stored in the header, so that any opener uses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Flags {
+    /// Let discards through.
+    pub discards: bool,
+    /// Decrypt in the context of the reader.
+    pub no_read_workqueue: bool,
+    /// Encrypt in the context of the writer.
+    pub no_write_workqueue: bool,
+}
+
+impl Flags {
+    fn bits(self) -> CryptActivate {
+        let flag = |on, bit| if on { bit } else { CryptActivate::empty() };
+        flag(self.discards, CryptActivate::ALLOW_DISCARDS)
+            | flag(self.no_read_workqueue, CryptActivate::NO_READ_WORKQUEUE)
+            | flag(self.no_write_workqueue, CryptActivate::NO_WRITE_WORKQUEUE)
+    }
+}
+
+thread_local! {
+    static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn log_line(level: CryptLogLevel, message: &str, _: Option<&mut ()>) {
+    match level {
+        CryptLogLevel::Error => LOG.with_borrow_mut(|log| log.push(message.to_owned())),
+        CryptLogLevel::Normal | CryptLogLevel::Verbose => tracing::debug!("libcryptsetup: {message}"),
+        CryptLogLevel::Debug | CryptLogLevel::DebugJson => {}
+    }
+}
+
+c_logging_callback!(log_callback, (), log_line);
+
+/// Runs one libcryptsetup call and gives its failure a context.
+fn call<T>(action: impl Into<String>, result: Result<T, LibcryptErr>) -> Result<T, LuksError> {
+    let log = LOG.take();
+    result.map_err(|source| LuksError::Call { action: action.into(), log, source })
+}
+
+fn init(device: &Path) -> Result<CryptDevice, LuksError> {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| set_log_callback::<()>(Some(log_callback), None));
+    LOG.take();
+    call(format!("use {}", device.display()), CryptInit::init(device))
+}
+
+fn minimal_pbkdf() -> CryptPbkdfType {
+    CryptPbkdfType {
+        type_: CryptKdf::Pbkdf2,
+        hash: Some("sha512".to_owned()),
+        time_ms: 0,
+        iterations: PBKDF2_ITERATIONS,
+        max_memory_kb: 0,
+        parallel_threads: 0,
+        flags: CryptPbkdf::NO_BENCHMARK,
+    }
+}
+
+/// Makes a LUKS2 volume: header, then the token with the wrapped key, then the keyslot, then proof that it opens. The
+/// token comes first so that there is no moment at which a keyslot exists whose key is not in the header.
+///
+/// # Errors
+/// Whatever libcryptsetup says; the disk then holds an unfinished header.
+pub fn format(device: &Path, size: u64, spec: &FormatSpec, token: &Token, key: &Passphrase) -> Result<(), LuksError> {
+    // libcryptsetup formats a disk too small without an error
+    if size < 2 * DATA_OFFSET {
+        return Err(LuksError::TooSmall { size });
+    }
+    let mut cd = init(device)?;
+    // holds for this handle only: a reloaded one would add keyslots with argon2id
+    call("choose PBKDF2", cd.settings_handle().set_pbkdf_type(&minimal_pbkdf()))?;
+    call("set the data offset", cd.set_data_offset(DATA_OFFSET / SECTOR))?;
+    let params = CryptParamsLuks2 {
+        pbkdf: None,
+        integrity: None,
+        integrity_params: None,
+        data_alignment: 0,
+        data_device: None,
+        sector_size: spec.sector_size,
+        label: None,
+        subsystem: Some(SUBSYSTEM.to_owned()),
+    };
+    let mut params: CryptParamsLuks2Ref<'_> = call("describe the header", (&params).try_into())?;
+    let formatted = cd.context_handle().format(
+        EncryptionFormat::Luks2,
+        spec.cipher.parts(),
+        Some(spec.luks_uuid),
+        Either::Right(spec.key_size as usize / 8),
+        Some(&mut params),
+    );
+    call("write a LUKS2 header", formatted)?;
+    let flags = spec.flags.bits();
+    if !flags.is_empty() {
+        let stored = cd.luks2_flag_handle::<CryptActivate>().persistent_flags_set(flags);
+        call("store the flags in the header", stored)?;
+    }
+    let json = serde_json::to_value(token).map_err(LibcryptErr::JsonError);
+    let json = call("encode the token", json)?;
+    let slot = call("write the token", cd.token_handle().json_set(TokenInput::AddToken(&json)))?;
+    let keyslot = cd.keyslot_handle().add_by_key(None, None, key.expose(), CryptVolumeKey::empty());
+    let keyslot = call("add the keyslot", keyslot)?;
+    call("assign the token to the keyslot", cd.token_handle().assign_keyslot(slot, Some(keyslot)))?;
+    drop(cd);
+    File::open(device).and_then(|d| d.sync_all()).map_err(LuksError::Sync)?;
+    verify(device, spec.luks_uuid, key)
+}
+
+/// Loads a header and checks that it is the expected volume and passes the policy.
+fn load(device: &Path, luks_uuid: Uuid) -> Result<CryptDevice, LuksError> {
+    let mut cd = init(device)?;
+    call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
+    let found = call("read the LUKS UUID", cd.status_handle().get_uuid())?;
+    if found != luks_uuid {
+        return Err(LuksError::OtherVolume { expected: luks_uuid, found });
+    }
+    let metadata = call("read the LUKS2 metadata", cd.status_handle().dump_json())?;
+    check_header(&metadata)?;
+    Ok(cd)
+}
+
+fn activate(cd: &mut CryptDevice, name: Option<&str>, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
+    // the flags stored in the header are added by libcryptsetup
+    let opened = cd.activate_handle().activate_by_passphrase(name, None, key.expose(), CryptActivate::empty());
+    match opened {
+        Err(LibcryptErr::IOError(e)) if e.raw_os_error() == Some(nix::libc::EPERM) => {
+            LOG.take();
+            Err(LuksError::WrongKey { luks_uuid })
+        }
+        other => call("open the volume", other).map(|_| ()),
+    }
+}
+
+/// Proves that the passphrase opens the volume, without opening it.
+///
+/// # Errors
+/// [`LuksError::WrongKey`] if it does not, or whatever libcryptsetup says of the header.
+pub fn verify(device: &Path, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
+    activate(&mut load(device, luks_uuid)?, None, luks_uuid, key)
+}
+
+/// Opens the volume as `/dev/mapper/NAME`, after its header, the very one that is used, has passed the policy.
+///
+/// # Errors
+/// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or whatever libcryptsetup says.
+pub fn open(device: &Path, name: &str, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
+    activate(&mut load(device, luks_uuid)?, Some(name), luks_uuid, key)
+}
+
+/// Whether a mapping of this name is there.
+///
+/// # Errors
+/// When device-mapper does not answer.
+pub fn is_open(name: &str) -> Result<bool, LuksError> {
+    match call("ask device-mapper", libcryptsetup_rs::status(None, name))? {
+        CryptStatusInfo::Active | CryptStatusInfo::Busy => Ok(true),
+        CryptStatusInfo::Inactive => Ok(false),
+        CryptStatusInfo::Invalid => {
+            let source = LibcryptErr::Other("device-mapper gives no answer".to_owned());
+            call("ask device-mapper", Err(source))
+        }
+    }
+}
+
+/// Removes the mapping.
+///
+/// # Errors
+/// When it is in use or not there.
+pub fn close(name: &str) -> Result<(), LuksError> {
+    LOG.take();
+    let mut cd = call(format!("use mapping {name}"), CryptInit::init_by_name_and_header(name, None))?;
+    let closed = cd.activate_handle().deactivate(name, CryptDeactivate::empty());
+    call(format!("close mapping {name}"), closed)
+}
+
+/// Mapper name of a volume.
+pub fn mapper_name(luks_uuid: Uuid) -> String {
+    format!("luks-{luks_uuid}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::key::{DataKey, WrappedKey};
+
+    const SIZE: u64 = 64 << 20;
+
+    fn disk() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        File::create(&path).unwrap().set_len(SIZE).unwrap();
+        (dir, path)
+    }
+
+    fn spec() -> FormatSpec {
+        FormatSpec {
+            luks_uuid: Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef),
+            cipher: Cipher::AesXtsPlain64,
+            key_size: 512,
+            sector_size: 4096,
+            flags: Flags { discards: true, no_read_workqueue: true, no_write_workqueue: false },
+        }
+    }
+
+    fn token() -> Token {
+        Token::new(WrappedKey::new(vec![5; 184]).unwrap(), "arn:aws:kms:x".into(), None)
+    }
+
+    fn key(byte: u8) -> Passphrase {
+        DataKey::from_slice(&[byte; 32]).unwrap().passphrase()
+    }
+
+    #[test]
+    fn a_volume_is_made_as_the_design_says() {
+        let (_dir, path) = disk();
+        format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
+        let mut cd = load(&path, spec().luks_uuid).unwrap();
+        let metadata = cd.status_handle().dump_json().unwrap();
+        assert_eq!(metadata.pointer("/keyslots/0/kdf/type").unwrap(), "pbkdf2");
+        assert_eq!(metadata.pointer("/keyslots/0/kdf/iterations").unwrap(), 1000);
+        assert_eq!(metadata.pointer("/segments/0/sector_size").unwrap(), 4096);
+        assert_eq!(metadata["config"]["flags"], serde_json::json!(["allow-discards", "no-read-workqueue"]));
+        assert_eq!(metadata["keyslots"].as_object().unwrap().len(), 1);
+        assert_eq!(Token { keyslots: vec!["0".into()], ..token() }, Token::find(&metadata).unwrap());
+    }
+
+    #[test]
+    fn only_the_right_key_opens_it() {
+        let (_dir, path) = disk();
+        format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
+        verify(&path, spec().luks_uuid, &key(1)).unwrap();
+        assert!(matches!(verify(&path, spec().luks_uuid, &key(2)), Err(LuksError::WrongKey { .. })));
+    }
+
+    #[test]
+    fn another_volume_is_not_opened() {
+        let (_dir, path) = disk();
+        format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
+        assert!(matches!(verify(&path, Uuid::nil(), &key(1)), Err(LuksError::OtherVolume { .. })));
+    }
+
+    #[test]
+    fn a_disk_without_room_for_data_is_refused_and_not_written() {
+        let (_dir, path) = disk();
+        let message = format(&path, 20 << 20, &spec(), &token(), &key(1)).unwrap_err().to_string();
+        assert!(message.contains("20971520 bytes"), "{message}");
+        assert!(std::fs::read(&path).unwrap().iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn a_failure_says_what_libcryptsetup_said() {
+        let (_dir, path) = disk();
+        let message = verify(&path, Uuid::nil(), &key(1)).unwrap_err().to_string();
+        assert!(message.starts_with("cannot read the LUKS2 header"), "{message}");
+    }
+}

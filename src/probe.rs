@@ -1,0 +1,374 @@
+//! What is on a disk: runs in the worker, reads only.
+//!
+//! A disk counts as blank only on positive evidence: the kernel lets us open it exclusively, blkid finds nothing, and all
+//! that is read is zero. Whatever cannot be read is [`Content::Unknown`], never blank.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use libblkid_rs::{BlkidProbe, BlkidProbeRet, BlkidSublks, BlkidSublksFlags};
+use nix::libc::{EBUSY, EINVAL, O_DIRECT, O_EXCL};
+use uuid::Uuid;
+
+use crate::config::BlankScan;
+use crate::device::{Bytes, Content, Evidence};
+use crate::token::{DATA_OFFSET, Token};
+
+/// A disk of up to this size is read whole; larger ones are sampled.
+const WHOLE_UP_TO: u64 = 1 << 30;
+/// How much of each end of a larger disk is read.
+const END: u64 = 256 << 20;
+/// How many samples are read between the ends, at least.
+const SAMPLES: u64 = 1024;
+/// Size of one read.
+const CHUNK: usize = 1 << 20;
+/// Size of one sample between the ends.
+const SAMPLE: usize = 64 << 10;
+/// What `O_DIRECT` needs buffers and offsets to be multiples of, on any disk.
+const ALIGN: usize = 4096;
+
+/// Says how many of how many bytes have been read.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Examines a disk. `intent` is the LUKS UUID that the state file says the disk was about to be formatted with.
+///
+/// Every failure is told as [`Content::Unknown`].
+pub fn probe(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progress<'_>) -> Content {
+    match examine(device, intent, scan, progress) {
+        Ok(content) => content,
+        Err(reason) => Content::Unknown { reason },
+    }
+}
+
+fn examine(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progress<'_>) -> Result<Content, String> {
+    let file = OpenOptions::new().read(true).custom_flags(O_EXCL).open(device).map_err(|e| match e.raw_os_error() {
+        Some(EBUSY) => "it is in use: it cannot be opened exclusively".to_owned(),
+        _ => format!("it cannot be opened: {e}"),
+    })?;
+    let signatures = signatures(&file)?;
+    let header = Luks2Header::read(&file)?;
+    if let Some(header) = &header
+        && header.metadata.is_some()
+    {
+        let token = header.metadata.as_ref().and_then(Token::find).map(Box::new);
+        return Ok(Content::Luks2 { luks_uuid: header.luks_uuid, token });
+    }
+    // a torn header of our own names the UUID that was intended, or nothing at all yet
+    let torn = intent.is_some() && header.as_ref().is_none_or(|h| Some(h.luks_uuid) == intent);
+    let ours = |name: &String| torn && name.starts_with("crypto_LUKS");
+    if !signatures.iter().all(ours) {
+        return Ok(Content::Foreign { signatures });
+    }
+    let from = if torn { DATA_OFFSET } else { 0 };
+    let mut reader = Reader::open(device)?;
+    if let Err(found) = reader.all_zero(from, scan, progress)? {
+        return Ok(Content::Unrecognised { offset: found });
+    }
+    if torn && reader.first_non_zero(0, DATA_OFFSET.min(reader.size))?.is_some() {
+        return Ok(Content::Unfinished);
+    }
+    Ok(Content::Blank { evidence: Evidence { read: reader.read, of: reader.size } })
+}
+
+/// Every signature that blkid knows, superblocks and partition tables, broken checksums included.
+fn signatures(file: &File) -> Result<Vec<String>, String> {
+    let failed = |e: libblkid_rs::BlkidErr| format!("blkid cannot examine it: {e}");
+    let mut probe = BlkidProbe::new().map_err(failed)?;
+    probe.set_device(file.as_raw_fd(), 0, 0).map_err(failed)?;
+    probe.enable_superblocks(true).map_err(failed)?;
+    probe
+        .set_superblock_flags(BlkidSublksFlags::new(vec![
+            BlkidSublks::Type,
+            BlkidSublks::Usage,
+            BlkidSublks::Version,
+            BlkidSublks::Magic,
+            BlkidSublks::Badcsum,
+        ]))
+        .map_err(failed)?;
+    probe.enable_partitions(true).map_err(failed)?;
+    let mut found = Vec::new();
+    while probe.do_probe().map_err(failed)? == BlkidProbeRet::Success {
+        let value = |name| probe.lookup_value(name).ok();
+        let (name, offset) = match value("TYPE") {
+            Some(name) => (name, value("SBMAGIC_OFFSET")),
+            None => match value("PTTYPE") {
+                Some(name) => (format!("{name} partition table"), value("PTMAGIC_OFFSET")),
+                None => continue,
+            },
+        };
+        found.push(match offset {
+            Some(offset) => format!("{name} at byte {offset}"),
+            None => name,
+        });
+    }
+    Ok(found)
+}
+
+/// The LUKS2 header as far as it must be known to tell whose a disk is. Read by us and not by libcryptsetup, which would
+/// repair a damaged copy, and examining must not write.
+struct Luks2Header {
+    luks_uuid: Uuid,
+    /// The JSON area, when it is one.
+    metadata: Option<serde_json::Value>,
+}
+
+impl Luks2Header {
+    /// Offsets of the secondary header (LUKS2 on-disk format, section 2.2).
+    const SECONDARY: [u64; 9] =
+        [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
+
+    fn read(file: &File) -> Result<Option<Self>, String> {
+        let primary = Self::read_at(file, 0, b"LUKS\xba\xbe")?;
+        if primary.as_ref().is_some_and(|h| h.metadata.is_some()) {
+            return Ok(primary);
+        }
+        for offset in Self::SECONDARY {
+            if let Some(header) = Self::read_at(file, offset, b"SKUL\xba\xbe")?
+                && header.metadata.is_some()
+            {
+                return Ok(Some(header));
+            }
+        }
+        Ok(primary)
+    }
+
+    fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, String> {
+        let mut header = [0; 4096];
+        match file.read_exact_at(&mut header, offset) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(e) => return Err(format!("it cannot be read at byte {offset}: {e}")),
+        }
+        // binary header, section 2.1: magic 0..6, version 6..8, hdr_size 8..16, uuid 168..208
+        let uuid = std::str::from_utf8(&header[168..208]).ok().map(|text| text.trim_end_matches('\0'));
+        let uuid = uuid.and_then(|text| Uuid::parse_str(text).ok());
+        let (Some(luks_uuid), true, [0, 2]) = (uuid, header.starts_with(magic), &header[6..8]) else {
+            return Ok(None);
+        };
+        let size = u64::from_be_bytes(header[8..16].try_into().expect("8 bytes"));
+        let metadata = match usize::try_from(size) {
+            Ok(size @ 0x4000..=0x40_0000) => {
+                let mut json = vec![0; size - header.len()];
+                let read = file.read_exact_at(&mut json, offset + header.len() as u64);
+                read.map_err(|e| format!("its LUKS2 metadata cannot be read: {e}"))?;
+                let end = json.iter().position(|b| *b == 0).unwrap_or(json.len());
+                serde_json::from_slice(&json[..end]).ok()
+            }
+            _ => None,
+        };
+        Ok(Some(Self { luks_uuid, metadata }))
+    }
+}
+
+/// Reads past the page cache, so that what is seen is what the disk holds.
+struct Reader {
+    file: File,
+    size: u64,
+    /// Bytes read so far.
+    read: u64,
+    buffer: Vec<u8>,
+    /// Where in `buffer` an aligned read may begin.
+    start: usize,
+}
+
+impl Reader {
+    fn open(device: &Path) -> Result<Self, String> {
+        let direct = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(device);
+        let file = match direct {
+            // a plain file on a file system without direct I/O, as in tests
+            Err(e) if e.raw_os_error() == Some(EINVAL) => File::open(device),
+            other => other,
+        };
+        let file = file.map_err(|e| format!("it cannot be opened for reading: {e}"))?;
+        let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(|e| format!("its size is unknown: {e}"))?;
+        let buffer = vec![0; CHUNK + ALIGN];
+        let start = buffer.as_ptr().align_offset(ALIGN);
+        Ok(Self { file, size, read: 0, buffer, start })
+    }
+
+    /// Whether all that the scan reads from `from` on is zero; else where it is not.
+    fn all_zero(&mut self, from: u64, scan: BlankScan, progress: Progress<'_>) -> Result<Result<(), u64>, String> {
+        let ranges = ranges(from, self.size, scan, random_fraction());
+        let total = ranges.iter().map(|(_, length)| length).sum();
+        for (offset, length) in ranges {
+            if let Some(found) = self.first_non_zero(offset, length)? {
+                return Ok(Err(found));
+            }
+            progress(self.read, total);
+        }
+        Ok(Ok(()))
+    }
+
+    fn first_non_zero(&mut self, offset: u64, length: u64) -> Result<Option<u64>, String> {
+        let mut at = offset;
+        while at < offset + length {
+            let want = usize::try_from(offset + length - at).map_or(CHUNK, |left| left.min(CHUNK));
+            let buffer = &mut self.buffer[self.start..self.start + want.next_multiple_of(ALIGN)];
+            let got = self.file.read_at(buffer, at);
+            let got = got.map_err(|e| format!("it cannot be read at byte {at} ({}): {e}", Bytes(at)))?;
+            if got == 0 {
+                return Err(format!("it ended at byte {at}, although its size is {}", self.size));
+            }
+            let got = got.min(want);
+            if let Some(found) = buffer[..got].iter().position(|b| *b != 0) {
+                return Ok(Some(at + found as u64));
+            }
+            at += got as u64;
+            self.read += got as u64;
+        }
+        Ok(None)
+    }
+}
+
+/// What to read, as offsets and lengths. `start` in 0..1 moves the samples, so that data which one check misses for its
+/// regularity is found by another.
+fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<(u64, u64)> {
+    let whole = |begin: u64, end: u64| {
+        (begin..end).step_by(CHUNK).map(move |at| (at, (CHUNK as u64).min(end - at))).collect::<Vec<_>>()
+    };
+    if scan == BlankScan::Full || size <= WHOLE_UP_TO {
+        return whole(from, size);
+    }
+    let (head, tail) = (END.max(from), (size - END) / ALIGN as u64 * ALIGN as u64);
+    let mut ranges = whole(from, head);
+    let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a jitter"
+    )]
+    let jitter = (start * (stride - SAMPLE as u64 + 1) as f64) as u64;
+    ranges.extend((head + jitter..tail).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(|at| {
+        let at = at / ALIGN as u64 * ALIGN as u64;
+        (at, (SAMPLE as u64).min(tail - at))
+    }));
+    ranges.extend(whole(tail, size));
+    ranges
+}
+
+/// A number in 0..1 that differs from call to call.
+fn random_fraction() -> f64 {
+    let (high, _) = Uuid::new_v4().as_u64_pair();
+    f64::from((high >> 32) as u32) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: u64 = 40 << 20;
+
+    fn disk(size: u64) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        File::create(&path).unwrap().set_len(size).unwrap();
+        (dir, path)
+    }
+
+    fn write(path: &Path, offset: u64, bytes: &[u8]) {
+        OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
+    }
+
+    /// A swap area as mkswap makes it: version and last page at byte 1024.
+    fn write_swap(path: &Path) {
+        write(path, 4086, b"SWAPSPACE2");
+        write(path, 1024, &[1, 0, 0, 0, 0xff, 0, 0, 0]);
+    }
+
+    fn content(path: &Path, intent: Option<Uuid>) -> Content {
+        probe(path, intent, BlankScan::Sampled, &mut |_, _| {})
+    }
+
+    #[test]
+    fn a_disk_of_zeros_is_blank_and_all_of_it_was_read() {
+        let (_dir, path) = disk(SIZE);
+        assert_eq!(content(&path, None), Content::Blank { evidence: Evidence { read: SIZE, of: SIZE } });
+    }
+
+    #[test]
+    fn one_byte_anywhere_is_seen() {
+        for offset in [0, 1, 4095, 4096, DATA_OFFSET - 1, DATA_OFFSET, SIZE / 2 + 77, SIZE - 1] {
+            let (_dir, path) = disk(SIZE);
+            write(&path, offset, &[1]);
+            assert_eq!(content(&path, None), Content::Unrecognised { offset });
+        }
+    }
+
+    #[test]
+    fn signatures_are_named() {
+        let (_dir, path) = disk(SIZE);
+        write_swap(&path);
+        let Content::Foreign { signatures } = content(&path, None) else { panic!("not foreign") };
+        assert!(signatures.iter().any(|s| s.starts_with("swap at byte 4086")), "{signatures:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_unknown() {
+        let content = content(Path::new("/nonexistent"), None);
+        assert!(matches!(content, Content::Unknown { .. }), "{content:?}");
+    }
+
+    #[test]
+    fn an_intent_excuses_the_header_area_alone() {
+        let ours = Uuid::from_u128(1);
+        let (_dir, path) = disk(SIZE);
+        write(&path, 0x9000, b"keyslot area");
+        assert_eq!(content(&path, None), Content::Unrecognised { offset: 0x9000 });
+        assert_eq!(content(&path, Some(ours)), Content::Unfinished);
+        write(&path, DATA_OFFSET, &[1]);
+        assert_eq!(content(&path, Some(ours)), Content::Unrecognised { offset: DATA_OFFSET });
+    }
+
+    #[test]
+    fn an_intent_excuses_a_torn_header_with_its_own_uuid_alone() {
+        let ours = Uuid::from_u128(1);
+        let (_dir, path) = disk(SIZE);
+        write(&path, 0, b"LUKS\xba\xbe\x00\x02");
+        write(&path, 8, &0x4000_u64.to_be_bytes());
+        write(&path, 168, ours.to_string().as_bytes());
+        assert_eq!(content(&path, Some(ours)), Content::Unfinished);
+        assert!(!matches!(content(&path, Some(Uuid::from_u128(2))), Content::Unfinished | Content::Blank { .. }));
+        assert!(!matches!(content(&path, None), Content::Unfinished | Content::Blank { .. }));
+    }
+
+    #[test]
+    fn an_intent_does_not_excuse_another_signature() {
+        let (_dir, path) = disk(SIZE);
+        write_swap(&path);
+        assert!(matches!(content(&path, Some(Uuid::from_u128(1))), Content::Foreign { .. }));
+    }
+
+    #[test]
+    fn a_large_disk_is_read_at_both_ends_and_sampled_between() {
+        let size = 10 << 30;
+        let ranges = ranges(0, size, BlankScan::Sampled, 0.5);
+        let read = |offset: u64| ranges.iter().any(|(at, length)| (*at..at + length).contains(&offset));
+        assert!(read(0) && read(END - 1) && read(size - END) && read(size - 1));
+        let between = ranges.iter().filter(|(at, _)| (END..size - END).contains(at)).count() as u64;
+        assert!(between >= SAMPLES, "{between}");
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_stay_on_the_disk_and_do_not_overlap(
+            size in (DATA_OFFSET / 512 + 1..40 << 21).prop_map(|s| s * 512), start in 0.0..1.0, from in prop_oneof![Just(0), Just(DATA_OFFSET)],
+        ) {
+            let ranges = ranges(from, size, BlankScan::Sampled, start);
+            prop_assert_eq!(ranges[0].0, from);
+            let (last, length) = ranges[ranges.len() - 1];
+            prop_assert_eq!(last + length, size);
+            for pair in ranges.windows(2) {
+                prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0);
+            }
+            prop_assert!(ranges.iter().all(|(at, length)| at % 512 == 0 && *length > 0));
+        }
+    }
+}
