@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use nix::sys::stat;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,6 +19,14 @@ pub struct DevNo {
     pub major: u32,
     /// The minor number within it.
     pub minor: u32,
+}
+
+impl DevNo {
+    /// Takes the `st_rdev` of a device node apart.
+    pub fn from_rdev(rdev: u64) -> Option<Self> {
+        let part = |number: u64| u32::try_from(number).ok();
+        Some(Self { major: part(stat::major(rdev))?, minor: part(stat::minor(rdev))? })
+    }
 }
 
 impl fmt::Display for DevNo {

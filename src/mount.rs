@@ -1,0 +1,255 @@
+//! File systems: made with the distribution's mkfs, mounted with its mount. Runs in the worker.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::FilesystemKind;
+
+/// Where the tools are looked for, whatever the environment says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A file system that could not be made, mounted or unmounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// A tool that is not installed.
+    #[error("'{tool}' is not installed: install package {package}")]
+    NoTool {
+        /// The program.
+        tool: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// A tool that could not be started.
+    #[error("cannot start '{tool}'")]
+    Start {
+        /// The program.
+        tool: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A tool that failed.
+    #[error("'{tool}' failed, {status}: {output}")]
+    Tool {
+        /// The program.
+        tool: String,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// What it printed.
+        output: String,
+    },
+    /// A mount point that is taken.
+    #[error(
+        "mount point {path} is taken: {source_device} is mounted there; unmount it, or choose another filesystem.mount_base"
+    )]
+    Taken {
+        /// The mount point.
+        path: PathBuf,
+        /// What is mounted.
+        source_device: String,
+    },
+    /// A mount point with something in it, which the volume would hide.
+    #[error(
+        "mount point {path} is not empty: it holds '{entry}'; move that away, or choose another filesystem.mount_base"
+    )]
+    NotEmpty {
+        /// The mount point.
+        path: PathBuf,
+        /// One of its entries.
+        entry: String,
+    },
+    /// A mount point that is no directory.
+    #[error("mount point {path} is not a directory; move it away, or choose another filesystem.mount_base")]
+    NotADirectory {
+        /// The mount point.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where and how a volume is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// The mount point.
+    pub at: PathBuf,
+    /// The file system on the volume.
+    pub filesystem: FilesystemKind,
+    /// Mount options.
+    pub options: Vec<String>,
+}
+
+impl FilesystemKind {
+    /// The file system's name as `mount -t` takes it, its mkfs, and the package that has it.
+    fn tools(self) -> Option<(&'static str, &'static str, &'static str)> {
+        match self {
+            Self::Xfs => Some(("xfs", "mkfs.xfs", "xfsprogs")),
+            Self::Ext4 => Some(("ext4", "mkfs.ext4", "e2fsprogs")),
+            Self::None => None,
+        }
+    }
+}
+
+/// Checks that the tools are there, before anything is written.
+///
+/// # Errors
+/// [`MountError::NoTool`] names the program and its package.
+pub fn check_tools(kind: FilesystemKind) -> Result<(), MountError> {
+    let mut tools = vec![("wipefs", "util-linux")];
+    if let Some((_, mkfs, package)) = kind.tools() {
+        tools.extend([(mkfs, package), ("mount", "mount or util-linux")]);
+    }
+    let there = |tool: &str| std::env::split_paths(PATH).any(|dir| dir.join(tool).is_file());
+    match tools.into_iter().find(|(tool, _)| !there(tool)) {
+        Some((tool, package)) => Err(MountError::NoTool { tool, package }),
+        None => Ok(()),
+    }
+}
+
+fn run(tool: &str, args: &[&OsStr]) -> Result<(), MountError> {
+    let output = Command::new(tool)
+        .args(args)
+        .env("PATH", PATH)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| MountError::Start { tool: tool.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stderr, output.stdout].concat();
+    let lines =
+        String::from_utf8_lossy(&text).lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+    Err(MountError::Tool { tool: tool.to_owned(), status: output.status, output: lines })
+}
+
+/// Makes a file system on a mapping. Not forced: the tool's own check for what is there already stays on.
+///
+/// # Errors
+/// When the tool fails.
+pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), MountError> {
+    let Some((_, mkfs, _)) = kind.tools() else { return Ok(()) };
+    // no discard: a new mapping has nothing to discard, and the time is not worth it
+    let quick: &[&str] = match kind {
+        FilesystemKind::Xfs => &["-q", "-K"],
+        FilesystemKind::Ext4 => &["-q", "-E", "nodiscard"],
+        FilesystemKind::None => &[],
+    };
+    let args: Vec<&OsStr> = quick.iter().map(OsStr::new).chain([device.as_os_str()]).collect();
+    run(mkfs, &args)?;
+    let sync = fs::File::open(device).and_then(|d| d.sync_all());
+    sync.map_err(|source| MountError::Io { action: "flush", path: device.to_owned(), source })
+}
+
+/// Removes every signature from a disk: only for disks that the configuration says to wipe.
+///
+/// # Errors
+/// When `wipefs` fails.
+pub fn wipe_signatures(device: &Path) -> Result<(), MountError> {
+    run("wipefs", &["--all".as_ref(), "--quiet".as_ref(), device.as_os_str()])
+}
+
+/// What is mounted at a path, topmost last.
+fn mounted_at(path: &Path) -> Result<Vec<String>, MountError> {
+    let table = PathBuf::from("/proc/self/mountinfo");
+    let text =
+        fs::read_to_string(&table).map_err(|source| MountError::Io { action: "read", path: table.clone(), source })?;
+    let at = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let point = unescape(before.split(' ').nth(4)?);
+        (Path::new(&point) == path).then(|| unescape(after.split(' ').nth(1).unwrap_or("something")))
+    };
+    Ok(text.lines().filter_map(at).collect())
+}
+
+/// Undoes the octal escapes of `/proc/self/mountinfo` (space, tab, newline, backslash).
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
+}
+
+/// Mounts a mapping; a mount point that does not exist is made.
+///
+/// # Errors
+/// When the mount point is taken, not empty or no directory, or `mount` fails.
+pub fn mount(device: &Path, mount: &Mount) -> Result<(), MountError> {
+    let Some((kind, _, _)) = mount.filesystem.tools() else { return Ok(()) };
+    let path = &mount.at;
+    if let Some(source_device) = mounted_at(path)?.pop() {
+        return Err(MountError::Taken { path: path.clone(), source_device });
+    }
+    let io = |action| move |source| MountError::Io { action, path: path.clone(), source };
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(path).map_err(io("make"))?,
+        Err(e) => return Err(io("examine")(e)),
+        Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path: path.clone() }),
+        Ok(_) => {}
+    }
+    if let Some(entry) = fs::read_dir(path).map_err(io("list"))?.next() {
+        let entry = entry.map_err(io("list"))?.file_name().to_string_lossy().into_owned();
+        return Err(MountError::NotEmpty { path: path.clone(), entry });
+    }
+    let options = mount.options.join(",");
+    let mut args: Vec<&OsStr> = vec!["-t".as_ref(), kind.as_ref()];
+    if !options.is_empty() {
+        args.extend([OsStr::new("-o"), options.as_ref()]);
+    }
+    args.extend([device.as_os_str(), path.as_os_str()]);
+    run("mount", &args)
+}
+
+/// Unmounts a path.
+///
+/// # Errors
+/// When it is in use.
+pub fn unmount(path: &Path) -> Result<(), MountError> {
+    run("umount", &[path.as_os_str()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(at: &Path) -> Mount {
+        Mount { at: at.to_owned(), filesystem: FilesystemKind::Xfs, options: vec!["noatime".into()] }
+    }
+
+    #[test]
+    fn mountinfo_escapes_are_undone() {
+        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
+    }
+
+    #[test]
+    fn a_mount_point_that_cannot_be_used_is_refused_before_anything_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let refusal = |at: &Path| mount(Path::new("/dev/null"), &to(at)).unwrap_err().to_string();
+        assert!(refusal(dir.path()).contains("is not empty: it holds 'file'"));
+        assert!(refusal(&dir.path().join("file")).contains("is not a directory"));
+        assert!(refusal(Path::new("/proc")).contains("is taken: proc"));
+    }
+
+    #[test]
+    fn a_failing_tool_is_quoted() {
+        let dir = tempfile::tempdir().unwrap();
+        let small = dir.path().join("small");
+        fs::File::create(&small).unwrap().set_len(4096).unwrap();
+        let message = make_filesystem(FilesystemKind::Ext4, &small).unwrap_err().to_string();
+        assert!(message.starts_with("'mkfs.ext4' failed, exit status: 1: "), "{message}");
+    }
+}

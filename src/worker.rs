@@ -1,0 +1,432 @@
+//! One disk, one process: the only code that opens block devices.
+//!
+//! A worker reads its job from standard input, one line of JSON, and after it the passphrase; it answers with lines of
+//! JSON on standard output, progress first, the outcome last. A worker that hangs in the kernel hangs alone.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufRead, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::config::{BlankScan, FilesystemKind};
+use crate::device::{Content, DevNo, DeviceFacts};
+use crate::key::{PASSPHRASE_BYTES, Passphrase};
+use crate::luks::{self, FormatSpec, mapper_name};
+use crate::mount::{self, Mount};
+use crate::plan::Basis;
+use crate::probe::probe;
+use crate::token::Token;
+
+/// How long another holder of a disk's lock, such as udev at work on it, is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which disk: what must still be true of the node at `path` when the worker has opened it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The device node.
+    pub path: PathBuf,
+    /// Its device number.
+    pub devno: DevNo,
+    /// The kernel's sequence number of the disk, where it has one.
+    pub diskseq: Option<u64>,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+impl From<&DeviceFacts> for Target {
+    fn from(facts: &DeviceFacts) -> Self {
+        Self { path: facts.path.clone(), devno: facts.devno, diskseq: facts.diskseq, size: facts.size }
+    }
+}
+
+/// What a worker is asked to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Job {
+    /// Say what is on the disk.
+    Probe {
+        /// The disk.
+        target: Target,
+        /// The LUKS UUID it was about to be formatted with, if it was.
+        intent: Option<Uuid>,
+        /// How much to read.
+        scan: BlankScan,
+    },
+    /// Encrypt the disk, open it and make a file system, after the basis was checked once more.
+    Format {
+        /// The disk.
+        target: Target,
+        /// Why it may be formatted.
+        basis: Basis,
+        /// How much to read.
+        scan: BlankScan,
+        /// How.
+        spec: FormatSpec,
+        /// The token to write.
+        token: Token,
+        /// What to make on it.
+        filesystem: FilesystemKind,
+    },
+    /// Open the volume unless it is open, and mount it.
+    Unlock {
+        /// The disk.
+        target: Target,
+        /// The volume that must be on it.
+        luks_uuid: Uuid,
+        /// Whether its mapping is there already; then there is no passphrase.
+        open: bool,
+        /// Where to mount it.
+        mount: Option<Mount>,
+    },
+    /// Unmount the volume and remove its mapping.
+    Close {
+        /// The volume.
+        luks_uuid: Uuid,
+        /// Where it is mounted, in the order of mounting.
+        mounts: Vec<PathBuf>,
+    },
+}
+
+impl Job {
+    /// Whether a passphrase follows the job.
+    pub fn needs_key(&self) -> bool {
+        match self {
+            Self::Probe { .. } | Self::Close { .. } => false,
+            Self::Format { .. } => true,
+            Self::Unlock { open, .. } => !open,
+        }
+    }
+}
+
+/// One line of a worker's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Answer {
+    /// Still at work.
+    Progress {
+        /// At what.
+        stage: String,
+        /// How much of it is done, in percent.
+        percent: Option<u64>,
+    },
+    /// What is on the disk.
+    Content {
+        /// What.
+        content: Content,
+    },
+    /// Formatted, open, and with a file system; not mounted.
+    Formatted,
+    /// Not formatted: what is on the disk is no longer what the plan was based on.
+    Changed {
+        /// What is there now.
+        content: Content,
+    },
+    /// Open and mounted.
+    Unlocked,
+    /// Closed.
+    Closed,
+    /// Failed.
+    Failed {
+        /// Why, causes included.
+        message: String,
+    },
+}
+
+/// Reads a job from `input`, does it, writes answers to `output`. The last line is the outcome.
+///
+/// # Errors
+/// When the answers cannot be written.
+pub fn serve(input: &mut impl BufRead, output: &mut impl Write) -> io::Result<()> {
+    let answer = match receive(input) {
+        Ok((job, key)) => {
+            let mut progress = |answer: Answer| send(output, &answer);
+            perform(job, key.as_ref(), &mut progress)
+        }
+        Err(message) => Answer::Failed { message },
+    };
+    send(output, &answer)
+}
+
+fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
+    serde_json::to_writer(&mut *output, answer)?;
+    output.write_all(b"\n")?;
+    output.flush()
+}
+
+fn receive(input: &mut impl BufRead) -> Result<(Job, Option<Passphrase>), String> {
+    let mut line = String::new();
+    input.read_line(&mut line).map_err(|e| format!("cannot read the job: {e}"))?;
+    let job: Job = serde_json::from_str(&line).map_err(|e| format!("not a job: {e}"))?;
+    if !job.needs_key() {
+        return Ok((job, None));
+    }
+    // one byte more than there should be, so that anything longer is seen
+    let mut buffer = Zeroizing::new([0; PASSPHRASE_BYTES + 1]);
+    let mut length = 0;
+    while length < buffer.len() {
+        match input.read(&mut buffer[length..]).map_err(|e| format!("cannot read the passphrase: {e}"))? {
+            0 => break,
+            read => length += read,
+        }
+    }
+    let key = Passphrase::from_slice(&buffer[..length]).map_err(|e| e.to_string())?;
+    Ok((job, Some(key)))
+}
+
+/// Says what a worker is at; what cannot be said any more is no reason to stop half way.
+struct Stage<'a> {
+    send: &'a mut dyn FnMut(Answer) -> io::Result<()>,
+    last: Option<u64>,
+}
+
+impl Stage<'_> {
+    fn enter(&mut self, stage: &str) {
+        self.last = None;
+        let _ = (self.send)(Answer::Progress { stage: stage.to_owned(), percent: None });
+    }
+
+    fn percent(&mut self, stage: &str, done: u64, total: u64) {
+        let percent = (done * 100).checked_div(total);
+        if percent != self.last {
+            self.last = percent;
+            let _ = (self.send)(Answer::Progress { stage: stage.to_owned(), percent });
+        }
+    }
+}
+
+fn perform(job: Job, key: Option<&Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
+    let mut stage = Stage { send, last: None };
+    let done = match job {
+        Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
+        Job::Format { target, basis, scan, spec, token, filesystem } => {
+            format(&target, &basis, scan, &spec, &token, filesystem, key, &mut stage)
+        }
+        Job::Unlock { target, luks_uuid, open, mount } => {
+            unlock(&target, luks_uuid, open, mount.as_ref(), key, &mut stage)
+        }
+        Job::Close { luks_uuid, mounts } => close(luks_uuid, &mounts, &mut stage),
+    };
+    done.unwrap_or_else(|message| Answer::Failed { message })
+}
+
+fn examine(target: &Target, intent: Option<Uuid>, scan: BlankScan, stage: &mut Stage<'_>) -> Result<Answer, String> {
+    let _lock = claim(target)?;
+    Ok(Answer::Content { content: content(target, intent, scan, stage) })
+}
+
+fn content(target: &Target, intent: Option<Uuid>, scan: BlankScan, stage: &mut Stage<'_>) -> Content {
+    let what = "checking that it is blank";
+    stage.enter(what);
+    probe(&target.path, intent, scan, &mut |done, total| stage.percent(what, done, total))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the fields of one job")]
+fn format(
+    target: &Target,
+    basis: &Basis,
+    scan: BlankScan,
+    spec: &FormatSpec,
+    token: &Token,
+    filesystem: FilesystemKind,
+    key: Option<&Passphrase>,
+    stage: &mut Stage<'_>,
+) -> Result<Answer, String> {
+    let key = key.ok_or("no passphrase")?;
+    let _lock = claim(target)?;
+    let name = mapper_name(spec.luks_uuid);
+    let intent = match basis {
+        Basis::Unfinished { luks_uuid } => {
+            if luks::is_open(&name).map_err(chain)? {
+                luks::close(&name).map_err(chain)?;
+            }
+            Some(*luks_uuid)
+        }
+        Basis::Blank { .. } | Basis::Wipe { .. } => None,
+    };
+    // the plan may be minutes old
+    let found = content(target, intent, scan, stage);
+    if !still_allowed(basis, &found) {
+        return Ok(Answer::Changed { content: found });
+    }
+    stage.enter("formatting");
+    if matches!(basis, Basis::Wipe { .. }) {
+        mount::wipe_signatures(&target.path).map_err(chain)?;
+    }
+    luks::format(&target.path, target.size, spec, token, key).map_err(chain)?;
+    luks::open(&target.path, &name, spec.luks_uuid, key).map_err(chain)?;
+    stage.enter("making the file system");
+    mount::make_filesystem(filesystem, &mapper_path(&name)).map_err(chain)?;
+    Ok(Answer::Formatted)
+}
+
+/// Whether what is on the disk now still justifies formatting it.
+fn still_allowed(basis: &Basis, found: &Content) -> bool {
+    match (basis, found) {
+        (_, Content::Blank { .. }) => true,
+        (Basis::Unfinished { .. }, Content::Unfinished) => true,
+        (Basis::Unfinished { luks_uuid }, Content::Luks2 { luks_uuid: found, .. }) => luks_uuid == found,
+        (Basis::Wipe { .. }, Content::Foreign { .. } | Content::Unrecognised { .. }) => true,
+        (Basis::Wipe { .. }, Content::Luks2 { token, .. }) => token.is_none(),
+        _ => false,
+    }
+}
+
+fn unlock(
+    target: &Target,
+    luks_uuid: Uuid,
+    open: bool,
+    mount: Option<&Mount>,
+    key: Option<&Passphrase>,
+    stage: &mut Stage<'_>,
+) -> Result<Answer, String> {
+    let _lock = claim(target)?;
+    let name = mapper_name(luks_uuid);
+    if !open {
+        stage.enter("unlocking");
+        luks::open(&target.path, &name, luks_uuid, key.ok_or("no passphrase")?).map_err(chain)?;
+    }
+    if let Some(mount) = mount {
+        stage.enter("mounting");
+        mount::mount(&mapper_path(&name), mount).map_err(chain)?;
+    }
+    Ok(Answer::Unlocked)
+}
+
+fn close(luks_uuid: Uuid, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answer, String> {
+    stage.enter("closing");
+    for path in mounts.iter().rev() {
+        mount::unmount(path).map_err(chain)?;
+    }
+    luks::close(&mapper_name(luks_uuid)).map_err(chain)?;
+    Ok(Answer::Closed)
+}
+
+fn mapper_path(name: &str) -> PathBuf {
+    Path::new("/dev/mapper").join(name)
+}
+
+/// Checks that the node is still the disk that was planned for, and takes the advisory lock on it that keeps udev and
+/// workers of a killed agent away (`systemd.io/BLOCK_DEVICE_LOCKING`).
+fn claim(target: &Target) -> Result<File, String> {
+    let path = target.path.display();
+    let metadata = fs::metadata(&target.path).map_err(|e| format!("{path} is gone: {e}"))?;
+    if !metadata.file_type().is_block_device() || DevNo::from_rdev(metadata.rdev()) != Some(target.devno) {
+        return Err(format!("{path} is no longer block device {}", target.devno));
+    }
+    let file = File::open(&target.path).map_err(|e| format!("{path} cannot be opened: {e}"))?;
+    let seq = fs::read_to_string(format!("/sys/dev/block/{}/diskseq", target.devno)).ok();
+    let seq = seq.and_then(|text| text.trim().parse::<u64>().ok());
+    if target.diskseq.is_some() && seq != target.diskseq {
+        return Err(format!("{path} is another disk now: disk sequence number {seq:?}, expected {:?}", target.diskseq));
+    }
+    let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(|e| format!("{path} has no size: {e}"))?;
+    if size != target.size {
+        return Err(format!("{path} is another disk now: {size} bytes, expected {}", target.size));
+    }
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(e)) => return Err(format!("{path} cannot be locked: {e}")),
+            Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(format!(
+                    "{path} is locked by another program; find it with 'lslocks' or 'fuser -v {path}'"
+                ));
+            }
+        }
+    }
+}
+
+/// An error and its causes, as one line.
+pub fn chain(error: impl Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let _ = write!(text, ": {next}");
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Evidence;
+    use crate::key::{DataKey, WrappedKey};
+
+    const EVIDENCE: Evidence = Evidence { read: 1, of: 1 };
+
+    fn answers(input: &[u8]) -> Vec<Answer> {
+        let mut output = Vec::new();
+        serve(&mut io::Cursor::new(input), &mut output).unwrap();
+        output.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+    }
+
+    fn job() -> Vec<u8> {
+        let target = Target { path: "/dev/null".into(), devno: DevNo { major: 1, minor: 3 }, diskseq: None, size: 0 };
+        let job = Job::Unlock { target, luks_uuid: Uuid::nil(), open: false, mount: None };
+        let mut line = serde_json::to_vec(&job).unwrap();
+        line.push(b'\n');
+        line
+    }
+
+    #[test]
+    fn a_job_without_its_passphrase_fails() {
+        for key in [&b""[..], b"short", &[b'A'; 45], &[b'\n'; 44]] {
+            let last = answers(&[&job(), key].concat()).pop().unwrap();
+            let expected = "the passphrase is not 44 characters of base64".to_owned();
+            assert_eq!(last, Answer::Failed { message: expected });
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_block_device_is_not_touched() {
+        let key = DataKey::from_slice(&[1; 32]).unwrap().passphrase();
+        let last = answers(&[&job(), key.expose()].concat()).pop().unwrap();
+        assert_eq!(last, Answer::Failed { message: "/dev/null is no longer block device 1:3".into() });
+    }
+
+    #[test]
+    fn what_is_not_a_job_fails() {
+        assert!(matches!(answers(b"{}\n").pop(), Some(Answer::Failed { .. })));
+    }
+
+    #[test]
+    fn formatting_needs_the_basis_to_hold_still() {
+        let ours = Uuid::from_u128(1);
+        let token = Token::new(WrappedKey::new(vec![1]).unwrap(), String::new(), None);
+        let luks = |luks_uuid, token: Option<&Token>| Content::Luks2 { luks_uuid, token: token.cloned().map(Box::new) };
+        let blank = Basis::Blank { evidence: EVIDENCE, replaces: None };
+        let unfinished = Basis::Unfinished { luks_uuid: ours };
+        let wipe = Basis::Wipe { found: String::new() };
+        let foreign = Content::Foreign { signatures: vec!["ext4".into()] };
+        let data = Content::Unrecognised { offset: 0 };
+        let unknown = Content::Unknown { reason: String::new() };
+        let nothing = Content::Blank { evidence: EVIDENCE };
+        // for each content: allowed on the basis of blank, unfinished, wipe
+        let table = [
+            (nothing, [true, true, true]),
+            (Content::Unfinished, [false, true, false]),
+            (luks(ours, Some(&token)), [false, true, false]),
+            (luks(ours, None), [false, true, true]),
+            (luks(Uuid::nil(), Some(&token)), [false, false, false]),
+            (foreign, [false, false, true]),
+            (data, [false, false, true]),
+            (unknown, [false, false, false]),
+        ];
+        for (content, allowed) in table {
+            let found = [&blank, &unfinished, &wipe].map(|basis| still_allowed(basis, &content));
+            assert_eq!(found, allowed, "{content:?}");
+        }
+    }
+}
