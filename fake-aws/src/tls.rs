@@ -1,0 +1,80 @@
+//! TLS for the listener, and a CA for tests that nobody else trusts.
+
+use std::io;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A server's certificate chain and private key, both PEM.
+#[derive(Clone)]
+pub struct Identity {
+    /// The server's certificate, then those between it and the root.
+    pub cert_chain_pem: String,
+    /// The private key of the first certificate.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("cert_chain_pem", &self.cert_chain_pem).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// # Errors
+    /// If the PEM cannot be read or the key does not fit the certificate.
+    pub(crate) fn acceptor(&self) -> io::Result<TlsAcceptor> {
+        let chain = CertificateDer::pem_slice_iter(self.cert_chain_pem.as_bytes());
+        let chain = chain.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(io::Error::other)?;
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(io::Error::other)?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// A certificate authority made for one test.
+#[derive(Debug)]
+pub struct TestCa {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl TestCa {
+    /// # Errors
+    /// If no key can be made.
+    pub fn new() -> io::Result<Self> {
+        let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
+        params.distinguished_name.push(DnType::CommonName, "fake-aws test CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let pem = params.self_signed(&key).map_err(io::Error::other)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+
+    /// The CA's certificate, for the trust store of the client.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A server identity for these host names and IP addresses.
+    ///
+    /// # Errors
+    /// If a name is not one.
+    pub fn identity(&self, names: &[&str]) -> io::Result<Identity> {
+        let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let params = CertificateParams::new(names).map_err(io::Error::other)?;
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let cert_chain_pem = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?.pem();
+        Ok(Identity { cert_chain_pem, key_pem: key.serialize_pem() })
+    }
+}
