@@ -33,7 +33,7 @@ impl Answer {
 
 /// The name of a request for faults and the log.
 pub(crate) fn operation(path: &str) -> &'static str {
-    match path.trim_start_matches("/latest/").trim_end_matches('/') {
+    match path.strip_prefix("/latest/").unwrap_or(path).trim_end_matches('/') {
         "api/token" => "imds:token",
         "meta-data/iam/security-credentials" => "imds:role",
         path if path.starts_with("meta-data/iam/security-credentials/") => "imds:credentials",
@@ -71,7 +71,7 @@ impl Imds {
             Some(expiry) if *expiry > Instant::now() => {}
             Some(_) | None => return Answer::new(401, ""),
         }
-        match self.get(path.trim_start_matches("/latest/").trim_end_matches('/')) {
+        match self.get(path.strip_prefix("/latest/").unwrap_or(path).trim_end_matches('/')) {
             Some(body) => Answer::new(200, body),
             None => Answer::new(404, "404 - Not Found"),
         }

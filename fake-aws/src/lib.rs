@@ -3,6 +3,17 @@
 //! For tests and the demo of luks-agent; never part of what is installed. Signatures are not verified, and the key
 //! material of a server with a seed is as secret as the seed.
 //!
+//! A script does the same over HTTP, on the port of the rest:
+//!
+//! ```sh
+//! curl -X POST $URL/_fake/faults -d '[{"on": "Decrypt", "times": 2, "effect": {"error": {"code": "ThrottlingException"}}},
+//!                                     {"on": "imds:*", "delay_ms": 500}, {"on": "DescribeKey", "effect": "hang"}]'
+//! curl -X DELETE $URL/_fake/faults
+//! curl -X POST $URL/_fake/keys/alias/luks-agent/state -d '{"state": "Disabled"}'
+//! curl -X POST $URL/_fake/allow -d '["DescribeKey"]'   # null allows all
+//! curl $URL/_fake/requests                             # DELETE forgets them
+//! ```
+//!
 //! ```no_run
 //! use fake_aws::{Fault, Options, Server};
 //!
@@ -18,6 +29,7 @@ use std::path::PathBuf;
 
 mod control;
 mod fault;
+mod http;
 mod imds;
 mod key;
 mod kms;

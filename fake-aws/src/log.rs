@@ -2,12 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hyper::header::{AUTHORIZATION, HeaderMap, USER_AGENT};
+use hyper::http::request::Parts;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use crate::imds;
+
+const KMS_TARGET: &str = "TrentService.";
 
 /// One request. Written when its answer is decided and before that is sent, so who has an answer finds it in the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +55,51 @@ pub struct Request {
     pub error: Option<String>,
     /// The effect of the fault that was applied.
     pub fault: Option<String>,
+}
+
+impl Request {
+    /// What is said of a request that has no answer yet; `body` holds the parameters of a KMS operation.
+    pub(crate) fn new(parts: &Parts, body: &Value, source: SocketAddr, tls: bool) -> Self {
+        let path = parts.uri.path();
+        let target = header(&parts.headers, "x-amz-target");
+        let operation = if path.starts_with("/latest/") {
+            imds::operation(path).to_owned()
+        } else {
+            let name = target.as_deref().and_then(|target| target.strip_prefix(KMS_TARGET));
+            name.unwrap_or("unknown").to_owned()
+        };
+        let authorization = header(&parts.headers, AUTHORIZATION.as_str()).unwrap_or_default();
+        // AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/kms/aws4_request, SignedHeaders=...
+        let credential = authorization.split_once("Credential=").map_or("", |(_, rest)| rest);
+        let scope = |at: usize| credential.split([',', '/']).nth(at).filter(|part| !part.is_empty()).map(str::to_owned);
+        let text = |field: &str| body.get(field).and_then(Value::as_str).map(str::to_owned);
+        let contexts = body.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("EncryptionContext"));
+        let contexts: Map<_, _> = contexts.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self {
+            time: Timestamp::now(),
+            operation,
+            request: format!("{} {path}", parts.method),
+            source: source.to_string(),
+            tls,
+            user_agent: header(&parts.headers, USER_AGENT.as_str()),
+            access_key_id: scope(0),
+            signed_region: scope(2),
+            key_id: text("KeyId").or_else(|| text("TargetKeyId")),
+            source_key_id: text("SourceKeyId"),
+            destination_key_id: text("DestinationKeyId"),
+            key_spec: text("KeySpec"),
+            number_of_bytes: body.get("NumberOfBytes").and_then(Value::as_u64),
+            encryption_context: (!contexts.is_empty()).then(|| contexts.into()),
+            dry_run: body.get("DryRun").and_then(Value::as_bool) == Some(true),
+            status: None,
+            error: None,
+            fault: None,
+        }
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 /// The requests in memory and, if wanted, one line of JSON for each in a file.

@@ -1,52 +1,32 @@
-//! The listener: HTTP in and out, where faults meet answers.
+//! The running endpoint: its state, its listeners and their end.
 
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::thread;
-use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, USER_AGENT};
-use hyper::http::request::Parts;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::fault::{Effect, Fault, Faults};
-use crate::imds::{self, Imds};
+use crate::Options;
+use crate::fault::{Fault, Faults};
+use crate::http;
+use crate::imds::Imds;
 use crate::key::{KeyState, Root};
 use crate::kms::{Kms, KmsError};
 use crate::log::{Log, Request};
-use crate::{Options, control};
-
-const KMS_TARGET: &str = "TrentService.";
-const AWS_JSON: &str = "application/x-amz-json-1.1";
-const REQUEST_BODY_LIMIT: usize = 1 << 20;
 
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) kms: Kms,
     pub(crate) log: Log,
     pub(crate) faults: Faults,
-    imds: Imds,
+    pub(crate) imds: Imds,
 }
 
 impl Shared {
@@ -126,7 +106,7 @@ impl Bound {
                 let mut connections = JoinSet::new();
                 loop {
                     if let Ok((stream, source)) = listener.accept().await {
-                        connections.spawn(connection(Arc::clone(&shared), stream, source, acceptor.clone()));
+                        connections.spawn(http::connection(Arc::clone(&shared), stream, source, acceptor.clone()));
                     }
                     while connections.try_join_next().is_some() {}
                 }
@@ -274,266 +254,4 @@ impl Drop for Server {
             }
         }
     }
-}
-
-async fn connection(shared: Arc<Shared>, stream: TcpStream, source: SocketAddr, acceptor: Option<TlsAcceptor>) {
-    match acceptor {
-        None => serve_connection(shared, stream, source, false, |stream| stream).await,
-        Some(acceptor) => {
-            // a caller that does not trust us goes away here
-            if let Ok(stream) = acceptor.accept(stream).await {
-                serve_connection(shared, stream, source, true, |stream| stream.get_ref().0).await;
-            }
-        }
-    }
-}
-
-async fn serve_connection<S>(shared: Arc<Shared>, stream: S, source: SocketAddr, tls: bool, tcp: fn(&S) -> &TcpStream)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let reset = AtomicBool::new(false);
-    let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (shared, reset) = (&shared, &reset);
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = Limited::new(body, REQUEST_BODY_LIMIT).collect().await.map_err(io::Error::other)?.to_bytes();
-            if let Some(path) = parts.uri.path().strip_prefix("/_fake/") {
-                let (status, answer) = control::call(shared, parts.method.as_str(), path, &body);
-                return Reply::new(status, "application/json", answer.to_string()).send(None);
-            }
-            answer(shared, &parts, &body, source, tls, reset).await
-        })
-    });
-    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // an error is the caller's going away or a fault's end of the connection
-    let _result = poll_fn(|context| connection.poll_without_shutdown(context)).await;
-    if reset.load(Ordering::Relaxed) {
-        let _result = tcp(connection.into_parts().io.inner()).set_zero_linger();
-    }
-}
-
-/// An answer before it meets a fault.
-struct Reply {
-    status: u16,
-    content_type: String,
-    body: String,
-    ttl: Option<u64>,
-    error: Option<String>,
-}
-
-impl Reply {
-    fn new(status: u16, content_type: &str, body: impl Into<String>) -> Self {
-        Self { status, content_type: content_type.to_owned(), body: body.into(), ttl: None, error: None }
-    }
-
-    fn kms(answer: Result<Value, KmsError>) -> Self {
-        match answer {
-            Ok(answer) => Self::new(200, AWS_JSON, answer.to_string()),
-            Err(KmsError { code, message }) => {
-                let mut body = json!({ "__type": code });
-                if let Some(message) = message {
-                    body["message"] = message.into();
-                }
-                Self { error: Some(code.clone()), ..Self::new(KmsError::status(&code), AWS_JSON, body.to_string()) }
-            }
-        }
-    }
-
-    fn send(self, fault: Option<&Fault>) -> io::Result<Response<Answer>> {
-        let mut response = Response::builder()
-            .status(StatusCode::from_u16(self.status).map_err(io::Error::other)?)
-            .header(CONTENT_TYPE, self.content_type)
-            .header("x-amzn-requestid", uuid::Uuid::new_v4().to_string());
-        if let Some(ttl) = self.ttl {
-            response = response.header(imds::TOKEN_TTL, ttl);
-        }
-        if let Some(skew) = fault.map(|fault| fault.date_skew_seconds).filter(|skew| *skew != 0) {
-            let date = Timestamp::now() + SignedDuration::from_secs(skew);
-            response = response.header(DATE, date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
-        }
-        let length = self.body.len();
-        let (sent, promised, end) = match fault.map(|fault| &fault.effect) {
-            Some(Effect::TruncatedJson) => (length.saturating_sub(1), length.saturating_sub(1), End::Complete),
-            Some(Effect::CloseMidBody) => (length / 2, length, End::CloseAfterFlush),
-            Some(Effect::StallMidBody) => (length / 2, length, End::Stall),
-            _ => (length, length, End::Complete),
-        };
-        let body = Answer { data: Some(Bytes::from(self.body).slice(..sent)), promised: promised as u64, end };
-        response.body(body).map_err(io::Error::other)
-    }
-}
-
-/// A body that can end too early.
-struct Answer {
-    data: Option<Bytes>,
-    promised: u64,
-    end: End,
-}
-
-enum End {
-    Complete,
-    /// Gives the data one turn to be written.
-    CloseAfterFlush,
-    Close,
-    Stall,
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Some(data) = self.data.take() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        match self.end {
-            End::Complete => Poll::Ready(None),
-            End::CloseAfterFlush => {
-                self.end = End::Close;
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            End::Close => Poll::Ready(Some(Err(io::Error::other("closed by a fault")))),
-            End::Stall => Poll::Pending,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.promised)
-    }
-}
-
-async fn answer(
-    shared: &Shared,
-    parts: &Parts,
-    body: &[u8],
-    source: SocketAddr,
-    tls: bool,
-    reset: &AtomicBool,
-) -> io::Result<Response<Answer>> {
-    let parameters = serde_json::from_slice(body).unwrap_or(Value::Null);
-    let mut request = describe(parts, &parameters);
-    request.source = source.to_string();
-    request.tls = tls;
-    let fault = shared.faults.take(&request.operation);
-    let reply = reply(shared, parts, &parameters, &request.operation, fault.as_ref());
-    request.status = reply.as_ref().map(|reply| reply.status);
-    request.error = reply.as_ref().and_then(|reply| reply.error.clone());
-    request.fault = fault.as_ref().map(|fault| fault.effect.name().to_owned());
-    shared.log.push(request)?;
-    if let Some(fault) = &fault {
-        tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
-        reset.store(fault.effect == Effect::Reset, Ordering::Relaxed);
-        if fault.effect == Effect::Hang {
-            pending::<()>().await;
-        }
-    }
-    // an error makes hyper close the connection
-    reply.ok_or_else(|| io::Error::other("closed by a fault"))?.send(fault.as_ref())
-}
-
-/// The answer, if the fault lets there be one.
-fn reply(shared: &Shared, parts: &Parts, body: &Value, operation: &str, fault: Option<&Fault>) -> Option<Reply> {
-    let effect = fault.map_or(&Effect::Pass, |fault| &fault.effect);
-    let is_imds = operation.starts_with("imds:");
-    match effect {
-        Effect::Hang | Effect::Close | Effect::Reset => return None,
-        Effect::Raw { status, body, content_type } => return Some(Reply::new(*status, content_type, body)),
-        Effect::Error { code, status, message } => {
-            let error = KmsError { code: code.clone(), message: message.clone() };
-            let reply = if is_imds { Reply::new(400, "text/plain", code) } else { Reply::kms(Err(error)) };
-            return Some(Reply { status: status.unwrap_or(reply.status), error: Some(code.clone()), ..reply });
-        }
-        Effect::Pass
-        | Effect::CloseMidBody
-        | Effect::StallMidBody
-        | Effect::TruncatedJson
-        | Effect::Oversized { .. }
-        | Effect::PlaintextLength { .. }
-        | Effect::EmptyCiphertext
-        | Effect::WrongKeyId => {}
-    }
-    let mut reply = if is_imds {
-        let answer = shared.imds.call(parts.method.as_str(), parts.uri.path(), &parts.headers);
-        Reply { ttl: answer.ttl, ..Reply::new(answer.status, "text/plain", answer.body) }
-    } else if operation == "unknown" {
-        Reply::new(404, "text/plain", "fake-aws: neither KMS nor IMDS")
-    } else {
-        Reply::kms(kms(shared, parts, body, operation).map(|answer| tamper(shared, answer, effect)))
-    };
-    if let Effect::Oversized { bytes } = effect {
-        reply.body.extend(std::iter::repeat_n(' ', bytes.saturating_sub(reply.body.len())));
-    }
-    Some(reply)
-}
-
-fn kms(shared: &Shared, parts: &Parts, body: &Value, operation: &str) -> Result<Value, KmsError> {
-    let error = |code: &str, message: &str| KmsError { code: code.to_owned(), message: Some(message.to_owned()) };
-    if !parts.headers.contains_key(AUTHORIZATION) {
-        return Err(error("MissingAuthenticationTokenException", "Missing Authentication Token"));
-    }
-    if !body.is_object() {
-        return Err(error("SerializationException", "the body is not a JSON object"));
-    }
-    shared.kms.call(operation, body)
-}
-
-fn tamper(shared: &Shared, mut answer: Value, effect: &Effect) -> Value {
-    let (field, value) = if let Effect::PlaintextLength { bytes } = effect {
-        ("Plaintext", BASE64.encode(vec![0; *bytes]))
-    } else if *effect == Effect::EmptyCiphertext {
-        ("CiphertextBlob", String::new())
-    } else if *effect == Effect::WrongKeyId {
-        ("KeyId", shared.kms.arn("00000000-0000-0000-0000-000000000000"))
-    } else {
-        return answer;
-    };
-    if let Some(old) = answer.get_mut(field) {
-        *old = value.into();
-    }
-    answer
-}
-
-/// What the log says of a request.
-fn describe(parts: &Parts, body: &Value) -> Request {
-    let path = parts.uri.path();
-    let target = header(&parts.headers, "x-amz-target");
-    let operation = if path.starts_with("/latest/") {
-        imds::operation(path).to_owned()
-    } else {
-        let name = target.as_deref().and_then(|target| target.strip_prefix(KMS_TARGET));
-        name.unwrap_or("unknown").to_owned()
-    };
-    let authorization = header(&parts.headers, AUTHORIZATION.as_str()).unwrap_or_default();
-    // AWS4-HMAC-SHA256 Credential=ID/DATE/REGION/kms/aws4_request, SignedHeaders=...
-    let credential = authorization.split_once("Credential=").map_or("", |(_, rest)| rest);
-    let scope = |at: usize| credential.split([',', '/']).nth(at).filter(|part| !part.is_empty()).map(str::to_owned);
-    let text = |field: &str| body.get(field).and_then(Value::as_str).map(str::to_owned);
-    let contexts = body.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("EncryptionContext"));
-    let contexts: Map<_, _> = contexts.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Request {
-        time: Timestamp::now(),
-        operation,
-        request: format!("{} {path}", parts.method),
-        source: String::new(),
-        tls: false,
-        user_agent: header(&parts.headers, USER_AGENT.as_str()),
-        access_key_id: scope(0),
-        signed_region: scope(2),
-        key_id: text("KeyId").or_else(|| text("TargetKeyId")),
-        source_key_id: text("SourceKeyId"),
-        destination_key_id: text("DestinationKeyId"),
-        key_spec: text("KeySpec"),
-        number_of_bytes: body.get("NumberOfBytes").and_then(Value::as_u64),
-        encryption_context: (!contexts.is_empty()).then(|| contexts.into()),
-        dry_run: body.get("DryRun").and_then(Value::as_bool) == Some(true),
-        status: None,
-        error: None,
-        fault: None,
-    }
-}
-
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }

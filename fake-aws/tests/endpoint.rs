@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::error::Error as _;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -152,12 +152,16 @@ async fn errors_by_fault_are_answered_as_often_as_asked_and_marked_in_the_log() 
 async fn broken_answers_reach_the_caller() {
     let server = Server::start(Options::default()).await.unwrap();
     let timeout = TimeoutConfig::builder().operation_timeout(Duration::from_millis(300)).build();
-    let client = Client::from_conf(config(server.url()).timeout_config(timeout).build());
-    let generate = || client.generate_data_key().key_id(Key::DEFAULT_ID).key_spec(DataKeySpec::Aes256).send();
-    for effect in [Effect::Hang, Effect::StallMidBody] {
-        server.push_fault(Fault::new("GenerateDataKey", effect).times(1));
-        assert!(matches!(generate().await, Err(SdkError::TimeoutError(_))));
+    let hasty = Client::from_conf(config(server.url()).timeout_config(timeout).build());
+    let never = [Fault::new("*", Effect::Hang), Fault::new("*", Effect::StallMidBody), Fault::delay("*", 600_000)];
+    for fault in never {
+        server.push_fault(fault);
+        let error = hasty.describe_key().key_id(Key::DEFAULT_ID).send().await.unwrap_err();
+        assert!(matches!(error, SdkError::TimeoutError(_)));
+        server.clear_faults();
     }
+    let client = client(&server);
+    let generate = || client.generate_data_key().key_id(Key::DEFAULT_ID).key_spec(DataKeySpec::Aes256).send();
     for effect in [Effect::Close, Effect::Reset, Effect::CloseMidBody, Effect::TruncatedJson] {
         server.push_fault(Fault::new("GenerateDataKey", effect.clone()).times(1));
         let error = generate().await.map(|_| ()).unwrap_err();
@@ -175,14 +179,14 @@ async fn broken_answers_reach_the_caller() {
     assert_ne!(generate().await.unwrap().key_id, Some(server.key_arn()));
     server.push_fault(Fault::new("GenerateDataKey", Effect::Oversized { bytes: 100_000 }).times(1));
     generate().await.unwrap();
-    server.push_fault(Fault::delay("*", 60_000));
-    assert!(matches!(generate().await, Err(SdkError::TimeoutError(_))));
-    server.clear_faults();
     generate().await.unwrap();
 }
 
 fn imds(server: &Server) -> imds::Client {
-    imds::Client::builder().endpoint(server.url()).unwrap().max_attempts(1).build()
+    // longer than the default of a second: the machine may be busy
+    let wait = Duration::from_secs(30);
+    let client = imds::Client::builder().connect_timeout(wait).read_timeout(wait).operation_attempt_timeout(wait);
+    client.endpoint(server.url()).unwrap().max_attempts(1).build()
 }
 
 #[tokio::test]
@@ -211,15 +215,51 @@ async fn imds_without_a_role_and_with_faults() {
     assert_eq!(server.requests().last().unwrap().operation, "imds:token");
 }
 
-/// The whole answer to a request without a body.
-fn plain(server: &Server, request: &str, headers: &str, body: &str) -> String {
+/// What comes back for one request on a connection of its own, and how that ends.
+fn exchange(server: &Server, request: &str, headers: &str, body: &str) -> (String, io::Result<usize>) {
     let mut stream = TcpStream::connect(server.addresses()[0]).unwrap();
     let length = body.len();
-    write!(stream, "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n").unwrap();
-    write!(stream, "{headers}\r\n{body}").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let head = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}");
+    stream.write_all(format!("{head}\r\n{body}").as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let end = stream.read_to_end(&mut answer);
+    (String::from_utf8(answer).unwrap(), end)
+}
+
+/// The whole answer to a request.
+fn plain(server: &Server, request: &str, headers: &str, body: &str) -> String {
+    let (answer, end) = exchange(server, request, headers, body);
+    end.unwrap();
     answer
+}
+
+#[test]
+fn connections_end_as_the_fault_says() {
+    let server = Server::start_blocking(Options::default()).unwrap();
+    let describe = |effect: Effect| {
+        server.clear_faults();
+        server.push_fault(Fault::new("DescribeKey", effect));
+        let headers = "X-Amz-Target: TrentService.DescribeKey\r\nAuthorization: x\r\n";
+        exchange(&server, "POST /", headers, r#"{"KeyId":"alias/luks-agent"}"#)
+    };
+    let (answer, end) = describe(Effect::Close);
+    assert!(answer.is_empty() && end.is_ok());
+    let (answer, end) = describe(Effect::Reset);
+    assert!(answer.is_empty());
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+
+    let lengths = |answer: &str| {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let promised = head.split_once("content-length: ").unwrap().1.lines().next().unwrap();
+        (promised.parse::<usize>().unwrap(), body.len())
+    };
+    let (whole, body) = lengths(&describe(Effect::Pass).0);
+    assert_eq!(whole, body);
+    assert_eq!(lengths(&describe(Effect::CloseMidBody).0), (whole, whole / 2));
+    assert_eq!(lengths(&describe(Effect::TruncatedJson).0), (whole - 1, whole - 1));
+    assert_eq!(lengths(&describe(Effect::Oversized { bytes: 1 << 20 }).0), (1 << 20, 1 << 20));
+    let faults: Vec<_> = server.requests().into_iter().map(|request| request.fault.unwrap()).collect();
+    assert_eq!(faults, ["close", "reset", "pass", "close_mid_body", "truncated_json", "oversized"]);
 }
 
 #[test]
@@ -235,13 +275,16 @@ fn imds_wants_a_token() {
     }
     assert!(put(&format!("{ttl}: 60\r\nX-Forwarded-For: y\r\n")).starts_with("HTTP/1.1 403"));
 
-    let answer = put(&format!("{ttl}: 1\r\n"));
-    assert!(answer.contains(&format!("{ttl}: 1\r\n")), "{answer}");
-    let header = format!("x-aws-ec2-metadata-token: {}\r\n", answer.rsplit("\r\n").next().unwrap());
+    let token = |seconds: u32| {
+        let answer = put(&format!("{ttl}: {seconds}\r\n"));
+        assert!(answer.contains(&format!("{ttl}: {seconds}\r\n")), "{answer}");
+        format!("x-aws-ec2-metadata-token: {}\r\n", answer.rsplit("\r\n").next().unwrap())
+    };
+    assert!(get(&token(600)).ends_with("\r\n\r\ni-1234567890abcdef0"));
+    let header = token(1);
     let begun = Instant::now();
-    assert!(get(&header).ends_with("\r\n\r\ni-1234567890abcdef0"));
     while get(&header).starts_with("HTTP/1.1 200") {
-        assert!(begun.elapsed() < Duration::from_secs(10), "the token does not expire");
+        assert!(begun.elapsed() < Duration::from_secs(60), "the token does not expire");
     }
     assert!(get(&header).starts_with("HTTP/1.1 401"));
 }
@@ -320,12 +363,10 @@ async fn the_log_file_has_every_request_and_no_key_material() {
 }
 
 #[test]
-fn a_dropped_server_no_longer_listens() {
+fn a_dropped_server_ends_its_connections() {
     let server = Server::start_blocking(Options::default()).unwrap();
-    let address = server.addresses()[0];
-    let mut open = TcpStream::connect(address).unwrap();
+    let mut open = TcpStream::connect(server.addresses()[0]).unwrap();
     drop(server);
-    TcpStream::connect(address).unwrap_err();
     // returns, be it with the end or with a reset
     let _ended = open.read_to_end(&mut Vec::new());
 }
