@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod device;
+pub mod discover;
 pub mod key;
 pub mod luks;
 pub mod mount;

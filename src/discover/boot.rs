@@ -1,0 +1,262 @@
+//! Which disks carry the running system, through whatever is stacked on them.
+//!
+//! Fails closed: what cannot be followed down to a disk makes the whole answer unknown, with the reason.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::mounts::{Backing, Mount, Mounts, unescape};
+use super::sysfs::{Node, Sysfs, optional, read_error, text};
+use super::{DiscoverError, kind};
+use crate::device::DiskKind;
+
+/// Mount points without which the system does not run or does not start again.
+const SYSTEM: &[&str] = &["/", "/boot", "/boot/efi", "/efi", "/usr"];
+
+/// No real stack is deeper.
+const DEEPEST: usize = 32;
+
+/// One thing that a disk carries.
+#[derive(Debug)]
+struct Carried {
+    what: &'static str,
+    disk: String,
+    /// What is between the two, topmost first.
+    through: Vec<String>,
+}
+
+/// What is known of the boot disk.
+#[derive(Debug, Default)]
+pub(super) struct Boot {
+    carried: Vec<Carried>,
+    /// Why it is not known what all of the system is on.
+    pub(super) unresolved: Option<String>,
+}
+
+impl Boot {
+    /// What a disk carries and through what, if anything.
+    pub(super) fn system(&self, disk: &str) -> Option<String> {
+        let mut ways: Vec<(&[String], Vec<&str>)> = Vec::new();
+        for one in self.carried.iter().filter(|c| c.disk == disk) {
+            match ways.iter_mut().find(|(through, _)| *through == one.through) {
+                Some((_, whats)) => whats.push(one.what),
+                None => ways.push((&one.through, vec![one.what])),
+            }
+        }
+        let ways: Vec<_> = ways
+            .into_iter()
+            .map(|(through, whats)| match through {
+                [] => whats.join(" and "),
+                _ => format!("{} through {}", whats.join(" and "), through.join(", ")),
+            })
+            .collect();
+        if ways.is_empty() { None } else { Some(format!("carries {}", ways.join("; "))) }
+    }
+
+    /// Whether a disk carries one of the system's mounts, not only swap or the state directory.
+    pub(super) fn mounted(&self, disk: &str) -> bool {
+        self.carried.iter().any(|c| c.disk == disk && SYSTEM.contains(&c.what))
+    }
+
+    fn fail(&mut self, what: &str, reason: &str) {
+        self.unresolved.get_or_insert_with(|| format!("what carries {what} is not known: {reason}"));
+    }
+}
+
+/// Finds the disks below the system's mounts, all active swap, and the state directory, which need not exist yet.
+pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, String>, state_dir: &Path) -> Boot {
+    let mut boot = Boot::default();
+    let mounts = match mounts {
+        Ok(mounts) => mounts,
+        Err(reason) => {
+            boot.fail("/", &reason);
+            return boot;
+        }
+    };
+    for what in SYSTEM {
+        let mut walk = Walk::new(sysfs, mounts, what);
+        // All that is mounted there, also what a later mount hides.
+        let mut here = mounts.iter().filter(|m| m.point == Path::new(what)).peekable();
+        let any = here.peek().is_some();
+        let mut result = here.try_for_each(|mount| walk.mount(mount));
+        if *what == "/" && result.is_ok() && !walk.reached_disk {
+            result = Err(match any {
+                true => "nothing below its file system is a disk".to_owned(),
+                false => "the mount table does not list it".to_owned(),
+            });
+        }
+        boot.take(walk, result);
+    }
+
+    let mut walk = Walk::new(sysfs, mounts, "swap");
+    let result = swaps(sysfs).and_then(|swaps| {
+        swaps.into_iter().try_for_each(|swap| match swap {
+            Backing::Device(node) => walk.node(node),
+            Backing::Path(file) => walk.path(&file),
+        })
+    });
+    boot.take(walk, result);
+
+    let mut walk = Walk::new(sysfs, mounts, "the state directory");
+    let result = mounts.will_hold(state_dir).and_then(|mount| walk.mount(mount));
+    boot.take(walk, result);
+    boot
+}
+
+impl Boot {
+    fn take(&mut self, walk: Walk<'_>, result: Result<(), String>) {
+        let what = walk.what;
+        // What was found before it failed is protected all the same.
+        self.carried.extend(walk.carried);
+        if let Err(reason) = result {
+            self.fail(what, &reason);
+        }
+    }
+}
+
+/// What `/proc/swaps` lists. A kernel without swap has no such file.
+fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, String> {
+    let path = sysfs.roots.proc.join("swaps");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(read_error(&path)(e).in_full()),
+    };
+    let lines = bytes.split(|b| *b == b'\n').skip(1).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            let name = PathBuf::from(OsString::from_vec(unescape(words.next().unwrap_or_default())));
+            match words.next() {
+                Some(b"partition") => sysfs.at(&name).map(Backing::Device).map_err(|e| e.in_full()),
+                Some(b"file") => Ok(Backing::Path(name)),
+                Some(_) | None => {
+                    Err(format!("{} has a line that is no swap: '{}'", path.display(), String::from_utf8_lossy(line)))
+                }
+            }
+        })
+        .collect()
+}
+
+/// The way down from one thing to all disks below it.
+struct Walk<'a> {
+    sysfs: &'a Sysfs<'a>,
+    mounts: &'a Mounts,
+    what: &'static str,
+    through: Vec<String>,
+    /// Mounts above the present place: to come to one of them again is a cycle.
+    above: Vec<u32>,
+    done: HashSet<String>,
+    carried: Vec<Carried>,
+    /// Whether the way ended at a disk at least once.
+    reached_disk: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(sysfs: &'a Sysfs<'a>, mounts: &'a Mounts, what: &'static str) -> Self {
+        Self {
+            sysfs,
+            mounts,
+            what,
+            through: Vec::new(),
+            above: Vec::new(),
+            done: HashSet::new(),
+            carried: Vec::new(),
+            reached_disk: false,
+        }
+    }
+
+    fn mount(&mut self, mount: &Mount) -> Result<(), String> {
+        if self.above.contains(&mount.id) {
+            return Err(format!(
+                "a layer of the {} on {} lies on that mount itself, so the real one is hidden",
+                mount.fs,
+                mount.point.display()
+            ));
+        }
+        if let Some([upper, work]) = mount.upper_and_work()
+            && self.mounts.of(&upper)?.id != self.mounts.of(&work)?.id
+        {
+            // The paths are as they were at the time of mounting: these must be of a root that has been left since.
+            return Err(format!(
+                "upperdir {} and workdir {} of the overlay on {} are not on one mount",
+                upper.display(),
+                work.display(),
+                mount.point.display()
+            ));
+        }
+        self.above.push(mount.id);
+        for backing in mount.backing(self.sysfs)? {
+            match backing {
+                Backing::Device(node) => self.node(node)?,
+                Backing::Path(path) => {
+                    self.step(format!("{} layer {}", mount.fs, path.display()), |walk| walk.path(&path))?
+                }
+            }
+        }
+        self.above.pop();
+        Ok(())
+    }
+
+    fn path(&mut self, path: &Path) -> Result<(), String> {
+        let mount = self.mounts.of(path)?;
+        self.mount(mount)
+    }
+
+    fn node(&mut self, node: Node) -> Result<(), String> {
+        let full = |e: DiscoverError| e.in_full();
+        if !self.done.insert(node.name.clone()) {
+            return Ok(());
+        }
+        if let Some(disk) = self.sysfs.disk_of(&node).map_err(full)? {
+            return self.step(node.name, |walk| walk.node(disk));
+        }
+        self.carried.push(Carried { what: self.what, disk: node.name.clone(), through: self.through.clone() });
+
+        let slaves = node.links("slaves").map_err(full)?;
+        let kind = kind(&node.name);
+        let stacked = matches!(kind, DiskKind::DeviceMapper | DiskKind::Md) || node.name.starts_with("bcache");
+        if slaves.is_empty() && stacked {
+            return Err(format!("{} is empty", node.dir.join("slaves").display()));
+        }
+        // A loop device always has a file, zram perhaps a device that it writes back to.
+        let file = match kind {
+            DiskKind::Loop => Some(text(&node.dir.join("loop/backing_file")).map_err(full)?),
+            DiskKind::Ram => optional(text(&node.dir.join("backing_dev"))).map_err(full)?.filter(|f| f != "none"),
+            DiskKind::Nvme
+            | DiskKind::Xen
+            | DiskKind::Scsi
+            | DiskKind::Virtio
+            | DiskKind::DeviceMapper
+            | DiskKind::Md
+            | DiskKind::Optical
+            | DiskKind::Other => None,
+        };
+        if slaves.is_empty() && !matches!(kind, DiskKind::Loop | DiskKind::Ram) {
+            self.reached_disk = true;
+        }
+        self.step(node.name, |walk| {
+            for slave in slaves {
+                walk.node(walk.sysfs.named(&slave).map_err(full)?)?;
+            }
+            match file.map(PathBuf::from) {
+                Some(device) if device.starts_with("/dev") => walk.node(walk.sysfs.at(&device).map_err(full)?),
+                Some(file) => walk.step(file.display().to_string(), |walk| walk.path(&file)),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn step(&mut self, name: String, below: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<(), String> {
+        if self.through.len() >= DEEPEST {
+            return Err(format!("more than {DEEPEST} layers: {} ...", self.through[..4].join(", ")));
+        }
+        self.through.push(name);
+        below(self)?;
+        self.through.pop();
+        Ok(())
+    }
+}

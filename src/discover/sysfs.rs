@@ -1,0 +1,164 @@
+//! Block devices as sysfs shows them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use nix::errno::Errno;
+use nix::sys::stat;
+
+use super::{DiscoverError, Roots, node_name};
+use crate::device::DevNo;
+
+/// A disk or a partition.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Kernel name.
+    pub(super) name: String,
+    /// Its real directory, below `/sys/devices`.
+    pub(super) dir: PathBuf,
+}
+
+#[derive(Debug)]
+pub(super) struct Sysfs<'a> {
+    pub(super) roots: &'a Roots,
+}
+
+/// Whether the file was not there, or its device went away while it was read.
+pub(super) fn gone(error: &DiscoverError) -> bool {
+    match error {
+        DiscoverError::Read { source, .. } => {
+            source.kind() == io::ErrorKind::NotFound
+                || [Errno::ENODEV, Errno::ENXIO].iter().any(|e| source.raw_os_error() == Some(*e as i32))
+        }
+        DiscoverError::Invalid { .. } => false,
+    }
+}
+
+pub(super) fn read_error(path: &Path) -> impl FnOnce(io::Error) -> DiscoverError {
+    move |source| DiscoverError::Read { path: path.to_owned(), source }
+}
+
+/// The text of one attribute, without the spaces that pad it.
+pub(super) fn text(path: &Path) -> Result<String, DiscoverError> {
+    let bytes = fs::read(path).map_err(read_error(path))?;
+    Ok(String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned())
+}
+
+/// For an attribute that not every device or kernel has: `None` when it is missing or empty.
+pub(super) fn optional(text: Result<String, DiscoverError>) -> Result<Option<String>, DiscoverError> {
+    match text {
+        Ok(text) => Ok(Some(text).filter(|t| !t.is_empty())),
+        Err(e) if gone(&e) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The names in a directory, sorted.
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, DiscoverError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(read_error(dir))? {
+        names.push(entry.map_err(read_error(dir))?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+impl<'a> Sysfs<'a> {
+    pub(super) fn new(roots: &'a Roots) -> Self {
+        Self { roots }
+    }
+
+    pub(super) fn disk_names(&self) -> Result<Vec<String>, DiscoverError> {
+        names(&self.roots.sys.join("block"))
+    }
+
+    fn node(link: &Path) -> Result<Node, DiscoverError> {
+        let dir = fs::canonicalize(link).map_err(read_error(link))?;
+        let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Node { name, dir })
+    }
+
+    /// A whole disk.
+    pub(super) fn disk(&self, name: &str) -> Result<Node, DiscoverError> {
+        Self::node(&self.roots.sys.join("block").join(name))
+    }
+
+    /// A disk or a partition.
+    pub(super) fn named(&self, name: &str) -> Result<Node, DiscoverError> {
+        Self::node(&self.roots.sys.join("class/block").join(name))
+    }
+
+    /// A disk or a partition.
+    pub(super) fn numbered(&self, devno: DevNo) -> Result<Node, DiscoverError> {
+        Self::node(&self.roots.sys.join(format!("dev/block/{devno}")))
+    }
+
+    /// The disk or partition that a path below `/dev` leads to.
+    pub(super) fn at(&self, path: &Path) -> Result<Node, DiscoverError> {
+        let real = path.strip_prefix("/dev").map_or_else(|_| path.to_owned(), |below| self.roots.dev.join(below));
+        if let Ok(node) = fs::metadata(&real)
+            && node.file_type().is_block_device()
+        {
+            let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
+            return self
+                .numbered(DevNo { major: number(stat::major(node.rdev())), minor: number(stat::minor(node.rdev())) });
+        }
+        match node_name(&self.roots.dev, path) {
+            Some(name) => self.named(&name),
+            None => Err(read_error(&real)(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// The disk that a partition is on; `None` for a whole disk.
+    pub(super) fn disk_of(&self, node: &Node) -> Result<Option<Node>, DiscoverError> {
+        if !node.has("partition")? {
+            return Ok(None);
+        }
+        let parent = node.dir.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        self.disk(&parent).map(Some)
+    }
+}
+
+impl Node {
+    pub(super) fn has(&self, attribute: &str) -> Result<bool, DiscoverError> {
+        let path = self.dir.join(attribute);
+        path.try_exists().map_err(read_error(&path))
+    }
+
+    pub(super) fn number<T: FromStr>(&self, attribute: &str) -> Result<T, DiscoverError> {
+        let path = self.dir.join(attribute);
+        let text = text(&path)?;
+        text.parse().map_err(|_| DiscoverError::Invalid { path, text, expected: "a number" })
+    }
+
+    pub(super) fn devno(&self) -> Result<DevNo, DiscoverError> {
+        let path = self.dir.join("dev");
+        let text = text(&path)?;
+        text.parse().map_err(|()| DiscoverError::Invalid { path, text, expected: "a device number such as 259:0" })
+    }
+
+    /// The names in `holders` or `slaves`. Partitions have no `slaves`.
+    pub(super) fn links(&self, which: &str) -> Result<Vec<String>, DiscoverError> {
+        names(&self.dir.join(which))
+    }
+
+    /// The partitions of a whole disk, in order of their numbers.
+    pub(super) fn partitions(&self) -> Result<Vec<Self>, DiscoverError> {
+        let mut partitions = Vec::new();
+        for name in names(&self.dir)? {
+            // Every partition's name starts with its disk's.
+            if !name.starts_with(&self.name) {
+                continue;
+            }
+            let node = Self { dir: self.dir.join(&name), name };
+            if node.has("partition")? {
+                partitions.push((node.number::<u32>("partition")?, node));
+            }
+        }
+        partitions.sort_by_key(|(number, _)| *number);
+        Ok(partitions.into_iter().map(|(_, node)| node).collect())
+    }
+}

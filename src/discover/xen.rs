@@ -1,0 +1,71 @@
+//! Xen disks have neither model nor serial number: what they are is in the IMDS block device mapping alone.
+
+use std::collections::BTreeMap;
+
+use super::boot::Boot;
+use crate::device::{DeviceFacts, DiskKind};
+
+/// Kernels of the RHEL family name the first disk `xvde` where the mapping says `sda`.
+const SHIFTS: [u8; 2] = [0, 4];
+
+/// Fills in `mapping` for every Xen disk that the mapping names beyond doubt. The result is why the mapping and the
+/// running system disagree on the boot disk, if they do.
+pub(super) fn assign(devices: &mut [DeviceFacts], mapping: &BTreeMap<String, String>, boot: &Boot) -> Option<String> {
+    let disk = |name: &str, shift: u8| {
+        let name = shifted(name, shift)?;
+        let whole = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        // Some instances have a disk called `xvda1` and no `xvda`.
+        let named = |n: &str| devices.iter().position(|d| d.kind == DiskKind::Xen && d.name == n);
+        named(&name).or_else(|| named(whole))
+    };
+    // The root device is always there and always listed: it tells which way the names go.
+    let roots = || mapping.iter().filter(|(key, _)| is_root(key)).map(|(_, name)| name);
+    let shift = SHIFTS.into_iter().find(|shift| roots().any(|name| disk(name, *shift).is_some()))?;
+
+    let mut found: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for (key, name) in mapping {
+        if let Some(at) = disk(name, shift) {
+            found.entry(at).or_default().push(key);
+        }
+    }
+    let mut mismatch = None;
+    for (at, keys) in found {
+        let facts = &mut devices[at];
+        let root = keys.iter().find(|key| is_root(key));
+        facts.mapping = match (root, keys.as_slice()) {
+            (Some(root), _) => Some((*root).to_owned()),
+            (None, [only]) => Some((*only).to_owned()),
+            (None, _) => None,
+        };
+        if let Some(root) = root
+            && !boot.mounted(&facts.name)
+            && boot.unresolved.is_none()
+        {
+            mismatch = Some(format!(
+                "the block device mapping says that {} is the root device ({root}), but it carries nothing of the running system",
+                facts.name
+            ));
+        }
+    }
+    mismatch
+}
+
+fn is_root(key: &str) -> bool {
+    key == "ami" || key == "root"
+}
+
+/// `sdb1`, `/dev/sdb1` or `xvdb1` as `xvdb1`, its letter moved up.
+fn shifted(name: &str, shift: u8) -> Option<String> {
+    let name = name.trim();
+    let name = name.strip_prefix("/dev/").unwrap_or(name);
+    let rest = name.strip_prefix("sd").or_else(|| name.strip_prefix("xvd"))?;
+    let letters = rest.trim_end_matches(|c: char| c.is_ascii_digit());
+    match (shift, letters.as_bytes()) {
+        (0, [b'a'..=b'z', ..]) => Some(format!("xvd{rest}")),
+        (_, [letter @ b'a'..=b'z']) => {
+            let moved = letter.checked_add(shift).filter(u8::is_ascii_lowercase)?;
+            Some(format!("xvd{}{}", char::from(moved), &rest[1..]))
+        }
+        _ => None,
+    }
+}
