@@ -228,6 +228,7 @@ fn facts(
         mounts,
         system: None,
         mapping: None,
+        content: None,
     };
     if facts.diskseq != seen {
         tracing::debug!(disk = name, "another disk took the name while it was read");

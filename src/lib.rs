@@ -9,7 +9,9 @@
 pub mod config;
 pub mod device;
 pub mod discover;
+pub mod imds;
 pub mod key;
+pub mod kms;
 pub mod luks;
 pub mod mount;
 pub mod plan;

@@ -1,0 +1,162 @@
+//! The instance metadata service (IMDSv2), through the SDK's client: where the agent runs, and which device is which.
+//!
+//! `AWS_EC2_METADATA_SERVICE_ENDPOINT`, its `_MODE` and `AWS_EC2_METADATA_DISABLED` work as in every AWS tool. A proxy is
+//! never used: IMDS answers only the instance itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_config::imds::Client;
+use aws_config::imds::client::error::ImdsError as SdkError;
+use aws_config::provider_config::ProviderConfig;
+use tokio::time::{Instant, sleep};
+
+/// Between two attempts while IMDS does not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Until a connection stands, and until an answer comes.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// IMDS answered, but not what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ImdsError {
+    /// An error status.
+    #[error("IMDS answered {path} with HTTP status {status}; see `aws ec2 describe-instances`, MetadataOptions")]
+    Status {
+        /// What was asked for.
+        path: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// No session token; 403 says that IMDS is turned off for the instance.
+    #[error(
+        "IMDS gives no session token; turn it on: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`"
+    )]
+    Token,
+    /// Something else, such as an endpoint that is not a URL.
+    #[error("IMDS cannot be asked for {path}; see AWS_EC2_METADATA_SERVICE_ENDPOINT")]
+    Other {
+        /// What was asked for.
+        path: String,
+    },
+}
+
+/// Whether `AWS_EC2_METADATA_DISABLED` forbids asking.
+pub fn disabled() -> bool {
+    std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|v| v.eq_ignore_ascii_case("true"))
+}
+
+/// A client of IMDS. Making one asks nothing.
+#[derive(Debug, Clone)]
+pub struct Imds {
+    client: Client,
+    wait_until: Option<Instant>,
+}
+
+impl Default for Imds {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Imds {
+    /// A client that asks once, for at most a few seconds.
+    pub fn new() -> Self {
+        let http = aws_smithy_http_client::Builder::new().build_http();
+        let client = Client::builder()
+            .configure(&ProviderConfig::without_region().with_http_client(http))
+            .connect_timeout(TIMEOUT)
+            .read_timeout(TIMEOUT)
+            .max_attempts(1)
+            .build();
+        Self { client, wait_until: None }
+    }
+
+    /// A client that asks again until `instant` while there is no answer or a passing error: at boot the network may come
+    /// up after the agent.
+    #[must_use]
+    pub fn wait_until(self, instant: Instant) -> Self {
+        Self { wait_until: Some(instant), ..self }
+    }
+
+    /// The SDK's client, for what takes one.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The instance id (`i-...`); `None` where there is no IMDS.
+    ///
+    /// # Errors
+    /// [`ImdsError`] when IMDS answers with an error.
+    pub async fn instance_id(&self) -> Result<Option<String>, ImdsError> {
+        self.get("/latest/meta-data/instance-id").await
+    }
+
+    /// The Region; `None` where there is no IMDS.
+    ///
+    /// # Errors
+    /// [`ImdsError`] when IMDS answers with an error.
+    pub async fn region(&self) -> Result<Option<String>, ImdsError> {
+        self.get("/latest/meta-data/placement/region").await
+    }
+
+    /// The block device mapping: `ami`, `root`, `ebsN`, `ephemeralN` or `swap` to a device name such as `sdb`, without
+    /// `/dev/`. NVMe instance store volumes and volumes attached later are not in it. `None` where there is no IMDS.
+    ///
+    /// # Errors
+    /// [`ImdsError`] when IMDS answers with an error.
+    pub async fn block_device_mapping(&self) -> Result<Option<BTreeMap<String, String>>, ImdsError> {
+        let base = "/latest/meta-data/block-device-mapping/";
+        let Some(names) = self.get(base).await? else { return Ok(None) };
+        let mut mapping = BTreeMap::new();
+        for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
+            if let Some(device) = self.get(&format!("{base}{name}")).await? {
+                mapping.insert(name.to_owned(), device);
+            }
+        }
+        Ok(Some(mapping))
+    }
+
+    async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
+        if disabled() {
+            tracing::debug!("not asking IMDS for {path}: AWS_EC2_METADATA_DISABLED is true");
+            return Ok(None);
+        }
+        loop {
+            let answer = match self.client.get(path).await {
+                Ok(text) => return Ok(Some(text.as_ref().trim().to_owned())),
+                Err(error) => outcome(error, path),
+            };
+            let passing = match &answer {
+                Ok(_) => true,
+                Err(ImdsError::Status { status, .. }) => matches!(status, 401 | 404 | 429 | 500..),
+                Err(ImdsError::Token) => true,
+                Err(ImdsError::Other { .. }) => false,
+            };
+            let wait = PAUSE.mul_f64(0.5 + fastrand::f64());
+            match self.wait_until {
+                Some(end) if passing && Instant::now() + wait < end => {
+                    tracing::warn!("no answer of IMDS for {path}, trying again in {:.1} s", wait.as_secs_f64());
+                    sleep(wait).await;
+                }
+                Some(_) | None => {
+                    tracing::debug!("no answer of IMDS for {path}");
+                    return answer;
+                }
+            }
+        }
+    }
+}
+
+/// `Ok(None)`: nobody there, or no such thing.
+fn outcome(error: SdkError, path: &str) -> Result<Option<String>, ImdsError> {
+    match error {
+        SdkError::ErrorResponse(answer) => match answer.response().status().as_u16() {
+            404 => Ok(None),
+            status => Err(ImdsError::Status { path: path.to_owned(), status }),
+        },
+        SdkError::FailedToLoadToken(token) if token.is_dispatch_failure() => Ok(None),
+        SdkError::FailedToLoadToken(_) => Err(ImdsError::Token),
+        SdkError::IoError(_) => Ok(None),
+        SdkError::Unexpected(_) | _ => Err(ImdsError::Other { path: path.to_owned() }),
+    }
+}

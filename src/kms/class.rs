@@ -1,0 +1,148 @@
+//! What a failed call means, decided by the error *code*: the HTTP status of one code differs between KMS's model, its
+//! documentation and emulators.
+
+/// What a failure means, and so what is done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Throttling, a fault inside KMS, the network: tried again until the deadline.
+    Transient,
+    /// The KMS key is being created or changed, or what holds its material does not answer: tried again until the
+    /// deadline, with longer waits.
+    KeyNotReady,
+    /// A quota of the account: tried again a few times.
+    Limit,
+    /// No credentials (no role yet, IMDS not up): tried again until the deadline.
+    NoCredentials,
+    /// Credentials that AWS does not accept: tried again for a short while, since IMDS may be about to renew them.
+    BadCredentials,
+    /// The signature's time was refused: tried again a few times, since the clock may just be getting set.
+    Clock,
+    /// A policy forbids it: tried again for a short while, since IAM is eventually consistent and the role may be new.
+    Denied,
+    /// The KMS key is disabled, about to be deleted, or has no material.
+    KeyState,
+    /// The endpoint's certificate is not trusted.
+    Certificate,
+    /// The configuration names a key, region or endpoint that cannot work.
+    Configuration,
+    /// The wrapped key is damaged or belongs to another KMS key.
+    WrappedKey,
+    /// An answer that cannot be read: tried again a few times.
+    Garbled,
+    /// An answer that no version of KMS should give.
+    Unexpected,
+}
+
+/// The class of an error code of KMS, of AWS's request signing or of its front ends; `status` decides for codes that are
+/// not known. An empty code stands for an answer without one.
+pub fn class(code: &str, status: u16) -> Class {
+    match code {
+        // KMS itself
+        "KMSInternalException" | "DependencyTimeoutException" => Class::Transient,
+        "KeyUnavailableException" => Class::KeyNotReady,
+        "LimitExceededException" => Class::Limit,
+        "DisabledException" | "KMSInvalidStateException" => Class::KeyState,
+        "NotFoundException"
+        | "InvalidArnException"
+        | "InvalidKeyUsageException"
+        | "InvalidGrantTokenException"
+        | "InvalidAliasNameException"
+        | "UnsupportedOperationException"
+        | "ValidationException"
+        | "ValidationError" => Class::Configuration,
+        "IncorrectKeyException" | "InvalidCiphertextException" => Class::WrappedKey,
+        // the answer to a dry run, which is never asked for
+        "DryRunOperationException" => Class::Unexpected,
+
+        // policies
+        "AccessDeniedException" | "AccessDenied" | "NotAuthorized" | "OptInRequired" => Class::Denied,
+
+        // credentials and signatures
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "ExpiredTokenException"
+        | "ExpiredToken" => Class::BadCredentials,
+        "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "RequestExpired"
+        | "RequestInTheFuture"
+        | "RequestTimeTooSkewed" => Class::Clock,
+
+        // throttling and faults of the front ends
+        "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "SlowDown"
+        | "InternalFailure"
+        | "InternalError"
+        | "InternalServerError"
+        | "InternalServiceException"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "RequestTimeout"
+        | "RequestTimeoutException" => Class::Transient,
+
+        _ if status >= 500 || status == 408 || status == 429 => Class::Transient,
+        _ => Class::Unexpected,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_decide_whatever_the_status() {
+        let table = [
+            ("ThrottlingException", Class::Transient),
+            ("KMSInternalException", Class::Transient),
+            ("DependencyTimeoutException", Class::Transient),
+            ("KeyUnavailableException", Class::KeyNotReady),
+            ("LimitExceededException", Class::Limit),
+            ("KMSInvalidStateException", Class::KeyState),
+            ("DisabledException", Class::KeyState),
+            ("NotFoundException", Class::Configuration),
+            ("IncorrectKeyException", Class::WrappedKey),
+            ("InvalidCiphertextException", Class::WrappedKey),
+            ("InvalidKeyUsageException", Class::Configuration),
+            ("InvalidGrantTokenException", Class::Configuration),
+            ("InvalidArnException", Class::Configuration),
+            ("ValidationException", Class::Configuration),
+            ("DryRunOperationException", Class::Unexpected),
+            ("AccessDeniedException", Class::Denied),
+            ("UnrecognizedClientException", Class::BadCredentials),
+            ("IncompleteSignature", Class::BadCredentials),
+            ("MissingAuthenticationToken", Class::BadCredentials),
+            ("ExpiredTokenException", Class::BadCredentials),
+            ("InvalidSignatureException", Class::Clock),
+            ("SignatureDoesNotMatch", Class::Clock),
+            ("RequestExpired", Class::Clock),
+            ("ServiceUnavailable", Class::Transient),
+            ("RequestTimeout", Class::Transient),
+        ];
+        for (code, expected) in table {
+            for status in [400, 403, 404, 409, 412, 500, 503] {
+                assert_eq!(class(code, status), expected, "{code} with {status}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_status_decides_for_unknown_codes() {
+        for code in ["", "NewException"] {
+            assert_eq!(class(code, 500), Class::Transient);
+            assert_eq!(class(code, 503), Class::Transient);
+            assert_eq!(class(code, 429), Class::Transient);
+            assert_eq!(class(code, 400), Class::Unexpected);
+            assert_eq!(class(code, 403), Class::Unexpected);
+        }
+    }
+}

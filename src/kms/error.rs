@@ -1,0 +1,424 @@
+//! What went wrong with the key service, and what to do about it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use aws_config::imds::client::error::ImdsError;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::operation::RequestId;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use rustls::CertificateError;
+
+use super::class::{Class, class};
+
+/// What was being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Asking IMDS which Region this is, before KMS is asked anything.
+    FindRegion,
+    /// `DescribeKey`.
+    DescribeKey,
+    /// `GenerateDataKey`.
+    GenerateDataKey,
+    /// `Decrypt`.
+    Decrypt,
+}
+
+impl Operation {
+    /// The name as AWS writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FindRegion => "FindRegion",
+            Self::DescribeKey => "DescribeKey",
+            Self::GenerateDataKey => "GenerateDataKey",
+            Self::Decrypt => "Decrypt",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FindRegion => f.write_str("asking IMDS for the region"),
+            Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt => write!(f, "KMS {}", self.name()),
+        }
+    }
+}
+
+/// Where the fault lies, for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The configuration has to change: exit code 2.
+    Configuration,
+    /// The key service, the key or the credentials cannot be used now: exit code 4.
+    Unavailable,
+    /// The wrapped key or an answer is not what it has to be: exit code 1.
+    Data,
+}
+
+/// Why the key service could not do what it was asked; `Display` says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct KmsError {
+    text: String,
+    operation: Option<Operation>,
+    class: Class,
+    code: Option<Box<str>>,
+    request_id: Option<Box<str>>,
+    #[source]
+    cause: Option<Cause>,
+}
+
+/// What an error of the SDK said: texts only.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Cause(Box<str>);
+
+impl KmsError {
+    /// A configuration that cannot work, found without asking anybody.
+    pub(super) fn configuration(text: String) -> Self {
+        Self { text, operation: None, class: Class::Configuration, code: None, request_id: None, cause: None }
+    }
+
+    /// What was being done when it failed; `None` when nothing had been asked yet.
+    pub fn operation(&self) -> Option<Operation> {
+        self.operation
+    }
+
+    /// What kind of failure it was.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The error code that AWS gave.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    /// The id of the last request, by which AWS finds it in its logs.
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
+    /// Where the fault lies.
+    pub fn fault(&self) -> Fault {
+        match self.class {
+            Class::Configuration => Fault::Configuration,
+            Class::WrappedKey | Class::Garbled | Class::Unexpected => Fault::Data,
+            Class::Transient
+            | Class::KeyNotReady
+            | Class::Limit
+            | Class::NoCredentials
+            | Class::BadCredentials
+            | Class::Clock
+            | Class::Denied
+            | Class::KeyState
+            | Class::Certificate => Fault::Unavailable,
+        }
+    }
+}
+
+/// What was asked of whom: the part of an error's text that the failure itself does not know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) operation: Operation,
+    /// Key id, alias or ARN as it was sent.
+    pub(super) key: &'a str,
+    /// The endpoint's URL where one was configured, else the Region's KMS.
+    pub(super) place: &'a str,
+}
+
+/// How much was tried.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tries {
+    pub(super) count: u32,
+    pub(super) time: Duration,
+}
+
+/// One failed attempt; `Display` says what happened.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) class: Class,
+    what: String,
+    remedy: Option<String>,
+    pub(super) code: Option<Box<str>>,
+    request_id: Option<Box<str>>,
+    cause: Option<Cause>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        self.cause.iter().try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}
+
+impl Failure {
+    pub(super) fn new(class: Class, what: impl Into<String>) -> Self {
+        Self { class, what: what.into(), remedy: None, code: None, request_id: None, cause: None }
+    }
+
+    pub(super) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    pub(super) fn with_cause(mut self, cause: &(dyn Error + 'static)) -> Self {
+        self.cause = Some(Cause::of(cause));
+        self
+    }
+
+    /// Puts what else is known about the key in place of the own text.
+    pub(super) fn explained_by(mut self, other: Self) -> Self {
+        self.class = other.class;
+        self.what = other.what;
+        self.remedy = other.remedy;
+        self
+    }
+
+    /// What an error of the SDK means.
+    pub(super) fn of<E>(error: &SdkError<E, HttpResponse>, context: Context<'_>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let place = context.place;
+        let mut failure = match error {
+            SdkError::ServiceError(_) => Self::answered(error, context),
+            SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => {
+                if let Some(credentials) = find::<CredentialsError>(error) {
+                    Self::of_credentials(credentials)
+                } else if let Some(tls) = find::<rustls::Error>(error) {
+                    Self::of_tls(tls, place)
+                } else if matches!(error, SdkError::ConstructionFailure(_)) {
+                    Self::new(Class::Configuration, format!("no request for {place} can be made")).with_cause(error)
+                } else if matches!(error, SdkError::TimeoutError(_)) {
+                    Self::new(Class::Transient, format!("{place} did not answer in time"))
+                } else {
+                    Self::new(Class::Transient, format!("cannot reach {place}")).with_cause(error)
+                }
+            }
+            // the error value holds the answer, and the answer may hold the data key: only that it was one
+            SdkError::ResponseError(_) => Self::new(Class::Garbled, format!("the answer of {place} cannot be read")),
+            _ => Self::new(Class::Unexpected, "an unknown kind of error of the AWS SDK"),
+        };
+        failure.request_id = error.request_id().map(Box::from);
+        failure
+    }
+
+    fn answered<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, context: Context<'_>) -> Self {
+        let status = error.raw_response().map_or(0, |r| r.status().as_u16());
+        let code = error.code().unwrap_or_default();
+        let message = error.message().unwrap_or("no message");
+        let class = class(code, status);
+        let what = match (class, code) {
+            (Class::Denied, _) => denied(message, context),
+            (Class::Configuration, "NotFoundException") => format!("no such KMS key in {}: {message}", context.place),
+            (Class::KeyState, "DisabledException") => "the KMS key is disabled".to_owned(),
+            (Class::KeyState, _) => format!("the KMS key cannot be used in its present state: {message}"),
+            (Class::WrappedKey, "IncorrectKeyException") => "another KMS key wrapped the wrapped key".to_owned(),
+            (Class::WrappedKey, _) => "the wrapped key is damaged, or was made with an encryption context".to_owned(),
+            (Class::BadCredentials, _) => format!("AWS does not accept the credentials: {message}"),
+            (Class::Clock, _) => format!("AWS does not accept the signature or its time: {message}"),
+            (_, "") => format!("{} answered HTTP status {status} without an error code", context.place),
+            (_, _) => format!("KMS answered {code}: {message}"),
+        };
+        let mut failure = Self::new(class, what);
+        failure.code = error.code().map(Box::from);
+        failure
+    }
+
+    fn of_credentials(error: &CredentialsError) -> Self {
+        let what = "no AWS credentials in environment, profile, web identity, container or instance role";
+        // a file or a role that is wrong stays wrong; what is not there yet may come
+        let stays = matches!(error, CredentialsError::InvalidConfiguration(_))
+            || (matches!(error, CredentialsError::CredentialsNotLoaded(_)) && crate::imds::disabled());
+        Self::new(if stays { Class::BadCredentials } else { Class::NoCredentials }, what).with_cause(error)
+    }
+
+    fn of_tls(error: &rustls::Error, place: &str) -> Self {
+        use CertificateError as E;
+        let failure = if let rustls::Error::InvalidCertificate(reason) = error {
+            if matches!(reason, E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. }) {
+                Self::new(Class::Clock, format!("the certificate of {place} is not valid at this time"))
+            } else if matches!(reason, E::NotValidForName | E::NotValidForNameContext { .. }) {
+                Self::new(Class::Certificate, format!("the certificate of {place} is for another host"))
+                    .with_remedy("correct kms.endpoint_url, or see what answers in place of KMS")
+            } else {
+                Self::new(Class::Certificate, format!("the certificate of {place} is not trusted by the system"))
+            }
+        } else {
+            Self::new(Class::Certificate, format!("no TLS connection with {place}"))
+                .with_remedy("see whether kms.endpoint_url is an https endpoint, and what answers in place of KMS")
+        };
+        failure.with_cause(error)
+    }
+
+    /// The error that the caller gets.
+    pub(super) fn into_error(self, context: Context<'_>, tries: Tries) -> KmsError {
+        let remedy = self.remedy.unwrap_or_else(|| remedy(self.class, self.code.as_deref(), context));
+        let mut details = Vec::new();
+        details.extend(self.code.as_deref().map(str::to_owned));
+        details.extend(self.request_id.as_ref().map(|id| format!("request {id}")));
+        if tries.count > 1 {
+            details.push(format!("{} attempts in {:.0} s", tries.count, tries.time.as_secs_f64()));
+        }
+        let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
+        let Context { operation, key, .. } = context;
+        KmsError {
+            text: format!("{operation} with KMS key {key}: {}{details}; {remedy}", self.what),
+            operation: Some(operation),
+            class: self.class,
+            code: self.code,
+            request_id: self.request_id,
+            cause: self.cause,
+        }
+    }
+}
+
+fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
+    let Context { operation, key, place } = context;
+    match class {
+        Class::Transient if operation == Operation::FindRegion => {
+            "give the ARN of the KMS key as kms.key_id, or set kms.region".to_owned()
+        }
+        Class::Transient if code.is_none() => format!(
+            "see whether this node can reach {place}: route, security group, VPC endpoint for KMS, DNS, kms.endpoint_url"
+        ),
+        Class::Transient => "try again later, or see the AWS Health Dashboard for KMS".to_owned(),
+        Class::KeyNotReady => format!("see `aws kms describe-key --key-id {key}` and the key's custom key store"),
+        Class::Limit => "raise the quota of the AWS account, or try again later".to_owned(),
+        Class::NoCredentials => {
+            "attach an instance profile with a role that may use the key, or set AWS_ACCESS_KEY_ID and \
+             AWS_SECRET_ACCESS_KEY"
+                .to_owned()
+        }
+        Class::BadCredentials => {
+            "see the node's role and its instance profile, or what the environment and ~/.aws give as credentials"
+                .to_owned()
+        }
+        Class::Clock => {
+            "set this node's clock (`chronyc tracking`, `timedatectl`); if it is right, the secret key is wrong"
+                .to_owned()
+        }
+        Class::Denied => {
+            format!("allow kms:{} on this key in the key policy or in the policy of the node's role", operation.name())
+        }
+        Class::KeyState if code == Some("DisabledException") => {
+            format!("enable it: `aws kms enable-key --key-id {key}`")
+        }
+        Class::KeyState => format!("see `aws kms describe-key --key-id {key}`"),
+        Class::Certificate => {
+            "install the CA certificate that signed it (Debian: /usr/local/share/ca-certificates and \
+             update-ca-certificates; Amazon Linux: /etc/pki/ca-trust/source/anchors and update-ca-trust), or correct \
+             kms.endpoint_url"
+                .to_owned()
+        }
+        Class::Configuration => "correct kms.key_id, kms.region or kms.endpoint_url".to_owned(),
+        Class::WrappedKey => {
+            "take the wrapped key from a backup of the state file or from the LUKS2 token of a volume".to_owned()
+        }
+        Class::Garbled | Class::Unexpected => format!("see what answers in place of KMS at {place}"),
+    }
+}
+
+/// AWS says "User: ARN is not authorized to perform: ACTION on resource: ARN because REASON".
+fn denied(message: &str, context: Context<'_>) -> String {
+    let who = message
+        .split_once("User: ")
+        .and_then(|(_, rest)| rest.split_once(" is not authorized"))
+        .map_or("the caller", |(principal, _)| principal);
+    let why = message.split_once(" because ").map(|(_, why)| format!(" ({why})")).unwrap_or_default();
+    format!("access denied: {who} lacks kms:{} on {}{why}", context.operation.name(), context.key)
+}
+
+/// The first error of type `E` in the chain, the payloads of [`io::Error`]s included.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    chain(error).find_map(|e| e.downcast_ref::<E>())
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner as &(dyn Error + 'static)),
+        None => error.source(),
+    })
+}
+
+impl Cause {
+    /// The texts of an error and its sources, without those that repeat one before them or say nothing.
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut texts: Vec<String> = Vec::new();
+        for error in chain(error) {
+            // its own text is the debug form of the whole answer
+            let text = match error.downcast_ref::<ImdsError>() {
+                Some(ImdsError::ErrorResponse(answer)) => {
+                    format!("IMDS answered HTTP status {}", answer.response().status().as_u16())
+                }
+                Some(_) | None => error.to_string(),
+            };
+            let noise =
+                ["dispatch failure", "io error", "other", "client error (Connect)", "failed to construct request"];
+            if !noise.contains(&text.as_str()) && !texts.iter().any(|t| t.contains(&text)) {
+                texts.push(text);
+            }
+        }
+        Self(texts.join(": ").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTEXT: Context<'_> = Context {
+        operation: Operation::GenerateDataKey,
+        key: "arn:aws:kms:us-east-1:111122223333:key/k",
+        place: "KMS in us-east-1",
+    };
+
+    #[test]
+    fn a_denial_names_principal_action_key_and_reason() {
+        let message = "User: arn:aws:sts::111122223333:assumed-role/Node/i-1 is not authorized to perform: \
+                       kms:GenerateDataKey on resource: arn:aws:kms:us-east-1:111122223333:key/k because no \
+                       identity-based policy allows the kms:GenerateDataKey action";
+        assert_eq!(
+            denied(message, CONTEXT),
+            "access denied: arn:aws:sts::111122223333:assumed-role/Node/i-1 lacks kms:GenerateDataKey on \
+             arn:aws:kms:us-east-1:111122223333:key/k (no identity-based policy allows the kms:GenerateDataKey action)"
+        );
+        assert!(denied("no", CONTEXT).starts_with("access denied: the caller lacks kms:GenerateDataKey on arn:"));
+    }
+
+    #[test]
+    fn the_text_has_cause_details_and_remedy() {
+        let mut failure = Failure::new(Class::Denied, "access denied");
+        failure.code = Some("AccessDeniedException".into());
+        failure.request_id = Some("r-1".into());
+        let error = failure.into_error(CONTEXT, Tries { count: 3, time: Duration::from_secs(61) });
+        assert_eq!(
+            error.to_string(),
+            "KMS GenerateDataKey with KMS key arn:aws:kms:us-east-1:111122223333:key/k: access denied \
+             (AccessDeniedException, request r-1, 3 attempts in 61 s); allow kms:GenerateDataKey on this key in the key \
+             policy or in the policy of the node's role"
+        );
+        assert_eq!(error.fault(), Fault::Unavailable);
+    }
+
+    #[test]
+    fn certificates_are_told_apart() {
+        let of = |e| Failure::of_tls(&rustls::Error::InvalidCertificate(e), "https://kms.test");
+        let unknown = of(CertificateError::UnknownIssuer);
+        assert_eq!(unknown.class, Class::Certificate);
+        assert!(unknown.to_string().contains("https://kms.test is not trusted by the system"), "{unknown}");
+        assert_eq!(of(CertificateError::Expired).class, Class::Clock);
+        assert!(of(CertificateError::NotValidForName).to_string().contains("for another host"));
+    }
+
+    #[test]
+    fn causes_do_not_repeat_themselves() {
+        let inner = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+        assert_eq!(Cause::of(&io::Error::other(inner)).to_string(), "connection refused");
+    }
+}

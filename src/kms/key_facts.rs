@@ -1,0 +1,168 @@
+//! Which KMS keys may be used: customer managed, symmetric, for encryption, enabled.
+
+use aws_sdk_kms::primitives::{DateTime, DateTimeFormat};
+use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState, KeyUsageType};
+
+use super::class::Class;
+use super::error::Failure;
+
+const WANTED: &str = "give a customer managed, symmetric key (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT) as kms.key_id";
+
+/// Refuses a key that may not be used, and says which it is and what to do; answers its ARN. What KMS leaves out counts
+/// against the key.
+pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
+    match key.key_manager() {
+        Some(KeyManagerType::Customer) => {}
+        Some(KeyManagerType::Aws) => {
+            return Err(refuse("an AWS managed key, whose policy and deletion are not the customer's"));
+        }
+        Some(_) | None => return Err(refuse("a key that KMS does not say is customer managed")),
+    }
+    match (key.key_spec(), key.key_usage()) {
+        (Some(KeySpec::SymmetricDefault), Some(KeyUsageType::EncryptDecrypt)) => {}
+        (spec, Some(KeyUsageType::GenerateVerifyMac)) => return Err(refuse(&format!("an HMAC key{}", named(spec)))),
+        (Some(spec), _) if *spec != KeySpec::SymmetricDefault => {
+            return Err(refuse(&format!("an asymmetric key{}", named(Some(spec)))));
+        }
+        _ => return Err(refuse("a key that KMS does not say is symmetric and for encryption")),
+    }
+    usable(key)?;
+    key.arn().map(str::to_owned).ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey answered no ARN"))
+}
+
+/// Refuses a key whose state forbids using it.
+pub(super) fn usable(key: &KeyMetadata) -> Result<(), Failure> {
+    let id = key.arn().unwrap_or(key.key_id());
+    match key.key_state() {
+        Some(KeyState::Enabled) => Ok(()),
+        Some(KeyState::Disabled) => Err(state("the KMS key is disabled".to_owned())
+            .with_remedy(format!("enable it: `aws kms enable-key --key-id {id}`"))),
+        Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion) => {
+            let when = key.deletion_date().and_then(day).map(|d| format!(" on {d}")).unwrap_or_default();
+            Err(state(format!("the KMS key is to be deleted{when}")).with_remedy(format!(
+                "keep it: `aws kms cancel-key-deletion --key-id {id}` and `aws kms enable-key --key-id {id}`; once it is \
+                 deleted, all that it wrapped is lost"
+            )))
+        }
+        Some(KeyState::PendingImport) => {
+            Err(state("the KMS key has no key material yet, or it has expired".to_owned())
+                .with_remedy("import its key material: `aws kms import-key-material`"))
+        }
+        Some(KeyState::Unavailable) => {
+            Err(Failure::new(Class::KeyNotReady, "the KMS key's custom key store is not available"))
+        }
+        Some(changing @ (KeyState::Creating | KeyState::Updating)) => {
+            Err(Failure::new(Class::KeyNotReady, format!("the KMS key is {}", changing.as_str().to_lowercase())))
+        }
+        Some(other) => Err(state(format!("the KMS key is in state {}", other.as_str()))),
+        None => Err(Failure::new(Class::Unexpected, "DescribeKey answered no key state")),
+    }
+}
+
+fn refuse(what: &str) -> Failure {
+    Failure::new(Class::Configuration, format!("this is {what}")).with_remedy(WANTED)
+}
+
+fn state(what: String) -> Failure {
+    Failure::new(Class::KeyState, what)
+}
+
+fn named(spec: Option<&KeySpec>) -> String {
+    spec.map(|s| format!(" ({})", s.as_str())).unwrap_or_default()
+}
+
+fn day(time: &DateTime) -> Option<String> {
+    let text = time.fmt(DateTimeFormat::DateTime).ok()?;
+    text.split_once('T').map(|(day, _)| day.to_owned())
+}
+
+/// Whether `answered` is the key `asked` for: the same ARN, or another Region's replica of the same multi-Region key.
+pub(super) fn same_key(asked: &str, answered: &str) -> bool {
+    if asked == answered {
+        return true;
+    }
+    // arn:PARTITION:kms:REGION:ACCOUNT:key/mrk-...
+    let fields = |arn: &str| -> Option<[String; 3]> {
+        let [_, partition, "kms", _, account, resource] = arn.splitn(6, ':').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        resource.starts_with("key/mrk-").then(|| [partition, account, resource].map(str::to_owned))
+    };
+    fields(asked).is_some_and(|asked| Some(asked) == fields(answered))
+}
+
+/// The Region of a key ARN or alias ARN.
+pub(super) fn region_of(key_id: &str) -> Option<&str> {
+    let fields: Vec<&str> = key_id.splitn(6, ':').collect();
+    match fields[..] {
+        ["arn", _, "kms", region, _, _] if !region.is_empty() => Some(region),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd";
+
+    fn good() -> aws_sdk_kms::types::builders::KeyMetadataBuilder {
+        KeyMetadata::builder()
+            .key_id("1234abcd")
+            .arn(ARN)
+            .key_manager(KeyManagerType::Customer)
+            .key_spec(KeySpec::SymmetricDefault)
+            .key_usage(KeyUsageType::EncryptDecrypt)
+            .key_state(KeyState::Enabled)
+    }
+
+    #[test]
+    fn only_a_customer_managed_symmetric_enabled_key_passes() {
+        assert_eq!(check(&good().build().unwrap()).unwrap(), ARN);
+        let refused = |key: aws_sdk_kms::types::builders::KeyMetadataBuilder| {
+            let failure = check(&key.build().unwrap()).unwrap_err();
+            (failure.class, failure.to_string())
+        };
+        let (class, text) = refused(good().key_manager(KeyManagerType::Aws));
+        assert!(class == Class::Configuration && text.contains("AWS managed key"), "{text}");
+        let (class, text) = refused(good().key_spec(KeySpec::Rsa2048));
+        assert!(class == Class::Configuration && text.contains("asymmetric key (RSA_2048)"), "{text}");
+        let (class, text) = refused(good().key_spec(KeySpec::Hmac256).key_usage(KeyUsageType::GenerateVerifyMac));
+        assert!(class == Class::Configuration && text.contains("HMAC key (HMAC_256)"), "{text}");
+        let (class, text) = refused(good().key_state(KeyState::Disabled));
+        assert!(class == Class::KeyState && text.contains("disabled"), "{text}");
+        let deletion = DateTime::from_secs(1_900_000_000);
+        let (class, text) = refused(good().key_state(KeyState::PendingDeletion).deletion_date(deletion));
+        assert!(class == Class::KeyState && text.contains("to be deleted on 2030-03-17"), "{text}");
+        assert_eq!(refused(good().key_state(KeyState::PendingImport)).0, Class::KeyState);
+        assert_eq!(refused(good().key_state(KeyState::Unavailable)).0, Class::KeyNotReady);
+        assert_eq!(refused(good().key_state(KeyState::Creating)).0, Class::KeyNotReady);
+        assert_eq!(refused(good().key_state(KeyState::from("Molten"))).0, Class::KeyState);
+        // silence is not consent
+        assert_eq!(refused(good().set_key_manager(None)).0, Class::Configuration);
+        assert_eq!(refused(good().set_key_spec(None)).0, Class::Configuration);
+        assert_eq!(refused(good().set_key_usage(None)).0, Class::Configuration);
+        assert_eq!(refused(good().set_key_state(None)).0, Class::Unexpected);
+    }
+
+    #[test]
+    fn replicas_of_a_multi_region_key_are_the_same_key() {
+        let mrk = |region: &str, account: &str, id: &str| format!("arn:aws:kms:{region}:{account}:key/{id}");
+        let asked = mrk("us-east-1", "111122223333", "mrk-1");
+        assert!(same_key(&asked, &asked));
+        assert!(same_key(&asked, &mrk("eu-west-1", "111122223333", "mrk-1")));
+        assert!(!same_key(&asked, &mrk("eu-west-1", "111122223333", "mrk-2")));
+        assert!(!same_key(&asked, &mrk("eu-west-1", "444455556666", "mrk-1")));
+        assert!(!same_key(ARN, &ARN.replace("us-east-1", "eu-west-1")));
+        assert!(!same_key("alias/x", "alias/y"));
+    }
+
+    #[test]
+    fn the_region_is_in_the_arn() {
+        assert_eq!(region_of(ARN), Some("us-east-1"));
+        assert_eq!(region_of("arn:aws-cn:kms:cn-north-1:111122223333:alias/nodes"), Some("cn-north-1"));
+        for other in ["alias/nodes", "1234abcd", "arn:aws:kms::1:key/x", "arn:aws:iam:us-east-1:1:role/x"] {
+            assert_eq!(region_of(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! How often and how long a failed call is tried again.
+//!
+//! The SDK's own retries are off: they know neither the deadline of the boot nor which failures of a first boot go away,
+//! and they do not say in the log what is being waited for.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::class::Class;
+use super::error::{Failure, Operation, Tries};
+
+/// The time limits of the calls to KMS; `kms.deadline` of the configuration bounds them all together.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// One attempt, credentials included.
+    pub attempt: Duration,
+    /// Upper bound of the first wait; it doubles with every further wait.
+    pub first_wait: Duration,
+    /// The same where the KMS key is not ready.
+    pub first_slow_wait: Duration,
+    /// What the upper bound of a wait grows to.
+    pub longest_wait: Duration,
+    /// How long a refusal (policy, credentials) is tried again: IAM is eventually consistent and roles can be new.
+    pub patience: Duration,
+    /// Attempts in all where a few are enough (clock, quota).
+    pub few: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            attempt: Duration::from_secs(10),
+            first_wait: Duration::from_millis(500),
+            first_slow_wait: Duration::from_secs(5),
+            longest_wait: Duration::from_secs(20),
+            patience: Duration::from_secs(60),
+            few: 4,
+        }
+    }
+}
+
+impl Limits {
+    /// How long to wait before attempt `tries + 1`: a random time up to a bound that doubles ("full jitter", so that the
+    /// nodes of a cluster that boot together do not ask together). `None`: not to be tried again.
+    fn wait(&self, class: Class, tries: u32, since_first: Duration) -> Option<Duration> {
+        let (again, first) = match class {
+            Class::Transient | Class::NoCredentials => (true, self.first_wait),
+            Class::KeyNotReady => (true, self.first_slow_wait),
+            Class::Denied | Class::BadCredentials => (since_first < self.patience, self.first_wait),
+            Class::Limit | Class::Clock | Class::Garbled => (tries < self.few, self.first_wait),
+            Class::KeyState | Class::Certificate | Class::Configuration | Class::WrappedKey | Class::Unexpected => {
+                (false, Duration::ZERO)
+            }
+        };
+        again.then(|| self.bound(first, tries).mul_f64(fastrand::f64()))
+    }
+
+    fn bound(&self, first: Duration, tries: u32) -> Duration {
+        let doubled = 2u32.saturating_pow(tries.saturating_sub(1));
+        first.saturating_mul(doubled).min(self.longest_wait)
+    }
+}
+
+/// Calls `attempt` until it succeeds, fails for good, or `deadline` is near; every wait is logged with its reason.
+pub(super) async fn retry<T, F>(
+    limits: &Limits,
+    deadline: Instant,
+    operation: Operation,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, (Failure, Tries)>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let start = Instant::now();
+    let mut last: Option<Failure> = None;
+    let mut count = 0;
+    loop {
+        count += 1;
+        let failure = match timeout_at(deadline, attempt()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(failure)) => failure,
+            // what the earlier attempts said is worth more than that this one was cut short
+            Err(_) => match last.take() {
+                Some(failure) => return Err((failure, tries(count - 1, start))),
+                None => Failure::new(Class::Transient, "no answer before kms.deadline ended"),
+            },
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match limits.wait(failure.class, count, start.elapsed()) {
+            Some(wait) if wait < left => {
+                tracing::warn!(
+                    operation = operation.name(),
+                    attempt = count,
+                    wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                    left_s = left.as_secs(),
+                    code = failure.code.as_deref(),
+                    reason = %failure,
+                    "{operation} failed, trying again in {:.1} s, giving up in {} s: {failure}",
+                    wait.as_secs_f64(),
+                    left.as_secs(),
+                );
+                last = Some(failure);
+                sleep(wait).await;
+            }
+            Some(_) | None => return Err((failure, tries(count, start))),
+        }
+    }
+}
+
+fn tries(count: u32, start: Instant) -> Tries {
+    Tries { count, time: start.elapsed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(class: Class, limits: &Limits, deadline: Duration) -> (u32, Duration) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (_, tries) = runtime.block_on(async {
+            let end = Instant::now() + deadline;
+            retry::<(), _>(limits, end, Operation::Decrypt, || async { Err(Failure::new(class, "test")) })
+                .await
+                .unwrap_err()
+        });
+        (tries.count, tries.time)
+    }
+
+    #[test]
+    fn each_class_is_tried_as_long_as_it_deserves() {
+        let limits = Limits::default();
+        let hour = Duration::from_secs(3600);
+        for class in [Class::KeyState, Class::Certificate, Class::Configuration, Class::WrappedKey, Class::Unexpected] {
+            assert_eq!(run(class, &limits, hour).0, 1, "{class:?}");
+        }
+        for class in [Class::Limit, Class::Clock, Class::Garbled] {
+            assert_eq!(run(class, &limits, hour).0, limits.few, "{class:?}");
+        }
+        for class in [Class::Denied, Class::BadCredentials] {
+            let (count, time) = run(class, &limits, hour);
+            assert!(count > 2 && time >= limits.patience, "{class:?}: {count} in {time:?}");
+            assert!(time <= limits.patience + limits.longest_wait, "{class:?}: {time:?}");
+        }
+        for class in [Class::Transient, Class::NoCredentials, Class::KeyNotReady] {
+            let (count, time) = run(class, &limits, hour);
+            assert!(
+                count > 100 && time <= hour && time >= hour - limits.longest_wait,
+                "{class:?}: {count} in {time:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn waits_are_random_and_bounded() {
+        let limits = Limits::default();
+        let wait = |tries| limits.wait(Class::Transient, tries, Duration::ZERO).unwrap();
+        for tries in 1..200 {
+            assert!(wait(tries) <= limits.longest_wait.min(limits.first_wait * 2u32.saturating_pow(tries - 1)));
+        }
+        let waits: std::collections::BTreeSet<_> = (0..20).map(|_| wait(50)).collect();
+        assert!(waits.len() > 10, "{waits:?}");
+    }
+
+    #[test]
+    fn the_last_reason_survives_an_attempt_that_the_deadline_cuts_short() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let mut first = true;
+        let (failure, tries) = runtime
+            .block_on(async {
+                let end = Instant::now() + Duration::from_secs(60);
+                retry::<(), _>(&Limits::default(), end, Operation::Decrypt, || {
+                    let answers = std::mem::take(&mut first);
+                    async move {
+                        if !answers {
+                            sleep(Duration::from_secs(3600)).await;
+                        }
+                        Err(Failure::new(Class::Transient, "throttled"))
+                    }
+                })
+                .await
+            })
+            .unwrap_err();
+        assert_eq!((failure.to_string().as_str(), tries.count), ("throttled", 1));
+    }
+}

@@ -1,0 +1,184 @@
+//! Region, endpoint, credentials and HTTP client of the connection with KMS.
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_kms::config::{AppName, IdentityCache, SharedHttpClient};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+use tokio::time::Instant;
+
+use super::class::Class;
+use super::error::{Context, Failure, KmsError, Operation, Tries};
+use super::key_facts::region_of;
+use super::retry::Limits;
+use crate::config;
+use crate::imds::Imds;
+
+/// What [`super::AwsKms::connect_with`] does otherwise than [`super::AwsKms::connect`].
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The time limits.
+    pub limits: Limits,
+    /// Credentials in place of the default chain's.
+    pub credentials: Option<SharedCredentialsProvider>,
+}
+
+/// The SDK's configuration for calls to KMS.
+pub(super) async fn sdk_config(
+    config: &config::Kms,
+    options: Options,
+    deadline: Instant,
+) -> Result<SdkConfig, KmsError> {
+    let imds = Imds::new();
+    let region = region(config, imds.clone().wait_until(deadline)).await?;
+    let http = https_client();
+    let credentials = match options.credentials {
+        Some(credentials) => credentials,
+        None => SharedCredentialsProvider::new(
+            DefaultCredentialsChain::builder()
+                .configure(
+                    ProviderConfig::without_region()
+                        .with_region(Some(region.clone()))
+                        .with_http_client(http.clone())
+                        .with_retry_config(RetryConfig::disabled()),
+                )
+                .region(region.clone())
+                .imds_client(imds.client())
+                .build()
+                .await,
+        ),
+    };
+    let limits = options.limits;
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(region)
+        .http_client(http)
+        .credentials_provider(credentials)
+        // every attempt asks for credentials anew: IMDS may have renewed them, and the process is short-lived
+        .identity_cache(IdentityCache::no_cache())
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(limits.connect)
+                .read_timeout(limits.attempt)
+                .operation_attempt_timeout(limits.attempt)
+                .operation_timeout(limits.attempt)
+                .build(),
+        );
+    if let Ok(name) = AppName::new(concat!("luks-agent-", env!("CARGO_PKG_VERSION"))) {
+        loader = loader.app_name(name);
+    }
+    if let Some(url) = &config.endpoint_url {
+        loader = loader.endpoint_url(url);
+    }
+    Ok(loader.load().await)
+}
+
+/// What messages call the other side: the endpoint where one is configured, else the Region's KMS.
+pub(super) fn place(config: &config::Kms, region: &str) -> String {
+    let env = |name| std::env::var(name).ok().filter(|v: &String| !v.is_empty());
+    config
+        .endpoint_url
+        .clone()
+        .or_else(|| env("AWS_ENDPOINT_URL_KMS"))
+        .or_else(|| env("AWS_ENDPOINT_URL"))
+        .unwrap_or_else(|| format!("KMS in {region}"))
+}
+
+/// From the key's ARN, else the configuration, else environment or profile, else IMDS.
+async fn region(config: &config::Kms, imds: Imds) -> Result<Region, KmsError> {
+    if let Some(named) = named_region(config)? {
+        return Ok(Region::new(named));
+    }
+    let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new());
+    if let Some(region) = chain.region().await {
+        return Ok(region);
+    }
+    let start = Instant::now();
+    let failure = match imds.region().await {
+        Ok(Some(region)) => return Ok(Region::new(region)),
+        Ok(None) if crate::imds::disabled() => {
+            return Err(KmsError::configuration(format!(
+                "no region for KMS key {}: neither key ARN, kms.region, AWS_REGION nor a profile names one, and \
+                 AWS_EC2_METADATA_DISABLED forbids asking IMDS; set kms.region",
+                config.key_id
+            )));
+        }
+        Ok(None) => Failure::new(
+            Class::Transient,
+            "neither key ARN, kms.region, AWS_REGION nor a profile names a region, and IMDS does not answer",
+        ),
+        Err(error) => Failure::new(Class::Transient, "IMDS does not name the region").with_cause(&error),
+    };
+    let context = Context { operation: Operation::FindRegion, key: &config.key_id, place: "IMDS" };
+    Err(failure.into_error(context, Tries { count: 1, time: start.elapsed() }))
+}
+
+/// The Region that key ARN or configuration name.
+fn named_region(config: &config::Kms) -> Result<Option<String>, KmsError> {
+    match (region_of(&config.key_id), config.region.as_deref()) {
+        (Some(arn), Some(other)) if arn != other => Err(KmsError::configuration(format!(
+            "kms.region is {other}, but the KMS key {} is in {arn}; remove kms.region, or give a key in {other}",
+            config.key_id
+        ))),
+        (arn, region) => Ok(arn.or(region).map(str::to_owned)),
+    }
+}
+
+/// The SDK's default client (rustls with the system's trust store, proxies from the environment), save that it does not
+/// mind a system without any CA certificate before something is sent over TLS.
+fn https_client() -> SharedHttpClient {
+    let any = !rustls_native_certs::load_native_certs().certs.is_empty();
+    if !any {
+        tracing::warn!("the system trusts no CA certificate, so https will fail; install the package ca-certificates");
+    }
+    let trust = TrustStore::empty().with_native_roots(any);
+    Builder::new().build_with_connector_fn(move |settings, _components| {
+        let context = TlsContext::builder().with_trust_store(trust.clone()).build().unwrap_or_default();
+        let mut connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context);
+        connector.set_connector_settings(settings.cloned());
+        connector.set_proxy_config(Some(ProxyConfig::from_env()));
+        connector.build()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::kms::Fault;
+
+    fn kms(key_id: &str, region: Option<&str>) -> config::Kms {
+        config::Kms {
+            key_id: key_id.to_owned(),
+            region: region.map(str::to_owned),
+            endpoint_url: None,
+            deadline: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn the_arn_names_the_region_and_the_configuration_may_not_contradict_it() {
+        let arn = "arn:aws:kms:eu-west-1:111122223333:key/1";
+        assert_eq!(named_region(&kms(arn, None)).unwrap().as_deref(), Some("eu-west-1"));
+        assert_eq!(named_region(&kms(arn, Some("eu-west-1"))).unwrap().as_deref(), Some("eu-west-1"));
+        assert_eq!(named_region(&kms("alias/x", Some("eu-west-2"))).unwrap().as_deref(), Some("eu-west-2"));
+        assert_eq!(named_region(&kms("alias/x", None)).unwrap(), None);
+        let error = named_region(&kms(arn, Some("us-east-1"))).unwrap_err();
+        assert_eq!(error.fault(), Fault::Configuration);
+        assert!(
+            error.to_string().contains("kms.region is us-east-1, but the KMS key arn:aws:kms:eu-west-1"),
+            "{error}"
+        );
+    }
+}
