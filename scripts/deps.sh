@@ -1,0 +1,82 @@
+#!/bin/bash
+# Installs what building and testing need on Debian 12, only if it is missing.
+#
+#   scripts/deps.sh [build|kernel|machine|localstack]...     (default: all of them)
+#   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
+#
+# Debian packages come by apt-get (as root, or through sudo); LocalStack and the AWS CLI go into a virtual environment in
+# ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
+set -euo pipefail
+
+# A C compiler also for aws-lc-sys; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
+BUILD="gcc libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev"
+# The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
+KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps"
+MACHINE="qemu-system-x86 mmdebstrap e2fsprogs"
+LOCALSTACK="python3 python3-venv"
+
+requirements=$(dirname "$(realpath "$0")")/localstack-requirements.txt
+cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
+localstack_dir=$cache/localstack-$(sha256sum "$requirements" | cut -c1-12)
+
+say() { echo "deps: $*"; }
+
+die() {
+    say "$*" >&2
+    exit 1
+}
+
+install_packages() {
+    local package missing=() as_root=()
+    for package in "$@"; do
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+    done
+    ((${#missing[@]})) || return 0
+
+    command -v apt-get >/dev/null || die "no apt-get here: install what Debian 12 calls ${missing[*]} by hand"
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null || die "need to be root, or to have sudo, to install ${missing[*]}"
+        as_root=(sudo)
+    fi
+    say "installing ${missing[*]}"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 \
+        install --no-install-recommends "${missing[@]}" </dev/null
+}
+
+# The file `complete` is written last: what was interrupted is made anew. (A virtual environment cannot be renamed into
+# place, its scripts hold its path.)
+make_localstack() {
+    [[ -e $localstack_dir/complete ]] && return 0
+    mkdir -p "$cache"
+    exec 9>"$localstack_dir.lock"
+    flock 9
+    [[ -e $localstack_dir/complete ]] && return 0
+    say "making LocalStack's virtual environment in $localstack_dir (about 400 MB)"
+    rm -rf "$localstack_dir"
+    # Debian's own Python, not one that comes first in PATH: the pins are for it.
+    /usr/bin/python3 -m venv "$localstack_dir"
+    "$localstack_dir/bin/pip" install -qq --no-input --disable-pip-version-check --requirement "$requirements" </dev/null
+    touch "$localstack_dir/complete"
+}
+
+if [[ ${1-} == --localstack-dir ]]; then
+    echo "$localstack_dir"
+    exit
+fi
+
+(($#)) || set -- build kernel machine localstack
+packages=()
+for group in "$@"; do
+    case $group in
+        build) packages+=($BUILD) ;;
+        kernel) packages+=($KERNEL) ;;
+        machine) packages+=($MACHINE) ;;
+        localstack) packages+=($LOCALSTACK) ;;
+        *) die "unknown group '$group': expected build, kernel, machine or localstack" ;;
+    esac
+done
+
+install_packages "${packages[@]}"
+[[ " $* " == *" localstack "* ]] && make_localstack
+say "$* ready"
