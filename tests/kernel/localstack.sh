@@ -1,0 +1,22 @@
+# LocalStack inside the node: what its KMS wrapped before a reboot, it unwraps after it.
+source "$(dirname "$0")/lib.sh"
+
+start_localstack
+assert_eq "$(aws kms describe-key --key-id "$LOCALSTACK_KEY_ARN" --query KeyMetadata.KeyState --output text)" \
+    Enabled "the state of the key"
+
+case $1 in
+wrap)
+    aws kms generate-data-key --key-id "$LOCALSTACK_KEY_ARN" --key-spec AES_256 \
+        --query '[Plaintext,CiphertextBlob]' --output text >/root/data-key
+    ;;
+unwrap)
+    read -r plaintext wrapped </root/data-key
+    # From a file: version 1 of the CLI takes raw bytes as an argument, version 2 base64. fileb:// is the same in both.
+    base64 -d <<<"$wrapped" >/run/wrapped
+    decrypted=$(aws kms decrypt --key-id "$LOCALSTACK_KEY_ARN" --ciphertext-blob fileb:///run/wrapped \
+        --query Plaintext --output text)
+    [[ $decrypted == "$plaintext" ]] || fail "the wrapped key was decrypted to something else"
+    ;;
+esac
+say "AWS CLI done"

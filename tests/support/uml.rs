@@ -1,0 +1,542 @@
+//! Nodes of the kernel tier: User-Mode Linux, a whole kernel with dm-crypt as one process, up in two seconds.
+//!
+//! A node's root is this machine's own tree, read-only, under an overlay whose upper directory is on the node's boot
+//! volume `ubda` (see `tests/kernel/init.sh`). The checkout and `target` are thus at the same paths inside, and what a
+//! node writes stays on its own disk images.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Bytes in a mebibyte.
+pub const MIB: u64 = 1 << 20;
+
+const BOOT_DISK: &str = "ubda";
+const BOOT_DISK_BYTES: u64 = 512 * MIB;
+/// Guest memory: LocalStack needs about 300 MiB, a scenario without it much less.
+const MEMORY_MIB: u64 = 768;
+const MODULES: &str = "/usr/lib/uml/modules";
+/// How long a node whose scenario has ended may take to power itself off before it is killed.
+const POWER_OFF_GRACE: Duration = Duration::from_secs(5);
+const STATUS_LINE: &str = "uml-init: scenario ended with status ";
+
+/// Starts the kernel in a process group of its own, and kills all of it (a node is one host process for each of its
+/// own processes, beside helpers that outlive the kernel) when asked by SIGTERM, or when the test that started it dies.
+const WATCHDOG: &str = r#"
+trap 'kill -KILL -- "-$uml"; wait "$uml"; exit 137' TERM
+setsid linux.uml "$@" 2>&1 &
+uml=$!
+wait "$uml"
+"#;
+
+/// A node: its disks outlive its boots.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    dir: PathBuf,
+    disks: Vec<Disk>,
+    boots: u32,
+}
+
+#[derive(Debug)]
+struct Disk {
+    name: String,
+    serial: Option<String>,
+}
+
+/// What one boot runs: a script of `tests/kernel`, which sources `lib.sh`.
+#[derive(Debug, Clone)]
+pub struct Script {
+    name: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    timeout: Duration,
+    power_cut: PowerCut,
+}
+
+#[derive(Debug, Clone)]
+enum PowerCut {
+    Never,
+    /// As soon as the console shows this text, plus the delay.
+    AtLine(String, Duration),
+}
+
+/// How a boot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The script ended with this exit status, and the node powered itself off.
+    Status(i32),
+    /// The power was cut, as the script asked.
+    PowerCut,
+    /// The script ran longer than its timeout; the node was killed.
+    TimedOut,
+    /// The kernel ended by itself, without a word of the script's status: a panic.
+    Died,
+}
+
+/// One boot, after its end.
+#[derive(Debug)]
+pub struct Boot {
+    title: String,
+    end: End,
+    console: Vec<(Duration, String)>,
+    wall: Duration,
+    powered_off: bool,
+}
+
+impl Script {
+    /// A script of `tests/kernel`, without its `.sh`.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            timeout: Duration::from_secs(120),
+            power_cut: PowerCut::Never,
+        }
+    }
+
+    /// One more argument.
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// One more environment variable. The script inherits nothing from the test's own environment.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Kills the node after this time (two minutes unless told).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Cuts the node's power as soon as its console shows `text`.
+    pub fn cut_power_at(self, text: &str) -> Self {
+        self.cut_power_after(text, Duration::ZERO)
+    }
+
+    /// Cuts the node's power the given time after its console has shown `text`.
+    pub fn cut_power_after(mut self, text: &str, delay: Duration) -> Self {
+        self.power_cut = PowerCut::AtLine(text.to_owned(), delay);
+        self
+    }
+
+    /// The shell text that `init.sh` sources to run this script.
+    fn job(&self) -> String {
+        let mut job = String::new();
+        for (name, value) in &self.env {
+            writeln!(job, "export {name}={}", quote(value)).unwrap();
+        }
+        let path = super::project_dir()
+            .join("tests/kernel")
+            .join(format!("{}.sh", self.name));
+        assert!(path.exists(), "no scenario {}", path.display());
+        write!(job, "exec bash {}", quote(path.to_str().unwrap())).unwrap();
+        for arg in &self.args {
+            write!(job, " {}", quote(arg)).unwrap();
+        }
+        job.push('\n');
+        job
+    }
+}
+
+impl Node {
+    /// A node with a boot volume and no other disk. Its files are removed when it is dropped, unless `KEEP_VM` is set.
+    ///
+    /// # Panics
+    /// When what it needs is not installed, naming it.
+    pub fn new(name: &str) -> Self {
+        check_prerequisites();
+        let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("uml");
+        remove_leftovers(&parent);
+        let dir = parent.join(format!("{name}-{}", std::process::id()));
+        let text = dir.to_str().unwrap();
+        // They separate the words of the kernel's command line and of its disk options.
+        assert!(
+            !text.contains([' ', ',', ':']),
+            "{text}: User-Mode Linux takes no disk image whose path has a space, comma or colon: set CARGO_TARGET_DIR"
+        );
+        fs::create_dir_all(&dir).unwrap();
+        let node = Self {
+            name: name.to_owned(),
+            dir,
+            disks: Vec::new(),
+            boots: 0,
+        }
+        .disk(BOOT_DISK, BOOT_DISK_BYTES);
+        let image = node.disk_path(BOOT_DISK);
+        run(
+            "mke2fs",
+            &["-q", "-F", "-t", "ext4", image.to_str().unwrap()],
+        );
+        node
+    }
+
+    /// One more disk, blank: `name` is what the kernel calls it (`ubdb`, `ubdc` …), its size is in bytes.
+    pub fn disk(mut self, name: &str, bytes: u64) -> Self {
+        self.attach(name, bytes, None);
+        self
+    }
+
+    /// One more disk, with a serial number (in `/sys/block/NAME/serial`).
+    pub fn disk_with_serial(mut self, name: &str, bytes: u64, serial: &str) -> Self {
+        self.attach(name, bytes, Some(serial.to_owned()));
+        self
+    }
+
+    /// Attaches a blank disk between two boots, in place of one of the same name if there is one.
+    pub fn attach(&mut self, name: &str, bytes: u64, serial: Option<String>) {
+        let letter = name.strip_prefix("ubd").unwrap_or_default();
+        assert!(
+            letter.len() == 1 && ("a"..="p").contains(&letter),
+            "User-Mode Linux calls its disks ubda to ubdp, not '{name}'"
+        );
+        self.disks.retain(|disk| disk.name != name);
+        self.disks.push(Disk {
+            name: name.to_owned(),
+            serial,
+        });
+        let image = File::create(self.disk_path(name)).unwrap();
+        image.set_len(bytes).unwrap();
+    }
+
+    /// Detaches a disk between two boots; its image stays at [`Self::disk_path`].
+    pub fn detach(&mut self, name: &str) {
+        self.disks.retain(|disk| disk.name != name);
+    }
+
+    /// The raw image of a disk, for assertions from outside.
+    pub fn disk_path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.img"))
+    }
+
+    /// Whether the raw image of a disk holds this text anywhere.
+    pub fn disk_contains(&self, name: &str, text: &str) -> bool {
+        // "Lines" end at a zero byte, so that the blank parts of an image do not make one huge line.
+        let status = Command::new("grep")
+            .args([
+                "--null-data",
+                "--text",
+                "--quiet",
+                "--fixed-strings",
+                "--",
+                text,
+            ])
+            .arg(self.disk_path(name))
+            .env("LC_ALL", "C")
+            .status()
+            .unwrap_or_else(|error| panic!("cannot run grep: {error}"));
+        match status.code() {
+            Some(0) => true,
+            Some(1) => false,
+            _ => panic!("grep of {}: {status}", self.disk_path(name).display()),
+        }
+    }
+
+    /// Boots the node, runs the script and waits for the node's end.
+    pub fn boot(&mut self, script: &Script) -> Boot {
+        self.boots += 1;
+        let title = format!("{}, boot {} ({})", self.name, self.boots, script.name);
+        let job = self.dir.join(format!("boot-{}.job", self.boots));
+        fs::write(&job, script.job()).unwrap();
+
+        // Its sockets live there: a short path, they have a limit of about 100 bytes.
+        let uml_dir = tempfile::Builder::new().prefix("uml-").tempdir().unwrap();
+        let began = Instant::now();
+        let mut child = self.spawn(&job, uml_dir.path());
+        let lines = console_lines(&mut child, began);
+
+        let mut console = Vec::new();
+        let mut end = None;
+        let mut power_off_at = None;
+        let mut cut_at = None;
+        let mut powered_off = false;
+        loop {
+            let limit = [Some(began + script.timeout), cut_at, power_off_at]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap();
+            match lines.recv_timeout(limit.saturating_duration_since(Instant::now())) {
+                Ok((at, line)) => {
+                    if let Some(status) = line.strip_prefix(STATUS_LINE) {
+                        end = Some(End::Status(status.trim().parse().unwrap()));
+                        power_off_at = Some(Instant::now() + POWER_OFF_GRACE);
+                    }
+                    if let PowerCut::AtLine(text, delay) = &script.power_cut
+                        && cut_at.is_none()
+                        && line.contains(text)
+                    {
+                        cut_at = Some(Instant::now() + *delay);
+                    }
+                    console.push((at, line));
+                    let now = Instant::now();
+                    if cut_at.is_some_and(|cut_at| cut_at <= now) && end.is_none() {
+                        end = Some(End::PowerCut);
+                        break;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    powered_off = true;
+                    break;
+                }
+                Err(RecvTimeoutError::Timeout) if end.is_some() => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    end = Some(if cut_at.is_some() {
+                        End::PowerCut
+                    } else {
+                        End::TimedOut
+                    });
+                    break;
+                }
+            }
+        }
+        kill_all(&mut child);
+        let boot = Boot {
+            title,
+            end: end.unwrap_or(End::Died),
+            console,
+            wall: began.elapsed(),
+            powered_off,
+        };
+        fs::write(
+            self.dir.join(format!("boot-{}.log", self.boots)),
+            boot.timed_console(),
+        )
+        .unwrap();
+        println!("{}: {:?} after {:.1?}", boot.title, boot.end, boot.wall);
+        boot
+    }
+
+    fn spawn(&self, job: &Path, uml_dir: &Path) -> Child {
+        let init = super::project_dir().join("tests/kernel/init.sh");
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "TERM", "--", "bash", "-c", WATCHDOG, "uml"])
+            .arg(format!("mem={MEMORY_MIB}M"))
+            .args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"])
+            .args(["con=null", "con0=null,fd:1", "quiet"])
+            .arg(format!("init={}", init.display()))
+            .arg(format!("uml_job={}", job.display()))
+            .arg(format!("umid={}", self.name))
+            .arg(format!("uml_dir={}", uml_dir.display()));
+        for disk in &self.disks {
+            let number = disk.name.as_bytes()[3] - b'a';
+            let mut option = format!("ubd{number}={}", self.disk_path(&disk.name).display());
+            if let Some(serial) = &disk.serial {
+                write!(option, ",,{serial}").unwrap();
+            }
+            command.arg(option);
+        }
+        command
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("TMPDIR", self.memory_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run setpriv: {error}"))
+    }
+
+    /// Where the guest's memory lives, as a file: memory, if there is room for it.
+    fn memory_dir(&self) -> PathBuf {
+        let shm = Path::new("/dev/shm");
+        let room = nix::sys::statvfs::statvfs(shm).is_ok_and(|stat| {
+            stat.blocks_available() * stat.fragment_size() > 2 * MEMORY_MIB * MIB
+        });
+        if room {
+            shm.to_owned()
+        } else {
+            self.dir.clone()
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if super::keep_machines() {
+            println!(
+                "{}: disks and logs kept in {}",
+                self.name,
+                self.dir.display()
+            );
+        } else {
+            fs::remove_dir_all(&self.dir).ok();
+        }
+    }
+}
+
+impl Boot {
+    /// How it ended.
+    pub fn end(&self) -> End {
+        self.end
+    }
+
+    /// From the kernel's start to its end.
+    pub fn wall(&self) -> Duration {
+        self.wall
+    }
+
+    /// `false` when the node hung on its way out and had to be killed.
+    pub fn powered_off(&self) -> bool {
+        self.powered_off
+    }
+
+    /// The whole console, line by line.
+    pub fn console(&self) -> String {
+        let mut text = String::new();
+        for (_, line) in &self.console {
+            writeln!(text, "{line}").unwrap();
+        }
+        text
+    }
+
+    /// What follows `prefix` in the first console line that starts with it.
+    pub fn value(&self, prefix: &str) -> Option<&str> {
+        self.console
+            .iter()
+            .find_map(|(_, line)| line.strip_prefix(prefix))
+            .map(str::trim)
+    }
+
+    /// The console with the time of each line, for a person.
+    pub fn timed_console(&self) -> String {
+        let mut text = String::new();
+        for (at, line) in &self.console {
+            writeln!(text, "{:7.2} {line}", at.as_secs_f64()).unwrap();
+        }
+        text
+    }
+
+    /// # Panics
+    /// Unless the boot ended as expected; with the console.
+    #[track_caller]
+    pub fn assert_end(&self, expected: End) -> &Self {
+        assert!(
+            self.end == expected,
+            "{}: {:?} after {:.1?}, expected {expected:?}; its console:\n{}",
+            self.title,
+            self.end,
+            self.wall,
+            self.timed_console()
+        );
+        self
+    }
+
+    /// # Panics
+    /// Unless the script ended with status 0; with the console.
+    #[track_caller]
+    pub fn assert_ok(&self) -> &Self {
+        self.assert_end(End::Status(0))
+    }
+
+    /// # Panics
+    /// Unless the power was cut; with the console.
+    #[track_caller]
+    pub fn assert_power_cut(&self) -> &Self {
+        self.assert_end(End::PowerCut)
+    }
+}
+
+/// Reads the console in a thread of its own; the channel closes when the kernel has ended.
+fn console_lines(child: &mut Child, began: Instant) -> mpsc::Receiver<(Duration, String)> {
+    let stdout = child.stdout.take().unwrap();
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line)
+                .trim_end_matches('\r')
+                .to_owned();
+            if sender.send((began.elapsed(), line)).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// Has the watchdog kill the node, if it still runs, and waits for it.
+fn kill_all(child: &mut Child) {
+    if child.try_wait().unwrap().is_none() {
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    }
+    child.wait().unwrap();
+}
+
+fn check_prerequisites() {
+    let needed = [
+        ("linux.uml", "user-mode-linux"),
+        ("setpriv", "util-linux"),
+        ("mke2fs", "e2fsprogs"),
+        ("modprobe", "kmod"),
+        ("cryptsetup", "cryptsetup-bin"),
+        ("dmsetup", "dmsetup"),
+        ("mkfs.xfs", "xfsprogs"),
+        ("ip", "iproute2"),
+        ("strace", "strace"),
+    ];
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter(|(program, _)| {
+            !["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+                .iter()
+                .any(|dir| Path::new(dir).join(program).exists())
+        })
+        .map(|(_, package)| *package)
+        .collect();
+    assert!(
+        missing.is_empty() && Path::new(MODULES).is_dir(),
+        "the kernel tier needs the Debian packages {}: run `scripts/deps.sh kernel`",
+        if missing.is_empty() {
+            "user-mode-linux (its modules)".to_owned()
+        } else {
+            missing.join(", ")
+        }
+    );
+}
+
+/// Removes what runs left behind that were killed: the directories are named for their process.
+fn remove_leftovers(parent: &Path) {
+    if super::keep_machines() {
+        return;
+    }
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let pid = path.to_str().and_then(|text| text.rsplit('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(&path).ok();
+        }
+    }
+}
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program)
+        .args(args)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// In single quotes, for a shell.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
