@@ -1,0 +1,44 @@
+# Targets for people and CI; `make` alone lists them. Everything a target needs is installed by scripts/deps.sh.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help deps build test test-unit test-kernel test-machine test-tiers demo lint clean
+
+CARGO ?= cargo
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+deps: ## install what building and every tier need, if it is missing
+	@scripts/deps.sh build kernel machine localstack
+
+build: ## build the agent, the fake AWS endpoint and all tests
+	@scripts/deps.sh build
+	$(CARGO) build --workspace --all-targets
+
+test: deps build ## every tier: unit and integration, kernel, machine
+	@scripts/test.sh unit kernel machine
+
+test-unit: build ## unit, property and integration tests: no machine, no root
+	@scripts/test.sh unit
+
+test-kernel: build ## real dm-crypt in User-Mode Linux, LocalStack included
+	@scripts/deps.sh kernel localstack
+	@scripts/test.sh kernel
+
+test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
+	@scripts/deps.sh machine localstack
+	@scripts/test.sh machine
+
+demo: ## the whole story in a VM: first boot, reboot, the files are back
+	@scripts/deps.sh build machine
+	$(CARGO) run --example demo
+
+lint: ## formatting and clippy, warnings denied
+	@scripts/deps.sh build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+clean: ## remove what was built (not the cached images and LocalStack)
+	$(CARGO) clean

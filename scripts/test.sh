@@ -1,0 +1,37 @@
+#!/bin/bash
+# Runs tiers of tests, all of them even if one fails, and closes with a summary. What they need is installed by then.
+#
+#   scripts/test.sh unit|kernel|machine...
+set -uo pipefail
+cd "$(dirname "$(realpath "$0")")/.." || exit 1
+
+cargo=${CARGO:-cargo}
+summary=()
+failed=0
+
+# Always --workspace: other packages in a run would mean other features of dependencies, and building them again.
+run_tier() {
+    case $1 in
+        unit) "$cargo" test --workspace ;;
+        # A node is two busy processes; more than two at once only wait for each other on a small machine.
+        kernel) "$cargo" test --workspace --test 'kernel*' -- --include-ignored --test-threads=2 ;;
+        machine) "$cargo" test --workspace --test 'machine*' -- --include-ignored --test-threads=1 ;;
+        *) echo "test.sh: unknown tier '$1': expected unit, kernel or machine" >&2; return 2 ;;
+    esac </dev/null
+}
+
+for tier in "$@"; do
+    printf '\n== %s tier\n' "$tier"
+    began=$SECONDS
+    if run_tier "$tier"; then
+        word=passed
+    else
+        word=FAILED
+        failed=1
+    fi
+    summary+=("$(printf '%-8s %s  (%d s)' "$tier" "$word" "$((SECONDS - began))")")
+done
+
+printf '\n== summary\n'
+printf '%s\n' "${summary[@]}"
+exit "$failed"
