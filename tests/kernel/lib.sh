@@ -117,7 +117,8 @@ replay_log() {
         at=$((at + 1))
         ((flags & 4)) && fail "the log holds a discard, which is not replayed"
         ((count)) || continue
-        dd if="$log" of="$target" bs="$size" skip="$at" seek="$sector" count="$count" conv=notrunc oflag=direct status=none
+        dd if="$log" of="$target" bs=1M skip=$((at * size))B seek=$((sector * size))B count=$((count * size))B \
+            conv=notrunc,fsync status=none
         at=$((at + count))
         REPLAYED=$((REPLAYED + 1))
         dmsetup create replayed --table "0 $(blockdev --getsz "$target") snapshot $target $scratch N 8"
