@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod localstack;
+pub mod qemu;
 pub mod uml;
 
 use std::path::{Path, PathBuf};

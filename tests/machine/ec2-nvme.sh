@@ -1,0 +1,110 @@
+#!/bin/bash
+# In the guest: NVMe controllers that carry EC2's model names and serials, over NVMe/TCP on the loopback interface.
+#
+#   ec2-nvme.sh attach SERIAL [BACKING]   connect a controller; BACKING is the virtio serial of the disk behind it,
+#                                         the same as SERIAL unless given
+#   ec2-nvme.sh detach SERIAL             what pulling the device does; the disk behind it keeps its data
+#   ec2-nvme.sh attach-all                those that ec2nvme=SERIAL,SERIAL,... on the kernel command line names,
+#                                         in that order (at boot, by ec2-nvme.service)
+#   ec2-nvme.sh list                      name, serial and model of every controller
+#
+# A SERIAL of vol... is an EBS volume, of AWS... an instance store volume, as on EC2. The order of connecting decides
+# who is nvme0, nvme1 ...
+set -euo pipefail
+
+nvmet=/sys/kernel/config/nvmet
+host=nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001
+host_id=${host##*:}
+
+die() { echo "ec2-nvme: $*" >&2; exit 1; }
+
+model_of() {
+    case $1 in
+        vol*) echo "Amazon Elastic Block Store" ;;
+        AWS*) echo "Amazon EC2 NVMe Instance Storage" ;;
+        *) die "serial $1 is neither vol... nor AWS..." ;;
+    esac
+}
+
+target_up() {
+    [ -d "$nvmet" ] || modprobe -a nvmet nvmet-tcp nvme-tcp
+    mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
+    local port=$nvmet/ports/1
+    [ -d "$port" ] && return
+    mkdir "$port"
+    echo tcp >"$port/addr_trtype"
+    echo ipv4 >"$port/addr_adrfam"
+    echo 127.0.0.1 >"$port/addr_traddr"
+    echo 4420 >"$port/addr_trsvcid"
+}
+
+backing_of() {
+    local disk serial
+    for disk in /sys/block/vd*; do
+        # the attribute does not end with a newline, so read says no
+        read -r serial 2>/dev/null <"$disk/serial" || true
+        [ "$serial" = "$1" ] && { echo "/dev/${disk##*/}"; return; }
+    done
+    die "no virtio disk has the serial $1"
+}
+
+attach() {
+    local serial=$1 model backing sub=$nvmet/subsystems/$1 link
+    model=$(model_of "$serial")
+    backing=$(backing_of "${2:-$serial}")
+    target_up
+    [ ! -d "$sub" ] || die "$serial is attached already"
+    mkdir "$sub"
+    echo 1 >"$sub/attr_allow_any_host"
+    echo "$model" >"$sub/attr_model"
+    echo "$serial" >"$sub/attr_serial"
+    mkdir "$sub/namespaces/1"
+    echo "$backing" >"$sub/namespaces/1/device_path"
+    echo 1 >"$sub/namespaces/1/enable"
+    ln -s "$sub" "$nvmet/ports/1/subsystems/$serial"
+    echo "transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=$serial,hostnqn=$host,hostid=$host_id" >/dev/nvme-fabrics
+    link=/dev/disk/by-id/nvme-${model// /_}_$serial
+    udevadm wait --timeout=30 "$link" || die "$link did not appear in 30 s"
+}
+
+detach() {
+    local serial=$1 sub=$nvmet/subsystems/$1 ctl
+    for ctl in /sys/class/nvme/nvme*; do
+        [ -e "$ctl/subsysnqn" ] && [ "$(cat "$ctl/subsysnqn")" = "$serial" ] && echo 1 >"$ctl/delete_controller"
+    done
+    [ -d "$sub" ] || die "$serial is not attached"
+    rm "$nvmet/ports/1/subsystems/$serial"
+    rmdir "$sub/namespaces/1" "$sub"
+    udevadm settle
+}
+
+attach_all() {
+    local word serial
+    for word in $(cat /proc/cmdline); do
+        case $word in
+            ec2nvme=*)
+                for serial in $(tr , ' ' <<<"${word#ec2nvme=}"); do
+                    # one that fails must not take the others with it
+                    (attach "$serial") || failed=1
+                done ;;
+        esac
+    done
+    [ -z "${failed:-}" ]
+}
+
+list() {
+    local disk
+    for disk in /sys/block/nvme*n1; do
+        [ -e "$disk" ] || continue
+        # sysfs pads both with spaces
+        echo "${disk##*/} $(xargs <"$disk/device/serial") $(xargs <"$disk/device/model")"
+    done
+}
+
+case ${1:-} in
+    attach) attach "$2" "${3:-}" ;;
+    detach) detach "$2" ;;
+    attach-all) attach_all ;;
+    list) list ;;
+    *) die "usage: attach SERIAL [BACKING] | detach SERIAL | attach-all | list" ;;
+esac

@@ -1,0 +1,105 @@
+#!/bin/bash
+# What is done to the tree of the machine tier's image, by scripts/machine-image.sh, as root of mmdebstrap's namespace.
+#
+#   image-setup.sh early ROOT                     after the essential packages, before the others
+#   image-setup.sh late ROOT OUT_DIR SIZE_MIB     at the end: settings, then root.ext4, vmlinuz, initrd.img to OUT_DIR
+set -euo pipefail
+
+early() {
+    local root=$1
+    # Read when the kernel package makes its initrd: only what finds the root file system. Every module less is
+    # time saved under software emulation.
+    mkdir -p "$root/etc/initramfs-tools/conf.d" "$root/usr/share/initramfs-tools/modules.d"
+    printf 'MODULES=list\nBUSYBOX=n\nCOMPRESS=gzip\n' >"$root/etc/initramfs-tools/conf.d/machine"
+    printf '%s\n' virtio_pci virtio_blk ext4 crc32c_generic >"$root/usr/share/initramfs-tools/modules.d/machine"
+}
+
+late() {
+    local root=$1 out=$2 size_mib=$3
+
+    echo node >"$root/etc/hostname"
+    printf '127.0.0.1 localhost node\n' >"$root/etc/hosts"
+    : >"$root/etc/resolv.conf"
+    : >"$root/etc/machine-id"
+    rm -f "$root/var/lib/dbus/machine-id"
+    # a console to look at with KEEP_VM=1; the VM has no network but the one to its own test
+    chroot "$root" passwd --quiet -d root
+    cat >"$root/etc/fstab" <<FSTAB
+LABEL=machine-root / ext4 errors=remount-ro 0 1
+# the test's own programs, put together by the test: tests/support/qemu.rs
+LABEL=machine-tools /opt/test ext4 ro,nofail,x-systemd.device-timeout=20s 0 0
+FSTAB
+    mkdir -p "$root/opt/test"
+    echo 'PATH=/opt/test:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' >"$root/etc/environment"
+
+    # what udev would load for the emulated CPU, seconds of it
+    printf 'blacklist %s\n' kvm kvm_amd kvm_intel powernow_k8 >"$root/etc/modprobe.d/machine.conf"
+
+    # The disks behind the NVMe controllers carry the same serials and the same bytes as the namespaces. udev must not
+    # make by-uuid and by-id links for both of them.
+    cat >"$root/etc/udev/rules.d/10-machine-nvme-backing.rules" <<'RULES'
+SUBSYSTEM=="block", KERNEL=="vd*", ATTR{serial}=="vol*|AWS*", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1", ENV{SYSTEMD_READY}="0"
+RULES
+
+    # NVMe controllers with EC2's names, there before anything mounts file systems, as real ones are
+    cat >"$root/etc/systemd/system/ec2-nvme.service" <<'UNIT'
+[Unit]
+Description=NVMe controllers with EC2 names, in the order of the kernel command line
+ConditionKernelCommandLine=ec2nvme
+DefaultDependencies=no
+RequiresMountsFor=/opt/test
+Wants=sys-kernel-config.mount
+After=systemd-udevd.service systemd-modules-load.service sys-kernel-config.mount
+Before=local-fs.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/opt/test/ec2-nvme.sh attach-all
+
+[Install]
+WantedBy=local-fs.target
+UNIT
+
+    cat >"$root/etc/systemd/system/machine-network.service" <<'UNIT'
+[Unit]
+Description=Link-local address from which the instance metadata address is reached
+DefaultDependencies=no
+After=systemd-udevd.service
+Before=network.target shutdown.target
+Wants=network.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -ec 'modprobe virtio_net; ip link set eth0 up; ip address replace 169.254.169.10/24 dev eth0'
+
+[Install]
+WantedBy=sysinit.target
+UNIT
+
+    chroot "$root" systemctl --quiet enable ec2-nvme.service machine-network.service
+    chroot "$root" systemctl --quiet mask \
+        apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
+        fstrim.timer systemd-tmpfiles-clean.timer getty@tty1.service console-getty.service \
+        systemd-timesyncd.service systemd-networkd.service systemd-resolved.service \
+        systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-pstore.service \
+        systemd-binfmt.service sys-fs-fuse-connections.mount dev-hugepages.mount
+    chroot "$root" dpkg-query -W >"$out/packages"
+    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
+
+    # kept inside as well: a Vagrant box boots from its own disk
+    cp -L "$root"/boot/vmlinuz-* "$out/vmlinuz"
+    cp -L "$root"/boot/initrd.img-* "$out/initrd.img"
+    truncate -s "${size_mib}M" "$out/root.ext4"
+    # mmdebstrap has /proc and others mounted in the tree: a bind mount shows it without them
+    # shellcheck disable=SC2016
+    unshare --mount --propagation private sh -ec '
+        mkdir "$2/tree"
+        mount --bind "$1" "$2/tree"
+        mke2fs -q -F -t ext4 -L machine-root -d "$2/tree" "$2/root.ext4"' sh "$root" "$out"
+    chmod a+r "$out"/*
+}
+
+"$@"
