@@ -142,8 +142,8 @@ impl Subject {
     }
 }
 
-/// The record of `facts`, which is open under it, holds its header, or has its identity.
-fn record_of<'a>(state: &'a State, facts: &DeviceFacts) -> Option<&'a VolumeRecord> {
+/// The record of a disk: of the volume that is open on it, else of the header found on it, else of its identity.
+pub fn record_of<'a>(state: &'a State, facts: &DeviceFacts) -> Option<&'a VolumeRecord> {
     let open = state.volumes.iter().find(|v| facts.mapping_of(v.luks_uuid).is_some());
     let header = || match &facts.content {
         Some(Content::Luks2 { luks_uuid, .. }) => state.volume(*luks_uuid),

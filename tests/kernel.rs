@@ -17,17 +17,9 @@ const DATA_DISK: u64 = 320 * MIB;
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn a_node_keeps_its_boot_volume_and_writes_nothing_to_the_host() {
     let mut node = Node::new("harness").disk_with_serial("ubdb", DATA_DISK, "vol0123");
-    node.boot(
-        &Script::new("harness")
-            .arg("first")
-            .env("GREETING", "it's me"),
-    )
-    .assert_ok();
+    node.boot(&Script::new("harness").arg("first").env("GREETING", "it's me")).assert_ok();
     node.boot(&Script::new("harness").arg("second")).assert_ok();
-    assert!(
-        !std::path::Path::new("/etc/luks-agent-harness").exists(),
-        "the node wrote to the host"
-    );
+    assert!(!std::path::Path::new("/etc/luks-agent-harness").exists(), "the node wrote to the host");
 
     let failed = node.boot(&Script::new("harness").arg("fail"));
     failed.assert_end(End::Status(1));
@@ -36,12 +28,7 @@ fn a_node_keeps_its_boot_volume_and_writes_nothing_to_the_host() {
         "the failed line is not named:\n{}",
         failed.timed_console()
     );
-    node.boot(
-        &Script::new("harness")
-            .arg("hang")
-            .timeout(Duration::from_secs(10)),
-    )
-    .assert_end(End::TimedOut);
+    node.boot(&Script::new("harness").arg("hang").timeout(Duration::from_secs(10))).assert_end(End::TimedOut);
 }
 
 #[test]
@@ -50,32 +37,20 @@ fn stock_cryptsetup_volume_survives_a_reboot() {
     let mut node = Node::new("cryptsetup").disk("ubdb", DATA_DISK);
     let first = node.boot(&Script::new("cryptsetup").arg("format"));
     let text = first.assert_ok().value("text: ").unwrap();
-    node.boot(&Script::new("cryptsetup").arg("reopen").arg(text))
-        .assert_ok();
+    node.boot(&Script::new("cryptsetup").arg("reopen").arg(text)).assert_ok();
 
-    assert!(
-        !node.disk_contains("ubdb", text),
-        "plaintext on the raw disk"
-    );
+    assert!(!node.disk_contains("ubdb", text), "plaintext on the raw disk");
     // The search itself works: the same text was written to the boot volume in clear.
-    assert!(
-        node.disk_contains("ubda", text),
-        "no text on the boot volume"
-    );
+    assert!(node.disk_contains("ubda", text), "no text on the boot volume");
 }
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn synced_file_survives_a_power_cut_in_the_middle_of_writes() {
     let mut node = Node::new("power-cut").disk("ubdb", DATA_DISK);
-    node.boot(
-        &Script::new("power-cut")
-            .arg("write")
-            .cut_power_after("writing on", Duration::from_millis(300)),
-    )
-    .assert_power_cut();
-    node.boot(&Script::new("power-cut").arg("check"))
-        .assert_ok();
+    node.boot(&Script::new("power-cut").arg("write").cut_power_after("writing on", Duration::from_millis(300)))
+        .assert_power_cut();
+    node.boot(&Script::new("power-cut").arg("check")).assert_ok();
 }
 
 #[test]
@@ -84,11 +59,7 @@ fn a_reader_stuck_on_a_suspended_device_does_not_keep_the_node_up() {
     let mut node = Node::new("suspended").disk("ubdb", DATA_DISK);
     let boot = node.boot(&Script::new("suspended"));
     boot.assert_ok();
-    assert!(
-        boot.powered_off(),
-        "had to be killed:\n{}",
-        boot.timed_console()
-    );
+    assert!(boot.powered_off(), "had to be killed:\n{}", boot.timed_console());
 }
 
 #[test]
@@ -99,8 +70,7 @@ fn power_cut_at_every_write_of_a_format_can_be_replayed() {
         .disk("ubdc", 64 * MIB)
         .disk("ubdd", 32 * MIB)
         .disk("ubde", 32 * MIB);
-    node.boot(&Script::new("log-writes").timeout(Duration::from_secs(240)))
-        .assert_ok();
+    node.boot(&Script::new("log-writes").timeout(Duration::from_secs(240))).assert_ok();
 }
 
 #[test]

@@ -16,11 +16,7 @@ const EBS_2: &str = "vol0f9e8d7c6b5a49382";
 const EBS_1_LINK: &str = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b2c3d4e5f60718";
 
 fn ec2_node(name: &str) -> Machine {
-    Machine::new(name)
-        .nvme(STORE_1, 400 * MIB)
-        .nvme(STORE_2, 400 * MIB)
-        .nvme(EBS_1, 400 * MIB)
-        .nvme(EBS_2, 400 * MIB)
+    Machine::new(name).nvme(STORE_1, 400 * MIB).nvme(STORE_2, 400 * MIB).nvme(EBS_1, 400 * MIB).nvme(EBS_2, 400 * MIB)
 }
 
 /// The harness itself, with stock cryptsetup: controllers look as on EC2, a reboot in another order renumbers them,
@@ -43,9 +39,8 @@ fn stock_cryptsetup_survives_reorder_and_power_cut() {
     assert_eq!(vm.ok("systemctl is-system-running"), "running");
 
     let marker = "plaintext that must not be on the raw disk";
-    let open = format!(
-        "printf passphrase | cryptsetup open --key-file=- {EBS_1_LINK} test && mount /dev/mapper/test /mnt"
-    );
+    let open =
+        format!("printf passphrase | cryptsetup open --key-file=- {EBS_1_LINK} test && mount /dev/mapper/test /mnt");
     vm.ok(&format!(
         "printf passphrase | cryptsetup luksFormat --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 {EBS_1_LINK} -
          printf passphrase | cryptsetup open --key-file=- {EBS_1_LINK} test
@@ -70,9 +65,7 @@ fn stock_cryptsetup_survives_reorder_and_power_cut() {
     vm.ok(&open);
     assert_eq!(vm.read_file("/mnt/flushed"), "written before the power cut");
 
-    vm.ok(&format!(
-        "umount /mnt; cryptsetup close test; ec2-nvme.sh detach {EBS_1}; ! test -e {EBS_1_LINK}"
-    ));
+    vm.ok(&format!("umount /mnt; cryptsetup close test; ec2-nvme.sh detach {EBS_1}; ! test -e {EBS_1_LINK}"));
     vm.ok(&format!("ec2-nvme.sh attach {EBS_1}; {open}"));
     vm.power_off();
     assert!(vm.disk_holds(EBS_1, b"LUKS\xba\xbe"));
@@ -86,27 +79,18 @@ fn stock_cryptsetup_survives_reorder_and_power_cut() {
 fn guest_reaches_the_metadata_address_and_nothing_else() {
     let server = one_line_server();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut vm = Machine::new("network")
-        .forward(80, server)
-        .forward(4566, server);
+    let mut vm = Machine::new("network").forward(80, server).forward(4566, server);
     vm.boot();
     for port in [80, 4566] {
         for _ in 0..3 {
-            let get = format!(
-                "exec 3<>/dev/tcp/{AWS_ADDRESS}/{port}; printf 'GET /x\\r\\n\\r\\n' >&3; cat <&3"
-            );
+            let get = format!("exec 3<>/dev/tcp/{AWS_ADDRESS}/{port}; printf 'GET /x\\r\\n\\r\\n' >&3; cat <&3");
             assert_eq!(vm.ok(&get), "you asked for GET /x");
         }
     }
     for address in ["169.254.169.1", "169.254.169.3", "10.0.2.2", "127.0.0.1"] {
         let port = other.local_addr().unwrap().port();
-        let reached = vm.run(&format!(
-            "timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
-        ));
-        assert_ne!(
-            reached.status, 0,
-            "the guest reached the host through {address}"
-        );
+        let reached = vm.run(&format!("timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"));
+        assert_ne!(reached.status, 0, "the guest reached the host through {address}");
     }
 }
 
@@ -117,9 +101,7 @@ fn one_line_server() -> SocketAddr {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let request = BufReader::new(stream.try_clone().unwrap())
-                .lines()
-                .map(Result::unwrap);
+            let request = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
             let head: Vec<_> = request.take_while(|line| !line.is_empty()).collect();
             write!(stream, "you asked for {}", head[0]).unwrap();
         }

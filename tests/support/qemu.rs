@@ -91,8 +91,7 @@ impl Machine {
     pub fn new(name: &str) -> Self {
         require_programs();
         let image = image();
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("machine-{name}-{}", std::process::id()));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("machine-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("tools")).unwrap();
         host(
@@ -104,10 +103,7 @@ impl Machine {
         let guest_files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine");
         Self {
             name: name.to_owned(),
-            sockets: tempfile::Builder::new()
-                .prefix("machine-")
-                .tempdir()
-                .unwrap(),
+            sockets: tempfile::Builder::new().prefix("machine-").tempdir().unwrap(),
             image: image.clone(),
             disks: Vec::new(),
             order: Vec::new(),
@@ -138,8 +134,7 @@ impl Machine {
     pub fn tool(self, path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         let copy = self.dir.join("tools").join(path.file_name().unwrap());
-        fs::copy(path, &copy)
-            .unwrap_or_else(|error| panic!("copy {} for the guest: {error}", path.display()));
+        fs::copy(path, &copy).unwrap_or_else(|error| panic!("copy {} for the guest: {error}", path.display()));
         self
     }
 
@@ -163,24 +158,16 @@ impl Machine {
     /// Adds a disk while the machine is off: it is there at the next boot, as a plain virtio disk or, with a serial of
     /// `vol…` or `AWS…`, for [`attach_order`](Self::attach_order) or `ec2-nvme.sh attach`.
     pub fn add_disk(&mut self, serial: &str, bytes: u64) {
-        assert!(
-            serial.len() <= 20,
-            "virtio serials have at most 20 characters: {serial}"
-        );
+        assert!(serial.len() <= 20, "virtio serials have at most 20 characters: {serial}");
         let path = self.dir.join(format!("{serial}.img"));
         File::create_new(&path).unwrap().set_len(bytes).unwrap();
-        self.disks.push(Disk {
-            serial: serial.to_owned(),
-            path,
-        });
+        self.disks.push(Disk { serial: serial.to_owned(), path });
     }
 
     /// The raw image of a disk, on the host.
     pub fn disk_path(&self, serial: &str) -> PathBuf {
         let disk = self.disks.iter().find(|disk| disk.serial == serial);
-        disk.unwrap_or_else(|| panic!("machine {} has no disk {serial}", self.name))
-            .path
-            .clone()
+        disk.unwrap_or_else(|| panic!("machine {} has no disk {serial}", self.name)).path.clone()
     }
 
     /// Whether the raw image of a disk holds these bytes anywhere. Power off first, or sync in the guest.
@@ -225,33 +212,19 @@ impl Machine {
         let qemu = command
             .stdin(Stdio::null())
             .stdout(File::create(self.dir.join("qemu.log")).unwrap())
-            .stderr(
-                File::options()
-                    .append(true)
-                    .open(self.dir.join("qemu.log"))
-                    .unwrap(),
-            )
+            .stderr(File::options().append(true).open(self.dir.join("qemu.log")).unwrap())
             .spawn()
             .unwrap();
         self.running = Some(Running { qemu, agent_socket });
 
         while self.agent("guest-ping", json!({})).is_err() {
             self.assert_alive();
-            assert!(
-                start.elapsed() < BOOT_LIMIT,
-                "machine {} did not boot in {BOOT_LIMIT:?}",
-                self.name
-            );
+            assert!(start.elapsed() < BOOT_LIMIT, "machine {} did not boot in {BOOT_LIMIT:?}", self.name);
             sleep(POLL);
         }
         // "degraded" is for the test to find: it may have meant a unit to fail
         self.run("systemctl is-system-running --wait");
-        eprintln!(
-            "machine {}: boot {} took {:.1} s",
-            self.name,
-            self.boots,
-            start.elapsed().as_secs_f32()
-        );
+        eprintln!("machine {}: boot {} took {:.1} s", self.name, self.boots, start.elapsed().as_secs_f32());
         start.elapsed()
     }
 
@@ -288,9 +261,7 @@ impl Machine {
             match self.agent("guest-exec-status", json!({ "pid": pid })) {
                 Ok(status) if status["exited"] == true => {
                     let text = |name: &str| {
-                        let bytes = BASE64
-                            .decode(status[name].as_str().unwrap_or_default())
-                            .unwrap();
+                        let bytes = BASE64.decode(status[name].as_str().unwrap_or_default()).unwrap();
                         String::from_utf8_lossy(&bytes).into_owned()
                     };
                     return Output {
@@ -304,17 +275,10 @@ impl Machine {
                 Ok(_) => {}
                 Err(error) => {
                     self.assert_alive();
-                    eprintln!(
-                        "machine {}: no answer about `{command}` yet: {error}",
-                        self.name
-                    );
+                    eprintln!("machine {}: no answer about `{command}` yet: {error}", self.name);
                 }
             }
-            assert!(
-                Instant::now() < deadline,
-                "machine {}: `{command}` did not end in {limit:?}",
-                self.name
-            );
+            assert!(Instant::now() < deadline, "machine {}: `{command}` did not end in {limit:?}", self.name);
             sleep(POLL);
         }
     }
@@ -337,23 +301,13 @@ impl Machine {
     pub fn write_file(&mut self, path: &str, content: impl AsRef<[u8]>) {
         let command = format!("mkdir -p \"$(dirname '{path}')\" && cat >'{path}' && sync '{path}'");
         let output = self.run_with(&command, content.as_ref(), COMMAND_LIMIT);
-        assert!(
-            output.status == 0,
-            "machine {}: write {path}: {}",
-            self.name,
-            output.stderr
-        );
+        assert!(output.status == 0, "machine {}: write {path}: {}", self.name, output.stderr);
     }
 
     /// Reads a text file of the guest.
     pub fn read_file(&mut self, path: &str) -> String {
         let output = self.run(&format!("cat '{path}'"));
-        assert!(
-            output.status == 0,
-            "machine {}: read {path}: {}",
-            self.name,
-            output.stderr
-        );
+        assert!(output.status == 0, "machine {}: read {path}: {}", self.name, output.stderr);
         output.stdout
     }
 
@@ -374,42 +328,25 @@ impl Machine {
 
     /// Pulls the plug. What the guest has flushed is on the disks; what it wrote without flushing may be, too.
     pub fn power_cut(&mut self) {
-        let mut running = self
-            .running
-            .take()
-            .unwrap_or_else(|| panic!("machine {} is off", self.name));
+        let mut running = self.running.take().unwrap_or_else(|| panic!("machine {} is off", self.name));
         running.qemu.kill().unwrap();
         running.qemu.wait().unwrap();
     }
 
     fn shut_down(&mut self, verb: &str) {
         // the guest agent may be stopped before it can answer
-        let _ = self.agent(
-            "guest-exec",
-            json!({ "path": "/bin/systemctl", "arg": ["--no-block", verb] }),
-        );
+        let _ = self.agent("guest-exec", json!({ "path": "/bin/systemctl", "arg": ["--no-block", verb] }));
         let start = Instant::now();
         loop {
-            let running = self
-                .running
-                .as_mut()
-                .unwrap_or_else(|| panic!("machine {} is off", self.name));
+            let running = self.running.as_mut().unwrap_or_else(|| panic!("machine {} is off", self.name));
             if running.qemu.try_wait().unwrap().is_some() {
                 break;
             }
-            assert!(
-                start.elapsed() < SHUTDOWN_LIMIT,
-                "machine {} did not {verb} in {SHUTDOWN_LIMIT:?}",
-                self.name
-            );
+            assert!(start.elapsed() < SHUTDOWN_LIMIT, "machine {} did not {verb} in {SHUTDOWN_LIMIT:?}", self.name);
             sleep(POLL);
         }
         self.running = None;
-        eprintln!(
-            "machine {}: {verb} took {:.1} s to go down",
-            self.name,
-            start.elapsed().as_secs_f32()
-        );
+        eprintln!("machine {}: {verb} took {:.1} s to go down", self.name, start.elapsed().as_secs_f32());
     }
 
     /// A read-only ext4 disk with what the test brings along; made anew for every boot.
@@ -423,22 +360,10 @@ impl Machine {
         }
         let disk = self.dir.join("tools.img");
         let _ = fs::remove_file(&disk);
-        File::create_new(&disk)
-            .unwrap()
-            .set_len((bytes + bytes / 8).next_multiple_of(MIB))
-            .unwrap();
+        File::create_new(&disk).unwrap().set_len((bytes + bytes / 8).next_multiple_of(MIB)).unwrap();
         host(
             Command::new("mke2fs")
-                .args([
-                    "-q",
-                    "-F",
-                    "-t",
-                    "ext4",
-                    "-O",
-                    "^has_journal",
-                    "-L",
-                    "machine-tools",
-                ])
+                .args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-L", "machine-tools"])
                 .args(["-E", "root_owner=0:0", "-d"])
                 .arg(&tools)
                 .arg(&disk),
@@ -450,26 +375,9 @@ impl Machine {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         command.current_dir(&self.dir).env("PATH", search_path());
-        command.args([
-            "-name",
-            &self.name,
-            "-no-user-config",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        command.args(["-name", &self.name, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.args(accelerator(&self.image));
-        command.args([
-            "-machine",
-            "q35",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            &self.memory_mib.to_string(),
-        ]);
+        command.args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", &self.memory_mib.to_string()]);
 
         command.arg("-kernel").arg(self.image.join("vmlinuz"));
         command.arg("-initrd").arg(self.image.join("initrd.img"));
@@ -484,9 +392,7 @@ impl Machine {
             write!(append, " {arg}").unwrap();
         }
         command.args(["-append", &append]);
-        command
-            .arg("-serial")
-            .arg(format!("file:console-{}.log", self.boots));
+        command.arg("-serial").arg(format!("file:console-{}.log", self.boots));
 
         // writeback: a flush of the guest makes QEMU write out its own tables (qcow2), and what reached the host's page
         // cache outlives the process
@@ -495,9 +401,7 @@ impl Machine {
             command.arg("-drive").arg(format!(
                 "if=none,id={id},file={file},format={format},cache=writeback,discard=unmap,read-only={read_only}"
             ));
-            command
-                .arg("-device")
-                .arg(format!("virtio-blk-pci,drive={id},serial={serial}"));
+            command.arg("-device").arg(format!("virtio-blk-pci,drive={id},serial={serial}"));
         };
         drive("boot", "boot.qcow2", "qcow2", "off");
         drive("tools", "tools.img", "raw", "on");
@@ -507,45 +411,25 @@ impl Machine {
 
         command.args(["-device", "virtio-serial-pci", "-device"]);
         command.arg("virtserialport,chardev=agent,name=org.qemu.guest_agent.0");
-        command.arg("-chardev").arg(format!(
-            "socket,id=agent,server=on,wait=off,path={}",
-            agent_socket.display()
-        ));
+        command.arg("-chardev").arg(format!("socket,id=agent,server=on,wait=off,path={}", agent_socket.display()));
 
         // restrict: no packet leaves but to the forwarded addresses
         let relay = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/machine/relay.sh");
-        let mut net =
-            "user,id=net,restrict=on,ipv6=off,net=169.254.169.0/24,host=169.254.169.1".to_owned();
+        let mut net = "user,id=net,restrict=on,ipv6=off,net=169.254.169.0/24,host=169.254.169.1".to_owned();
         for (port, host) in &self.forwards {
             let relay = format!("bash '{}' {} {}", relay.display(), host.ip(), host.port());
-            write!(
-                net,
-                ",guestfwd=tcp:{AWS_ADDRESS}:{port}-cmd:{}",
-                relay.replace(',', ",,")
-            )
-            .unwrap();
+            write!(net, ",guestfwd=tcp:{AWS_ADDRESS}:{port}-cmd:{}", relay.replace(',', ",,")).unwrap();
         }
-        command.args([
-            "-netdev",
-            &net,
-            "-device",
-            "virtio-net-pci,netdev=net,romfile=",
-        ]);
+        command.args(["-netdev", &net, "-device", "virtio-net-pci,netdev=net,romfile="]);
         command
     }
 
     fn assert_alive(&mut self) {
-        let running = self
-            .running
-            .as_mut()
-            .unwrap_or_else(|| panic!("machine {} is off", self.name));
+        let running = self.running.as_mut().unwrap_or_else(|| panic!("machine {} is off", self.name));
         if let Some(status) = running.qemu.try_wait().unwrap() {
             self.running = None;
             let log = fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
-            panic!(
-                "machine {}: QEMU ended with {status} while the machine was in use\n{log}",
-                self.name
-            );
+            panic!("machine {}: QEMU ended with {status} while the machine was in use\n{log}", self.name);
         }
     }
 
@@ -557,36 +441,18 @@ impl Machine {
         let running = self.running.as_ref().ok_or("the machine is off")?;
         let text = |error: std::io::Error| error.to_string();
         let mut socket = UnixStream::connect(&running.agent_socket).map_err(text)?;
-        let limit = if execute == "guest-ping" {
-            Duration::from_secs(1)
-        } else {
-            Duration::from_secs(30)
-        };
+        let limit = if execute == "guest-ping" { Duration::from_secs(1) } else { Duration::from_secs(30) };
         socket.set_read_timeout(Some(limit)).map_err(text)?;
         let id = SYNC.fetch_add(1, Ordering::Relaxed);
-        writeln!(
-            socket,
-            "{}",
-            json!({ "execute": "guest-sync", "arguments": { "id": id } })
-        )
-        .map_err(text)?;
+        writeln!(socket, "{}", json!({ "execute": "guest-sync", "arguments": { "id": id } })).map_err(text)?;
 
         let mut lines = BufReader::new(socket.try_clone().map_err(text)?).lines();
         let mut answer = || -> Result<Value, String> {
-            let line = lines
-                .next()
-                .ok_or("the guest agent closed the connection")?
-                .map_err(text)?;
-            serde_json::from_str(&line)
-                .map_err(|error| format!("not JSON from the guest agent: {error}: {line}"))
+            let line = lines.next().ok_or("the guest agent closed the connection")?.map_err(text)?;
+            serde_json::from_str(&line).map_err(|error| format!("not JSON from the guest agent: {error}: {line}"))
         };
         while answer()?["return"] != id {}
-        writeln!(
-            socket,
-            "{}",
-            json!({ "execute": execute, "arguments": arguments })
-        )
-        .map_err(text)?;
+        writeln!(socket, "{}", json!({ "execute": execute, "arguments": arguments })).map_err(text)?;
         let mut value = answer()?;
         if value.get("error").is_some() {
             return Err(value["error"]["desc"].to_string());
@@ -600,8 +466,7 @@ impl Drop for Machine {
         let keep = std::env::var_os("KEEP_VM").is_some();
         if std::thread::panicking() {
             let console = self.dir.join(format!("console-{}.log", self.boots));
-            let console =
-                String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned();
+            let console = String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned();
             let lines: Vec<_> = console.lines().collect();
             let tail = lines[lines.len().saturating_sub(40)..].join("\n");
             eprintln!("machine {}: the last of its console:\n{tail}", self.name);
@@ -611,11 +476,7 @@ impl Drop for Machine {
             let _ = running.qemu.wait();
         }
         if keep {
-            eprintln!(
-                "machine {}: disks and logs kept in {}",
-                self.name,
-                self.dir.display()
-            );
+            eprintln!("machine {}: disks and logs kept in {}", self.name, self.dir.display());
         } else {
             let _ = fs::remove_dir_all(&self.dir);
         }
@@ -624,25 +485,15 @@ impl Drop for Machine {
 
 /// `PATH` with the directories of the system programs, which a user's does not have.
 fn search_path() -> String {
-    format!(
-        "{}:/usr/local/sbin:/usr/sbin:/sbin",
-        std::env::var("PATH").unwrap_or_default()
-    )
+    format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
 /// Runs a program of the host that must succeed.
 fn host(command: &mut Command) {
-    let output = command
-        .env("PATH", search_path())
-        .stdin(Stdio::null())
-        .output();
+    let output = command.env("PATH", search_path()).stdin(Stdio::null()).output();
     match output {
         Ok(output) if output.status.success() => {}
-        Ok(output) => panic!(
-            "{command:?}: {}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        ),
+        Ok(output) => panic!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr)),
         Err(error) => panic!("{command:?}: {error}"),
     }
 }
@@ -668,15 +519,8 @@ fn image() -> &'static PathBuf {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
     IMAGE.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/machine-image.sh");
-        let output = Command::new(&script)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{} failed, see above",
-            script.display()
-        );
+        let output = Command::new(&script).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "{} failed, see above", script.display());
         PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
     })
 }
@@ -696,40 +540,20 @@ fn accelerator(image: &Path) -> [&'static str; 2] {
     }
     let works = *WORKS.get_or_init(|| {
         let works = kvm_works(image);
-        eprintln!(
-            "machine tier: {}",
-            if works {
-                "KVM"
-            } else {
-                "KVM does not work here, software emulation"
-            }
-        );
+        eprintln!("machine tier: {}", if works { "KVM" } else { "KVM does not work here, software emulation" });
         works
     });
     if works { KVM } else { TCG }
 }
 
 fn kvm_works(image: &Path) -> bool {
-    if File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_err()
-    {
+    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
         return false;
     }
     // without a root file system the kernel panics, which with panic=-1 and -no-reboot ends QEMU
     let mut qemu = Command::new("qemu-system-x86_64")
-        .args([
-            "-no-user-config",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ])
-        .args([
-            "-accel", "kvm", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "256",
-        ])
+        .args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"])
+        .args(["-accel", "kvm", "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", "256"])
         .args(["-append", "panic=-1", "-kernel"])
         .arg(image.join("vmlinuz"))
         .stdin(Stdio::null())

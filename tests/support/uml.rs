@@ -139,9 +139,7 @@ impl Script {
         for (name, value) in &self.env {
             writeln!(job, "export {name}={}", quote(value)).unwrap();
         }
-        let path = super::project_dir()
-            .join("tests/kernel")
-            .join(format!("{}.sh", self.name));
+        let path = super::project_dir().join("tests/kernel").join(format!("{}.sh", self.name));
         assert!(path.exists(), "no scenario {}", path.display());
         write!(job, "exec bash {}", quote(path.to_str().unwrap())).unwrap();
         for arg in &self.args {
@@ -169,18 +167,9 @@ impl Node {
             "{text}: User-Mode Linux takes no disk image whose path has a space, comma or colon: set CARGO_TARGET_DIR"
         );
         fs::create_dir_all(&dir).unwrap();
-        let node = Self {
-            name: name.to_owned(),
-            dir,
-            disks: Vec::new(),
-            boots: 0,
-        }
-        .disk(BOOT_DISK, BOOT_DISK_BYTES);
+        let node = Self { name: name.to_owned(), dir, disks: Vec::new(), boots: 0 }.disk(BOOT_DISK, BOOT_DISK_BYTES);
         let image = node.disk_path(BOOT_DISK);
-        run(
-            "mke2fs",
-            &["-q", "-F", "-t", "ext4", image.to_str().unwrap()],
-        );
+        run("mke2fs", &["-q", "-F", "-t", "ext4", image.to_str().unwrap()]);
         node
     }
 
@@ -204,10 +193,7 @@ impl Node {
             "User-Mode Linux calls its disks ubda to ubdp, not '{name}'"
         );
         self.disks.retain(|disk| disk.name != name);
-        self.disks.push(Disk {
-            name: name.to_owned(),
-            serial,
-        });
+        self.disks.push(Disk { name: name.to_owned(), serial });
         let image = File::create(self.disk_path(name)).unwrap();
         image.set_len(bytes).unwrap();
     }
@@ -226,14 +212,7 @@ impl Node {
     pub fn disk_contains(&self, name: &str, text: &str) -> bool {
         // "Lines" end at a zero byte, so that the blank parts of an image do not make one huge line.
         let status = Command::new("grep")
-            .args([
-                "--null-data",
-                "--text",
-                "--quiet",
-                "--fixed-strings",
-                "--",
-                text,
-            ])
+            .args(["--null-data", "--text", "--quiet", "--fixed-strings", "--", text])
             .arg(self.disk_path(name))
             .env("LC_ALL", "C")
             .status()
@@ -264,11 +243,7 @@ impl Node {
         let mut cut_at = None;
         let mut powered_off = false;
         loop {
-            let limit = [Some(began + script.timeout), cut_at, power_off_at]
-                .into_iter()
-                .flatten()
-                .min()
-                .unwrap();
+            let limit = [Some(began + script.timeout), cut_at, power_off_at].into_iter().flatten().min().unwrap();
             match lines.recv_timeout(limit.saturating_duration_since(Instant::now())) {
                 Ok((at, line)) => {
                     if let Some(status) = line.strip_prefix(STATUS_LINE) {
@@ -294,28 +269,14 @@ impl Node {
                 }
                 Err(RecvTimeoutError::Timeout) if end.is_some() => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    end = Some(if cut_at.is_some() {
-                        End::PowerCut
-                    } else {
-                        End::TimedOut
-                    });
+                    end = Some(if cut_at.is_some() { End::PowerCut } else { End::TimedOut });
                     break;
                 }
             }
         }
         kill_all(&mut child);
-        let boot = Boot {
-            title,
-            end: end.unwrap_or(End::Died),
-            console,
-            wall: began.elapsed(),
-            powered_off,
-        };
-        fs::write(
-            self.dir.join(format!("boot-{}.log", self.boots)),
-            boot.timed_console(),
-        )
-        .unwrap();
+        let boot = Boot { title, end: end.unwrap_or(End::Died), console, wall: began.elapsed(), powered_off };
+        fs::write(self.dir.join(format!("boot-{}.log", self.boots)), boot.timed_console()).unwrap();
         println!("{}: {:?} after {:.1?}", boot.title, boot.end, boot.wall);
         boot
     }
@@ -354,25 +315,16 @@ impl Node {
     /// Where the guest's memory lives, as a file: memory, if there is room for it.
     fn memory_dir(&self) -> PathBuf {
         let shm = Path::new("/dev/shm");
-        let room = nix::sys::statvfs::statvfs(shm).is_ok_and(|stat| {
-            stat.blocks_available() * stat.fragment_size() > 2 * MEMORY_MIB * MIB
-        });
-        if room {
-            shm.to_owned()
-        } else {
-            self.dir.clone()
-        }
+        let room = nix::sys::statvfs::statvfs(shm)
+            .is_ok_and(|stat| stat.blocks_available() * stat.fragment_size() > 2 * MEMORY_MIB * MIB);
+        if room { shm.to_owned() } else { self.dir.clone() }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         if super::keep_machines() {
-            println!(
-                "{}: disks and logs kept in {}",
-                self.name,
-                self.dir.display()
-            );
+            println!("{}: disks and logs kept in {}", self.name, self.dir.display());
         } else {
             fs::remove_dir_all(&self.dir).ok();
         }
@@ -406,10 +358,7 @@ impl Boot {
 
     /// What follows `prefix` in the first console line that starts with it.
     pub fn value(&self, prefix: &str) -> Option<&str> {
-        self.console
-            .iter()
-            .find_map(|(_, line)| line.strip_prefix(prefix))
-            .map(str::trim)
+        self.console.iter().find_map(|(_, line)| line.strip_prefix(prefix)).map(str::trim)
     }
 
     /// The console with the time of each line, for a person.
@@ -457,9 +406,7 @@ fn console_lines(child: &mut Child, began: Instant) -> mpsc::Receiver<(Duration,
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line)
-                .trim_end_matches('\r')
-                .to_owned();
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
             if sender.send((began.elapsed(), line)).is_err() {
                 break;
             }
@@ -491,20 +438,14 @@ fn check_prerequisites() {
     let missing: Vec<&str> = needed
         .iter()
         .filter(|(program, _)| {
-            !["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-                .iter()
-                .any(|dir| Path::new(dir).join(program).exists())
+            !["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(program).exists())
         })
         .map(|(_, package)| *package)
         .collect();
     assert!(
         missing.is_empty() && Path::new(MODULES).is_dir(),
         "the kernel tier needs the Debian packages {}: run `scripts/deps.sh kernel`",
-        if missing.is_empty() {
-            "user-mode-linux (its modules)".to_owned()
-        } else {
-            missing.join(", ")
-        }
+        if missing.is_empty() { "user-mode-linux (its modules)".to_owned() } else { missing.join(", ") }
     );
 }
 

@@ -1,0 +1,342 @@
+//! Carries a plan out: the order of things and their durability, and nothing that plan could decide.
+//!
+//! Key, then state file, then disks. A volume is `committed` in the state file, durably, before it is mounted for the
+//! first time; until then it holds no data, and the next run may begin again with it.
+
+use std::cell::RefCell;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::device::Content;
+use crate::host::{Host, HostError};
+use crate::key::Passphrase;
+use crate::kms::{KeyService, KmsError};
+use crate::luks::{Flags, FormatSpec};
+use crate::mount::Mount;
+use crate::plan::{Action, Basis, Plan, Step};
+use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
+use crate::token::Token;
+use crate::worker::{Answer, Job, Target, chain};
+
+/// What became of a plan.
+#[derive(Debug)]
+pub struct Outcome {
+    /// One result for each step of the plan, in its order.
+    pub results: Vec<StepResult>,
+    /// Why there was no key, when there was none.
+    pub key_error: Option<KeyError>,
+}
+
+/// What became of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepResult {
+    /// Encrypted, open, mounted.
+    Formatted {
+        /// LUKS UUID.
+        luks_uuid: Uuid,
+    },
+    /// Opened or mounted or both.
+    Unlocked {
+        /// LUKS UUID.
+        luks_uuid: Uuid,
+    },
+    /// Not formatted: the disk is no longer what it was when the plan was made.
+    Changed {
+        /// What is on it now.
+        content: Content,
+    },
+    /// No key, so nothing was tried.
+    NoKey,
+    /// Failed, for this reason.
+    Failed {
+        /// The reason, causes included.
+        message: String,
+    },
+    /// No answer within the deadline.
+    Hung {
+        /// The same in words.
+        message: String,
+    },
+}
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The key service said no, or nothing.
+    #[error(transparent)]
+    Service(#[from] KmsError),
+    /// The state file could not be written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// KMS unwrapped something else than it had wrapped.
+    #[error(
+        "KMS key {key_arn} unwraps the new wrapped key to another data key than it gave with it; nothing was formatted, and the volumes made before are not concerned"
+    )]
+    NotProven {
+        /// The KMS key.
+        key_arn: String,
+    },
+    /// The state file refers to a key that it does not hold.
+    #[error("the state file has no key {0}")]
+    Unrecorded(u32),
+}
+
+/// What apply needs beside the plan.
+#[derive(Debug)]
+pub struct Apply<'a, K, H> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The state directory, locked. `None` where the state must not be written.
+    pub store: Option<&'a StateDir>,
+    /// The key service.
+    pub keys: &'a K,
+    /// The machine.
+    pub host: &'a H,
+    /// This instance, where that is known.
+    pub instance_id: Option<String>,
+}
+
+impl<K: KeyService, H: Host> Apply<'_, K, H> {
+    /// Does what the plan says, on all disks at once. One that fails or hangs does not stop the others.
+    pub async fn run(&self, plan: &Plan, state: State) -> Outcome {
+        let mut state = state;
+        let mut key_error = None;
+        let mut keys = BTreeMap::new();
+        for id in keys_to_unwrap(plan) {
+            match self.unwrap(&state, id).await {
+                Ok(passphrase) => drop(keys.insert(id, passphrase)),
+                Err(e) => key_error = Some(e),
+            }
+        }
+        let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
+        let mut intents = Err(String::new());
+        if formats {
+            match self.key_for_new_volumes(&mut state, &mut keys).await {
+                Ok(key) => intents = self.record_intents(plan, &mut state, key),
+                Err(e) => key_error = Some(e),
+            }
+        }
+        let state = RefCell::new(state);
+        let steps = plan.steps.iter().enumerate().map(async |(index, step)| {
+            let result = match &step.action {
+                Action::Format { .. } => match &intents {
+                    Ok(intents) => self.format(step, intents[&index], &state, &keys).await,
+                    Err(reason) if reason.is_empty() => StepResult::NoKey,
+                    Err(reason) => StepResult::Failed { message: reason.clone() },
+                },
+                Action::Unlock { luks_uuid, key, open, .. } => match keys.get(key) {
+                    None if !open => StepResult::NoKey,
+                    passphrase => self.unlock(step, *luks_uuid, *open, passphrase).await,
+                },
+            };
+            tracing::debug!(device = step.device.name, ?result, "step ended");
+            result
+        });
+        let results = join_all(steps).await;
+        Outcome { results, key_error }
+    }
+
+    async fn unwrap(&self, state: &State, id: u32) -> Result<Passphrase, KeyError> {
+        let record = state.key(id).ok_or(KeyError::Unrecorded(id))?;
+        let data_key = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
+        Ok(data_key.passphrase())
+    }
+
+    /// The key that new volumes are made with: the node's, or a new one where there is none, or where the state file came
+    /// from another instance (an image or a snapshot), whose key must not get new volumes.
+    async fn key_for_new_volumes(
+        &self,
+        state: &mut State,
+        keys: &mut BTreeMap<u32, Passphrase>,
+    ) -> Result<u32, KeyError> {
+        let same_instance = match (&state.instance_id, &self.instance_id) {
+            (Some(recorded), Some(current)) => recorded == current,
+            _ => true,
+        };
+        if let Some(id) = state.keys.last().map(|key| key.id)
+            && same_instance
+        {
+            if let Entry::Vacant(vacant) = keys.entry(id) {
+                vacant.insert(self.unwrap(state, id).await?);
+            }
+            return Ok(id);
+        }
+        let generated = self.keys.generate().await?;
+        let id = state.keys.iter().map(|key| key.id).max().unwrap_or(0) + 1;
+        let mut next = state.clone();
+        next.version = VERSION;
+        next.instance_id = self.instance_id.clone().or(next.instance_id);
+        next.keys.push(KeyRecord {
+            id,
+            wrapped_key: generated.wrapped_key,
+            configured_key_id: self.config.kms.key_id.clone(),
+            key_arn: generated.key_arn.clone(),
+            created: Timestamp::now(),
+        });
+        self.save(&next)?;
+        *state = next;
+        // proof, with what the disk now holds, before the first write to any volume
+        let stored = match self.store {
+            Some(store) => store.load()?,
+            None => state.clone(),
+        };
+        let record = stored.key(id).ok_or(KeyError::Unrecorded(id))?;
+        let unwrapped = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
+        if !unwrapped.same_as(&generated.data_key) {
+            return Err(KeyError::NotProven { key_arn: generated.key_arn });
+        }
+        tracing::info!(kms_key = record.key_arn, "the node's data key is wrapped, stored and proven");
+        keys.insert(id, unwrapped.passphrase());
+        Ok(id)
+    }
+
+    fn save(&self, state: &State) -> Result<(), StateError> {
+        self.store.map_or(Ok(()), |store| store.save(state))
+    }
+
+    /// Records every volume that is about to be formatted, in one durable write; by index of its step.
+    fn record_intents(&self, plan: &Plan, state: &mut State, key: u32) -> Result<BTreeMap<usize, Uuid>, String> {
+        let mut next = state.clone();
+        let mut intents = BTreeMap::new();
+        for (index, step) in plan.steps.iter().enumerate() {
+            let Action::Format { resume, basis, mount_point, filesystem } = &step.action else { continue };
+            let luks_uuid = resume.unwrap_or_else(Uuid::new_v4);
+            let replaced = match basis {
+                Basis::Blank { replaces, .. } => *replaces,
+                Basis::Unfinished { .. } | Basis::Wipe { .. } => None,
+            };
+            next.volumes.retain(|v| v.luks_uuid != luks_uuid && Some(v.luks_uuid) != replaced);
+            next.volumes.push(VolumeRecord {
+                luks_uuid,
+                key,
+                serial: step.device.serial.clone(),
+                device: step.device.name.clone(),
+                role: step.role,
+                size: step.device.size,
+                mount_point: mount_point.clone(),
+                filesystem: *filesystem,
+                phase: Phase::Intent,
+            });
+            intents.insert(index, luks_uuid);
+        }
+        self.save(&next).map_err(|e| format!("not formatted: {}", chain(e)))?;
+        *state = next;
+        Ok(intents)
+    }
+
+    async fn format(
+        &self,
+        step: &Step,
+        luks_uuid: Uuid,
+        state: &RefCell<State>,
+        keys: &BTreeMap<u32, Passphrase>,
+    ) -> StepResult {
+        let Action::Format { basis, filesystem, .. } = &step.action else { unreachable!("checked by the caller") };
+        let (token, passphrase) = {
+            let state = state.borrow();
+            let key = state.volume(luks_uuid).and_then(|volume| state.key(volume.key));
+            let Some((key, passphrase)) = key.and_then(|key| Some((key, keys.get(&key.id)?))) else {
+                return StepResult::NoKey;
+            };
+            let token = Token::new(key.wrapped_key.clone(), key.key_arn.clone(), self.instance_id.clone());
+            (token, passphrase)
+        };
+        let luks = &self.config.luks;
+        let job = Job::Format {
+            target: Target::from(&step.device),
+            basis: basis.clone(),
+            scan: self.config.volumes.blank_scan,
+            spec: FormatSpec {
+                luks_uuid,
+                cipher: luks.cipher,
+                key_size: luks.key_size,
+                sector_size: luks.sector_size.unwrap_or_else(|| safe_sector_size(step)),
+                flags: Flags {
+                    discards: luks.discards,
+                    no_read_workqueue: luks.no_read_workqueue,
+                    no_write_workqueue: luks.no_write_workqueue,
+                },
+            },
+            token,
+            filesystem: *filesystem,
+        };
+        match self.host.run(&step.device.name, job, Some(passphrase)).await {
+            Ok(Answer::Formatted) => {}
+            Ok(Answer::Changed { content }) => {
+                // it is not ours after all; an intent left behind could make it look so
+                let forgotten = self.update(state, |s| s.volumes.retain(|v| v.luks_uuid != luks_uuid));
+                return match forgotten {
+                    Ok(()) => StepResult::Changed { content },
+                    Err(message) => StepResult::Failed { message },
+                };
+            }
+            other => return failure(other),
+        }
+        let committed = self.update(state, |s| {
+            s.volumes.iter_mut().filter(|v| v.luks_uuid == luks_uuid).for_each(|v| v.phase = Phase::Committed);
+        });
+        if let Err(message) = committed {
+            return StepResult::Failed { message: format!("formatted, but not mounted: {message}") };
+        }
+        let mounted = self.unlock(step, luks_uuid, true, None).await;
+        if matches!(mounted, StepResult::Unlocked { .. }) { StepResult::Formatted { luks_uuid } } else { mounted }
+    }
+
+    /// Changes the state file and, if that is durable, the state.
+    fn update(&self, state: &RefCell<State>, change: impl FnOnce(&mut State)) -> Result<(), String> {
+        let mut next = state.borrow().clone();
+        change(&mut next);
+        self.save(&next).map_err(chain)?;
+        *state.borrow_mut() = next;
+        Ok(())
+    }
+
+    async fn unlock(&self, step: &Step, luks_uuid: Uuid, open: bool, key: Option<&Passphrase>) -> StepResult {
+        let (mount_point, filesystem) = match &step.action {
+            Action::Format { mount_point, filesystem, .. } | Action::Unlock { mount_point, filesystem, .. } => {
+                (mount_point, *filesystem)
+            }
+        };
+        let options = &self.config.filesystem.options;
+        let mount = mount_point.clone().map(|at| Mount { at, filesystem, options: options.clone() });
+        let job = Job::Unlock { target: Target::from(&step.device), luks_uuid, open, mount };
+        match self.host.run(&step.device.name, job, key).await {
+            Ok(Answer::Unlocked) => StepResult::Unlocked { luks_uuid },
+            other => failure(other),
+        }
+    }
+}
+
+fn failure(answer: Result<Answer, HostError>) -> StepResult {
+    match answer {
+        Ok(Answer::Failed { message }) => StepResult::Failed { message },
+        Ok(other) => StepResult::Failed { message: format!("the worker answered something else: {other:?}") },
+        Err(e @ HostError::Hung { .. }) => StepResult::Hung { message: chain(e) },
+        Err(e) => StepResult::Failed { message: chain(e) },
+    }
+}
+
+/// Keys of volumes that have to be opened.
+fn keys_to_unwrap(plan: &Plan) -> BTreeSet<u32> {
+    let key = |step: &Step| match step.action {
+        Action::Unlock { key, open: false, .. } => Some(key),
+        Action::Unlock { .. } | Action::Format { .. } => None,
+    };
+    plan.steps.iter().filter_map(key).collect()
+}
+
+/// 4096 where the disk writes that much atomically, else what it calls a sector: an encryption sector that is larger than
+/// what the disk writes at once can be torn by a power cut (`cryptsetup-luksFormat`(8), `--sector-size`).
+fn safe_sector_size(step: &Step) -> u32 {
+    let device = &step.device;
+    if device.physical_block_size >= 4096 && device.size.is_multiple_of(4096) {
+        4096
+    } else {
+        device.logical_block_size
+    }
+}

@@ -1,0 +1,356 @@
+//! The commands: each is a stretch of the one way from configuration to report.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+
+use futures_util::future::join_all;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::apply::Apply;
+use crate::config::{self, Config, ConfigError, FilesystemKind};
+use crate::device::{Content, DeviceFacts, DiskKind, Inventory, Role, classify};
+use crate::discover::{DiscoverError, Roots, discover};
+use crate::host::{Host, Workers};
+use crate::imds::Imds;
+use crate::key::{DataKey, WrappedKey};
+use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError};
+use crate::mount::{MountError, check_tools};
+use crate::plan::{Action, Mode, Plan, Subject, plan, record_of, wants_probe};
+use crate::report::{ExitCode, Report, Row, Verdict};
+use crate::state::{self, Phase, State, StateDir, StateError};
+use crate::worker::{Answer, Job, Target, chain};
+
+/// A command that could not begin; nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state file.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The disks cannot be listed.
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    /// A tool is missing.
+    #[error(transparent)]
+    Tools(#[from] MountError),
+    /// Not root.
+    #[error("'luks-agent {0}' works on block devices and needs root; run it with sudo")]
+    NotRoot(&'static str),
+    /// No device-mapper.
+    #[error(
+        "device-mapper is not available: cannot open /dev/mapper/control; load the modules with 'modprobe dm-crypt', or boot a kernel that has them"
+    )]
+    NoDeviceMapper(#[source] io::Error),
+    /// `close` of something that is not an open volume.
+    #[error(
+        "no open volume is called '{name}'; expected the device, mapper name, mount point, serial number or LUKS UUID of one of: {open}"
+    )]
+    NoSuchVolume {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        open: String,
+    },
+}
+
+impl CommandError {
+    /// The exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::NoSuchVolume { .. } | Self::State(StateError::InMemory { .. }) => {
+                ExitCode::Configuration
+            }
+            Self::State(_) | Self::Discover(_) | Self::Tools(_) | Self::NotRoot(_) | Self::NoDeviceMapper(_) => {
+                ExitCode::Failed
+            }
+        }
+    }
+}
+
+/// `plan`: what provision would do.
+///
+/// # Errors
+/// When there is nothing to plan with.
+pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
+    need_root("plan")?;
+    let state = state::read(&config.state.dir)?.unwrap_or_default();
+    let plan = make_plan(Mode::Provision, config, &state, &workers(config)).await?;
+    Ok(Report::of_plan(&plan))
+}
+
+/// `provision`: unlocks what is known, formats what is new and blank.
+///
+/// # Errors
+/// When it cannot begin.
+pub async fn provision(config: &Config) -> Result<Report, CommandError> {
+    preflight("provision", config.filesystem.kind)?;
+    let store = StateDir::create(&config.state.dir)?;
+    let state = store.load()?;
+    let host = workers(config);
+    let plan = make_plan(Mode::Provision, config, &state, &host).await?;
+    let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
+    let instance_id = if formats { instance_id(config).await } else { None };
+    let keys = LazyKms::new(&config.kms);
+    let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
+    let outcome = apply.run(&plan, state).await;
+    Ok(Report::of_outcome("provision", &plan, &outcome))
+}
+
+/// `unlock`: opens and mounts what is known.
+///
+/// # Errors
+/// When it cannot begin.
+pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
+    preflight("unlock", FilesystemKind::None)?;
+    let store = StateDir::open(&config.state.dir)?;
+    let state = store.load()?;
+    let host = workers(config);
+    let plan = make_plan(Mode::Unlock, config, &state, &host).await?;
+    let keys = LazyKms::new(&config.kms);
+    let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
+    let outcome = apply.run(&plan, state).await;
+    Ok(Report::of_outcome("unlock", &plan, &outcome))
+}
+
+/// `close`: unmounts and closes the volumes that are asked for, or all.
+///
+/// # Errors
+/// When it cannot begin, or one of them is not an open volume.
+pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandError> {
+    preflight("close", FilesystemKind::None)?;
+    let store = StateDir::open(&config.state.dir)?;
+    let state = store.load()?;
+    let inventory = inventory(config).await?;
+    let open: Vec<(&DeviceFacts, Uuid)> = inventory
+        .devices
+        .iter()
+        .flat_map(|facts| state.volumes.iter().map(move |volume| (facts, volume.luks_uuid)))
+        .filter(|(facts, luks_uuid)| facts.mapping_of(*luks_uuid).is_some())
+        .collect();
+    for name in names {
+        if !open.iter().any(|(facts, luks_uuid)| is_called(facts, *luks_uuid, name)) {
+            let open = match open.as_slice() {
+                [] => "none is open".to_owned(),
+                open => open.iter().map(|(facts, _)| facts.name.as_str()).collect::<Vec<_>>().join(", "),
+            };
+            return Err(CommandError::NoSuchVolume { name: name.clone(), open });
+        }
+    }
+    let wanted = |(facts, luks_uuid): &&(&DeviceFacts, Uuid)| {
+        names.is_empty() || names.iter().any(|name| is_called(facts, *luks_uuid, name))
+    };
+    let host = workers(config);
+    let rows = open.iter().filter(wanted).map(async |(facts, luks_uuid)| {
+        let mounts = facts.mapping_of(*luks_uuid).map(|holder| holder.mounts.clone()).unwrap_or_default();
+        let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
+        let row = |result| Row::new(&subject, result).volume(Some(*luks_uuid), mounts.last().cloned());
+        let job = Job::Close { luks_uuid: *luks_uuid, mounts: mounts.clone() };
+        match host.run(&facts.name, job, None).await {
+            Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
+            Ok(_) => row(Verdict::Closed),
+            Err(e) => row(Verdict::Failed).because(chain(e)),
+        }
+    });
+    let rows = join_all(rows).await;
+    let summary = match rows.iter().filter(|row| row.result == Verdict::Closed).count() {
+        0 if rows.is_empty() => "no volume is open, nothing changed".to_owned(),
+        closed => format!("{closed} of {} closed", rows.len()),
+    };
+    Ok(Report::new("close", rows, summary))
+}
+
+fn is_called(facts: &DeviceFacts, luks_uuid: Uuid, name: &str) -> bool {
+    let path = Path::new(name);
+    let mapping = facts.mapping_of(luks_uuid);
+    let mapper = mapping.and_then(|holder| holder.dm_name.as_deref());
+    facts.name == name
+        || facts.path == path
+        || facts.links.iter().any(|link| link == path)
+        || facts.serial.as_deref() == Some(name)
+        || mapper == Some(name)
+        || mapper.is_some_and(|mapper| path == Path::new("/dev/mapper").join(mapper))
+        || mapping.is_some_and(|holder| holder.mounts.iter().any(|at| at == path))
+        || luks_uuid.to_string() == name
+}
+
+/// `status`: every disk as sysfs and the state file have it; nothing is opened.
+///
+/// # Errors
+/// When the disks or the state file cannot be read.
+pub async fn status(config: &Config) -> Result<Report, CommandError> {
+    let state = state::read(&config.state.dir)?;
+    let provisioned = state.is_some();
+    let state = state.unwrap_or_default();
+    let inventory = inventory(config).await?;
+    let shown = inventory.devices.iter().filter(|facts| {
+        let virtual_device = match facts.kind {
+            DiskKind::Loop | DiskKind::Ram | DiskKind::DeviceMapper | DiskKind::Md => true,
+            DiskKind::Nvme
+            | DiskKind::Xen
+            | DiskKind::Scsi
+            | DiskKind::Virtio
+            | DiskKind::Optical
+            | DiskKind::Other => false,
+        };
+        !virtual_device || !matches!(classify(facts, &config.volumes.rules), Role::Ignored { .. })
+    });
+    let mut rows: Vec<Row> = shown.map(|facts| status_row(config, &state, facts)).collect();
+    let present = |luks_uuid| {
+        let devices = &inventory.devices;
+        devices.iter().any(|facts| record_of(&state, facts).is_some_and(|record| record.luks_uuid == luks_uuid))
+    };
+    rows.extend(state.volumes.iter().filter(|v| v.phase == Phase::Committed && !present(v.luks_uuid)).map(|volume| {
+        let role = volume.role.to_string();
+        let subject = Subject { device: None, role, serial: volume.serial.clone(), size: volume.size };
+        Row::new(&subject, Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
+    }));
+    let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
+    let mut summary = format!(
+        "{} open, {} locked, {} missing, {} new",
+        count(Verdict::Open) + count(Verdict::NotMounted),
+        count(Verdict::Locked),
+        count(Verdict::Missing),
+        count(Verdict::New)
+    );
+    if !provisioned {
+        summary.push_str("; this node was never provisioned");
+    }
+    if let Some(reason) = &inventory.boot_unresolved {
+        summary.push_str(&format!("; the boot disk could not be resolved, so nothing can be formatted: {reason}"));
+    }
+    Ok(Report::new("status", rows, summary))
+}
+
+fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
+    let role = classify(facts, &config.volumes.rules);
+    let subject = Subject::of(facts, &role);
+    if let Role::Boot { because } | Role::Ignored { because } = role {
+        return Row::new(&subject, Verdict::Left).because(because);
+    }
+    let Some(record) = record_of(state, facts) else {
+        let row = Row::new(&subject, Verdict::New);
+        return match facts.holders.is_empty() && facts.mounts.is_empty() {
+            true => row,
+            false => row.because("in use, and not by luks-agent"),
+        };
+    };
+    let row = |result, at| Row::new(&subject, result).volume(Some(record.luks_uuid), at);
+    let at = record.mount_point.clone();
+    match facts.mapping_of(record.luks_uuid) {
+        _ if record.phase == Phase::Intent => row(Verdict::Unfinished, at),
+        Some(holder) if at.as_ref().is_none_or(|at| holder.mounts.contains(at)) => row(Verdict::Open, at),
+        Some(_) => row(Verdict::NotMounted, at),
+        None => row(Verdict::Locked, at),
+    }
+}
+
+/// From sysfs to a plan: lists the disks, has workers look at those that may be targets, decides.
+async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host) -> Result<Plan, CommandError> {
+    let mut inventory = inventory(config).await?;
+    let scan = config.volumes.blank_scan;
+    let contents = inventory.devices.iter().map(async |facts| {
+        if !wants_probe(config, facts) {
+            return None;
+        }
+        let unfinished = state.volumes.iter().find(|v| v.phase == Phase::Intent && v.is_for(facts));
+        let job = Job::Probe { target: Target::from(facts), intent: unfinished.map(|v| v.luks_uuid), scan };
+        Some(match host.run(&facts.name, job, None).await {
+            Ok(Answer::Content { content }) => content,
+            Ok(Answer::Failed { message }) => Content::Unknown { reason: message },
+            Ok(other) => Content::Unknown { reason: format!("the worker answered something else: {other:?}") },
+            Err(e) => Content::Unknown { reason: chain(e) },
+        })
+    });
+    let contents = join_all(contents).await;
+    for (facts, content) in inventory.devices.iter_mut().zip(contents) {
+        facts.content = content;
+    }
+    Ok(plan(mode, config, state, &inventory))
+}
+
+/// All disks. Xen disks can only be told apart by the block device mapping of IMDS.
+async fn inventory(config: &Config) -> Result<Inventory, CommandError> {
+    let roots = Roots::host();
+    let found = discover(&roots, &config.state.dir, None)?;
+    if !found.devices.iter().any(|facts| facts.kind == DiskKind::Xen) {
+        return Ok(found);
+    }
+    match imds(config).block_device_mapping().await {
+        Ok(Some(mapping)) => Ok(discover(&roots, &config.state.dir, Some(&mapping))?),
+        Ok(None) => {
+            tracing::warn!("there are Xen disks, but no instance metadata service to tell what they are");
+            Ok(found)
+        }
+        Err(e) => {
+            tracing::warn!("there are Xen disks, but the block device mapping cannot be read: {}", chain(e));
+            Ok(found)
+        }
+    }
+}
+
+async fn instance_id(config: &Config) -> Option<String> {
+    imds(config).instance_id().await.unwrap_or_else(|e| {
+        tracing::warn!("the instance id is not known: {}", chain(e));
+        None
+    })
+}
+
+/// Waited for on EC2, where it is there as soon as the network is; asked once elsewhere.
+fn imds(config: &Config) -> Imds {
+    let vendor = std::fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
+    let xen = std::fs::read_to_string("/sys/hypervisor/uuid").unwrap_or_default();
+    if vendor.trim() == "Amazon EC2" || xen.starts_with("ec2") {
+        Imds::new().wait_until(Instant::now() + config.kms.deadline)
+    } else {
+        Imds::new()
+    }
+}
+
+fn workers(config: &Config) -> Workers {
+    Workers::new(config.volumes.deadline)
+}
+
+fn need_root(command: &'static str) -> Result<(), CommandError> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(CommandError::NotRoot(command)) }
+}
+
+/// All that can be known to be missing before anything is done.
+fn preflight(command: &'static str, filesystem: FilesystemKind) -> Result<(), CommandError> {
+    need_root(command)?;
+    check_tools(filesystem)?;
+    // opening it makes the kernel load the module where it is one
+    let control = OpenOptions::new().read(true).write(true).open("/dev/mapper/control");
+    control.map(|_| ()).map_err(CommandError::NoDeviceMapper)
+}
+
+/// AWS KMS, connected to when the first key is needed: a run that needs none asks nobody.
+#[derive(Debug)]
+struct LazyKms<'a> {
+    config: &'a config::Kms,
+    kms: OnceCell<AwsKms>,
+}
+
+impl<'a> LazyKms<'a> {
+    fn new(config: &'a config::Kms) -> Self {
+        Self { config, kms: OnceCell::new() }
+    }
+
+    async fn get(&self) -> Result<&AwsKms, KmsError> {
+        self.kms.get_or_try_init(|| AwsKms::connect(self.config)).await
+    }
+}
+
+impl KeyService for LazyKms<'_> {
+    async fn generate(&self) -> Result<GeneratedKey, KmsError> {
+        self.get().await?.generate().await
+    }
+
+    async fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<DataKey, KmsError> {
+        self.get().await?.unwrap(wrapped, key_id).await
+    }
+}

@@ -1,0 +1,192 @@
+//! Workers as seen from the command that starts them: one process per disk, each with a deadline.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IsTerminal};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::key::Passphrase;
+use crate::worker::{Answer, Job};
+
+/// What a worker needs of the environment; credentials in it are none of its business.
+const ENVIRONMENT: [&str; 3] = ["PATH", "DM_DISABLE_UDEV", "JOURNAL_STREAM"];
+
+/// A worker that gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// It could not be started, or the pipe to it broke.
+    #[error("cannot talk to the worker process")]
+    Io(#[from] io::Error),
+    /// It ended without an answer.
+    #[error("the worker process ended without an answer, {0}")]
+    Died(ExitStatus),
+    /// It gave no answer in time.
+    #[error("no answer within {} s (volumes.deadline), last seen {stage}; the disk hangs, and its worker process {pid} is left behind", .after.as_secs())]
+    Hung {
+        /// The deadline.
+        after: Duration,
+        /// What it was at.
+        stage: String,
+        /// Its process id.
+        pid: u32,
+    },
+    /// What it printed is not an answer.
+    #[error("the worker process gave an answer that is none")]
+    Garbled(#[source] serde_json::Error),
+}
+
+/// What apply asks of the machine; the tests of its order use a fake.
+pub trait Host {
+    /// Has one job done on the disk called `device`.
+    ///
+    /// # Errors
+    /// [`HostError`] when no answer came; a failure of the job itself is an answer.
+    fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> impl Future<Output = Result<Answer, HostError>>;
+}
+
+/// Runs each job in a process of its own.
+#[derive(Debug)]
+pub struct Workers {
+    deadline: Duration,
+    bars: Option<MultiProgress>,
+}
+
+impl Workers {
+    /// Workers that may take `deadline` for one job each. Their progress is shown if standard error is a terminal.
+    pub fn new(deadline: Duration) -> Self {
+        Self { deadline, bars: io::stderr().is_terminal().then(MultiProgress::new) }
+    }
+}
+
+impl Host for Workers {
+    async fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> Result<Answer, HostError> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("worker")
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // a group of its own, so that what it started is killed with it
+            .process_group(0)
+            .spawn()?;
+        let mut progress = Progress::new(device, self.bars.as_ref());
+        match timeout(self.deadline, converse(&mut child, &job, key, &mut progress)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let pid = child.id().unwrap_or_default();
+                kill_group(pid);
+                Err(HostError::Hung { after: self.deadline, stage: progress.stage.clone(), pid })
+            }
+        }
+    }
+}
+
+/// Asks for the end of a worker and all that it started; one that hangs in the kernel stays all the same.
+fn kill_group(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid)
+        && pid > 1
+    {
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+async fn converse(
+    child: &mut Child,
+    job: &Job,
+    key: Option<&Passphrase>,
+    progress: &mut Progress,
+) -> Result<Answer, HostError> {
+    let mut input = child.stdin.take().ok_or_else(|| io::Error::other("no pipe"))?;
+    let output = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
+    let mut line = serde_json::to_vec(job).map_err(HostError::Garbled)?;
+    line.push(b'\n');
+    let sent = async {
+        input.write_all(&line).await?;
+        if let Some(key) = key.filter(|_| job.needs_key()) {
+            input.write_all(key.expose()).await?;
+        }
+        input.shutdown().await
+    };
+    // a worker that died early is better told by its exit status than by a broken pipe
+    let sent = sent.await;
+    drop(input);
+    let answer = last_answer(BufReader::new(output).lines(), progress).await?;
+    let status = child.wait().await?;
+    match answer {
+        Some(answer) => Ok(answer),
+        None if status.success() => sent.map_err(HostError::Io).and(Err(HostError::Died(status))),
+        None => Err(HostError::Died(status)),
+    }
+}
+
+async fn last_answer(
+    mut lines: Lines<BufReader<ChildStdout>>,
+    progress: &mut Progress,
+) -> Result<Option<Answer>, HostError> {
+    let mut last = None;
+    while let Some(line) = lines.next_line().await? {
+        let answer = serde_json::from_str(&line).map_err(HostError::Garbled)?;
+        if let Answer::Progress { stage, percent } = answer {
+            progress.show(stage, percent);
+        } else {
+            last = Some(answer);
+        }
+    }
+    Ok(last)
+}
+
+/// What one worker is at: a line on a terminal, log entries elsewhere.
+struct Progress {
+    device: String,
+    stage: String,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    fn new(device: &str, bars: Option<&MultiProgress>) -> Self {
+        let bar = bars.map(|bars| {
+            let bar = bars.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:10} {msg} [{elapsed}]") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(device.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self { device: device.to_owned(), stage: "starting".to_owned(), bar }
+    }
+
+    fn show(&mut self, stage: String, percent: Option<u64>) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(match percent {
+                Some(percent) => format!("{stage}, {percent} %"),
+                None => stage.clone(),
+            });
+        } else if stage != self.stage {
+            tracing::info!(device = self.device, "{stage}");
+        }
+        self.stage = stage;
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Progress({}: {})", self.device, self.stage)
+    }
+}

@@ -1,0 +1,83 @@
+//! Where log lines go: to the journal with real fields when it listens, to standard error otherwise.
+
+use std::fmt;
+use std::io;
+
+use log::kv;
+use systemd_journal_logger::{JournalLog, connected_to_journal};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt as console};
+
+/// What other crates may log at most: at debug level the HTTP client prints what it receives, plaintext keys included.
+const OTHERS: LevelFilter = LevelFilter::WARN;
+
+/// Starts logging at `level`.
+///
+/// # Errors
+/// When the journal cannot be reached although standard error leads to it, or logging was started before.
+pub fn start(level: LevelFilter) -> io::Result<()> {
+    let filter = Targets::new().with_target("luks_agent", level).with_default(OTHERS.min(level));
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = if connected_to_journal() {
+        let journal = JournalLog::new()?.with_syslog_identifier("luks-agent".to_owned());
+        registry.with(Journal(journal)).try_init()
+    } else {
+        registry.with(console::layer().with_writer(io::stderr).with_target(false)).try_init()
+    };
+    started.map_err(io::Error::other)
+}
+
+/// Hands events to systemd-journal-logger, which is a backend of `log`: through tracing's own bridge to `log` the fields
+/// would end up in the message.
+struct Journal(JournalLog);
+
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        let level = match *metadata.level() {
+            tracing::Level::ERROR => log::Level::Error,
+            tracing::Level::WARN => log::Level::Warn,
+            tracing::Level::INFO => log::Level::Info,
+            tracing::Level::DEBUG => log::Level::Debug,
+            tracing::Level::TRACE => log::Level::Trace,
+        };
+        let source: Vec<(&str, &str)> = fields.others.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let source: &[(&str, &str)] = &source;
+        // a journal that is gone is no reason to stop
+        let _ = self.0.journal_send(
+            &log::Record::builder()
+                .level(level)
+                .target(metadata.target())
+                .key_values(&source as &dyn kv::Source)
+                .args(format_args!("{}", fields.message))
+                .build(),
+        );
+    }
+}
+
+/// The fields of one event.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Vec<(&'static str, String)>,
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => value.clone_into(&mut self.message),
+            name => self.others.push((name, value.to_owned())),
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}

@@ -1,0 +1,392 @@
+//! What a command says in the end: a table for people, JSON for programs, an exit code for both.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::apply::{KeyError, Outcome, StepResult};
+use crate::device::Bytes;
+use crate::kms::Fault;
+use crate::luks::mapper_name;
+use crate::plan::{Action, Left, Plan, Refusal, Step, Subject};
+use crate::worker::chain;
+
+/// Name of the JSON schema of a report.
+pub const SCHEMA: &str = "luks-agent/report";
+/// Version of the schema: raised when a field changes its meaning or goes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Exit codes, the same for every command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// Something failed.
+    Failed = 1,
+    /// Usage or configuration.
+    Configuration = 2,
+    /// Refused for safety.
+    Refused = 3,
+    /// Key service or credentials not available in time.
+    KeyService = 4,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// What a command says.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    schema: &'static str,
+    schema_version: u32,
+    agent_version: &'static str,
+    command: &'static str,
+    exit_code: u8,
+    /// What went wrong as a whole, such as the key service.
+    error: Option<String>,
+    /// One line that says what came of it.
+    summary: String,
+    rows: Vec<Row>,
+}
+
+/// One disk, or one known volume that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Kernel name; `null` for a volume that is not there.
+    pub device: Option<String>,
+    /// Role.
+    pub role: String,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Size in bytes.
+    pub size: u64,
+    /// What is, or was done, or would be.
+    pub result: Verdict,
+    /// Why.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// LUKS UUID.
+    pub luks_uuid: Option<Uuid>,
+    /// Mapper name.
+    pub mapper: Option<String>,
+    /// Mount point.
+    pub mount_point: Option<PathBuf>,
+}
+
+/// What became of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// `plan`: provision would format it.
+    WouldFormat,
+    /// `plan`: provision would open and mount it.
+    WouldUnlock,
+    /// Encrypted, open, mounted.
+    Formatted,
+    /// Opened and mounted.
+    Unlocked,
+    /// Open and mounted already.
+    Unchanged,
+    /// Unmounted and closed.
+    Closed,
+    /// Not touched for safety.
+    Refused,
+    /// A known volume that is not what or where it should be.
+    Wrong,
+    /// Failed.
+    Failed,
+    /// No answer within the deadline.
+    Hung,
+    /// No key to open it with.
+    NoKey,
+    /// `status`: open and, if it should be, mounted.
+    Open,
+    /// `status`: open, but not mounted where it should be.
+    NotMounted,
+    /// `status`: known and not open.
+    Locked,
+    /// `status`: known, never finished.
+    Unfinished,
+    /// `status`: known and not there.
+    Missing,
+    /// `status`: a target that the state file does not know.
+    New,
+    /// Not the agent's.
+    Left,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::WouldFormat => "would format",
+            Self::WouldUnlock => "would unlock",
+            Self::Formatted => "formatted",
+            Self::Unlocked => "unlocked",
+            Self::Unchanged => "unchanged",
+            Self::Closed => "closed",
+            Self::Refused => "refused",
+            Self::Wrong => "wrong",
+            Self::Failed => "failed",
+            Self::Hung => "hung",
+            Self::NoKey => "no key",
+            Self::Open => "open",
+            Self::NotMounted => "not mounted",
+            Self::Locked => "locked",
+            Self::Unfinished => "unfinished",
+            Self::Missing => "missing",
+            Self::New => "new",
+            Self::Left => "left alone",
+        })
+    }
+}
+
+impl Verdict {
+    fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Failed | Self::Hung | Self::Wrong => ExitCode::Failed,
+            Self::NoKey => ExitCode::KeyService,
+            Self::Refused => ExitCode::Refused,
+            Self::WouldFormat
+            | Self::WouldUnlock
+            | Self::Formatted
+            | Self::Unlocked
+            | Self::Unchanged
+            | Self::Closed
+            | Self::Open
+            | Self::NotMounted
+            | Self::Locked
+            | Self::Unfinished
+            | Self::Missing
+            | Self::New
+            | Self::Left => ExitCode::Done,
+        }
+    }
+}
+
+impl Row {
+    /// A row that says only what the disk is.
+    pub fn new(subject: &Subject, result: Verdict) -> Self {
+        Self {
+            device: subject.device.clone(),
+            role: subject.role.clone(),
+            serial: subject.serial.clone(),
+            size: subject.size,
+            result,
+            reason: None,
+            remedy: None,
+            luks_uuid: None,
+            mapper: None,
+            mount_point: None,
+        }
+    }
+
+    /// Adds what is known of the volume.
+    #[must_use]
+    pub fn volume(mut self, luks_uuid: Option<Uuid>, mount_point: Option<PathBuf>) -> Self {
+        self.mapper = luks_uuid.map(mapper_name);
+        self.luks_uuid = luks_uuid;
+        self.mount_point = mount_point;
+        self
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    fn step(step: &Step, result: Verdict) -> Self {
+        let subject = Subject {
+            device: Some(step.device.name.clone()),
+            role: step.role.to_string(),
+            serial: step.device.serial.clone(),
+            size: step.device.size,
+        };
+        let (luks_uuid, mount_point) = match &step.action {
+            Action::Format { resume, mount_point, .. } => (*resume, mount_point),
+            Action::Unlock { luks_uuid, mount_point, .. } => (Some(*luks_uuid), mount_point),
+        };
+        Self::new(&subject, result).volume(luks_uuid, mount_point.clone())
+    }
+
+    fn refusal(refusal: &Refusal) -> Self {
+        let result = if refusal.known { Verdict::Wrong } else { Verdict::Refused };
+        let mut row = Self::new(&refusal.subject, result).because(&refusal.evidence);
+        row.remedy = Some(refusal.remedy.clone());
+        row
+    }
+
+    fn left(left: &Left) -> Self {
+        let row = |result| Self::new(&left.subject, result).because(&left.because);
+        match &left.volume {
+            Some(volume) => row(Verdict::Unchanged).volume(Some(volume.luks_uuid), volume.mount_point.clone()),
+            None => row(Verdict::Left),
+        }
+    }
+}
+
+/// What would be done with a step.
+pub fn planned(step: &Step) -> Row {
+    match &step.action {
+        Action::Format { basis, .. } => Row::step(step, Verdict::WouldFormat).because(basis.to_string()),
+        Action::Unlock { open: true, .. } => Row::step(step, Verdict::WouldUnlock).because("open already, not mounted"),
+        Action::Unlock { .. } => Row::step(step, Verdict::WouldUnlock),
+    }
+}
+
+fn done(step: &Step, result: &StepResult) -> Row {
+    match result {
+        StepResult::Formatted { luks_uuid } => {
+            let row = planned(step);
+            let mount_point = row.mount_point.clone();
+            Row { result: Verdict::Formatted, ..row }.volume(Some(*luks_uuid), mount_point)
+        }
+        StepResult::Unlocked { .. } => Row::step(step, Verdict::Unlocked),
+        StepResult::Changed { content } => {
+            let mut row = Row::step(step, Verdict::Refused)
+                .because(format!("no longer what it was when the plan was made, now {content:?}"));
+            row.remedy = Some("find out who writes to it, then try again".to_owned());
+            row
+        }
+        StepResult::NoKey => Row::step(step, Verdict::NoKey),
+        StepResult::Failed { message } => Row::step(step, Verdict::Failed).because(message),
+        StepResult::Hung { message } => Row::step(step, Verdict::Hung).because(message),
+    }
+}
+
+impl Report {
+    /// A report of these rows; the exit code is the gravest of theirs.
+    pub fn new(command: &'static str, rows: Vec<Row>, summary: String) -> Self {
+        let gravest = |rows: &[Row]| {
+            let codes = [ExitCode::KeyService, ExitCode::Failed, ExitCode::Refused];
+            codes.into_iter().find(|code| rows.iter().any(|row| row.result.exit_code() == *code))
+        };
+        Self {
+            schema: SCHEMA,
+            schema_version: SCHEMA_VERSION,
+            agent_version: env!("CARGO_PKG_VERSION"),
+            command,
+            exit_code: gravest(&rows).unwrap_or(ExitCode::Done) as u8,
+            error: None,
+            summary,
+            rows: in_order(rows),
+        }
+    }
+
+    /// What provision would do. A refusal is no failure of a plan, but the exit code tells of it.
+    pub fn of_plan(plan: &Plan) -> Self {
+        let rows = plan.steps.iter().map(planned).chain(rest(plan)).collect();
+        let count = |what: Verdict| plan.steps.iter().filter(|step| planned(step).result == what).count();
+        let (format, unlock) = (count(Verdict::WouldFormat), count(Verdict::WouldUnlock));
+        let summary = format!("would format {format}, would unlock {unlock}, {} refused", plan.refusals.len());
+        Self::new("plan", rows, summary)
+    }
+
+    /// What was done.
+    pub fn of_outcome(command: &'static str, plan: &Plan, outcome: &Outcome) -> Self {
+        let results = plan.steps.iter().zip(&outcome.results);
+        let rows: Vec<Row> = results.map(|(step, result)| done(step, result)).chain(rest(plan)).collect();
+        let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
+        let parts = [
+            (count(Verdict::Formatted), "formatted"),
+            (count(Verdict::Unlocked), "unlocked"),
+            (count(Verdict::Unchanged), "unchanged"),
+            (count(Verdict::Refused), "refused"),
+            (count(Verdict::Failed) + count(Verdict::Hung) + count(Verdict::Wrong), "failed"),
+            (count(Verdict::NoKey), "without a key"),
+        ];
+        let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+        let mut summary = parts.collect::<Vec<_>>().join(", ");
+        if plan.steps.is_empty() {
+            summary = match summary.as_str() {
+                "" => "no volumes to take care of, nothing changed".to_owned(),
+                counts => format!("nothing changed: {counts}"),
+            };
+        }
+        let mut report = Self::new(command, rows, summary);
+        if let Some(error) = &outcome.key_error {
+            report.error = Some(chain(error));
+            report.exit_code = key_exit_code(error) as u8;
+        }
+        report
+    }
+
+    /// The exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
+    /// What went wrong as a whole.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+}
+
+fn key_exit_code(error: &KeyError) -> ExitCode {
+    match error {
+        KeyError::Service(e) => match e.fault() {
+            Fault::Configuration => ExitCode::Configuration,
+            Fault::Unavailable => ExitCode::KeyService,
+            Fault::Data => ExitCode::Failed,
+        },
+        KeyError::State(_) | KeyError::NotProven { .. } | KeyError::Unrecorded(_) => ExitCode::Failed,
+    }
+}
+
+fn rest(plan: &Plan) -> impl Iterator<Item = Row> {
+    plan.refusals.iter().map(Row::refusal).chain(plan.left.iter().map(Row::left))
+}
+
+/// The agent's volumes first, by mount point, then what is refused, then what is left alone.
+fn in_order(mut rows: Vec<Row>) -> Vec<Row> {
+    rows.sort_by_key(|row| {
+        let rank = if row.result == Verdict::Left {
+            2
+        } else {
+            u8::from(matches!(row.result, Verdict::Refused | Verdict::Wrong | Verdict::Missing))
+        };
+        (rank, row.mount_point.clone(), row.serial.clone(), row.device.clone())
+    });
+    rows
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dash = || "-".to_owned();
+        let cells = |row: &Row| {
+            [
+                row.device.clone().unwrap_or_else(dash),
+                row.role.clone(),
+                Bytes(row.size).to_string(),
+                row.serial.clone().unwrap_or_else(dash),
+                row.result.to_string(),
+                row.mount_point.as_ref().map_or_else(dash, |at| at.display().to_string()),
+                row.mapper.clone().unwrap_or_else(dash),
+            ]
+        };
+        let heading = ["DEVICE", "ROLE", "SIZE", "SERIAL", "RESULT", "MOUNT", "MAPPER"].map(str::to_owned);
+        let lines: Vec<_> = std::iter::once(heading).chain(self.rows.iter().map(cells)).collect();
+        let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..7).map(width).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+            let Some(row) = number.checked_sub(1).and_then(|n| self.rows.get(n)) else { continue };
+            if let Some(reason) = &row.reason {
+                writeln!(f, "    {reason}")?;
+            }
+            if let Some(remedy) = &row.remedy {
+                writeln!(f, "    -> {remedy}")?;
+            }
+        }
+        writeln!(f, "{}: {}", self.command, self.summary)
+    }
+}
