@@ -135,7 +135,11 @@ impl Imds {
             let wait = PAUSE.mul_f64(0.5 + fastrand::f64());
             match self.wait_until {
                 Some(end) if passing && Instant::now() + wait < end => {
-                    tracing::warn!("no answer of IMDS for {path}, trying again in {:.1} s", wait.as_secs_f64());
+                    let left = end.saturating_duration_since(Instant::now()).as_secs();
+                    let wait_s = wait.as_secs_f64();
+                    tracing::warn!(
+                        "no answer of IMDS for {path}, trying again in {wait_s:.1} s, giving up in {left} s"
+                    );
                     sleep(wait).await;
                 }
                 Some(_) | None => {

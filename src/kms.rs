@@ -14,7 +14,7 @@ use std::future::Future;
 
 pub use class::{Class, class};
 pub use client::AwsKms;
-pub use error::{Cause, Fault, KmsError, Operation};
+pub use error::{Fault, KmsError, Operation};
 pub use retry::Limits;
 pub use setup::Options;
 

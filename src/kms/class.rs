@@ -13,6 +13,8 @@ pub enum Class {
     Limit,
     /// No credentials (no role yet, IMDS not up): tried again until the deadline.
     NoCredentials,
+    /// No credentials, and none to wait for: `AWS_EC2_METADATA_DISABLED` forbids asking IMDS.
+    NoCredentialSource,
     /// Credentials that AWS does not accept: tried again for a short while, since IMDS may be about to renew them.
     BadCredentials,
     /// The signature's time was refused: tried again a few times, since the clock may just be getting set.

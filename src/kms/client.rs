@@ -149,7 +149,10 @@ impl Asking<'_> {
     fn expect_key(&self, answered: Option<&str>) -> Result<(), Failure> {
         match answered {
             Some(answered) if same_key(self.key, answered) => Ok(()),
-            Some(other) => Err(Failure::new(Class::WrappedKey, format!("KMS answered for another key, {other}"))),
+            Some(other) => {
+                let class = if self.operation == Operation::Decrypt { Class::WrappedKey } else { Class::Unexpected };
+                Err(Failure::new(class, format!("KMS answered for another key, {other}")))
+            }
             None => Err(Failure::new(Class::Unexpected, "KMS does not say which key it used")),
         }
     }

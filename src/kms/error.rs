@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use aws_config::imds::client::error::ImdsError;
+use aws_config::meta::ProviderChainError;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
@@ -68,19 +69,12 @@ pub struct KmsError {
     class: Class,
     code: Option<Box<str>>,
     request_id: Option<Box<str>>,
-    #[source]
-    cause: Option<Cause>,
 }
-
-/// What an error of the SDK said: texts only.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Cause(Box<str>);
 
 impl KmsError {
     /// A configuration that cannot work, found without asking anybody.
     pub(super) fn configuration(text: String) -> Self {
-        Self { text, operation: None, class: Class::Configuration, code: None, request_id: None, cause: None }
+        Self { text, operation: None, class: Class::Configuration, code: None, request_id: None }
     }
 
     /// What was being done when it failed; `None` when nothing had been asked yet.
@@ -112,6 +106,7 @@ impl KmsError {
             | Class::KeyNotReady
             | Class::Limit
             | Class::NoCredentials
+            | Class::NoCredentialSource
             | Class::BadCredentials
             | Class::Clock
             | Class::Denied
@@ -146,19 +141,17 @@ pub(super) struct Failure {
     remedy: Option<String>,
     pub(super) code: Option<Box<str>>,
     request_id: Option<Box<str>>,
-    cause: Option<Cause>,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
-        self.cause.iter().try_for_each(|cause| write!(f, ": {cause}"))
+        f.write_str(&self.what)
     }
 }
 
 impl Failure {
     pub(super) fn new(class: Class, what: impl Into<String>) -> Self {
-        Self { class, what: what.into(), remedy: None, code: None, request_id: None, cause: None }
+        Self { class, what: what.into(), remedy: None, code: None, request_id: None }
     }
 
     pub(super) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -167,7 +160,7 @@ impl Failure {
     }
 
     pub(super) fn with_cause(mut self, cause: &(dyn Error + 'static)) -> Self {
-        self.cause = Some(Cause::of(cause));
+        self.what = format!("{}: {}", self.what, texts(cause));
         self
     }
 
@@ -208,10 +201,19 @@ impl Failure {
         failure
     }
 
+    /// The error value holds the answer, and the answer may hold the data key: nothing of it is kept.
+    fn garbled(place: &str) -> Self {
+        Self::new(Class::Garbled, format!("the answer of {place} cannot be read"))
+    }
+
     fn answered<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, context: Context<'_>) -> Self {
         let status = error.raw_response().map_or(0, |r| r.status().as_u16());
+        // to the SDK, a good answer that it cannot parse is an error of the service
+        if status < 300 {
+            return Self::garbled(context.place);
+        }
         let code = error.code().unwrap_or_default();
-        let message = error.message().unwrap_or("no message");
+        let message = error.message().unwrap_or_default();
         let class = class(code, status);
         let what = match (class, code) {
             (Class::Denied, _) => denied(message, context),
@@ -225,6 +227,7 @@ impl Failure {
             (_, "") => format!("{} answered HTTP status {status} without an error code", context.place),
             (_, _) => format!("KMS answered {code}: {message}"),
         };
+        let what = what.trim_end_matches([':', '.', ' ']);
         let mut failure = Self::new(class, what);
         failure.code = error.code().map(Box::from);
         failure
@@ -232,10 +235,19 @@ impl Failure {
 
     fn of_credentials(error: &CredentialsError) -> Self {
         let what = "no AWS credentials in environment, profile, web identity, container or instance role";
-        // a file or a role that is wrong stays wrong; what is not there yet may come
-        let stays = matches!(error, CredentialsError::InvalidConfiguration(_))
-            || (matches!(error, CredentialsError::CredentialsNotLoaded(_)) && crate::imds::disabled());
-        Self::new(if stays { Class::BadCredentials } else { Class::NoCredentials }, what).with_cause(error)
+        let class = match error {
+            CredentialsError::CredentialsNotLoaded(_) if crate::imds::disabled() => Class::NoCredentialSource,
+            // a file or a trust policy that is wrong
+            CredentialsError::InvalidConfiguration(_) => Class::BadCredentials,
+            CredentialsError::CredentialsNotLoaded(_)
+            | CredentialsError::ProviderTimedOut(_)
+            | CredentialsError::ProviderError(_)
+            | CredentialsError::Unhandled(_)
+            | _ => Class::NoCredentials,
+        };
+        // of the whole chain, what IMDS said: the rest is just not set up
+        let last = find::<ProviderChainError<CredentialsError>>(error).and_then(|chain| chain.attempts().last());
+        Self::new(class, what).with_cause(last.map_or(error, |attempt| attempt.error()))
     }
 
     fn of_tls(error: &rustls::Error, place: &str) -> Self {
@@ -273,7 +285,6 @@ impl Failure {
             class: self.class,
             code: self.code,
             request_id: self.request_id,
-            cause: self.cause,
         }
     }
 }
@@ -290,7 +301,7 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
         Class::Transient => "try again later, or see the AWS Health Dashboard for KMS".to_owned(),
         Class::KeyNotReady => format!("see `aws kms describe-key --key-id {key}` and the key's custom key store"),
         Class::Limit => "raise the quota of the AWS account, or try again later".to_owned(),
-        Class::NoCredentials => {
+        Class::NoCredentials | Class::NoCredentialSource => {
             "attach an instance profile with a role that may use the key, or set AWS_ACCESS_KEY_ID and \
              AWS_SECRET_ACCESS_KEY"
                 .to_owned()
@@ -346,26 +357,30 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-impl Cause {
-    /// The texts of an error and its sources, without those that repeat one before them or say nothing.
-    fn of(error: &(dyn Error + 'static)) -> Self {
-        let mut texts: Vec<String> = Vec::new();
-        for error in chain(error) {
-            // its own text is the debug form of the whole answer
-            let text = match error.downcast_ref::<ImdsError>() {
-                Some(ImdsError::ErrorResponse(answer)) => {
-                    format!("IMDS answered HTTP status {}", answer.response().status().as_u16())
-                }
-                Some(_) | None => error.to_string(),
-            };
-            let noise =
-                ["dispatch failure", "io error", "other", "client error (Connect)", "failed to construct request"];
-            if !noise.contains(&text.as_str()) && !texts.iter().any(|t| t.contains(&text)) {
-                texts.push(text);
+/// What an error and its sources say, without what repeats something before it or says nothing.
+fn texts(error: &(dyn Error + 'static)) -> String {
+    const NOTHING: [&str; 6] = [
+        "dispatch failure",
+        "io error",
+        "other",
+        "client error (Connect)",
+        "failed to construct request",
+        "the credential provider was not enabled",
+    ];
+    let mut texts: Vec<String> = Vec::new();
+    for error in chain(error) {
+        // its own text is the debug form of the whole answer
+        let text = match error.downcast_ref::<ImdsError>() {
+            Some(ImdsError::ErrorResponse(answer)) => {
+                format!("IMDS answered HTTP status {}", answer.response().status().as_u16())
             }
+            Some(_) | None => error.to_string(),
+        };
+        if !NOTHING.contains(&text.as_str()) && !texts.iter().any(|t| t.contains(&text)) {
+            texts.push(text);
         }
-        Self(texts.join(": ").into())
     }
+    texts.join(": ")
 }
 
 #[cfg(test)]
@@ -419,6 +434,6 @@ mod tests {
     #[test]
     fn causes_do_not_repeat_themselves() {
         let inner = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
-        assert_eq!(Cause::of(&io::Error::other(inner)).to_string(), "connection refused");
+        assert_eq!(texts(&io::Error::other(inner)), "connection refused");
     }
 }

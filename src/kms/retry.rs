@@ -53,9 +53,12 @@ impl Limits {
             Class::KeyNotReady => (true, self.first_slow_wait),
             Class::Denied | Class::BadCredentials => (since_first < self.patience, self.first_wait),
             Class::Limit | Class::Clock | Class::Garbled => (tries < self.few, self.first_wait),
-            Class::KeyState | Class::Certificate | Class::Configuration | Class::WrappedKey | Class::Unexpected => {
-                (false, Duration::ZERO)
-            }
+            Class::NoCredentialSource
+            | Class::KeyState
+            | Class::Certificate
+            | Class::Configuration
+            | Class::WrappedKey
+            | Class::Unexpected => (false, Duration::ZERO),
         };
         again.then(|| self.bound(first, tries).mul_f64(fastrand::f64()))
     }
@@ -99,7 +102,6 @@ where
                     wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                     left_s = left.as_secs(),
                     code = failure.code.as_deref(),
-                    reason = %failure,
                     "{operation} failed, trying again in {:.1} s, giving up in {} s: {failure}",
                     wait.as_secs_f64(),
                     left.as_secs(),
@@ -135,7 +137,14 @@ mod tests {
     fn each_class_is_tried_as_long_as_it_deserves() {
         let limits = Limits::default();
         let hour = Duration::from_secs(3600);
-        for class in [Class::KeyState, Class::Certificate, Class::Configuration, Class::WrappedKey, Class::Unexpected] {
+        for class in [
+            Class::NoCredentialSource,
+            Class::KeyState,
+            Class::Certificate,
+            Class::Configuration,
+            Class::WrappedKey,
+            Class::Unexpected,
+        ] {
             assert_eq!(run(class, &limits, hour).0, 1, "{class:?}");
         }
         for class in [Class::Limit, Class::Clock, Class::Garbled] {

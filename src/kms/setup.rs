@@ -66,12 +66,7 @@ pub(super) async fn sdk_config(
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
         .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(limits.connect)
-                .read_timeout(limits.attempt)
-                .operation_attempt_timeout(limits.attempt)
-                .operation_timeout(limits.attempt)
-                .build(),
+            TimeoutConfig::builder().connect_timeout(limits.connect).operation_attempt_timeout(limits.attempt).build(),
         );
     if let Ok(name) = AppName::new(concat!("luks-agent-", env!("CARGO_PKG_VERSION"))) {
         loader = loader.app_name(name);
