@@ -323,3 +323,177 @@ impl fmt::Display for Bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn disk(name: &str, kind: DiskKind, model: Option<&str>) -> DeviceFacts {
+        DeviceFacts {
+            name: name.to_owned(),
+            path: Path::new("/dev").join(name),
+            links: Vec::new(),
+            devno: DevNo { major: 259, minor: 3 },
+            diskseq: Some(7),
+            size: 1 << 30,
+            logical_block_size: 512,
+            physical_block_size: 512,
+            kind,
+            model: model.map(str::to_owned),
+            serial: None,
+            removable: false,
+            read_only: false,
+            zoned: false,
+            partitions: Vec::new(),
+            holders: Vec::new(),
+            mounts: Vec::new(),
+            system: None,
+            mapping: None,
+            content: None,
+        }
+    }
+
+    fn rules(text: &str) -> Vec<MatchRule> {
+        let text = format!("[kms]\nkey_id = \"k\"\n{text}");
+        Config::from_text(Path::new("config.toml"), &text).unwrap().volumes.rules
+    }
+
+    fn because(role: &Role) -> &str {
+        match role {
+            Role::Boot { because } | Role::Ignored { because } => because,
+            Role::Ebs | Role::InstanceStore => "",
+        }
+    }
+
+    #[test]
+    fn ec2_rules() {
+        let xen = |mapping: Option<&str>| {
+            let disk = disk("xvdb", DiskKind::Xen, None);
+            classify(&DeviceFacts { mapping: mapping.map(str::to_owned), ..disk }, &[])
+        };
+        let nvme = |model| classify(&disk("nvme1n1", DiskKind::Nvme, model), &[]);
+        let other = |name: &str, kind| classify(&disk(name, kind, Some(MODEL_EBS)), &[]);
+        for (role, expected, why) in [
+            (nvme(Some("Amazon Elastic Block Store")), "ebs", ""),
+            (nvme(Some("Amazon EC2 NVMe Instance Storage")), "instance-store", ""),
+            (nvme(Some("Amazon Elastic Block Store 2")), "ignored", "model 'Amazon Elastic Block Store 2'"),
+            (nvme(Some("amazon elastic block store")), "ignored", "is not an EC2 volume"),
+            (nvme(None), "ignored", "without a model"),
+            (xen(Some("ebs12")), "ebs", ""),
+            (xen(Some("ephemeral0")), "instance-store", ""),
+            (xen(Some("ami")), "boot", "block device mapping"),
+            (xen(Some("root")), "boot", "block device mapping"),
+            (xen(Some("swap")), "ignored", "'swap'"),
+            (xen(None), "ignored", "does not list"),
+            (other("sda", DiskKind::Scsi), "ignored", "no [[volumes.match]] rule"),
+            (other("vdb", DiskKind::Virtio), "ignored", "no [[volumes.match]] rule"),
+            (other("nbd0", DiskKind::Other), "ignored", "no [[volumes.match]] rule"),
+            (other("dm-0", DiskKind::DeviceMapper), "ignored", "device-mapper"),
+            (other("md0", DiskKind::Md), "ignored", "RAID"),
+            (other("loop0", DiskKind::Loop), "ignored", "loop"),
+            (other("zram0", DiskKind::Ram), "ignored", "ram disk"),
+            (other("sr0", DiskKind::Optical), "ignored", "optical"),
+        ] {
+            assert_eq!(role.to_string(), expected, "{role:?}");
+            assert!(because(&role).contains(why), "{role:?}: {why}");
+        }
+    }
+
+    #[test]
+    fn rules_match_path_links_serial_and_model() {
+        let facts = DeviceFacts {
+            serial: Some("data-7".to_owned()),
+            links: vec!["/dev/disk/by-id/virtio-data-7".into(), "/dev/sdf".into()],
+            ..disk("vdb", DiskKind::Virtio, Some("QEMU DISK"))
+        };
+        let role = |rule: &str| classify(&facts, &rules(&format!("[[volumes.match]]\n{rule}\nrole = \"ebs\"\n")));
+        for (rule, hit) in [
+            ("path = \"/dev/vdb\"", true),
+            ("path = \"/dev/vd?\"", true),
+            ("path = \"/dev/disk/by-id/virtio-data-*\"", true),
+            ("path = \"/dev/sd[f-p]\"", true),
+            ("path = \"/dev/{vda,vdb}\"", true),
+            ("path = \"vdb\"", false),
+            ("path = \"/dev/vd\"", false),
+            ("path = \"/dev/vda\"", false),
+            ("serial = \"data-7\"", true),
+            ("serial = \"data-*\"", true),
+            ("serial = \"data\"", false),
+            ("model = \"QEMU*\"", true),
+            ("model = \"qemu*\"", false),
+            ("path = \"/dev/vdb\"\nserial = \"data-7\"\nmodel = \"QEMU DISK\"", true),
+            ("path = \"/dev/vdb\"\nserial = \"data-8\"", false),
+            ("path = \"/dev/vda\"\nserial = \"data-7\"", false),
+        ] {
+            assert_eq!(role(rule) == Role::Ebs, hit, "{rule}: {:?}", role(rule));
+        }
+        // What is not known matches nothing, not even `*`.
+        let bare = disk("vdb", DiskKind::Virtio, None);
+        assert_ne!(classify(&bare, &rules("[[volumes.match]]\nserial = \"*\"\nrole = \"ebs\"\n")), Role::Ebs);
+        assert_ne!(classify(&bare, &rules("[[volumes.match]]\nmodel = \"*\"\nrole = \"ebs\"\n")), Role::Ebs);
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_wins_over_the_ec2_rules() {
+        let rules = rules(
+            "[[volumes.match]]\nserial = \"vol1\"\nrole = \"ignore\"\n\
+             [[volumes.match]]\nserial = \"vol*\"\nrole = \"instance-store\"\n\
+             [[volumes.match]]\npath = \"/dev/*\"\nrole = \"ebs\"\n",
+        );
+        let role = |name: &str, kind, serial: &str| {
+            let disk = disk(name, kind, Some(MODEL_EBS));
+            classify(&DeviceFacts { serial: Some(serial.to_owned()), ..disk }, &rules)
+        };
+        assert_eq!(role("nvme1n1", DiskKind::Nvme, "vol1").to_string(), "ignored");
+        assert_eq!(role("nvme1n1", DiskKind::Nvme, "vol2"), Role::InstanceStore);
+        assert_eq!(role("sda", DiskKind::Scsi, "x"), Role::Ebs);
+        // Only because a rule names them.
+        assert_eq!(role("dm-3", DiskKind::DeviceMapper, "x"), Role::Ebs);
+        assert_eq!(role("md0", DiskKind::Md, "x"), Role::Ebs);
+    }
+
+    #[test]
+    fn no_rule_makes_a_target_of_the_boot_disk_or_of_what_can_never_be_one() {
+        let all = rules("[[volumes.match]]\npath = \"/**\"\nrole = \"ebs\"\n");
+        let plain = || disk("nvme1n1", DiskKind::Nvme, Some(MODEL_EBS));
+        assert_eq!(classify(&plain(), &all), Role::Ebs);
+        let boot = DeviceFacts { system: Some("carries /".to_owned()), read_only: true, ..plain() };
+        assert_eq!(classify(&boot, &all), Role::Boot { because: "carries /".to_owned() });
+        for facts in [
+            DeviceFacts { read_only: true, ..plain() },
+            DeviceFacts { removable: true, ..plain() },
+            DeviceFacts { zoned: true, ..plain() },
+            DeviceFacts { size: 0, ..plain() },
+            disk("loop0", DiskKind::Loop, None),
+            disk("ram0", DiskKind::Ram, None),
+            disk("sr0", DiskKind::Optical, None),
+        ] {
+            assert_eq!(classify(&facts, &all).to_string(), "ignored", "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_is_found_by_its_luks_uuid() {
+        let uuid = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        let holder = |name: &str, dm_uuid: Option<&str>| Holder {
+            name: name.to_owned(),
+            dm_name: None,
+            dm_uuid: dm_uuid.map(str::to_owned),
+            mounts: Vec::new(),
+            held: false,
+        };
+        let mut facts = disk("nvme1n1", DiskKind::Nvme, None);
+        facts.holders = vec![
+            holder("md0", None),
+            holder("dm-0", Some("LVM-0123456789abcdef0123456789abcdef")),
+            holder("dm-1", Some("CRYPT-LUKS2-0123")),
+            holder("dm-2", Some("CRYPT-LUKS2-é123456789abcdef0123456789abcdef-x")),
+            holder("dm-3", Some("CRYPT-LUKS2-0123456789abcdef0123456789abcdef-luks-x")),
+        ];
+        assert_eq!(facts.mapping_of(uuid).map(|h| h.name.as_str()), Some("dm-3"));
+        assert_eq!(facts.mapping_of(Uuid::nil()), None);
+    }
+}

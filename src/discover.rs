@@ -180,9 +180,13 @@ fn facts(
         },
         DiskKind::Scsi => property("ID_SERIAL_SHORT").or_else(|| property("ID_SERIAL")),
         DiskKind::DeviceMapper | DiskKind::Md | DiskKind::Loop | DiskKind::Ram => None,
-        DiskKind::Nvme | DiskKind::Xen | DiskKind::Optical | DiskKind::Other => {
+        DiskKind::Nvme | DiskKind::Xen | DiskKind::Optical => {
             optional("device/serial")?.or_else(|| property("ID_SERIAL_SHORT"))
         }
+        // User-Mode Linux has it on the disk itself, and says so when there is none.
+        DiskKind::Other => optional("device/serial")?
+            .or(optional("serial")?.filter(|serial| serial != "(null)"))
+            .or_else(|| property("ID_SERIAL_SHORT")),
     };
 
     let partitions = disk.partitions()?;
