@@ -12,7 +12,8 @@ set -euo pipefail
 BUILD="gcc libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
 KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps"
-MACHINE="qemu-system-x86 mmdebstrap e2fsprogs"
+# uidmap: for mmdebstrap without root.
+MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
 
 requirements=$(dirname "$(realpath "$0")")/localstack-requirements.txt
@@ -41,7 +42,7 @@ install_packages() {
     say "installing ${missing[*]}"
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 \
-        install --no-install-recommends "${missing[@]}" </dev/null
+        install --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
 
 # The file `complete` is written last: what was interrupted is made anew. (A virtual environment cannot be renamed into

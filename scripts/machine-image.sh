@@ -51,11 +51,13 @@ if [ -e "$image/disk.img" ]; then
     exit
 fi
 
-# /var/tmp: in a user namespace mmdebstrap's root may not enter a home directory that is closed to others
+# /var/tmp: in a user namespace mmdebstrap's root may not enter a home directory that is closed to others, so the
+# hooks find all they need here
 work=$(mktemp -d /var/tmp/luks-agent-image.XXXXXX)
 new=$(mktemp -d "$cache/.machine-new.XXXXXX")
 trap 'rm -rf "$work" "$new"' EXIT
 chmod 0777 "$work"
+install -m 0755 "$setup" "$work/setup"
 
 # The host's own Debian sources, so that a configured mirror is used. A host of another release has none that fit,
 # then mmdebstrap uses its default mirror.
@@ -73,7 +75,6 @@ while IFS= read -r line; do
     apt_options+=("--aptopt=$line")
 done < <(apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+"' || true)
 
-export packages_file=$work/packages work setup part_mib
 mode=root
 [ "$(id -u)" = 0 ] || mode=unshare
 
@@ -81,8 +82,7 @@ say "downloading and installing Debian 12 (about a minute)"
 start=$SECONDS
 log=$cache/machine-image.log
 # The tree is turned into a file system by a hook, inside mmdebstrap's namespace, where the owners are right.
-# SC2016: $1 is the hook's, not ours
-# shellcheck disable=SC2016
+# shellcheck disable=SC2016 # $1 is the hook's
 if ! mmdebstrap --mode=$mode --variant=minbase --format=null \
     --include="$(IFS=,; echo "${packages[*]}")" \
     --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -91,8 +91,8 @@ if ! mmdebstrap --mode=$mode --variant=minbase --format=null \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --aptopt='Acquire::Languages "none"' \
     "${apt_options[@]}" \
-    --essential-hook="bash \"$setup\" early \"\$1\"" \
-    --customize-hook="bash \"$setup\" late \"\$1\" \"$work\" $part_mib" \
+    --essential-hook="$work"'/setup early "$1"' \
+    --customize-hook="$work"'/setup late "$1" '"$work $part_mib" \
     "$release" /dev/null ${sources:+-} <<<"$sources" >"$log" 2>&1
 then
     tail -n 30 "$log" >&2

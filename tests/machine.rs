@@ -38,6 +38,8 @@ fn stock_cryptsetup_survives_reorder_and_power_cut() {
     assert_eq!(vm.ok(&format!("readlink -f {EBS_1_LINK}")), "/dev/nvme2n1");
     assert_eq!(vm.ok("systemctl is-system-running"), "running");
 
+    let outside = vm.boot_disk_outside_fs();
+
     let marker = "plaintext that must not be on the raw disk";
     let open =
         format!("printf passphrase | cryptsetup open --key-file=- {EBS_1_LINK} test && mount /dev/mapper/test /mnt");
@@ -67,6 +69,7 @@ fn stock_cryptsetup_survives_reorder_and_power_cut() {
 
     vm.ok(&format!("umount /mnt; cryptsetup close test; ec2-nvme.sh detach {EBS_1}; ! test -e {EBS_1_LINK}"));
     vm.ok(&format!("ec2-nvme.sh attach {EBS_1}; {open}"));
+    assert_eq!(vm.boot_disk_outside_fs(), outside);
     vm.power_off();
     assert!(vm.disk_holds(EBS_1, b"LUKS\xba\xbe"));
     assert!(!vm.disk_holds(EBS_1, marker.as_bytes()));

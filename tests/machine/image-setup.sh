@@ -99,7 +99,7 @@ UNIT
         mkdir "$2/tree"
         mount --bind "$1" "$2/tree"
         mke2fs -q -F -t ext4 -L machine-root -d "$2/tree" "$2/root.ext4"' sh "$root" "$out"
-    chmod a+r "$out"/*
+    chmod a+r "$out"/{packages,vmlinuz,initrd.img,root.ext4}
 }
 
 "$@"

@@ -311,6 +311,12 @@ impl Machine {
         output.stdout
     }
 
+    /// A checksum of the boot disk outside its file system: the partition table and the free space behind the partition.
+    pub fn boot_disk_outside_fs(&mut self) -> String {
+        self.ok("start=$(cat /sys/block/vda/vda1/start) size=$(cat /sys/block/vda/vda1/size)
+             { head -c $((start * 512)) /dev/vda; tail -c +$(((start + size) * 512 + 1)) /dev/vda; } | sha256sum")
+    }
+
     /// A clean reboot from inside, as `systemctl reboot` on a node. Changes of [`attach_order`](Self::attach_order)
     /// and added disks take effect. Returns how long going down and coming up took.
     pub fn reboot(&mut self) -> Duration {
