@@ -7,7 +7,7 @@ mkdir -p /mnt/data
 case $1 in
 format)
     text=$(marker_text cryptsetup)
-    echo "$text" >/root/text
+    echo "$text" >~/text
     cryptsetup luksFormat --batch-mode --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
         --key-file /run/passphrase /dev/ubdb
     cryptsetup open --key-file /run/passphrase /dev/ubdb data

@@ -6,7 +6,8 @@
 # `uml_job` (from the kernel command line) is a file with the scenario's environment and command.
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export HOME=/root LANG=C.UTF-8 TERM=dumb
+# Not the home of who runs the tests: its ~/.aws must not matter, and root's is closed to the kernel when that is not root.
+export HOME=/var/lib/uml-node LANG=C.UTF-8 TERM=dumb
 # No udevd runs here: libdevmapper makes the nodes itself and waits for nobody.
 export DM_DISABLE_UDEV=1
 
@@ -71,7 +72,7 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 # Lets stock tools find the modules under their usual name.
-mkdir -p "/lib/modules"
+mkdir -p /lib/modules "$HOME"
 [[ -e /lib/modules/$(uname -r) ]] || ln -s "/usr/lib/uml/modules/$(uname -r)" "/lib/modules/$(uname -r)"
 ip link set lo up || broken "no loopback"
 echo uml-node >/proc/sys/kernel/hostname

@@ -8,10 +8,10 @@ assert_eq "$(aws kms describe-key --key-id "$LOCALSTACK_KEY_ARN" --query KeyMeta
 case $1 in
 wrap)
     aws kms generate-data-key --key-id "$LOCALSTACK_KEY_ARN" --key-spec AES_256 \
-        --query '[Plaintext,CiphertextBlob]' --output text >/root/data-key
+        --query '[Plaintext,CiphertextBlob]' --output text >~/data-key
     ;;
 unwrap)
-    read -r plaintext wrapped </root/data-key
+    read -r plaintext wrapped <~/data-key
     # From a file: version 1 of the CLI takes raw bytes as an argument, version 2 base64. fileb:// is the same in both.
     base64 -d <<<"$wrapped" >/run/wrapped
     decrypted=$(aws kms decrypt --key-id "$LOCALSTACK_KEY_ARN" --ciphertext-blob fileb:///run/wrapped \

@@ -1,0 +1,58 @@
+//! The kernel tier with the agent: the whole story and its failures on a real kernel.
+//!
+//! The scenarios are the scripts of `tests/kernel`; a test here boots nodes with them and looks at the disks from outside.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::localstack::LocalStack;
+use support::uml::{MIB, Node, Script};
+
+/// xfsprogs refuses file systems under 300 MiB.
+const DATA_DISK: u64 = 340 * MIB;
+
+fn node(name: &str) -> Node {
+    ["ubdb", "ubdc", "ubdd", "ubde"].iter().fold(Node::new(name), |node, disk| node.disk(disk, DATA_DISK))
+}
+
+fn script(name: &str) -> Script {
+    let localstack = LocalStack::find();
+    Script::new(name)
+        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
+        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
+        .env("LOCALSTACK_VENV", localstack.venv())
+        .env("AWS_CLI", localstack.aws_cli())
+        .timeout(Duration::from_secs(400))
+}
+
+fn no_plaintext_on_raw_disks(node: &Node, text: &str) {
+    for disk in ["ubdb", "ubdc", "ubdd", "ubde"] {
+        assert!(!node.disk_contains(disk, text), "plaintext on the raw disk {disk}");
+    }
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn the_main_job_with_the_fake_endpoint() {
+    let mut node = node("story-fake");
+    for phase in ["first", "reboot"] {
+        let boot = node.boot(&script("story").arg("fake").arg(phase).arg("one"));
+        boot.assert_ok();
+        println!("{}", boot.timed_console());
+    }
+    no_plaintext_on_raw_disks(&node, "plaintext-marker-one");
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn the_main_job_and_break_glass_with_localstack() {
+    let mut node = node("story-localstack");
+    for phase in ["first", "reboot", "break-glass"] {
+        let boot = node.boot(&script("story").arg("localstack").arg(phase).arg("two"));
+        boot.assert_ok();
+        println!("{}", boot.timed_console());
+    }
+    no_plaintext_on_raw_disks(&node, "plaintext-marker-two");
+}
