@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nix::errno::Errno;
-use nix::sys::stat;
 
 use super::{DiscoverError, Roots, node_name};
 use crate::device::DevNo;
@@ -101,10 +100,9 @@ impl<'a> Sysfs<'a> {
         let real = path.strip_prefix("/dev").map_or_else(|_| path.to_owned(), |below| self.roots.dev.join(below));
         if let Ok(node) = fs::metadata(&real)
             && node.file_type().is_block_device()
+            && let Some(number) = DevNo::from_rdev(node.rdev())
         {
-            let number = |part: u64| u32::try_from(part).unwrap_or(u32::MAX);
-            return self
-                .numbered(DevNo { major: number(stat::major(node.rdev())), minor: number(stat::minor(node.rdev())) });
+            return self.numbered(number);
         }
         match node_name(&self.roots.dev, path) {
             Some(name) => self.named(&name),
