@@ -3,6 +3,7 @@
 //! It is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees the old file or the new
 //! one, never a torn one. Only the holder of the lock writes.
 
+use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -23,7 +24,6 @@ pub const VERSION: u32 = 1;
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const FILE: &str = "state.json";
 const TEMPORARY: &str = "state.json.new";
-const LOCK: &str = "lock";
 
 /// A state directory or file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +40,11 @@ pub enum StateError {
         source: io::Error,
     },
     /// Another agent is at work.
-    #[error("another luks-agent is at work: {holder} holds {path}; wait for it to end")]
+    #[error("another luks-agent is at work: {holder} holds the lock on {path}; wait for it to end")]
     Locked {
-        /// The lock file.
+        /// The locked directory.
         path: PathBuf,
-        /// What the holder wrote into it.
+        /// The process that holds the lock.
         holder: String,
     },
     /// No state file, where there must be one.
@@ -259,10 +259,13 @@ fn check_permissions(path: &Path) -> Result<(), StateError> {
 }
 
 /// The state directory, locked: the only way to write.
+///
+/// The lock is on the directory itself, or on the nearest one above it while it does not exist: a run that fails before it
+/// has anything to keep leaves nothing behind.
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
-    _lock: File,
+    locks: RefCell<Vec<File>>,
 }
 
 impl StateDir {
@@ -273,64 +276,45 @@ impl StateDir {
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(FILE);
         match path.try_exists() {
-            Ok(true) => Self::lock(dir),
+            Ok(true) => Self::lock(dir, dir),
             Ok(false) => Err(StateError::NeverProvisioned { path }),
             Err(source) => Err(StateError::Io { action: "examine", path, source }),
         }
     }
 
-    /// Makes the state directory if need be, durably, and locks it.
+    /// Locks a state directory that need not exist yet; the first [`StateDir::save`] makes it.
     ///
     /// # Errors
     /// [`StateError::Locked`], [`StateError::InMemory`], or what the system says.
     pub fn create(dir: &Path) -> Result<Self, StateError> {
-        let io = |action: &'static str| move |source| StateError::Io { action, path: dir.into(), source };
-        if !dir.try_exists().map_err(io("examine"))? {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io("make"))?;
-            for ancestor in dir.ancestors().skip(1).take(2) {
-                sync_dir(ancestor)?;
-            }
-        }
-        let kind = statfs(dir).map_err(|e| io("examine")(e.into()))?.filesystem_type();
+        let base = nearest_existing(dir)?;
+        let kind = statfs(base)
+            .map_err(|e| StateError::Io { action: "examine", path: base.into(), source: e.into() })?
+            .filesystem_type();
         if kind == TMPFS_MAGIC || kind == RAMFS_MAGIC {
             return Err(StateError::InMemory { path: dir.into() });
         }
-        Self::lock(dir)
+        Self::lock(dir, base)
     }
 
-    fn lock(dir: &Path) -> Result<Self, StateError> {
-        check_permissions(dir)?;
-        let path = dir.join(LOCK);
-        let io = |action| {
-            let path = path.clone();
-            move |source| StateError::Io { action, path, source }
-        };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(io("open"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.read_to_string(&mut holder).map_err(io("read"))?;
-                let holder = match holder.trim() {
-                    "" => "a process that has just started".to_owned(),
-                    holder => holder.to_owned(),
-                };
-                return Err(StateError::Locked { path, holder });
-            }
-            Err(TryLockError::Error(e)) => return Err(io("lock")(e)),
+    fn lock(dir: &Path, base: &Path) -> Result<Self, StateError> {
+        check_permissions(base)?;
+        Ok(Self { dir: dir.to_owned(), locks: RefCell::new(vec![lock_dir(base)?]) })
+    }
+
+    /// Makes the directory if it is not there, durably, and locks it too.
+    fn make_dir(&self) -> Result<(), StateError> {
+        let base = nearest_existing(&self.dir)?;
+        if base == self.dir {
+            return Ok(());
         }
-        let command = std::env::args().take(2).collect::<Vec<_>>().join(" ");
-        file.set_len(0).map_err(io("write"))?;
-        writeln!(file, "process {} ({command})", std::process::id()).map_err(io("write"))?;
-        Ok(Self { dir: dir.to_owned(), _lock: file })
+        let io = |source| StateError::Io { action: "make", path: self.dir.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io)?;
+        for ancestor in self.dir.ancestors().skip(1).take_while(|path| path.starts_with(base)) {
+            sync_dir(ancestor)?;
+        }
+        self.locks.borrow_mut().push(lock_dir(&self.dir)?);
+        Ok(())
     }
 
     /// The state, or an empty one when nothing was ever saved.
@@ -346,6 +330,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`]; then the old file is still there. [`StateError::Damaged`] if what is read back differs.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
+        self.make_dir()?;
         let temporary = self.dir.join(TEMPORARY);
         let path = self.dir.join(FILE);
         let io = |action: &'static str, path: &Path| {
@@ -373,6 +358,43 @@ impl StateDir {
             }
         }
     }
+}
+
+fn nearest_existing(dir: &Path) -> Result<&Path, StateError> {
+    for path in dir.ancestors() {
+        match path.try_exists() {
+            Ok(true) => return Ok(path),
+            Ok(false) => {}
+            Err(source) => return Err(StateError::Io { action: "examine", path: path.into(), source }),
+        }
+    }
+    Ok(Path::new("/"))
+}
+
+fn lock_dir(dir: &Path) -> Result<File, StateError> {
+    let io = |action| move |source| StateError::Io { action, path: dir.into(), source };
+    let file = File::open(dir).map_err(io("open"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let inode = file.metadata().map_err(io("examine"))?.ino();
+            Err(StateError::Locked { path: dir.into(), holder: holder_of(inode) })
+        }
+        Err(TryLockError::Error(e)) => Err(io("lock")(e)),
+    }
+}
+
+/// Who holds the lock on an inode: `/proc/locks` has lines like `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`.
+fn holder_of(inode: u64) -> String {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let pid = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
+        (file.rsplit(':').next() == Some(inode.to_string().as_str())).then(|| (*pid).to_owned())
+    });
+    let Some(pid) = pid else { return "a process that cannot be seen from here".to_owned() };
+    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    format!("process {pid} ({})", command.trim_end_matches('\0').replace('\0', " "))
 }
 
 fn sync_dir(dir: &Path) -> Result<(), StateError> {
@@ -428,6 +450,7 @@ mod tests {
         assert_eq!(read(&path).unwrap(), None);
         let store = StateDir::create(&path).unwrap();
         assert_eq!(store.load().unwrap(), State::default());
+        assert!(!tmp.path().join("a").exists(), "made before there was anything to keep");
         store.save(&sample()).unwrap();
         assert_eq!(store.load().unwrap(), sample());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
@@ -437,11 +460,16 @@ mod tests {
     #[test]
     fn only_one_agent_at_a_time() {
         let tmp = dir();
-        let first = StateDir::create(tmp.path()).unwrap();
-        let message = StateDir::create(tmp.path()).unwrap_err().to_string();
-        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
-        drop(first);
-        StateDir::create(tmp.path()).unwrap();
+        let path = tmp.path().join("state");
+        for dir_exists in [false, true] {
+            let first = StateDir::create(&path).unwrap();
+            let message = StateDir::create(&path).unwrap_err().to_string();
+            assert!(message.contains(&format!("process {} (", std::process::id())), "{dir_exists}: {message}");
+            first.save(&sample()).unwrap();
+            assert!(matches!(StateDir::create(&path), Err(StateError::Locked { .. })), "{dir_exists}");
+            drop(first);
+        }
+        StateDir::create(&path).unwrap();
     }
 
     #[test]
