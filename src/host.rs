@@ -6,18 +6,19 @@ use std::io::{self, IsTerminal};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use futures_util::future::join;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
 use crate::key::Passphrase;
 use crate::worker::{Answer, Job};
 
 /// What a worker needs of the environment; credentials in it are none of its business.
-const ENVIRONMENT: [&str; 3] = ["PATH", "DM_DISABLE_UDEV", "JOURNAL_STREAM"];
+const ENVIRONMENT: [&str; 2] = ["PATH", "DM_DISABLE_UDEV"];
 
 /// A worker that gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +27,13 @@ pub enum HostError {
     #[error("cannot talk to the worker process")]
     Io(#[from] io::Error),
     /// It ended without an answer.
-    #[error("the worker process ended without an answer, {0}")]
-    Died(ExitStatus),
+    #[error("the worker process ended without an answer, {status}{}{last_words}", if .last_words.is_empty() { "" } else { ": " })]
+    Died {
+        /// How.
+        status: ExitStatus,
+        /// The last line it printed on standard error.
+        last_words: String,
+    },
     /// It gave no answer in time.
     #[error("no answer within {} s (volumes.deadline), last seen {stage}; the disk hangs, and its worker process {pid} is left behind", .after.as_secs())]
     Hung {
@@ -74,6 +80,8 @@ impl Host for Workers {
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // not inherited: who reads the agent's would wait for a worker that is left behind
+            .stderr(Stdio::piped())
             // a group of its own, so that what it started is killed with it
             .process_group(0)
             .spawn()?;
@@ -106,6 +114,7 @@ async fn converse(
 ) -> Result<Answer, HostError> {
     let mut input = child.stdin.take().ok_or_else(|| io::Error::other("no pipe"))?;
     let output = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
+    let errors = child.stderr.take().ok_or_else(|| io::Error::other("no pipe"))?;
     let mut line = serde_json::to_vec(job).map_err(HostError::Garbled)?;
     line.push(b'\n');
     let sent = async {
@@ -118,13 +127,31 @@ async fn converse(
     // a worker that died early is better told by its exit status than by a broken pipe
     let sent = sent.await;
     drop(input);
-    let answer = last_answer(BufReader::new(output).lines(), progress).await?;
+    let device = progress.device.clone();
+    let (answer, last_words) =
+        join(last_answer(BufReader::new(output).lines(), progress), log_lines(errors, &device)).await;
     let status = child.wait().await?;
-    match answer {
+    let died = |last_words| HostError::Died { status, last_words };
+    match answer? {
         Some(answer) => Ok(answer),
-        None if status.success() => sent.map_err(HostError::Io).and(Err(HostError::Died(status))),
-        None => Err(HostError::Died(status)),
+        None if status.success() => sent.map_err(HostError::Io).and(Err(died(last_words))),
+        None => Err(died(last_words)),
     }
+}
+
+/// Logs what a worker prints on standard error, where nothing but a panic or a library's complaint ever is; gives back
+/// the last line.
+async fn log_lines(errors: ChildStderr, device: &str) -> String {
+    let mut lines = BufReader::new(errors).lines();
+    let mut last = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        tracing::warn!(device, "worker: {line}");
+        // a panic ends with the advice to ask for a backtrace
+        if !line.starts_with("note: ") && !line.trim().is_empty() {
+            last = line;
+        }
+    }
+    last
 }
 
 async fn last_answer(

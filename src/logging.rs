@@ -1,7 +1,7 @@
 //! Where log lines go: to the journal with real fields when it listens, to standard error otherwise.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IsTerminal};
 
 use log::kv;
 use systemd_journal_logger::{JournalLog, connected_to_journal};
@@ -27,7 +27,13 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
         let journal = JournalLog::new()?.with_syslog_identifier("luks-agent".to_owned());
         registry.with(Journal(journal)).try_init()
     } else {
-        registry.with(console::layer().with_writer(io::stderr).with_target(false)).try_init()
+        let console = console::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+            // a log line that nobody reads any more is no reason to panic, as it would otherwise
+            .log_internal_errors(false);
+        registry.with(console).try_init()
     };
     started.map_err(io::Error::other)
 }

@@ -1,15 +1,18 @@
 //! `luks-agent`: arguments, logging, exit code.
 
 use std::error::Error;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use nix::libc::MCL_ONFAULT;
 use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::prctl::set_dumpable;
+use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
@@ -23,6 +26,16 @@ use luks_agent::worker::{self, chain};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Worker) {
+        // what it has to say goes to the agent as an answer
+        return match work() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                complain(&chain(e));
+                ExitCode::FAILURE
+            }
+        };
+    }
     // progress lines show on a terminal what the log would say
     let default = if io::stderr().is_terminal() { LevelFilter::WARN } else { LevelFilter::INFO };
     if let Err(e) = logging::start(cli.log_level.map_or(default, LevelFilter::from)) {
@@ -40,18 +53,16 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     match &cli.command {
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "luks-agent", &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "luks-agent", &mut script);
+            print(&script)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ManPages { dir } => {
             write_man_pages(dir)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Worker => {
-            guard_memory();
-            worker::serve(&mut io::stdin().lock(), &mut io::stdout().lock())?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Worker => Ok(work().map(|()| ExitCode::SUCCESS)?),
         Command::Plan { .. }
         | Command::Provision { .. }
         | Command::Unlock { .. }
@@ -81,47 +92,59 @@ async fn command(command: &Command, config: &Path) -> Result<Report, CommandErro
     }
 }
 
+/// The worker's process: one job, then its end.
+fn work() -> io::Result<()> {
+    guard_memory();
+    // the agent's umask keeps its state file to itself; a mount point is for everybody
+    umask(Mode::from_bits_truncate(0o022));
+    // nobody is left to be answered, and the next run begins again where this one stops
+    set_pdeathsig(Signal::SIGKILL)?;
+    // not through `Stdin`, whose buffer would keep a copy of the passphrase
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    worker::serve(input, &mut io::stdout().lock())
+}
+
 /// Prints a report, or why there is none, and gives the exit code.
 fn say(json: bool, ended: Result<Report, CommandError>) -> Result<ExitCode, Box<dyn Error>> {
-    let mut out = io::stdout().lock();
-    let code = match ended {
+    let (text, error, code) = match ended {
         Ok(report) => {
-            if json {
-                serde_json::to_writer_pretty(&mut out, &report)?;
-                writeln!(out)?;
-            } else {
-                write!(out, "{report}")?;
-            }
-            out.flush()?;
-            if let Some(error) = report.error() {
-                complain(error);
-            }
-            report.exit_code()
+            let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
+            (text, report.error().map(str::to_owned), report.exit_code())
         }
         Err(e) => {
             let code = e.exit_code() as u8;
             let message = chain(e);
-            if json {
-                let error = json!({
-                    "schema": report::SCHEMA,
-                    "schema_version": report::SCHEMA_VERSION,
-                    "agent_version": env!("CARGO_PKG_VERSION"),
-                    "exit_code": code,
-                    "error": message,
-                });
-                serde_json::to_writer_pretty(&mut out, &error)?;
-                writeln!(out)?;
-            }
-            complain(&message);
-            code
+            let object = json!({
+                "schema": report::SCHEMA,
+                "schema_version": report::SCHEMA_VERSION,
+                "agent_version": env!("CARGO_PKG_VERSION"),
+                "exit_code": code,
+                "error": message,
+            });
+            let text = if json { serde_json::to_string_pretty(&object)? } else { String::new() };
+            (text, Some(message), code)
         }
     };
+    let newline = if json { "\n" } else { "" };
+    print(format!("{text}{newline}").as_bytes())?;
+    if let Some(error) = error {
+        complain(&error);
+    }
     Ok(ExitCode::from(code))
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where errors are printed")]
+/// Prints on standard output. A reader that has seen enough, as `head` has, changes nothing of what was done.
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Prints on standard error; `eprintln!` would panic where nobody reads it.
 fn complain(message: &str) {
-    eprintln!("luks-agent: {message}");
+    let _ = writeln!(io::stderr(), "luks-agent: {message}");
 }
 
 /// Keeps key material out of core dumps, of other processes' reach and of swap. Without privileges some of it fails, and

@@ -6,18 +6,19 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, BufRead, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::config::{BlankScan, FilesystemKind};
 use crate::device::{Content, DevNo, DeviceFacts};
-use crate::key::{PASSPHRASE_BYTES, Passphrase};
+use crate::key::Passphrase;
 use crate::luks::{self, FormatSpec, mapper_name};
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
@@ -26,6 +27,9 @@ use crate::token::Token;
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest input there is: the wrapped key in it, in base64, has at most 8 KiB.
+const JOB_BYTES: usize = 64 << 10;
 
 /// Which disk: what must still be true of the node at `path` when the worker has opened it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +147,7 @@ pub enum Answer {
 ///
 /// # Errors
 /// When the answers cannot be written.
-pub fn serve(input: &mut impl BufRead, output: &mut impl Write) -> io::Result<()> {
+pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
     let answer = match receive(input) {
         Ok((job, key)) => {
             let mut progress = |answer: Answer| send(output, &answer);
@@ -160,23 +164,26 @@ fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
     output.flush()
 }
 
-fn receive(input: &mut impl BufRead) -> Result<(Job, Option<Passphrase>), String> {
-    let mut line = String::new();
-    input.read_line(&mut line).map_err(|e| format!("cannot read the job: {e}"))?;
-    let job: Job = serde_json::from_str(&line).map_err(|e| format!("not a job: {e}"))?;
+/// Reads the job, one line, and behind it the passphrase, to the end of the input.
+fn receive(input: impl Read) -> Result<(Job, Option<Passphrase>), String> {
+    // of one size from the beginning: growing would leave copies of the passphrase behind
+    let mut buffer = Zeroizing::new(Vec::with_capacity(JOB_BYTES));
+    let mut input = input.take(JOB_BYTES as u64);
+    let mut chunk = Zeroizing::new([0; 4096]);
+    loop {
+        match input.read(&mut chunk[..]) {
+            Ok(0) => break,
+            Ok(read) => buffer.extend_from_slice(&chunk[..read]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(format!("cannot read the job: {e}")),
+        }
+    }
+    let end = buffer.iter().position(|b| *b == b'\n').ok_or("not a job: no line")?;
+    let job: Job = serde_json::from_slice(&buffer[..end]).map_err(|e| format!("not a job: {e}"))?;
     if !job.needs_key() {
         return Ok((job, None));
     }
-    // one byte more than there should be, so that anything longer is seen
-    let mut buffer = Zeroizing::new([0; PASSPHRASE_BYTES + 1]);
-    let mut length = 0;
-    while length < buffer.len() {
-        match input.read(&mut buffer[length..]).map_err(|e| format!("cannot read the passphrase: {e}"))? {
-            0 => break,
-            read => length += read,
-        }
-    }
-    let key = Passphrase::from_slice(&buffer[..length]).map_err(|e| e.to_string())?;
+    let key = Passphrase::from_slice(&buffer[end + 1..]).map_err(|e| e.to_string())?;
     Ok((job, Some(key)))
 }
 
@@ -333,7 +340,12 @@ fn claim(target: &Target) -> Result<File, String> {
     let since = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => {
+                // inherited by mkfs, so that one which outlives its worker keeps the next worker away
+                let inherited = fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()));
+                inherited.map_err(|e| format!("{path} cannot be kept locked: {e}"))?;
+                return Ok(file);
+            }
             Err(TryLockError::Error(e)) => return Err(format!("{path} cannot be locked: {e}")),
             Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(50));
@@ -368,7 +380,7 @@ mod tests {
 
     fn answers(input: &[u8]) -> Vec<Answer> {
         let mut output = Vec::new();
-        serve(&mut io::Cursor::new(input), &mut output).unwrap();
+        serve(input, &mut output).unwrap();
         output.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
     }
 
