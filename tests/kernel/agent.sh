@@ -50,3 +50,60 @@ requests() {
     python3 -c 'import json, sys
 print(sum(1 for r in map(json.loads, open(sys.argv[1])) if eval(sys.argv[2])))' "$1" "$2"
 }
+
+# config KEY_ARN: a configuration file; what follows its [kms] section comes from standard input. No data disk has a role
+# but by a rule in it.
+config() {
+    mkdir -p "${CONFIG%/*}"
+    {
+        printf '[kms]\nkey_id = "%s"\ndeadline = "%s"\n' "$1" "${KMS_DEADLINE:-30s}"
+        cat
+    } >"$CONFIG"
+}
+
+# expect_agent STATUS ARGS...: runs the agent, shows what it said, and fails unless it exits with STATUS. Leaves the report in
+# /run/report and the rest in /run/stderr.
+expect_agent() {
+    local want=$1 got=0
+    shift
+    say "luks-agent $*"
+    agent "$@" >/run/report 2>/run/stderr || got=$?
+    cat /run/stderr /run/report
+    [[ $got == "$want" ]] || fail "expected exit status $want, got $got: luks-agent $*"
+}
+
+# assert_said TEXT...: all this was in what the last expect_agent showed.
+assert_said() {
+    local text said
+    said=$(cat /run/stderr /run/report)
+    for text in "$@"; do assert_contains "$said" "$text" "what the agent said"; done
+}
+
+# assert_blank DISK...: every byte of the disks is zero.
+assert_blank() {
+    local disk
+    for disk in "$@"; do
+        cmp -s -n "$(blockdev --getsize64 "/dev/$disk")" "/dev/$disk" /dev/zero || fail "$disk was written to"
+    done
+}
+
+# blank DISK...: makes it so.
+blank() {
+    local disk
+    for disk in "$@"; do
+        dd if=/dev/zero of="/dev/$disk" bs=1M count="$(blockdev --getsize64 "/dev/$disk")"B iflag=count_bytes oflag=direct status=none
+    done
+}
+
+# start_fake ARGS...: the fake endpoint and credentials for it. Sets KEY_ARN.
+start_fake() {
+    credentials
+    start_fake_aws --seed failures "$@"
+    KEY_ARN=$(sed -n 's/.*KMS key \(arn:[^ ,]*\).*/\1/p' /run/fake-aws.out | head -n 1)
+}
+
+# fake PATH JSON: tells the fake endpoint, see fake-aws/src/control.rs.
+fake() {
+    python3 -c 'import sys, urllib.request as u
+u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode(), method="POST"))' "$AWS_ENDPOINT_URL/_fake/$1" "$2"
+}
