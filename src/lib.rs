@@ -1,10 +1,26 @@
 //! `luks-agent` encrypts the local disks of EMR and EC2 cluster nodes with LUKS under a KMS key.
 //!
+//! This is the library of the program of the same name. Its API serves the program and its tests, and promises nothing to
+//! others. What it does and how it is used is in the README; the invariants, and why things are as they are, in
+//! `docs/architecture.md`.
+//!
 //! The data flows one way:
 //!
 //! ```text
-//! config, state, discover, probe -> plan (pure) -> apply -> report
+//! config ---------------+
+//! state (boot volume) --+
+//! sysfs, udev - discover -> DeviceFacts --+
+//!               worker: probe -> Content -+-> plan (pure) -> Plan -> apply -> Outcome -> report
+//!                                             steps,         |
+//!                                             refusals       +- kms     one data key for all volumes
+//!                                                            +- state   intent, then committed; durable
+//!                                                            +- worker  one process per device
 //! ```
+//!
+//! [`commands`] are stretches of this way. [`plan`] decides everything and touches nothing, [`apply`] does everything and
+//! decides nothing. Only a process started for one disk ([`worker`], from the other side [`host`]) opens block devices; only
+//! its parent reaches the network and writes the state file. The data key ([`key`]) lives in these short-lived processes
+//! alone.
 
 pub mod apply;
 pub mod cli;

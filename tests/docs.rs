@@ -1,0 +1,245 @@
+//! What the documentation says, against what the program does.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use luks_agent::config::{Config, MatchRule};
+use luks_agent::plan::Subject;
+use luks_agent::report::{Report, Row, Verdict};
+use luks_agent::state::State;
+use luks_agent::token::Token;
+use serde_json::Value;
+
+const MINIMAL: &str =
+    "[kms]\nkey_id = \"arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab\"\n";
+
+fn file(path: &str) -> String {
+    fs::read_to_string(at(path)).unwrap()
+}
+
+fn at(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn config(text: &str) -> Config {
+    Config::from_text(Path::new("config.toml"), text).unwrap()
+}
+
+/// The keys that a section may have, from the message about one that it may not have.
+fn known_keys(section: &str) -> Vec<String> {
+    let text = format!("{section}\nnone_such = 1\n");
+    let message = Config::from_text(Path::new("config.toml"), &text).unwrap_err().to_string();
+    let (_, expected) = message.split_once("expected ").unwrap_or_else(|| panic!("{section}: {message}"));
+    let expected = expected.split(';').next().unwrap();
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Dotted keys of the whole configuration, as the program knows them.
+fn all_keys() -> Vec<String> {
+    let mut keys = Vec::new();
+    for section in ["kms", "state", "volumes", "luks", "filesystem"] {
+        keys.extend(known_keys(&format!("[{section}]")).iter().map(|key| format!("{section}.{key}")));
+    }
+    keys.retain(|key| key != "volumes.match");
+    keys.extend(known_keys("[[volumes.match]]").iter().map(|key| format!("volumes.match.{key}")));
+    keys
+}
+
+/// Every line of the example that gives a key: its dotted name, the mark before it, and the value.
+fn example_keys() -> BTreeMap<String, (&'static str, String)> {
+    let mut keys = BTreeMap::new();
+    let mut section = String::new();
+    for line in file("config/luks-agent.toml").lines() {
+        let mark = ["##", "#", ""].into_iter().find(|mark| line.starts_with(mark)).unwrap();
+        let line = &line[mark.len()..];
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, value)) = line.split_once(" = ")
+            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        {
+            keys.insert(format!("{section}.{key}"), (mark, value.to_owned()));
+        }
+    }
+    keys
+}
+
+/// The example with the lines in force that begin with one of `marks` and a key or section.
+fn example_with(marks: &[&str]) -> String {
+    let text = file("config/luks-agent.toml");
+    let lines = text.lines().map(|line| {
+        let mark = ["##", "#", ""].into_iter().find(|mark| line.starts_with(mark)).unwrap();
+        let rest = &line[mark.len()..];
+        let is_key = rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+        if is_key && marks.contains(&mark) { rest } else { line }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_configuration_loads_as_it_is() {
+    let loaded = Config::load(&at("config/luks-agent.toml")).unwrap();
+    assert_eq!(format!("{loaded:?}"), format!("{:?}", config(MINIMAL)));
+}
+
+#[test]
+fn the_defaults_in_the_example_are_the_defaults() {
+    assert_eq!(format!("{:?}", config(&example_with(&["#"]))), format!("{:?}", config(MINIMAL)));
+}
+
+#[test]
+fn the_examples_without_a_default_are_valid() {
+    let loaded = config(&example_with(&["##"]));
+    assert_eq!(loaded.kms.region.as_deref(), Some("us-east-1"));
+    assert_eq!(loaded.luks.sector_size, Some(4096));
+    let [MatchRule { .. }] = loaded.volumes.rules.as_slice() else { panic!("not one rule") };
+}
+
+#[test]
+fn the_example_has_every_key() {
+    let example: Vec<String> = example_keys().into_keys().collect();
+    let mut known = all_keys();
+    known.sort();
+    assert_eq!(example, known);
+}
+
+#[test]
+fn the_readme_has_every_key_with_its_default() {
+    let readme = file("README.md");
+    for (key, (mark, value)) in example_keys() {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+        let row = row.unwrap_or_else(|| panic!("the README's table has no row for {key}"));
+        let default = row.split('|').nth(2).unwrap().trim();
+        if mark == "#" {
+            assert_eq!(default, format!("`{value}`"), "the default of {key}");
+        } else {
+            assert!(!default.starts_with('`'), "{key} has no default");
+        }
+    }
+    let rows = readme.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('`').nth(1));
+    for key in rows.filter(|key| key.contains('.') && !key.contains(' ')) {
+        assert!(all_keys().contains(&key.to_owned()), "the README's table has {key}, which is no key");
+    }
+}
+
+/// The commands between two marks of the README, without comments.
+fn commands(mark: &str) -> Vec<String> {
+    let readme = file("README.md");
+    let (_, rest) = readme.split_once(&format!("<!-- {mark} -->")).unwrap();
+    let (block, _) = rest.split_once(&format!("<!-- end of {mark} -->")).unwrap();
+    let lines = block.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with(['#', '`'])).map(str::to_owned).collect()
+}
+
+#[test]
+fn break_glass_in_the_readme_is_what_the_kernel_tier_runs() {
+    let story = file("tests/kernel/story.sh");
+    for mark in ["break-glass", "break-glass from the header"] {
+        let commands = commands(mark);
+        assert!(commands.len() > 1, "{mark}: {commands:?}");
+        for command in commands {
+            // what differs: the disk, the state file is in a variable, and the two wrapped keys are compared
+            let here = command
+                .replace("/dev/nvme1n1", "/dev/ubdd")
+                .replace("wrapped=$(cryptsetup", "from_token=$(cryptsetup")
+                .replace("\"/etc/luks-agent/state/state.json\"", "\"'\"$STATE\"'\"");
+            let there = story.lines().map(str::trim);
+            assert!(there.clone().any(|line| line == here), "tests/kernel/story.sh does not run: {here}");
+        }
+    }
+}
+
+/// The texts in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+fn sources(dir: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(at(dir)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(path.to_str().unwrap()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_tests_that_the_architecture_names_exist() {
+    let all = ["src", "tests"].iter().flat_map(|dir| sources(dir));
+    let all: String = all.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let text = file("docs/architecture.md");
+    let rows = text.lines().filter(|line| line.starts_with("| ")).collect::<Vec<_>>().join("\n");
+    // the name of a test is a sentence, so three underscores tell it from other names
+    let names: Vec<&str> = quoted(&rows)
+        .filter(|q| q.matches('_').count() > 2 && q.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+        .collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(all.contains(&format!("fn {name}(")), "docs/architecture.md names a test {name}, which is not there");
+    }
+}
+
+#[test]
+fn the_architecture_names_every_source_file() {
+    let text = file("docs/architecture.md");
+    let named: Vec<&str> = quoted(&text).collect();
+    // what is only tests may be named or not
+    for path in sources("src").iter().filter(|path| !path.ends_with("tests.rs")) {
+        let path = path.strip_prefix(at("")).unwrap().to_str().unwrap();
+        assert!(named.contains(&path), "docs/architecture.md does not name {path}");
+    }
+    for path in named.iter().filter(|q| q.starts_with("src/") && q.ends_with(".rs")) {
+        assert!(at(path).exists(), "docs/architecture.md names {path}, which is not there");
+    }
+}
+
+/// The blocks of one language in a file.
+fn blocks(path: &str, language: &str) -> Vec<String> {
+    let text = file(path);
+    let blocks = text.split("\n```").skip(1).step_by(2);
+    blocks.filter_map(|block| block.strip_prefix(&format!("{language}\n"))).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_examples_are_what_they_say() {
+    for path in ["README.md", "docs/architecture.md", "docs/kms.md", "docs/reports.md"] {
+        for json in blocks(path, "json") {
+            let part = format!("{{{json}}}");
+            let value = serde_json::from_str::<Value>(&json).or_else(|_| serde_json::from_str(&part));
+            assert!(value.is_ok(), "{path}: not JSON: {json}");
+        }
+        for toml in blocks(path, "toml") {
+            config(&format!("{MINIMAL}\n{toml}"));
+        }
+    }
+    let formats =
+        blocks("docs/architecture.md", "json").iter().map(|b| b.replace("<base64>", "AQID")).collect::<Vec<_>>();
+    let [state, token] = formats.as_slice() else { panic!("not two formats") };
+    serde_json::from_str::<State>(state).unwrap();
+    serde_json::from_str::<Token>(token).unwrap();
+    let minimal = file("README.md");
+    let (_, written) = minimal.split_once("<<'END'\n").unwrap();
+    assert_eq!(written.split_once("END\n").unwrap().0, MINIMAL);
+}
+
+#[test]
+fn the_fields_of_reports_are_documented() {
+    let subject = Subject { device: None, role: String::new(), serial: None, size: 0 };
+    let report = Report::new("status", vec![Row::new(&subject, Verdict::New)], String::new());
+    let report = serde_json::to_value(report).unwrap();
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let [example] = blocks("docs/reports.md", "json").try_into().unwrap();
+    let example: Value = serde_json::from_str(&example).unwrap();
+    let text = file("docs/reports.md");
+    for (actual, example) in [(&report, &example), (&report["rows"][0], &example["rows"][0])] {
+        assert_eq!(keys(actual), keys(example));
+        for key in keys(actual) {
+            assert!(text.contains(&format!("\n| `{key}` |")), "docs/reports.md does not describe {key}");
+        }
+    }
+}
