@@ -1,6 +1,7 @@
 //! Key material and its wrapped form.
 //!
-//! The plaintext types zeroize on drop, cannot be cloned or serialized, and print nothing of themselves.
+//! The plaintext types zeroize on drop, cannot be cloned or serialized, and print nothing of themselves. Their bytes are on
+//! the heap, because a move would leave a copy on the stack behind.
 
 use std::fmt;
 
@@ -34,7 +35,7 @@ pub enum KeyError {
 }
 
 /// The plaintext data key of `GenerateDataKey` or `Decrypt`: 32 bytes.
-pub struct DataKey(Zeroizing<[u8; DATA_KEY_BYTES]>);
+pub struct DataKey(Box<Zeroizing<[u8; DATA_KEY_BYTES]>>);
 
 impl DataKey {
     /// Takes the bytes over. The caller's copy is the caller's to wipe.
@@ -42,7 +43,7 @@ impl DataKey {
     /// # Errors
     /// [`KeyError::DataKeyLength`] unless there are exactly 32 bytes.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, KeyError> {
-        let mut key = Zeroizing::new([0; DATA_KEY_BYTES]);
+        let mut key = Box::new(Zeroizing::new([0; DATA_KEY_BYTES]));
         if bytes.len() != DATA_KEY_BYTES {
             return Err(KeyError::DataKeyLength(bytes.len()));
         }
@@ -52,7 +53,7 @@ impl DataKey {
 
     /// The LUKS passphrase of this data key: its standard base64 text, without a newline.
     pub fn passphrase(&self) -> Passphrase {
-        let mut text = Zeroizing::new([0; PASSPHRASE_BYTES]);
+        let mut text = Box::new(Zeroizing::new([0; PASSPHRASE_BYTES]));
         STANDARD.encode_slice(self.0.as_slice(), text.as_mut_slice()).expect("base64 of 32 bytes has 44 characters");
         Passphrase(text)
     }
@@ -70,7 +71,7 @@ impl fmt::Debug for DataKey {
 }
 
 /// The LUKS passphrase: 44 characters of base64.
-pub struct Passphrase(Zeroizing<[u8; PASSPHRASE_BYTES]>);
+pub struct Passphrase(Box<Zeroizing<[u8; PASSPHRASE_BYTES]>>);
 
 impl Passphrase {
     /// Takes a passphrase that another process handed over.
@@ -78,7 +79,7 @@ impl Passphrase {
     /// # Errors
     /// [`KeyError::Passphrase`] unless it is 44 characters of base64.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, KeyError> {
-        let mut text = Zeroizing::new([0; PASSPHRASE_BYTES]);
+        let mut text = Box::new(Zeroizing::new([0; PASSPHRASE_BYTES]));
         let base64 = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);
         if bytes.len() != PASSPHRASE_BYTES || !bytes.iter().all(base64) {
             return Err(KeyError::Passphrase);

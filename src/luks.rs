@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(metadata.pointer("/segments/0/sector_size").unwrap(), 4096);
         assert_eq!(metadata["config"]["flags"], serde_json::json!(["allow-discards", "no-read-workqueue"]));
         assert_eq!(metadata["keyslots"].as_object().unwrap().len(), 1);
-        assert_eq!(Token { keyslots: vec!["0".into()], ..token() }, Token::find(&metadata).unwrap());
+        assert_eq!(Token { keyslots: vec!["0".into()], ..token() }, Token::find(&metadata).unwrap().unwrap());
     }
 
     #[test]

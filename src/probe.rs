@@ -50,27 +50,56 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progr
     })?;
     let signatures = signatures(&file)?;
     let header = Luks2Header::read(&file)?;
-    if let Some(header) = &header
-        && header.metadata.is_some()
+    if let (Some(header), Some(intended)) = (&header, intent)
+        && header.luks_uuid == intended
+        && let Some(other) = signatures.iter().find(|name| !is_luks(name))
     {
-        let token = header.metadata.as_ref().and_then(Token::find).map(Box::new);
-        return Ok(Content::Luks2 { luks_uuid: header.luks_uuid, token });
+        // somebody made something else of the disk, and of our header only the second copy is left
+        return Ok(Content::Foreign { signatures: vec![other.clone()] });
     }
-    // a torn header of our own names the UUID that was intended, or nothing at all yet
-    let torn = intent.is_some() && header.as_ref().is_none_or(|h| Some(h.luks_uuid) == intent);
-    let ours = |name: &String| torn && name.starts_with("crypto_LUKS");
-    if !signatures.iter().all(ours) {
+    if let Some(Luks2Header { luks_uuid, metadata: Some(metadata) }) = header {
+        let token =
+            Token::find(&metadata).map_err(|e| format!("it has a luks-agent token that cannot be read: {e}"))?;
+        return Ok(Content::Luks2 { luks_uuid, token: token.map(Box::new) });
+    }
+    // what a torn header of our own begins with names the UUID that was intended, or there is nothing at all yet
+    let torn = intent.is_some()
+        && match &header {
+            Some(header) => Some(header.luks_uuid) == intent && signatures.iter().all(|name| is_luks(name)),
+            None => signatures.is_empty(),
+        };
+    if !signatures.is_empty() && !torn {
         return Ok(Content::Foreign { signatures });
     }
-    let from = if torn { DATA_OFFSET } else { 0 };
     let mut reader = Reader::open(device)?;
-    if let Err(found) = reader.all_zero(from, scan, progress)? {
-        return Ok(Content::Unrecognised { offset: found });
-    }
-    if torn && reader.first_non_zero(0, DATA_OFFSET.min(reader.size))?.is_some() {
-        return Ok(Content::Unfinished);
+    if torn {
+        if let Some(offset) =
+            reader.first_not_zero(ranges(DATA_OFFSET, reader.size, scan, random_fraction()), progress)?
+        {
+            return Ok(Content::Unrecognised { offset });
+        }
+        let area = (0, DATA_OFFSET.min(reader.size));
+        if reader.first_not_zero([area], progress)?.is_some() {
+            return Ok(Content::Unfinished);
+        }
+    } else {
+        let ranges = ranges(0, reader.size, scan, random_fraction());
+        if let Some(offset) = reader.first_not_zero(ranges, progress)? {
+            return Ok(Content::Unrecognised { offset });
+        }
+        // where a header would be, once more: the scan took its time, and on a volume that is attached to several
+        // instances another one may have been at work
+        let read = reader.read;
+        if let Some(offset) = reader.first_not_zero([(0, (CHUNK as u64).min(reader.size))], &mut |_, _| {})? {
+            return Ok(Content::Unrecognised { offset });
+        }
+        reader.read = read;
     }
     Ok(Content::Blank { evidence: Evidence { read: reader.read, of: reader.size } })
+}
+
+fn is_luks(signature: &str) -> bool {
+    signature.starts_with("crypto_LUKS")
 }
 
 /// Every signature that blkid knows, superblocks and partition tables, broken checksums included.
@@ -96,7 +125,8 @@ fn signatures(file: &File) -> Result<Vec<String>, String> {
             Some(name) => (name, value("SBMAGIC_OFFSET")),
             None => match value("PTTYPE") {
                 Some(name) => (format!("{name} partition table"), value("PTMAGIC_OFFSET")),
-                None => continue,
+                // something was found, and that it has no name does not make it nothing
+                None => ("unnamed signature".to_owned(), None),
             },
         };
         found.push(match offset {
@@ -190,37 +220,34 @@ impl Reader {
         Ok(Self { file, size, read: 0, buffer, zeros: vec![0; CHUNK], start })
     }
 
-    /// Whether all that the scan reads from `from` on is zero; else where it is not.
-    fn all_zero(&mut self, from: u64, scan: BlankScan, progress: Progress<'_>) -> Result<Result<(), u64>, String> {
-        let ranges = ranges(from, self.size, scan, random_fraction());
-        let total = ranges.iter().map(|(_, length)| length).sum();
+    /// Where the first byte is that is not zero, of all that is read.
+    fn first_not_zero(
+        &mut self,
+        ranges: impl IntoIterator<Item = (u64, u64)>,
+        progress: Progress<'_>,
+    ) -> Result<Option<u64>, String> {
+        let ranges: Vec<(u64, u64)> = ranges.into_iter().collect();
+        let total = self.read + ranges.iter().map(|(_, length)| length).sum::<u64>();
         for (offset, length) in ranges {
-            if let Some(found) = self.first_non_zero(offset, length)? {
-                return Ok(Err(found));
+            let mut at = offset;
+            while at < offset + length {
+                let want = usize::try_from(offset + length - at).map_or(CHUNK, |left| left.min(CHUNK));
+                let buffer = &mut self.buffer[self.start..self.start + want.next_multiple_of(ALIGN)];
+                let got = self.file.read_at(buffer, at);
+                let got = got.map_err(|e| format!("it cannot be read at byte {at} ({}): {e}", Bytes(at)))?;
+                if got == 0 {
+                    return Err(format!("it ended at byte {at}, although its size is {}", self.size));
+                }
+                let got = got.min(want);
+                // one comparison of the whole is many times faster than a look at each byte
+                if buffer[..got] != self.zeros[..got] {
+                    let found = buffer.iter().position(|b| *b != 0).unwrap_or_default();
+                    return Ok(Some(at + found as u64));
+                }
+                at += got as u64;
+                self.read += got as u64;
+                progress(self.read, total);
             }
-            progress(self.read, total);
-        }
-        Ok(Ok(()))
-    }
-
-    fn first_non_zero(&mut self, offset: u64, length: u64) -> Result<Option<u64>, String> {
-        let mut at = offset;
-        while at < offset + length {
-            let want = usize::try_from(offset + length - at).map_or(CHUNK, |left| left.min(CHUNK));
-            let buffer = &mut self.buffer[self.start..self.start + want.next_multiple_of(ALIGN)];
-            let got = self.file.read_at(buffer, at);
-            let got = got.map_err(|e| format!("it cannot be read at byte {at} ({}): {e}", Bytes(at)))?;
-            if got == 0 {
-                return Err(format!("it ended at byte {at}, although its size is {}", self.size));
-            }
-            let got = got.min(want);
-            // one comparison of the whole is many times faster than a look at each byte
-            if buffer[..got] != self.zeros[..got] {
-                let found = buffer.iter().position(|b| *b != 0).unwrap_or_default();
-                return Ok(Some(at + found as u64));
-            }
-            at += got as u64;
-            self.read += got as u64;
         }
         Ok(None)
     }
@@ -229,14 +256,10 @@ impl Reader {
 /// What to read, as offsets and lengths. `start` in 0..1 moves the samples, so that data which one check misses for its
 /// regularity is found by another.
 fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<(u64, u64)> {
-    let whole = |begin: u64, end: u64| {
-        (begin..end).step_by(CHUNK).map(move |at| (at, (CHUNK as u64).min(end - at))).collect::<Vec<_>>()
-    };
     if scan == BlankScan::Full || size <= WHOLE_UP_TO {
-        return whole(from, size);
+        return vec![(from, size.saturating_sub(from))];
     }
     let (head, tail) = (END.max(from), (size - END) / ALIGN as u64 * ALIGN as u64);
-    let mut ranges = whole(from, head);
     let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
     #[expect(
         clippy::cast_possible_truncation,
@@ -245,12 +268,11 @@ fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<(u64, u64)> 
         reason = "a jitter"
     )]
     let jitter = (start * (stride - SAMPLE as u64 + 1) as f64) as u64;
-    ranges.extend((head + jitter..tail).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(|at| {
+    let samples = (head + jitter..tail).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(|at| {
         let at = at / ALIGN as u64 * ALIGN as u64;
         (at, (SAMPLE as u64).min(tail - at))
-    }));
-    ranges.extend(whole(tail, size));
-    ranges
+    });
+    std::iter::once((from, head - from)).chain(samples).chain([(tail, size - tail)]).collect()
 }
 
 /// A number in 0..1 that differs from call to call.
@@ -340,6 +362,43 @@ mod tests {
         assert_eq!(content(&path, Some(ours)), Content::Unfinished);
         assert!(!matches!(content(&path, Some(Uuid::from_u128(2))), Content::Unfinished | Content::Blank { .. }));
         assert!(!matches!(content(&path, None), Content::Unfinished | Content::Blank { .. }));
+    }
+
+    #[test]
+    fn an_intent_does_not_excuse_a_volume_of_luks1() {
+        let (_dir, path) = disk(SIZE);
+        write(&path, 0, b"LUKS\xba\xbe\x00\x01");
+        write(&path, 168, Uuid::from_u128(1).to_string().as_bytes());
+        let content = content(&path, Some(Uuid::from_u128(1)));
+        assert!(matches!(content, Content::Foreign { .. }), "{content:?}");
+    }
+
+    #[test]
+    fn an_intent_does_not_excuse_what_was_made_over_our_header() {
+        let ours = Uuid::from_u128(1);
+        let (_dir, path) = disk(SIZE);
+        let json = b"{\"tokens\":{}}";
+        for (offset, magic) in [(0, b"LUKS\xba\xbe\x00\x02"), (0x4000, b"SKUL\xba\xbe\x00\x02")] {
+            write(&path, offset, magic);
+            write(&path, offset + 8, &0x4000_u64.to_be_bytes());
+            write(&path, offset + 168, ours.to_string().as_bytes());
+            write(&path, offset + 4096, json);
+        }
+        assert_eq!(content(&path, Some(ours)), Content::Luks2 { luks_uuid: ours, token: None });
+        // as mkswap does, which leaves the second copy of the header alone
+        write(&path, 0, &[0; 4096]);
+        write_swap(&path);
+        assert!(matches!(content(&path, Some(ours)), Content::Foreign { .. }));
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_read_makes_the_disk_unknown_not_foreign() {
+        let (_dir, path) = disk(SIZE);
+        write(&path, 0, b"LUKS\xba\xbe\x00\x02");
+        write(&path, 8, &0x4000_u64.to_be_bytes());
+        write(&path, 168, Uuid::from_u128(1).to_string().as_bytes());
+        write(&path, 4096, br#"{"tokens":{"0":{"type":"luks-agent-awskms","version":9}}}"#);
+        assert!(matches!(content(&path, None), Content::Unknown { .. }));
     }
 
     #[test]

@@ -43,13 +43,13 @@ impl Token {
     }
 
     /// The first token of ours in a LUKS2 metadata object.
-    pub fn find(metadata: &Value) -> Option<Self> {
-        metadata
-            .get("tokens")?
-            .as_object()?
-            .values()
-            .filter(|token| token.get("type").and_then(Value::as_str) == Some(TOKEN_TYPE))
-            .find_map(|token| serde_json::from_value(token.clone()).ok())
+    ///
+    /// # Errors
+    /// When there is one that this release cannot read: then the volume is the agent's all the same.
+    pub fn find(metadata: &Value) -> Result<Option<Self>, serde_json::Error> {
+        let tokens = metadata.get("tokens").and_then(Value::as_object);
+        let ours = |token: &&Value| token.get("type").and_then(Value::as_str) == Some(TOKEN_TYPE);
+        tokens.and_then(|tokens| tokens.values().find(ours)).map(Self::deserialize).transpose()
     }
 }
 
@@ -96,8 +96,10 @@ pub fn check_header(metadata: &Value) -> Result<(), PolicyViolation> {
     if requirements.is_some_and(|list| !list.is_empty()) {
         return violation("it has mandatory requirements".to_owned());
     }
-    if Token::find(metadata).is_none() {
-        return violation(format!("it has no {TOKEN_TYPE} token"));
+    match Token::find(metadata) {
+        Ok(Some(_)) => {}
+        Ok(None) => return violation(format!("it has no {TOKEN_TYPE} token")),
+        Err(e) => return violation(format!("its {TOKEN_TYPE} token cannot be read: {e}")),
     }
     for (id, keyslot) in section("keyslots").into_iter().flatten() {
         let encryption = keyslot.pointer("/area/encryption").cloned().unwrap_or_default();
@@ -136,7 +138,7 @@ mod tests {
             json!({"type": "luks-agent-awskms", "keyslots": [], "version": 1, "wrapped_key": "AQID",
                    "key_arn": "arn:aws:kms:x", "instance_id": "i-1"})
         );
-        assert_eq!(Token::find(&header()), Some(token()));
+        assert_eq!(Token::find(&header()).unwrap(), Some(token()));
     }
 
     #[test]
