@@ -200,8 +200,28 @@ pub fn format(device: &Path, size: u64, spec: &FormatSpec, token: &Token, key: &
     verify(device, spec.luks_uuid, key)
 }
 
-/// Loads a header and checks that it is the expected volume and passes the policy.
-fn load(device: &Path, luks_uuid: Uuid) -> Result<CryptDevice, LuksError> {
+/// Takes up a format that did not come to its end. `false`: the header has no keyslot yet, so that it never protected
+/// anything and can be made anew. `true`: it is complete, and is kept as it is.
+///
+/// # Errors
+/// When there is a keyslot that the passphrase does not open, or a header that is not as the agent makes it.
+pub fn resume(device: &Path, luks_uuid: Uuid, key: &Passphrase) -> Result<bool, LuksError> {
+    let (mut cd, metadata) = load_any(device, luks_uuid)?;
+    let keyslots = metadata.get("keyslots").and_then(serde_json::Value::as_object);
+    let Some(keyslot) = keyslots.and_then(|slots| slots.keys().find_map(|id| id.parse().ok())) else {
+        return Ok(false);
+    };
+    check_header(&metadata)?;
+    check_key(&mut cd, luks_uuid, key)?;
+    // the last thing that format writes; to do it again does no harm
+    if let Some(token) = Token::find_id(&metadata) {
+        call("assign the token to the keyslot", cd.token_handle().assign_keyslot(token, Some(keyslot)))?;
+    }
+    Ok(true)
+}
+
+/// Loads a header and checks that it is the expected volume.
+fn load_any(device: &Path, luks_uuid: Uuid) -> Result<(CryptDevice, serde_json::Value), LuksError> {
     let mut cd = init(device)?;
     call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
     let found = call("read the LUKS UUID", cd.status_handle().get_uuid())?;
@@ -209,19 +229,23 @@ fn load(device: &Path, luks_uuid: Uuid) -> Result<CryptDevice, LuksError> {
         return Err(LuksError::OtherVolume { expected: luks_uuid, found });
     }
     let metadata = call("read the LUKS2 metadata", cd.status_handle().dump_json())?;
+    Ok((cd, metadata))
+}
+
+/// As [`load_any`], and the header must pass the policy.
+fn load(device: &Path, luks_uuid: Uuid) -> Result<CryptDevice, LuksError> {
+    let (cd, metadata) = load_any(device, luks_uuid)?;
     check_header(&metadata)?;
     Ok(cd)
 }
 
-fn activate(cd: &mut CryptDevice, name: Option<&str>, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
-    // the flags stored in the header are added by libcryptsetup
-    let opened = cd.activate_handle().activate_by_passphrase(name, None, key.expose(), CryptActivate::empty());
-    match opened {
+fn check_key(cd: &mut CryptDevice, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
+    match cd.activate_handle().activate_by_passphrase(None, None, key.expose(), CryptActivate::empty()) {
         Err(LibcryptErr::IOError(e)) if e.raw_os_error() == Some(nix::libc::EPERM) => {
             LOG.take();
             Err(LuksError::WrongKey { luks_uuid })
         }
-        other => call("open the volume", other).map(|_| ()),
+        other => call("try the data key", other).map(|_| ()),
     }
 }
 
@@ -230,7 +254,7 @@ fn activate(cd: &mut CryptDevice, name: Option<&str>, luks_uuid: Uuid, key: &Pas
 /// # Errors
 /// [`LuksError::WrongKey`] if it does not, or whatever libcryptsetup says of the header.
 pub fn verify(device: &Path, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
-    activate(&mut load(device, luks_uuid)?, None, luks_uuid, key)
+    check_key(&mut load(device, luks_uuid)?, luks_uuid, key)
 }
 
 /// Opens the volume as `/dev/mapper/NAME`, after its header, the very one that is used, has passed the policy.
@@ -238,7 +262,12 @@ pub fn verify(device: &Path, luks_uuid: Uuid, key: &Passphrase) -> Result<(), Lu
 /// # Errors
 /// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or whatever libcryptsetup says.
 pub fn open(device: &Path, name: &str, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
-    activate(&mut load(device, luks_uuid)?, Some(name), luks_uuid, key)
+    let mut cd = load(device, luks_uuid)?;
+    // apart from the mapping: device-mapper too says EPERM, to a process without privileges, which is no wrong key
+    check_key(&mut cd, luks_uuid, key)?;
+    // the flags stored in the header are added by libcryptsetup
+    let opened = cd.activate_handle().activate_by_passphrase(Some(name), None, key.expose(), CryptActivate::empty());
+    call("open the volume", opened).map(|_| ())
 }
 
 /// Whether a mapping of this name is there.
@@ -326,6 +355,20 @@ mod tests {
         format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
         verify(&path, spec().luks_uuid, &key(1)).unwrap();
         assert!(matches!(verify(&path, spec().luks_uuid, &key(2)), Err(LuksError::WrongKey { .. })));
+    }
+
+    #[test]
+    fn a_format_that_ended_is_kept_and_one_without_a_keyslot_is_not() {
+        let (_dir, path) = disk();
+        format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
+        assert!(resume(&path, spec().luks_uuid, &key(1)).unwrap());
+        verify(&path, spec().luks_uuid, &key(1)).unwrap();
+        assert!(matches!(resume(&path, spec().luks_uuid, &key(2)), Err(LuksError::WrongKey { .. })));
+
+        let mut cd = load(&path, spec().luks_uuid).unwrap();
+        cd.keyslot_handle().destroy(0).unwrap();
+        drop(cd);
+        assert!(!resume(&path, spec().luks_uuid, &key(1)).unwrap());
     }
 
     #[test]

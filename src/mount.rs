@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -137,22 +138,42 @@ fn run(tool: &str, args: &[&OsStr]) -> Result<(), MountError> {
     Err(MountError::Tool { tool: tool.to_owned(), status: output.status, output: lines })
 }
 
-/// Makes a file system on a mapping. Not forced: the tool's own check for what is there already stays on.
+/// Makes a file system on a mapping. The tool's own check for what is there already stays on, unless it is `force`d for
+/// the remains of a run that did not end.
 ///
 /// # Errors
 /// When the tool fails.
-pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), MountError> {
+pub fn make_filesystem(kind: FilesystemKind, device: &Path, force: bool) -> Result<(), MountError> {
     let Some((_, mkfs, _)) = kind.tools() else { return Ok(()) };
     // no discard: a new mapping has nothing to discard, and the time is not worth it
-    let quick: &[&str] = match kind {
-        FilesystemKind::Xfs => &["-q", "-K"],
-        FilesystemKind::Ext4 => &["-q", "-E", "nodiscard"],
-        FilesystemKind::None => &[],
+    let (quick, forced): (&[&str], &str) = match kind {
+        FilesystemKind::Xfs => (&["-q", "-K"], "-f"),
+        FilesystemKind::Ext4 => (&["-q", "-E", "nodiscard"], "-F"),
+        FilesystemKind::None => (&[], ""),
     };
-    let args: Vec<&OsStr> = quick.iter().map(OsStr::new).chain([device.as_os_str()]).collect();
+    let forced = force.then_some(forced);
+    let args: Vec<&OsStr> = quick.iter().copied().chain(forced).map(OsStr::new).chain([device.as_os_str()]).collect();
     run(mkfs, &args)?;
     let sync = fs::File::open(device).and_then(|d| d.sync_all());
     sync.map_err(|source| MountError::Io { action: "flush", path: device.to_owned(), source })
+}
+
+/// Whether a file system of this kind was made on a mapping, up to the last thing that its mkfs writes: for ext4 the
+/// superblock, for XFS the end of `sb_inprogress` in it.
+///
+/// # Errors
+/// When the mapping cannot be read.
+pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, MountError> {
+    let mut start = [0; 2048];
+    let read = fs::File::open(device).and_then(|file| file.read_exact_at(&mut start, 0));
+    read.map_err(|source| MountError::Io { action: "read", path: device.to_owned(), source })?;
+    Ok(match kind {
+        // struct xfs_dsb: magic at byte 0, sb_inprogress at byte 126
+        FilesystemKind::Xfs => start.starts_with(b"XFSB") && start[126] == 0,
+        // struct ext4_super_block at byte 1024: s_magic at byte 56 of it, little endian
+        FilesystemKind::Ext4 => start[1024 + 56..].starts_with(&[0x53, 0xef]),
+        FilesystemKind::None => true,
+    })
 }
 
 /// Removes every signature from a disk: only for disks that the configuration says to wipe.
@@ -245,11 +266,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_counts_once_its_mkfs_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk");
+        for kind in [FilesystemKind::Xfs, FilesystemKind::Ext4] {
+            fs::File::create(&disk).unwrap().set_len(320 << 20).unwrap();
+            assert!(!has_filesystem(kind, &disk).unwrap(), "{kind:?}");
+            make_filesystem(kind, &disk, false).unwrap();
+            assert!(has_filesystem(kind, &disk).unwrap(), "{kind:?}");
+        }
+        make_filesystem(FilesystemKind::Xfs, &disk, true).unwrap();
+        fs::OpenOptions::new().write(true).open(&disk).unwrap().write_all_at(&[1], 126).unwrap();
+        assert!(!has_filesystem(FilesystemKind::Xfs, &disk).unwrap());
+    }
+
+    #[test]
     fn a_failing_tool_is_quoted() {
         let dir = tempfile::tempdir().unwrap();
         let small = dir.path().join("small");
         fs::File::create(&small).unwrap().set_len(4096).unwrap();
-        let message = make_filesystem(FilesystemKind::Ext4, &small).unwrap_err().to_string();
+        let message = make_filesystem(FilesystemKind::Ext4, &small, false).unwrap_err().to_string();
         assert!(message.starts_with("'mkfs.ext4' failed, exit status: 1: "), "{message}");
     }
 }

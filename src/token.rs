@@ -47,10 +47,18 @@ impl Token {
     /// # Errors
     /// When there is one that this release cannot read: then the volume is the agent's all the same.
     pub fn find(metadata: &Value) -> Result<Option<Self>, serde_json::Error> {
-        let tokens = metadata.get("tokens").and_then(Value::as_object);
-        let ours = |token: &&Value| token.get("type").and_then(Value::as_str) == Some(TOKEN_TYPE);
-        tokens.and_then(|tokens| tokens.values().find(ours)).map(Self::deserialize).transpose()
+        ours(metadata).map(|(_, token)| Self::deserialize(token)).transpose()
     }
+
+    /// The number of that token.
+    pub fn find_id(metadata: &Value) -> Option<u32> {
+        ours(metadata).and_then(|(id, _)| id.parse().ok())
+    }
+}
+
+fn ours(metadata: &Value) -> Option<(&String, &Value)> {
+    let tokens = metadata.get("tokens")?.as_object()?;
+    tokens.iter().find(|(_, token)| token.get("type").and_then(Value::as_str) == Some(TOKEN_TYPE))
 }
 
 /// A header that is valid LUKS2 but not one the agent makes.

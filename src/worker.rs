@@ -26,7 +26,10 @@ use crate::probe::probe;
 use crate::token::Token;
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a worker that makes progress says so, at least.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// The longest input there is: the wrapped key in it, in base64, has at most 8 KiB.
 const JOB_BYTES: usize = 64 << 10;
@@ -191,6 +194,7 @@ fn receive(input: impl Read) -> Result<(Job, Option<Passphrase>), String> {
 struct Stage<'a> {
     send: &'a mut dyn FnMut(Answer) -> io::Result<()>,
     last: Option<u64>,
+    since: Instant,
 }
 
 impl Stage<'_> {
@@ -201,15 +205,16 @@ impl Stage<'_> {
 
     fn percent(&mut self, stage: &str, done: u64, total: u64) {
         let percent = (done * 100).checked_div(total);
-        if percent != self.last {
+        if percent != self.last || self.since.elapsed() > HEARTBEAT {
             self.last = percent;
+            self.since = Instant::now();
             let _ = (self.send)(Answer::Progress { stage: stage.to_owned(), percent });
         }
     }
 }
 
 fn perform(job: Job, key: Option<&Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
-    let mut stage = Stage { send, last: None };
+    let mut stage = Stage { send, last: None, since: Instant::now() };
     let done = match job {
         Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
         Job::Format { target, basis, scan, spec, token, filesystem } => {
@@ -262,14 +267,23 @@ fn format(
     if !still_allowed(basis, &found) {
         return Ok(Answer::Changed { content: found });
     }
-    stage.enter("formatting");
-    if matches!(basis, Basis::Wipe { .. }) {
-        mount::wipe_signatures(&target.path).map_err(chain)?;
+    // once there is a complete header, what lies behind it is never given up: an agent that forgot how far it had come, its
+    // boot volume restored from an old snapshot say, would destroy data otherwise
+    let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))
+        && luks::resume(&target.path, spec.luks_uuid, key).map_err(chain)?;
+    if !complete {
+        stage.enter("formatting");
+        if matches!(basis, Basis::Wipe { .. }) {
+            mount::wipe_signatures(&target.path).map_err(chain)?;
+        }
+        luks::format(&target.path, target.size, spec, token, key).map_err(chain)?;
     }
-    luks::format(&target.path, target.size, spec, token, key).map_err(chain)?;
     luks::open(&target.path, &name, spec.luks_uuid, key).map_err(chain)?;
-    stage.enter("making the file system");
-    mount::make_filesystem(filesystem, &mapper_path(&name)).map_err(chain)?;
+    let mapping = mapper_path(&name);
+    if !(complete && mount::has_filesystem(filesystem, &mapping).map_err(chain)?) {
+        stage.enter("making the file system");
+        mount::make_filesystem(filesystem, &mapping, complete).map_err(chain)?;
+    }
     Ok(Answer::Formatted)
 }
 
@@ -323,11 +337,11 @@ fn mapper_path(name: &str) -> PathBuf {
 /// workers of a killed agent away (`systemd.io/BLOCK_DEVICE_LOCKING`).
 fn claim(target: &Target) -> Result<File, String> {
     let path = target.path.display();
-    let metadata = fs::metadata(&target.path).map_err(|e| format!("{path} is gone: {e}"))?;
+    let file = File::open(&target.path).map_err(|e| format!("{path} cannot be opened: {e}"))?;
+    let metadata = file.metadata().map_err(|e| format!("{path} is gone: {e}"))?;
     if !metadata.file_type().is_block_device() || DevNo::from_rdev(metadata.rdev()) != Some(target.devno) {
         return Err(format!("{path} is no longer block device {}", target.devno));
     }
-    let file = File::open(&target.path).map_err(|e| format!("{path} cannot be opened: {e}"))?;
     let seq = fs::read_to_string(format!("/sys/dev/block/{}/diskseq", target.devno)).ok();
     let seq = seq.and_then(|text| text.trim().parse::<u64>().ok());
     if target.diskseq.is_some() && seq != target.diskseq {
