@@ -20,6 +20,9 @@ use crate::worker::{Answer, Job};
 /// What a worker needs of the environment; credentials in it are none of its business.
 const ENVIRONMENT: [&str; 2] = ["PATH", "DM_DISABLE_UDEV"];
 
+/// How long a killed worker may take to end before it counts as stuck in the kernel.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
 /// A worker that gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -35,7 +38,8 @@ pub enum HostError {
         last_words: String,
     },
     /// It gave no answer in time.
-    #[error("no answer within {} s (volumes.deadline), last seen {stage}; the disk hangs, and its worker process {pid} is left behind", .after.as_secs())]
+    #[error("no answer within {} s (volumes.deadline), last seen {stage}; the disk hangs, and its worker process {pid} {}",
+        .after.as_secs(), if *.killed { "was killed" } else { "is left behind: not even SIGKILL ends it now" })]
     Hung {
         /// The deadline.
         after: Duration,
@@ -43,6 +47,8 @@ pub enum HostError {
         stage: String,
         /// Its process id.
         pid: u32,
+        /// Whether it could be ended; in uninterruptible I/O it cannot.
+        killed: bool,
     },
     /// What it printed is not an answer.
     #[error("the worker process gave an answer that is none")]
@@ -91,7 +97,8 @@ impl Host for Workers {
             Err(_) => {
                 let pid = child.id().unwrap_or_default();
                 kill_group(pid);
-                Err(HostError::Hung { after: self.deadline, stage: progress.stage.clone(), pid })
+                let killed = timeout(KILL_PATIENCE, child.wait()).await.is_ok();
+                Err(HostError::Hung { after: self.deadline, stage: progress.stage.clone(), pid, killed })
             }
         }
     }

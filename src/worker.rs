@@ -230,11 +230,10 @@ fn perform(job: Job, key: Option<&Passphrase>, send: &mut dyn FnMut(Answer) -> i
 
 fn examine(target: &Target, intent: Option<Uuid>, scan: BlankScan, stage: &mut Stage<'_>) -> Result<Answer, String> {
     let _lock = claim(target)?;
-    Ok(Answer::Content { content: content(target, intent, scan, stage) })
+    Ok(Answer::Content { content: content("examining", target, intent, scan, stage) })
 }
 
-fn content(target: &Target, intent: Option<Uuid>, scan: BlankScan, stage: &mut Stage<'_>) -> Content {
-    let what = "checking that it is blank";
+fn content(what: &str, target: &Target, intent: Option<Uuid>, scan: BlankScan, stage: &mut Stage<'_>) -> Content {
     stage.enter(what);
     probe(&target.path, intent, scan, &mut |done, total| stage.percent(what, done, total))
 }
@@ -263,7 +262,7 @@ fn format(
         Basis::Blank { .. } | Basis::Wipe { .. } => None,
     };
     // the plan may be minutes old
-    let found = content(target, intent, scan, stage);
+    let found = content("examining once more", target, intent, scan, stage);
     if !still_allowed(basis, &found) {
         return Ok(Answer::Changed { content: found });
     }

@@ -12,12 +12,16 @@ use support::uml::{MIB, Node, Script};
 /// Enough for a LUKS2 header and an ext4 file system.
 const DATA_DISK: u64 = 40 * MIB;
 
+/// Boots a new node with a scenario, `NAME` or `NAME ARGUMENT`.
 fn boot(scenario: &str, disks: &[&str]) {
-    let mut node = disks.iter().fold(Node::new(scenario), |node, disk| node.disk(disk, DATA_DISK));
-    let script = Script::new(scenario)
+    let (name, arg) = scenario.split_once(' ').map_or((scenario, None), |(name, arg)| (name, Some(arg)));
+    let node = Node::new(&scenario.replace(' ', "-"));
+    let mut node = disks.iter().fold(node, |node, disk| node.disk(disk, DATA_DISK));
+    let script = arg.iter().fold(Script::new(name), |script, arg| script.arg(*arg));
+    let script = script
         .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
         .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(400));
+        .timeout(Duration::from_secs(150));
     node.boot(&script).assert_ok();
 }
 
@@ -25,4 +29,28 @@ fn boot(scenario: &str, disks: &[&str]) {
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn a_provision_that_cannot_do_its_work_writes_nothing() {
     boot("nothing-written", &["ubdb", "ubdc"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_hung_device_stops_no_other_and_is_reported() {
+    boot("hung before", &["ubdb", "ubdc", "ubdd", "ubde"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_device_that_hangs_midway_stops_no_other_and_is_taken_up_again() {
+    boot("hung midway", &["ubdb", "ubdc", "ubdd", "ubde"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn what_is_in_the_way_is_named_and_left_as_it_is() {
+    boot("in-the-way", &["ubdb", "ubdc", "ubdd", "ubde"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn after_a_kill_at_any_moment_the_next_provision_converges() {
+    boot("killed", &["ubdb", "ubdc", "ubdd"]);
 }

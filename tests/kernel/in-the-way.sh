@@ -1,0 +1,109 @@
+# What is in the way: another agent, what is at the mount points, what is on the disks, what is still in use.
+source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/agent.sh"
+
+# configure_wipe refuse|wipe-instance-store
+configure_wipe() {
+    config "$KEY_ARN" <<TOML
+[volumes]
+when_not_blank = "$1"
+[filesystem]
+type = "ext4"
+mount_base = "/srv/deep/data"
+[[volumes.match]]
+path = "/dev/ubd[bc]"
+role = "instance-store"
+[[volumes.match]]
+path = "/dev/ubd[de]"
+role = "ebs"
+TOML
+}
+decrypts() { requests /run/requests 'r["operation"] == "Decrypt"'; }
+sums() { sha256sum "$@" | cut -d' ' -f1; }
+summary() { agent status --json >/run/report && report 'report["summary"]'; }
+
+start_fake --log /run/requests
+configure_wipe refuse
+at=/srv/deep/data
+
+say "what is on the disks stays there"
+sfdisk -q /dev/ubdb <<<'label: gpt
+size=10MiB'
+mkfs.ext4 -q /dev/ubdc
+dd if=/dev/urandom of=/dev/ubdd bs=1k count=3 seek=20000 conv=notrunc status=none
+sync
+before=$(sums /dev/ubd[bcd])
+expect_agent 3 provision
+assert_said "gpt partition table" "ext4 at byte" "first seen at byte 20480000" "1 formatted, 3 refused" "wipefs --all"
+assert_eq "$(sums /dev/ubd[bcd])" "$before" "the refused disks"
+findmnt -n "$at"
+assert_eq "$(stat -c %a /srv/deep "$at" | xargs)" "755 755" "the modes of the mount point and its parent"
+
+say "with wipe-instance-store only those are formatted"
+before=$(sums /dev/ubdd)
+configure_wipe wipe-instance-store
+expect_agent 3 provision
+assert_said "2 formatted, 1 unchanged, 1 refused"
+assert_eq "$(sums /dev/ubdd)" "$before" "the refused EBS disk"
+findmnt -n "${at}1"
+findmnt -n "${at}2"
+
+say "close"
+run_expect 2 agent close /nowhere
+expect_agent 2 close ubdd
+assert_said "no open volume is called 'ubdd'" "one of: ubdb, ubdc, ubde"
+expect_agent 0 close "${at}1"
+assert_said "1 of 1 closed"
+run_expect 1 findmnt "${at}1"
+exec 7>"${at}2/held"
+expect_agent 1 close
+assert_said "failed" "target is busy" "1 of 2 closed"
+findmnt -n "${at}2"
+exec 7>&-
+expect_agent 0 close
+[[ -z $(find /dev/mapper -name 'luks-*') ]] || fail "mappings are left"
+expect_agent 0 close
+assert_said "no volume is open, nothing changed"
+configure_wipe refuse
+
+say "taken mount points: formatted and committed, mounted once they are free"
+blank ubdd
+touch "${at}3/mine" 2>/dev/null || { mkdir -p "${at}3" && touch "${at}3/mine"; }
+mount -t tmpfs tmpfs "${at}1"
+expect_agent 1 provision
+assert_said "mount point ${at}3 is not empty: it holds 'mine'" "mount point ${at}1 is taken: tmpfs is mounted there" \
+    "2 unlocked, 2 failed"
+expect_agent 1 provision
+assert_said "2 unchanged, 2 failed"
+assert_contains "$(summary)" "4 open, 0 locked, 0 missing, 0 new" "status meanwhile"
+rm "${at}3/mine"
+umount "${at}1"
+expect_agent 0 provision
+assert_said "2 unlocked, 2 unchanged"
+assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 1 "data keys made"
+
+say "another agent"
+expect_agent 0 close
+decrypts_before=$(decrypts)
+fake faults '[{"on": "Decrypt", "delay_ms": 5000, "times": 1}]'
+"$LUKS_AGENT" unlock >/run/first 2>&1 &
+first=$!
+# it asks KMS with the lock in its hands
+more_decrypts() { (($(decrypts) > $1)); }
+wait_for 30 more_decrypts "$decrypts_before"
+expect_agent 1 provision
+assert_said "another luks-agent is at work: process $first (" "wait for it to end"
+expect_agent 1 close
+assert_said "process $first ("
+wait "$first"
+expect_agent 0 provision
+assert_said "nothing changed: 4 unchanged"
+
+say "another program has locked a disk"
+expect_agent 0 close
+exec 8</dev/ubdd
+flock 8
+expect_agent 1 unlock
+assert_said "/dev/ubdd is locked by another program" "3 unlocked"
+exec 8<&-
+expect_agent 0 unlock

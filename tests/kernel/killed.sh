@@ -1,0 +1,72 @@
+# The agent, or one of its workers, is killed at a random moment of provision, ten times over: the next provision converges
+# with nobody's help, and the files on committed volumes are still there.
+source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/agent.sh"
+
+start_fake --log /run/requests
+config "$KEY_ARN" <<'TOML'
+[filesystem]
+type = "ext4"
+mount_base = "/data"
+[[volumes.match]]
+path = "/dev/ubd[bc]"
+role = "instance-store"
+[[volumes.match]]
+path = "/dev/ubdd"
+role = "ebs"
+TOML
+
+now() { echo $((10#$(date +%s%3N))); }
+
+expect_agent 0 provision
+# the one on the EBS disk
+agent status --json >/run/report
+kept=$(report 'rows["ubdd"]["mount_point"]')
+head -c 5000000 /dev/urandom >"$kept/file"
+sync -f "$kept"
+sum=$(sha256sum <"$kept/file")
+
+# lose DISK...: what a stop does to the instance store.
+lose() {
+    expect_agent 0 close >/run/out
+    blank "$@"
+}
+
+# so long does it take when nothing is in its way
+lose ubdb ubdc
+began=$(now)
+expect_agent 0 provision
+usual=$(($(now) - began))
+assert_said "2 formatted, 1 unlocked"
+
+RANDOM=${SEED:=$$}
+say "seed $SEED, a provision takes $usual ms"
+for round in {1..10}; do
+    lose ubdb ubdc
+    delay=$((RANDOM % usual))
+    "$LUKS_AGENT" provision >/run/killed 2>&1 &
+    agent=$!
+    sleep "$((delay / 1000)).$(printf %03d $((delay % 1000)))"
+    if ((round % 2)); then
+        victim=$agent
+    else
+        victim=$(pgrep -f 'exe worker$' | shuf -n 1 || true)
+    fi
+    killed=0
+    [[ -n $victim ]] && kill -KILL "$victim" 2>/dev/null && killed=1
+    status=0
+    wait "$agent" || status=$?
+    say "round $round: after $delay ms, killed $killed, status $status: $(tail -n 1 /run/killed)"
+    case $killed$((round % 2)) in
+    11) assert_eq "$status" 137 "the status of the killed agent" ;;
+    # 0 when it had given its answer already
+    10) ((status <= 1)) || fail "a worker was killed, and the agent says $status" ;;
+    esac
+    # right away: what is left of the killed ones may still be at work
+    expect_agent 0 provision >/run/out
+    findmnt -n /data >/run/out
+    findmnt -n /data1 >/run/out
+    assert_eq "$(sha256sum <"$kept/file")" "$sum" "the file on the committed volume"
+done
+assert_eq "$(findmnt -rno SOURCE -t ext4 | grep -c /dev/mapper/luks-)" 3 "mounted volumes"
+assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 1 "data keys made"
