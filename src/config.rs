@@ -1,6 +1,6 @@
 //! `/etc/luks-agent/config.toml` and its drop-ins, read, merged and validated.
 //!
-//! Each file is read on its own into a [`Fragment`], so that an error names file and line; the fragments are merged in
+//! Each file is read on its own into a fragment, so that an error names file and line; the fragments are merged in
 //! order, later ones win, and defaults fill the rest.
 
 use std::fs;
@@ -103,7 +103,7 @@ pub struct Volumes {
     pub when_not_blank: WhenNotBlank,
     /// How much of a volume is read before it counts as blank.
     pub blank_scan: BlankScan,
-    /// How long one operation on one volume may take.
+    /// How long the work on one volume may go without progress.
     pub deadline: Duration,
     /// `[[volumes.match]]`, in order.
     pub rules: Vec<MatchRule>,

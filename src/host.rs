@@ -1,8 +1,10 @@
 //! Workers as seen from the command that starts them: one process per disk, each with a deadline.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IsTerminal};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -12,13 +14,17 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::key::Passphrase;
 use crate::worker::{Answer, Job};
 
 /// What a worker needs of the environment; credentials in it are none of its business.
 const ENVIRONMENT: [&str; 2] = ["PATH", "DM_DISABLE_UDEV"];
+
+/// How long a look at a disk may go without progress: nothing can be decided before all have been looked at, so a disk that
+/// hangs holds the others up for this long. One that cannot answer a read for half a minute is as good as hung.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a killed worker may take to end before it counts as stuck in the kernel.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
@@ -37,11 +43,11 @@ pub enum HostError {
         /// The last line it printed on standard error.
         last_words: String,
     },
-    /// It gave no answer in time.
-    #[error("no answer within {} s (volumes.deadline), last seen {stage}; the disk hangs, and its worker process {pid} {}",
+    /// It gave no sign of progress.
+    #[error("no progress for {} s, last seen {stage}; the disk hangs, and its worker process {pid} {}; check the state of the volume, then run the command again",
         .after.as_secs(), if *.killed { "was killed" } else { "is left behind: not even SIGKILL ends it now" })]
     Hung {
-        /// The deadline.
+        /// How long it was waited for.
         after: Duration,
         /// What it was at.
         stage: String,
@@ -72,7 +78,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Workers that may take `deadline` for one job each. Their progress is shown if standard error is a terminal.
+    /// Workers that may go without progress for `deadline`. Their progress is shown if standard error is a terminal.
     pub fn new(deadline: Duration) -> Self {
         Self { deadline, bars: io::stderr().is_terminal().then(MultiProgress::new) }
     }
@@ -91,14 +97,28 @@ impl Host for Workers {
             // a group of its own, so that what it started is killed with it
             .process_group(0)
             .spawn()?;
-        let mut progress = Progress::new(device, self.bars.as_ref());
-        match timeout(self.deadline, converse(&mut child, &job, key, &mut progress)).await {
-            Ok(answer) => answer,
-            Err(_) => {
+        let patience = if matches!(job, Job::Probe { .. }) { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
+        let heard = Cell::new(Instant::now());
+        let mut progress = Progress::new(device, self.bars.as_ref(), &heard);
+        let answer = {
+            let mut talk = pin!(converse(&mut child, &job, key, &mut progress));
+            loop {
+                let until = heard.get() + patience;
+                match timeout_at(until, &mut talk).await {
+                    Ok(answer) => break Some(answer),
+                    // it said something meanwhile
+                    Err(_) if heard.get() + patience > until => {}
+                    Err(_) => break None,
+                }
+            }
+        };
+        match answer {
+            Some(answer) => answer,
+            None => {
                 let pid = child.id().unwrap_or_default();
                 kill_group(pid);
                 let killed = timeout(KILL_PATIENCE, child.wait()).await.is_ok();
-                Err(HostError::Hung { after: self.deadline, stage: progress.stage.clone(), pid, killed })
+                Err(HostError::Hung { after: patience, stage: progress.stage.clone(), pid, killed })
             }
         }
     }
@@ -117,7 +137,7 @@ async fn converse(
     child: &mut Child,
     job: &Job,
     key: Option<&Passphrase>,
-    progress: &mut Progress,
+    progress: &mut Progress<'_>,
 ) -> Result<Answer, HostError> {
     let mut input = child.stdin.take().ok_or_else(|| io::Error::other("no pipe"))?;
     let output = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
@@ -163,7 +183,7 @@ async fn log_lines(errors: ChildStderr, device: &str) -> String {
 
 async fn last_answer(
     mut lines: Lines<BufReader<ChildStdout>>,
-    progress: &mut Progress,
+    progress: &mut Progress<'_>,
 ) -> Result<Option<Answer>, HostError> {
     let mut last = None;
     while let Some(line) = lines.next_line().await? {
@@ -178,14 +198,16 @@ async fn last_answer(
 }
 
 /// What one worker is at: a line on a terminal, log entries elsewhere.
-struct Progress {
+struct Progress<'a> {
     device: String,
+    /// When the worker was last heard of.
+    heard: &'a Cell<Instant>,
     stage: String,
     bar: Option<ProgressBar>,
 }
 
-impl Progress {
-    fn new(device: &str, bars: Option<&MultiProgress>) -> Self {
+impl<'a> Progress<'a> {
+    fn new(device: &str, bars: Option<&MultiProgress>, heard: &'a Cell<Instant>) -> Self {
         let bar = bars.map(|bars| {
             let bar = bars.add(ProgressBar::new_spinner());
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:10} {msg} [{elapsed}]") {
@@ -195,10 +217,11 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { device: device.to_owned(), stage: "starting".to_owned(), bar }
+        Self { device: device.to_owned(), heard, stage: "starting".to_owned(), bar }
     }
 
     fn show(&mut self, stage: String, percent: Option<u64>) {
+        self.heard.set(Instant::now());
         if let Some(bar) = &self.bar {
             bar.set_message(match percent {
                 Some(percent) => format!("{stage}, {percent} %"),
@@ -211,7 +234,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for Progress<'_> {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -219,7 +242,7 @@ impl Drop for Progress {
     }
 }
 
-impl fmt::Debug for Progress {
+impl fmt::Debug for Progress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Progress({}: {})", self.device, self.stage)
     }

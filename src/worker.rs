@@ -229,7 +229,7 @@ fn perform(job: Job, key: Option<&Passphrase>, send: &mut dyn FnMut(Answer) -> i
 }
 
 fn examine(target: &Target, intent: Option<Uuid>, scan: BlankScan, stage: &mut Stage<'_>) -> Result<Answer, String> {
-    let _lock = claim(target)?;
+    let _lock = claim(target, stage)?;
     Ok(Answer::Content { content: content("examining", target, intent, scan, stage) })
 }
 
@@ -250,7 +250,7 @@ fn format(
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let key = key.ok_or("no passphrase")?;
-    let _lock = claim(target)?;
+    let _lock = claim(target, stage)?;
     let name = mapper_name(spec.luks_uuid);
     let intent = match basis {
         Basis::Unfinished { luks_uuid } => {
@@ -306,7 +306,7 @@ fn unlock(
     key: Option<&Passphrase>,
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
-    let _lock = claim(target)?;
+    let _lock = claim(target, stage)?;
     let name = mapper_name(luks_uuid);
     if !open {
         stage.enter("unlocking");
@@ -334,7 +334,7 @@ fn mapper_path(name: &str) -> PathBuf {
 
 /// Checks that the node is still the disk that was planned for, and takes the advisory lock on it that keeps udev and
 /// workers of a killed agent away (`systemd.io/BLOCK_DEVICE_LOCKING`).
-fn claim(target: &Target) -> Result<File, String> {
+fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, String> {
     let path = target.path.display();
     let file = File::open(&target.path).map_err(|e| format!("{path} cannot be opened: {e}"))?;
     let metadata = file.metadata().map_err(|e| format!("{path} is gone: {e}"))?;
@@ -361,6 +361,7 @@ fn claim(target: &Target) -> Result<File, String> {
             }
             Err(TryLockError::Error(e)) => return Err(format!("{path} cannot be locked: {e}")),
             Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_PATIENCE => {
+                stage.percent("waiting for another program that has locked it", 0, 1);
                 std::thread::sleep(Duration::from_millis(50));
             }
             Err(TryLockError::WouldBlock) => {

@@ -87,7 +87,14 @@ fn a_missing_configuration_is_named() {
     for command in ["plan", "provision", "unlock", "close", "status"] {
         let missing = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-such-dir/config.toml");
         let said = format!("luks-agent: no configuration: {} does not exist; create it", missing.display());
-        agent().arg(command).arg("--config").arg(&missing).assert().code(2).stderr(starts_with(said)).stdout(is_empty());
+        agent()
+            .arg(command)
+            .arg("--config")
+            .arg(&missing)
+            .assert()
+            .code(2)
+            .stderr(starts_with(said))
+            .stdout(is_empty());
     }
 }
 
@@ -141,7 +148,8 @@ fn work_on_disks_needs_root() {
     }
     let home = Home::harmless();
     for command in ["plan", "provision", "unlock", "close"] {
-        let said = format!("luks-agent: 'luks-agent {command}' works on block devices and needs root; run it with sudo\n");
+        let said =
+            format!("luks-agent: 'luks-agent {command}' works on block devices and needs root; run it with sudo\n");
         home.agent(&[command]).assert().code(1).stderr(said).stdout(is_empty());
     }
     assert!(!home.state().exists());

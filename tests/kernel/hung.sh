@@ -32,7 +32,7 @@ hangs() {
     took=$((SECONDS - began))
     printf '%s\n' "$said"
     assert_eq "$status" 1 "the exit status with a hung disk"
-    assert_contains "$said" "no answer within $deadline s (volumes.deadline)" "the report of the hung disk"
+    assert_contains "$said" "no progress for $deadline s" "the report of the hung disk"
     ((took >= deadline && took < 3 * deadline)) || fail "$1 took $took s with a deadline of $deadline s"
     for at in "${@:2}"; do findmnt -n "$at"; done
     [[ $said =~ its\ worker\ process\ ([0-9]+)\ (is\ left\ behind|was\ killed) ]] || fail "no word of the worker"
