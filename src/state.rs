@@ -360,6 +360,15 @@ impl StateDir {
     }
 }
 
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        // to close it is not enough: a child that was forked and has not come to exec yet has the lock as well
+        for lock in self.locks.get_mut() {
+            let _ = lock.unlock();
+        }
+    }
+}
+
 fn nearest_existing(dir: &Path) -> Result<&Path, StateError> {
     for path in dir.ancestors() {
         match path.try_exists() {
