@@ -1,14 +1,24 @@
 //! What is to be done with each disk, and why: pure, so that every refusal can be tested without a disk.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+mod mount_points;
+mod owner;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::{Config, FilesystemKind, Policy, WhenNotBlank};
-use crate::device::{Content, DeviceFacts, Evidence, Inventory, Role, classify};
+use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, Role, classify};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
+use mount_points::MountPoints;
+pub use owner::record_of;
+use owner::{Owner, Owners, ignored_by_rule};
+pub use words::describe;
+use words::{in_use, names};
 
 /// Whether formatting is allowed at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,50 +152,60 @@ impl Subject {
     }
 }
 
-/// The record of a disk: of the volume that is open on it, else of the header found on it, else of its identity.
-pub fn record_of<'a>(state: &'a State, facts: &DeviceFacts) -> Option<&'a VolumeRecord> {
-    let open = state.volumes.iter().find(|v| facts.mapping_of(v.luks_uuid).is_some());
-    let header = || match &facts.content {
-        Some(Content::Luks2 { luks_uuid, .. }) => state.volume(*luks_uuid),
-        _ => None,
-    };
-    // the newest: after a stop and start of a Xen instance a name can have had several volumes
-    let identity = || state.volumes.iter().rev().find(|v| v.is_for(facts));
-    open.or_else(header).or_else(identity)
-}
-
 /// Decides what to do with every disk. `inventory` has the content of the disks that are free to be opened.
 pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -> Plan {
+    let owners = Owners { state, inventory, rules: &config.volumes.rules };
     let mut planner = Planner {
         mode,
         config,
-        state,
-        inventory,
-        taken: mount_points_taken(state, inventory),
+        owners,
+        mount_points: MountPoints::new(&owners, &config.filesystem.mount_base),
         plan: Plan { steps: Vec::new(), refusals: Vec::new(), left: Vec::new() },
     };
-    for facts in &inventory.devices {
+    // by serial number, so that mount points do not depend on how the kernel numbered the disks
+    let mut devices: Vec<&DeviceFacts> = inventory.devices.iter().collect();
+    devices.sort_by_key(|facts| (facts.serial.is_none(), &facts.serial, &facts.name));
+    for facts in devices {
         planner.device(facts);
     }
     planner.missing();
     planner.plan
 }
 
-/// Mount points that belong to known volumes, except to instance store volumes that are gone.
-fn mount_points_taken(state: &State, inventory: &Inventory) -> BTreeSet<PathBuf> {
-    let present = |v: &VolumeRecord| {
-        inventory.devices.iter().any(|facts| record_of(state, facts).is_some_and(|r| r.luks_uuid == v.luks_uuid))
+/// Whether a worker should open the disk to see what is on it: only what could be a target and is free.
+pub fn wants_probe(config: &Config, facts: &DeviceFacts) -> bool {
+    let policy = match classify(facts, &config.volumes.rules) {
+        Role::Ebs => config.volumes.ebs,
+        Role::InstanceStore => config.volumes.instance_store,
+        Role::Boot { .. } | Role::Ignored { .. } => Policy::Ignore,
     };
-    let volumes = state.volumes.iter().filter(|v| v.role == VolumeRole::Ebs || present(v));
-    volumes.filter_map(|v| v.mount_point.clone()).collect()
+    policy == Policy::Encrypt && facts.holders.is_empty() && facts.mounts.is_empty()
+}
+
+const CHECK_VOLUME: &str = "nothing was changed: check that the right volume is attached";
+
+const CHECK_READABLE: &str = "it is not touched while it cannot be read: check the volume, then try again";
+
+const DETACH_ONE: &str = "detach one of them, or add a [[volumes.match]] rule with path and role = \"ignore\" for one";
+
+fn same_serial(facts: &DeviceFacts, twins: &[&DeviceFacts]) -> String {
+    let serial = facts.identity();
+    format!("it has the serial number of {}, {serial}: they may be one disk", names(twins.iter().copied()))
+}
+
+/// What to do about a disk that is not blank.
+fn wipe_or_ignore(facts: &DeviceFacts) -> String {
+    let path = facts.path.display();
+    format!(
+        "if it holds nothing you need, make it blank with 'wipefs --all {path}' and 'blkdiscard --zeroout {path}'; otherwise add a [[volumes.match]] rule with role = \"ignore\""
+    )
 }
 
 struct Planner<'a> {
     mode: Mode,
     config: &'a Config,
-    state: &'a State,
-    inventory: &'a Inventory,
-    taken: BTreeSet<PathBuf>,
+    owners: Owners<'a>,
+    mount_points: MountPoints<'a>,
     plan: Plan,
 }
 
@@ -193,88 +213,175 @@ impl Planner<'_> {
     fn device(&mut self, facts: &DeviceFacts) {
         let role = classify(facts, &self.config.volumes.rules);
         let subject = Subject::of(facts, &role);
-        let (volume_role, policy) = match role {
-            Role::Boot { because } | Role::Ignored { because } => return self.leave(subject, because),
-            Role::Ebs => (VolumeRole::Ebs, self.config.volumes.ebs),
-            Role::InstanceStore => (VolumeRole::InstanceStore, self.config.volumes.instance_store),
+        if let Some(volume) = self.owners.mapping_itself(facts) {
+            return self.leave(subject, format!("the open mapping of volume {}", volume.luks_uuid));
+        }
+        let owner = self.owners.of(facts);
+        let role = match role {
+            Role::Boot { because } | Role::Ignored { because } => {
+                return self.no_target(facts, subject, owner, because);
+            }
+            Role::Ebs => VolumeRole::Ebs,
+            Role::InstanceStore => VolumeRole::InstanceStore,
         };
-        if policy == Policy::Ignore {
+        if self.policy(role) == Policy::Ignore {
             return self.leave(subject, "the configuration says ignore".to_owned());
         }
-        match record_of(self.state, facts) {
-            Some(record) if record.phase == Phase::Committed => self.known(facts, subject, volume_role, record),
-            Some(record) => self.unfinished(facts, subject, volume_role, record),
-            None => self.unknown(facts, subject, volume_role),
+        match (owner, owner.record().map(|record| record.phase)) {
+            (Owner::Open(record), Some(Phase::Committed)) => self.open(facts, subject, role, record),
+            (Owner::Header(record), Some(Phase::Committed)) => self.header(facts, subject, role, record),
+            (Owner::Identity(record), Some(Phase::Committed)) => self.lost(facts, subject, role, record),
+            (Owner::Open(record) | Owner::Header(record) | Owner::Identity(record), _) => {
+                self.unfinished(facts, subject, role, record);
+            }
+            (Owner::Nobody, _) => self.unknown(facts, subject, role),
         }
     }
 
-    /// A volume that may hold data.
-    fn known(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
-        let unlock = |open| Action::Unlock {
+    fn policy(&self, role: VolumeRole) -> Policy {
+        match role {
+            VolumeRole::Ebs => self.config.volumes.ebs,
+            VolumeRole::InstanceStore => self.config.volumes.instance_store,
+        }
+    }
+
+    /// A disk that carries the system or is ignored. One of ours is not forgotten because of it: swap or `/usr` on an open
+    /// volume makes its disk carry the system.
+    fn no_target(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
+        let Some(record) = owner.record().filter(|record| record.phase == Phase::Committed) else {
+            return self.leave(subject, because);
+        };
+        if ignored_by_rule(&self.config.volumes.rules, facts) || self.policy(record.role) == Policy::Ignore {
+            return self.leave(subject, because);
+        }
+        if facts.mapping_of(record.luks_uuid).is_some() {
+            return self.open(facts, subject, record.role, record);
+        }
+        self.refuse(
+            subject,
+            true,
+            format!("known volume, LUKS UUID {}, is on a disk that is left alone: {because}", record.luks_uuid),
+            "if it is the right disk, put right what keeps it from being used; otherwise add a [[volumes.match]] rule with role = \"ignore\"".to_owned(),
+        );
+    }
+
+    /// A known volume that is open.
+    fn open(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+        let mount_point = self.mount_points.of(record);
+        let mounts = facts.mapping_of(record.luks_uuid).map(|mapping| mapping.mounts.as_slice()).unwrap_or_default();
+        let (because, mount_point) = match (&mount_point, &facts.system) {
+            (None, _) => ("open".to_owned(), None),
+            (Some(at), _) if mounts.contains(at) => (format!("open, mounted at {}", at.display()), mount_point),
+            (Some(at), Some(system)) => (format!("open, but not mounted at {}: it {system}", at.display()), None),
+            (Some(_), None) => return self.unlock(facts, role, record, true),
+        };
+        let volume = Some(VolumeRecord { mount_point, ..record.clone() });
+        self.plan.left.push(Left { subject, because, volume });
+    }
+
+    /// A disk with the header of a known volume.
+    fn header(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+        let luks_uuid = record.luks_uuid;
+        let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
+        let original = |other: &&&DeviceFacts| record.is_for(other);
+        if let Some(open) = others.iter().find(|other| other.mapping_of(luks_uuid).is_some()) {
+            return self.refuse(
+                subject,
+                false,
+                format!("its header is a copy: LUKS UUID {luks_uuid} is open on {}", open.name),
+                "detach the copy".to_owned(),
+            );
+        }
+        if let Some(other) = others.iter().find(original).filter(|_| !record.is_for(facts)) {
+            return self.refuse(
+                subject,
+                false,
+                format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, which it was made for", other.name),
+                "detach the copy, or the original if the copy is what you want".to_owned(),
+            );
+        }
+        if !others.is_empty() && (!record.is_for(facts) || others.iter().any(|other| record.is_for(other))) {
+            return self.refuse(
+                subject,
+                true,
+                format!(
+                    "LUKS UUID {luks_uuid} is also on {}, and nothing tells which of them is the volume",
+                    names(others)
+                ),
+                "detach all but the one that you want".to_owned(),
+            );
+        }
+        let unseen = |other: &&DeviceFacts| matches!(other.content, None | Some(Content::Unknown { .. }));
+        let original = self.owners.others(facts).find(|other| record.is_for(other) && unseen(other));
+        if let Some(original) = original.filter(|_| record.serial.is_some() && !record.is_for(facts)) {
+            return self.refuse(
+                subject,
+                true,
+                format!(
+                    "its header may be a copy: LUKS UUID {luks_uuid} was made for {}, which could not be examined",
+                    original.name
+                ),
+                format!("release or repair {0}; or detach {0} if this copy is what you want", original.name),
+            );
+        }
+        self.unlock(facts, role, record, false);
+    }
+
+    fn unlock(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord, open: bool) {
+        let action = Action::Unlock {
             luks_uuid: record.luks_uuid,
             key: record.key,
-            mount_point: record.mount_point.clone(),
+            mount_point: self.mount_points.of(record),
             filesystem: record.filesystem,
             open,
         };
-        if let Some(mapping) = facts.mapping_of(record.luks_uuid) {
-            let mounted = record.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
-            if mounted {
-                let because = match &record.mount_point {
-                    Some(at) => format!("open, mounted at {}", at.display()),
-                    None => "open".to_owned(),
-                };
-                self.plan.left.push(Left { subject, because, volume: Some(record.clone()) });
-            } else {
-                self.step(facts, role, unlock(true));
-            }
-            return;
-        }
-        match &facts.content {
-            Some(Content::Luks2 { luks_uuid, .. }) if *luks_uuid == record.luks_uuid => {
-                let copies = self.holders_of_header(*luks_uuid);
-                if copies.len() > 1 && !record.is_for(facts) {
-                    self.refuse(
-                        subject,
-                        true,
-                        format!("its header is a copy: LUKS UUID {luks_uuid} is also on {}", others(&copies, facts)),
-                        "detach the copy, or the original if the copy is what you want".to_owned(),
-                    );
-                } else {
-                    self.step(facts, role, unlock(false));
-                }
-            }
-            Some(Content::Blank { evidence }) => match (role, self.mode) {
-                (VolumeRole::Ebs, _) => self.refuse(
-                    subject,
-                    true,
-                    format!("known EBS volume, LUKS UUID {}, came back blank ({evidence})", record.luks_uuid),
-                    "restore it from a snapshot; it is not formatted again while the state file knows it".to_owned(),
-                ),
-                (VolumeRole::InstanceStore, Mode::Unlock) => self.refuse(
-                    subject,
-                    true,
-                    format!("known instance store volume, LUKS UUID {}, came back blank", record.luks_uuid),
-                    "instance store is lost at a stop: run 'luks-agent provision' to format it again".to_owned(),
-                ),
-                (VolumeRole::InstanceStore, Mode::Provision) => {
-                    let basis = Basis::Blank { evidence: *evidence, replaces: Some(record.luks_uuid) };
-                    self.format(facts, subject, role, None, basis, record.mount_point.clone());
-                }
-            },
-            Some(content) => self.refuse(
+        self.plan.steps.push(Step { device: facts.clone(), role, action });
+    }
+
+    /// The disk of a known volume, without its header.
+    fn lost(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+        let luks_uuid = record.luks_uuid;
+        let twins = self.owners.twins(facts);
+        if !twins.is_empty() {
+            return self.refuse(
                 subject,
                 true,
-                format!("known volume, LUKS UUID {} expected, but found: {}", record.luks_uuid, describe(content)),
-                "nothing was changed: check that the right volume is attached".to_owned(),
-            ),
-            None => self.refuse(
-                subject,
-                true,
-                format!("known volume, LUKS UUID {} expected, but {}", record.luks_uuid, in_use(facts)),
-                "release it, then try again".to_owned(),
-            ),
+                format!("known volume, LUKS UUID {luks_uuid} expected, but {}", same_serial(facts, &twins)),
+                DETACH_ONE.to_owned(),
+            );
         }
+        // what either says is EBS does not come back blank
+        let kind = if record.role == VolumeRole::Ebs { VolumeRole::Ebs } else { role };
+        let (evidence, remedy) = match (&facts.content, kind, self.mode) {
+            (Some(Content::Blank { evidence }), VolumeRole::InstanceStore, Mode::Provision) => {
+                // a name says little while the volume may be where nobody could look
+                let hidden = self.owners.may_be_hidden(facts, record);
+                let replaces = Some(luks_uuid).filter(|_| !hidden);
+                let mount_point = self.mount_points.of(record).filter(|_| !hidden);
+                let basis = Basis::Blank { evidence: *evidence, replaces };
+                return self.format(facts, subject, role, None, basis, mount_point);
+            }
+            (Some(Content::Blank { .. }), VolumeRole::InstanceStore, Mode::Unlock) => (
+                format!("known instance store volume, LUKS UUID {luks_uuid}, came back blank"),
+                "instance store is lost at a stop: run 'luks-agent provision' to format it again",
+            ),
+            (Some(Content::Blank { evidence }), VolumeRole::Ebs, _) => (
+                format!("known EBS volume, LUKS UUID {luks_uuid}, came back blank ({evidence})"),
+                "restore it from a snapshot; it is not formatted again while the state file knows it",
+            ),
+            (Some(content @ Content::Unknown { .. }), _, _) => {
+                (format!("known volume, LUKS UUID {luks_uuid} expected, but {}", describe(content)), CHECK_READABLE)
+            }
+            (Some(content), _, _) => (
+                format!("known volume, LUKS UUID {luks_uuid} expected, but found: {}", describe(content)),
+                CHECK_VOLUME,
+            ),
+            (None, _, _) => (
+                format!("known volume, LUKS UUID {luks_uuid} expected, but {}", in_use(facts)),
+                "release it, then try again",
+            ),
+        };
+        self.refuse(subject, true, evidence, remedy.to_owned());
     }
 
     /// A volume whose formatting began and was never recorded as ended.
@@ -286,12 +393,14 @@ impl Planner<'_> {
             );
         }
         let luks_uuid = record.luks_uuid;
-        let unfinished = Basis::Unfinished { luks_uuid };
+        if let Some((evidence, remedy)) = self.not_the_unfinished(facts, record) {
+            return self.refuse(subject, false, evidence, remedy);
+        }
         let resume = Some(luks_uuid);
-        let mount_point = record.mount_point.clone();
+        let mount_point = self.mount_points.of(record);
         if let Some(mapping) = facts.mapping_of(luks_uuid) {
-            if mapping.mounts.is_empty() && !mapping.held {
-                return self.format(facts, subject, role, resume, unfinished, mount_point);
+            if facts.holders.len() == 1 && facts.mounts.is_empty() && mapping.mounts.is_empty() && !mapping.held {
+                return self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
             }
             return self.refuse(
                 subject,
@@ -302,15 +411,49 @@ impl Planner<'_> {
         }
         match &facts.content {
             Some(Content::Luks2 { luks_uuid: found, .. }) if *found == luks_uuid => {
-                self.format(facts, subject, role, resume, unfinished, mount_point);
+                self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
             }
-            Some(Content::Unfinished) => self.format(facts, subject, role, resume, unfinished, mount_point),
+            Some(Content::Unfinished) => {
+                self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
+            }
             Some(Content::Blank { evidence }) => {
                 let basis = Basis::Blank { evidence: *evidence, replaces: None };
                 self.format(facts, subject, role, resume, basis, mount_point);
             }
             Some(_) | None => self.unknown(facts, subject, role),
         }
+    }
+
+    /// Why a disk is not the one that an unfinished volume was begun on, although it is open on it or its header is there.
+    fn not_the_unfinished(&self, facts: &DeviceFacts, record: &VolumeRecord) -> Option<(String, String)> {
+        let luks_uuid = record.luks_uuid;
+        let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
+        if !others.is_empty() {
+            return Some((
+                format!("LUKS UUID {luks_uuid}, whose formatting did not end, is also on {}", names(others)),
+                "it holds no data: detach or wipe all but one".to_owned(),
+            ));
+        }
+        let newest = self.owners.by_identity(facts).filter(|known| known.luks_uuid != luks_uuid);
+        if let Some(known) = newest.filter(|known| known.phase == Phase::Committed) {
+            return Some((
+                format!(
+                    "known volume, LUKS UUID {} expected, but found {luks_uuid}, whose formatting did not end",
+                    known.luks_uuid
+                ),
+                CHECK_VOLUME.to_owned(),
+            ));
+        }
+        let same = match (&record.serial, &facts.serial) {
+            (Some(recorded), Some(serial)) => recorded == serial,
+            (None, _) | (_, None) => record.size == facts.size,
+        };
+        let made_for = match &record.serial {
+            Some(serial) => format!("serial number {serial}"),
+            None => format!("{}, {}", record.device, Bytes(record.size)),
+        };
+        let evidence = format!("its header is a copy: the formatting of {luks_uuid} began on another disk, {made_for}");
+        (!same).then(|| (evidence, wipe_or_ignore(facts)))
     }
 
     /// A volume that the state file does not know.
@@ -324,7 +467,6 @@ impl Planner<'_> {
                     .to_owned(),
             );
         };
-        let ignore = "wipe it with 'wipefs --all' and 'blkdiscard --zeroout' if it holds nothing you need, or add a [[volumes.match]] rule with role = \"ignore\"";
         match content {
             Content::Blank { evidence } => match self.mode {
                 Mode::Provision => {
@@ -346,24 +488,32 @@ impl Planner<'_> {
                 "nothing is formatted; see 'break-glass' in the README to get its data back".to_owned(),
             ),
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { token: None, .. }
-                if role == VolumeRole::InstanceStore
-                    && self.mode == Mode::Provision
-                    && self.config.volumes.when_not_blank == WhenNotBlank::WipeInstanceStore =>
+                if self.may_wipe(facts, role) =>
             {
                 self.format(facts, subject, role, None, Basis::Wipe { found: describe(content) }, None);
             }
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
-                self.refuse(subject, false, format!("not blank: {}", describe(content)), ignore.to_owned());
+                self.refuse(subject, false, format!("not blank: {}", describe(content)), wipe_or_ignore(facts));
             }
             Content::Unknown { .. } => self.refuse(
                 subject,
                 true,
                 describe(content),
-                "it is not touched while it cannot be read: check the volume, then try again".to_owned(),
+                CHECK_READABLE.to_owned(),
             ),
         }
     }
 
+    /// Whether the configuration lets a disk be overwritten. Never one that held a known volume, whatever is on it now.
+    fn may_wipe(&self, facts: &DeviceFacts, role: VolumeRole) -> bool {
+        let known = |v: &VolumeRecord| v.phase == Phase::Committed && v.is_for(facts);
+        role == VolumeRole::InstanceStore
+            && self.mode == Mode::Provision
+            && self.config.volumes.when_not_blank == WhenNotBlank::WipeInstanceStore
+            && !self.owners.state.volumes.iter().any(known)
+    }
+
+    /// The one place where a disk is set down to be formatted: what stands against it, whatever it was that spoke for it.
     fn format(
         &mut self,
         facts: &DeviceFacts,
@@ -373,40 +523,38 @@ impl Planner<'_> {
         basis: Basis,
         mount_point: Option<PathBuf>,
     ) {
-        if let Some(reason) = &self.inventory.boot_unresolved {
-            return self.refuse(
-                subject,
-                false,
-                format!("the boot disk could not be resolved: {reason}"),
-                "nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found"
-                    .to_owned(),
-            );
-        }
-        if facts.content.is_some() && (!facts.mounts.is_empty() || !facts.holders.is_empty()) {
-            return self.refuse(subject, false, in_use(facts), "unmount and release it".to_owned());
+        if let Some((evidence, remedy)) = self.objection(facts, &basis) {
+            return self.refuse(subject, false, evidence, remedy);
         }
         let filesystem = self.config.filesystem.kind;
         let mount_point = match (filesystem, mount_point) {
             (FilesystemKind::None, _) => None,
             (_, Some(at)) => Some(at),
-            (_, None) => Some(self.next_mount_point()),
+            (_, None) => Some(self.mount_points.next()),
         };
-        self.step(facts, role, Action::Format { resume, basis, mount_point, filesystem });
-    }
-
-    fn next_mount_point(&mut self) -> PathBuf {
-        let base = &self.config.filesystem.mount_base;
-        let nth = |n: u32| match n {
-            0 => base.clone(),
-            n => PathBuf::from(format!("{}{n}", base.display())),
-        };
-        let free = (0..).map(nth).find(|at| !self.taken.contains(at)).expect("an unbounded range has a free one");
-        self.taken.insert(free.clone());
-        free
-    }
-
-    fn step(&mut self, facts: &DeviceFacts, role: VolumeRole, action: Action) {
+        let action = Action::Format { resume, basis, mount_point, filesystem };
         self.plan.steps.push(Step { device: facts.clone(), role, action });
+    }
+
+    fn objection(&self, facts: &DeviceFacts, basis: &Basis) -> Option<(String, String)> {
+        if let Some(reason) = &self.owners.inventory.boot_unresolved {
+            return Some((
+                format!("the boot disk could not be resolved: {reason}"),
+                "nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found"
+                    .to_owned(),
+            ));
+        }
+        let twins = self.owners.twins(facts);
+        if !twins.is_empty() {
+            return Some((same_serial(facts, &twins), DETACH_ONE.to_owned()));
+        }
+        if facts.content.is_some() && (!facts.mounts.is_empty() || !facts.holders.is_empty()) {
+            return Some((in_use(facts), "unmount and release it".to_owned()));
+        }
+        if !facts.partitions.is_empty() && !matches!(basis, Basis::Wipe { .. }) {
+            return Some((format!("it has partitions: {}", facts.partitions.join(", ")), wipe_or_ignore(facts)));
+        }
+        None
     }
 
     fn refuse(&mut self, subject: Subject, known: bool, evidence: String, remedy: String) {
@@ -417,23 +565,14 @@ impl Planner<'_> {
         self.plan.left.push(Left { subject, because, volume: None });
     }
 
-    fn holders_of_header(&self, luks_uuid: Uuid) -> Vec<&DeviceFacts> {
-        let has = |facts: &&DeviceFacts| match &facts.content {
-            Some(Content::Luks2 { luks_uuid: found, .. }) => *found == luks_uuid,
-            _ => facts.mapping_of(luks_uuid).is_some(),
-        };
-        self.inventory.devices.iter().filter(has).collect()
-    }
-
     /// Known volumes that no disk belongs to.
     fn missing(&mut self) {
-        let devices = &self.inventory.devices;
-        let present = |v: &VolumeRecord| {
-            devices.iter().any(|facts| record_of(self.state, facts).is_some_and(|r| r.luks_uuid == v.luks_uuid))
-                || devices.iter().any(|facts| v.is_for(facts))
+        let devices = &self.owners.inventory.devices;
+        let seen = |v: &VolumeRecord| {
+            devices.iter().any(|facts| self.owners.of(facts).record().is_some_and(|r| r.luks_uuid == v.luks_uuid))
         };
-        let missing: Vec<&VolumeRecord> =
-            self.state.volumes.iter().filter(|v| v.phase == Phase::Committed && !present(v)).collect();
+        let volumes = self.owners.state.volumes.iter();
+        let missing: Vec<_> = volumes.filter(|v| v.phase == Phase::Committed && !seen(v)).collect();
         for volume in missing {
             let subject = Subject {
                 device: None,
@@ -441,83 +580,28 @@ impl Planner<'_> {
                 serial: volume.serial.clone(),
                 size: volume.size,
             };
+            let gone = match devices.iter().find(|facts| volume.is_for(facts)) {
+                Some(disk) => format!("is no longer on {}, which was its disk", disk.name),
+                None => "is not attached".to_owned(),
+            };
+            let attach = match &volume.serial {
+                Some(serial) => format!("attach {serial} again"),
+                None => format!("attach it again, as {}", volume.device),
+            };
             match volume.role {
+                _ if self.policy(volume.role) == Policy::Ignore => {
+                    self.leave(subject, "not attached; the configuration says ignore".to_owned());
+                }
                 VolumeRole::Ebs => self.refuse(
                     subject,
                     true,
-                    format!("known EBS volume, LUKS UUID {}, is not attached", volume.luks_uuid),
-                    "attach it again".to_owned(),
+                    format!("known EBS volume, LUKS UUID {}, {gone}", volume.luks_uuid),
+                    attach,
                 ),
                 VolumeRole::InstanceStore => {
                     self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
                 }
             }
         }
-    }
-}
-
-fn others(devices: &[&DeviceFacts], not: &DeviceFacts) -> String {
-    let names = devices.iter().filter(|d| d.devno != not.devno).map(|d| d.name.as_str());
-    names.collect::<Vec<_>>().join(", ")
-}
-
-/// Whether a worker should open the disk to see what is on it: only what could be a target and is free.
-pub fn wants_probe(config: &Config, facts: &DeviceFacts) -> bool {
-    let policy = match classify(facts, &config.volumes.rules) {
-        Role::Ebs => config.volumes.ebs,
-        Role::InstanceStore => config.volumes.instance_store,
-        Role::Boot { .. } | Role::Ignored { .. } => Policy::Ignore,
-    };
-    policy == Policy::Encrypt && facts.holders.is_empty() && facts.mounts.is_empty()
-}
-
-fn in_use(facts: &DeviceFacts) -> String {
-    let list = |what: &str, items: Vec<String>| match items.as_slice() {
-        [] => None,
-        items => Some(format!("{what} {}", items.join(", "))),
-    };
-    let at = |path: &PathBuf| Path::display(path).to_string();
-    let holders = facts.holders.iter().map(|h| h.dm_name.clone().unwrap_or_else(|| h.name.clone())).collect();
-    let mounts = facts.mounts.iter().chain(facts.holders.iter().flat_map(|h| &h.mounts)).map(at).collect();
-    let parts = [list("held by", holders), list("mounted at", mounts)];
-    match parts.into_iter().flatten().collect::<Vec<_>>().as_slice() {
-        [] => "it was not examined".to_owned(),
-        parts => format!("it is {}", parts.join(" and ")),
-    }
-}
-
-fn describe(content: &Content) -> String {
-    match content {
-        Content::Blank { evidence } => format!("blank ({evidence})"),
-        Content::Luks2 { luks_uuid, token } => {
-            let whose = if token.is_some() { " of luks-agent" } else { "" };
-            format!("LUKS2 volume {luks_uuid}{whose}")
-        }
-        Content::Unfinished => "the beginning of a LUKS2 header of luks-agent".to_owned(),
-        Content::Foreign { signatures } => signatures.join(", "),
-        Content::Unrecognised { offset } => format!("data without a known signature, first seen at byte {offset}"),
-        Content::Unknown { reason } => format!("could not be examined: {reason}"),
-    }
-}
-
-impl std::fmt::Display for Basis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Blank { evidence, replaces: None } => write!(f, "{evidence}"),
-            Self::Blank { evidence, replaces: Some(uuid) } => {
-                write!(f, "{evidence}; replaces {uuid}, lost with the instance store")
-            }
-            Self::Unfinished { luks_uuid } => write!(f, "ends the formatting of {luks_uuid}, which holds no data"),
-            Self::Wipe { found } => write!(f, "wipe-instance-store is configured; overwrites {found}"),
-        }
-    }
-}
-
-impl std::fmt::Display for VolumeRole {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Ebs => "ebs",
-            Self::InstanceStore => "instance-store",
-        })
     }
 }

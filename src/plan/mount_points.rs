@@ -1,0 +1,69 @@
+//! Who is mounted where: known volumes keep their mount points, new ones get the first that is free.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::owner::Owners;
+use crate::state::{VolumeRecord, VolumeRole};
+
+#[derive(Debug)]
+pub(super) struct MountPoints<'a> {
+    base: &'a Path,
+    taken: BTreeSet<PathBuf>,
+    known: BTreeMap<Uuid, PathBuf>,
+}
+
+impl<'a> MountPoints<'a> {
+    /// An EBS volume keeps its mount point while it is detached, an instance store volume that is gone does not. Should it
+    /// come back to find its mount point given away, the one that is mounted there goes first, then the newer.
+    pub(super) fn new(owners: &Owners<'_>, base: &'a Path) -> Self {
+        let devices = &owners.inventory.devices;
+        let present = |v: &VolumeRecord| {
+            devices.iter().any(|facts| owners.of(facts).record().is_some_and(|r| r.luks_uuid == v.luks_uuid))
+        };
+        let mounted = |v: &VolumeRecord, at: &PathBuf| {
+            devices.iter().filter_map(|facts| facts.mapping_of(v.luks_uuid)).any(|mapping| mapping.mounts.contains(at))
+        };
+        let mut wishes: Vec<(&VolumeRecord, &PathBuf)> = owners
+            .state
+            .volumes
+            .iter()
+            .rev()
+            .filter(|v| v.role == VolumeRole::Ebs || present(v))
+            .filter_map(|v| Some((v, v.mount_point.as_ref()?)))
+            .collect();
+        wishes.sort_by_key(|(v, at)| !mounted(v, at));
+        let mut points = Self { base, taken: BTreeSet::new(), known: BTreeMap::new() };
+        let mut late = Vec::new();
+        for (volume, at) in wishes {
+            if points.taken.insert(at.clone()) {
+                points.known.insert(volume.luks_uuid, at.clone());
+            } else {
+                late.push(volume.luks_uuid);
+            }
+        }
+        for luks_uuid in late {
+            let at = points.next();
+            points.known.insert(luks_uuid, at);
+        }
+        points
+    }
+
+    /// Where a known volume belongs.
+    pub(super) fn of(&self, record: &VolumeRecord) -> Option<PathBuf> {
+        self.known.get(&record.luks_uuid).cloned()
+    }
+
+    /// The first mount point that is nobody's; it is somebody's then.
+    pub(super) fn next(&mut self) -> PathBuf {
+        let nth = |n: u32| match n {
+            0 => self.base.to_owned(),
+            n => PathBuf::from(format!("{}{n}", self.base.display())),
+        };
+        let free = (0..).map(nth).find(|at| !self.taken.contains(at)).expect("an unbounded range has a free one");
+        self.taken.insert(free.clone());
+        free
+    }
+}

@@ -1,0 +1,203 @@
+//! Every way to a step, a refusal, or nothing; then properties over disks and state files made up at random.
+
+mod properties;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::*;
+use crate::device::{DevNo, DiskKind, Holder, MODEL_EBS, MODEL_INSTANCE_STORE};
+use crate::key::WrappedKey;
+use crate::state::KeyRecord;
+use crate::token::Token;
+
+const GIB: u64 = 1 << 30;
+
+fn config(more: &str) -> Config {
+    Config::from_text(Path::new("config.toml"), &format!("[kms]\nkey_id = \"alias/nodes\"\n{more}")).unwrap()
+}
+
+fn wiping() -> Config {
+    config("[volumes]\nwhen_not_blank = \"wipe-instance-store\"")
+}
+
+/// LUKS UUID of the volume made for disk `n`.
+fn id(n: u32) -> Uuid {
+    Uuid::from_u128(u128::from(n))
+}
+
+fn blank() -> Content {
+    Content::Blank { evidence: Evidence { read: GIB, of: GIB } }
+}
+
+fn header(n: u32) -> Content {
+    let token = Token::new(WrappedKey::new(vec![1]).unwrap(), "arn:key".to_owned(), Some("i-1".to_owned()));
+    Content::Luks2 { luks_uuid: id(n), token: Some(Box::new(token)) }
+}
+
+fn foreign() -> Content {
+    Content::Foreign { signatures: vec!["ext4 at byte 1080".to_owned()] }
+}
+
+/// The EBS volume `nvme<n>n1` with serial number `vol<n>`, blank.
+fn ebs(n: u32) -> DeviceFacts {
+    DeviceFacts {
+        name: format!("nvme{n}n1"),
+        path: PathBuf::from(format!("/dev/nvme{n}n1")),
+        links: Vec::new(),
+        devno: DevNo { major: 259, minor: n },
+        diskseq: Some(u64::from(n)),
+        size: GIB,
+        logical_block_size: 512,
+        physical_block_size: 4096,
+        kind: DiskKind::Nvme,
+        model: Some(MODEL_EBS.to_owned()),
+        serial: Some(format!("vol{n}")),
+        removable: false,
+        read_only: false,
+        zoned: false,
+        partitions: Vec::new(),
+        holders: Vec::new(),
+        mounts: Vec::new(),
+        system: None,
+        mapping: None,
+        content: Some(blank()),
+    }
+}
+
+/// The instance store volume `nvme<n>n1`, blank.
+fn store(n: u32) -> DeviceFacts {
+    DeviceFacts { model: Some(MODEL_INSTANCE_STORE.to_owned()), ..ebs(n) }
+}
+
+/// The Xen disk of this name, by the block device mapping, blank.
+fn xen(name: &str, mapping: &str) -> DeviceFacts {
+    DeviceFacts {
+        name: name.to_owned(),
+        path: Path::new("/dev").join(name),
+        kind: DiskKind::Xen,
+        model: None,
+        serial: None,
+        mapping: Some(mapping.to_owned()),
+        ..ebs(0)
+    }
+}
+
+fn with(content: Content, facts: DeviceFacts) -> DeviceFacts {
+    DeviceFacts { content: Some(content), ..facts }
+}
+
+/// With volume `n` open on it.
+fn open(n: u32, mounts: &[&str], facts: DeviceFacts) -> DeviceFacts {
+    DeviceFacts { content: None, holders: vec![mapping(n, mounts)], ..facts }
+}
+
+fn mapping(n: u32, mounts: &[&str]) -> Holder {
+    let name = format!("luks-{}", id(n));
+    Holder {
+        name: format!("dm-{n}"),
+        dm_uuid: Some(format!("CRYPT-LUKS2-{}-{name}", id(n).simple())),
+        dm_name: Some(name),
+        mounts: mounts.iter().map(PathBuf::from).collect(),
+        held: false,
+    }
+}
+
+/// The record of volume `n`, made for `facts`, mounted at `at`.
+fn record(n: u32, phase: Phase, at: &str, facts: &DeviceFacts) -> VolumeRecord {
+    let instance_store =
+        facts.model.as_deref() == Some(MODEL_INSTANCE_STORE) || facts.mapping.as_deref() == Some("ephemeral0");
+    VolumeRecord {
+        luks_uuid: id(n),
+        key: 1,
+        serial: facts.serial.clone(),
+        device: facts.name.clone(),
+        role: if instance_store { VolumeRole::InstanceStore } else { VolumeRole::Ebs },
+        size: facts.size,
+        mount_point: Some(PathBuf::from(at)).filter(|at| at != Path::new("")),
+        filesystem: FilesystemKind::Xfs,
+        phase,
+    }
+}
+
+fn known(n: u32, at: &str, facts: &DeviceFacts) -> VolumeRecord {
+    record(n, Phase::Committed, at, facts)
+}
+
+fn intent(n: u32, at: &str, facts: &DeviceFacts) -> VolumeRecord {
+    record(n, Phase::Intent, at, facts)
+}
+
+fn state(volumes: Vec<VolumeRecord>) -> State {
+    let key = KeyRecord {
+        id: 1,
+        wrapped_key: WrappedKey::new(vec![1]).unwrap(),
+        configured_key_id: "alias/nodes".to_owned(),
+        key_arn: "arn:key".to_owned(),
+        created: "2026-01-02T03:04:05Z".parse().unwrap(),
+    };
+    State { keys: vec![key], volumes, ..State::default() }
+}
+
+fn inventory(devices: Vec<DeviceFacts>) -> Inventory {
+    Inventory { devices, boot_unresolved: None }
+}
+
+/// A plan, one line a disk, in the order of the disks' names; UUIDs as `#n`.
+fn lines(plan: &Plan) -> Vec<String> {
+    let at = |path: &Option<PathBuf>| path.as_ref().map_or("nowhere".to_owned(), |path| path.display().to_string());
+    let name = |subject: &Subject| subject.device.clone().unwrap_or_else(|| "nobody".to_owned());
+    let steps = plan.steps.iter().map(|step| {
+        let what = match &step.action {
+            Action::Format { resume, basis, mount_point, .. } => {
+                let resume = resume.map_or(String::new(), |uuid| format!(" as {uuid}"));
+                format!("format{resume} at {}: {basis}", at(mount_point))
+            }
+            Action::Unlock { luks_uuid, mount_point, open, .. } => {
+                format!("{} {luks_uuid} at {}", if *open { "mount" } else { "unlock" }, at(mount_point))
+            }
+        };
+        format!("{}: {what}", step.device.name)
+    });
+    let refusals = plan.refusals.iter().map(|r| {
+        let verdict = if r.known { "wrong" } else { "refused" };
+        format!("{}: {verdict}: {} -> {}", name(&r.subject), r.evidence, r.remedy)
+    });
+    let left = plan.left.iter().map(|left| {
+        let volume = left.volume.as_ref();
+        let volume = volume.map_or(String::new(), |v| format!(" {} at {}", v.luks_uuid, at(&v.mount_point)));
+        format!("{}: left{volume}: {}", name(&left.subject), left.because)
+    });
+    let mut lines: Vec<String> = steps.chain(refusals).chain(left).collect();
+    lines.sort();
+    for line in &mut lines {
+        for n in 0..100 {
+            *line = line.replace(&id(n).to_string(), &format!("#{n}"));
+        }
+    }
+    lines
+}
+
+/// Compares a plan line by line; without disks, with what is said of volumes that are not there.
+fn check(
+    what: &str,
+    mode: Mode,
+    config: &Config,
+    volumes: Vec<VolumeRecord>,
+    devices: Vec<DeviceFacts>,
+    expected: &[&str],
+) {
+    let about_absent = devices.is_empty() || expected.iter().any(|line| line.starts_with("nobody"));
+    let plan = plan(mode, config, &state(volumes), &inventory(devices));
+    let lines: Vec<_> = lines(&plan).into_iter().filter(|line| about_absent || !line.starts_with("nobody")).collect();
+    assert_eq!(lines, expected, "{what}");
+    for Refusal { subject, evidence, remedy, known: _ } in &plan.refusals {
+        assert!(subject.device.is_some() || subject.serial.is_some() || remedy.contains(" as "), "{what}: {evidence}");
+        for text in [evidence, remedy] {
+            let capital = text.starts_with(char::is_uppercase) && !text.starts_with("LUKS");
+            assert!(!text.is_empty() && !text.ends_with('.') && !capital, "{what}: {text}");
+        }
+    }
+}

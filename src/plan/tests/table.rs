@@ -1,0 +1,736 @@
+//! One row for each combination of mode, role, record, content and use that is decided differently.
+
+use super::Mode::{Provision, Unlock};
+use super::*;
+
+const WIPE: &str = "if it holds nothing you need, make it blank with 'wipefs --all /dev/nvme1n1' and 'blkdiscard --zeroout /dev/nvme1n1'; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+const BLANK: &str = "no signature, all 1 GiB read as zero";
+const DETACH: &str = "detach one of them, or add a [[volumes.match]] rule with path and role = \"ignore\" for one";
+const RELEASE: &str = "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+
+type Row = (&'static str, Mode, Vec<VolumeRecord>, DeviceFacts, String);
+
+/// Each row: one disk and what becomes of it. What is said of volumes that are not there has its own test.
+fn one_disk(config: &Config, rows: Vec<Row>) {
+    for (what, mode, volumes, facts, expected) in rows {
+        let expected = format!("{}: {expected}", facts.name);
+        check(what, mode, config, volumes, vec![facts], &[&expected]);
+    }
+}
+
+fn system(carries: &str, facts: DeviceFacts) -> DeviceFacts {
+    DeviceFacts { system: Some(format!("carries {carries}")), ..facts }
+}
+
+#[test]
+fn disks_that_are_not_known() {
+    let unknown = || Content::Unknown { reason: "i/o error".to_owned() };
+    let luks = || Content::Luks2 { luks_uuid: id(7), token: None };
+    let mounted = || DeviceFacts { mounts: vec!["/data".into()], content: None, ..ebs(1) };
+    let held = || DeviceFacts {
+        holders: vec![Holder { dm_name: Some("vg-data".into()), dm_uuid: None, ..mapping(9, &["/data"]) }],
+        content: None,
+        ..ebs(1)
+    };
+    let parts = || DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..ebs(1) };
+    let rows = vec![
+        ("blank", Provision, vec![], ebs(1), format!("format at /mnt: {BLANK}")),
+        ("blank", Unlock, vec![], ebs(1), "left: blank and not known yet; 'luks-agent provision' encrypts it".into()),
+        ("boot", Provision, vec![], system("/ through nvme1n1p1", ebs(1)), "left: carries / through nvme1n1p1".into()),
+        ("foreign", Provision, vec![], with(foreign(), ebs(1)), format!("refused: not blank: ext4 at byte 1080 -> {WIPE}")),
+        ("foreign", Unlock, vec![], with(foreign(), ebs(1)), format!("refused: not blank: ext4 at byte 1080 -> {WIPE}")),
+        (
+            "data",
+            Provision,
+            vec![],
+            with(Content::Unrecognised { offset: 8 }, store(1)),
+            format!("refused: not blank: data without a known signature, first seen at byte 8 -> {WIPE}"),
+        ),
+        (
+            "not readable",
+            Provision,
+            vec![],
+            with(unknown(), ebs(1)),
+            "wrong: it could not be examined: i/o error -> it is not touched while it cannot be read: check the volume, then try again".into(),
+        ),
+        ("LUKS", Provision, vec![], with(luks(), ebs(1)), format!("refused: not blank: LUKS2 volume #7 -> {WIPE}")),
+        (
+            "another node's",
+            Provision,
+            vec![],
+            with(header(7), store(1)),
+            "refused: LUKS2 volume #7 of luks-agent on i-1, unknown to this node's state file; its key is wrapped by arn:key -> nothing is formatted; see 'break-glass' in the README to get its data back".into(),
+        ),
+        (
+            "torn header of nobody",
+            Provision,
+            vec![],
+            with(Content::Unfinished, ebs(1)),
+            format!("refused: not blank: the beginning of a LUKS2 header of luks-agent -> {WIPE}"),
+        ),
+        ("mounted", Provision, vec![], mounted(), format!("refused: it is mounted at /data -> {RELEASE}")),
+        ("held", Provision, vec![], held(), format!("refused: it is held by vg-data and mounted at /data -> {RELEASE}")),
+        (
+            "not examined",
+            Provision,
+            vec![],
+            DeviceFacts { content: None, ..ebs(1) },
+            format!("refused: it was not examined -> {RELEASE}"),
+        ),
+        ("partitions", Provision, vec![], parts(), format!("refused: it has partitions: nvme1n1p1 -> {WIPE}")),
+        (
+            "blank, mounted since",
+            Provision,
+            vec![],
+            DeviceFacts { mounts: vec!["/data".into()], ..ebs(1) },
+            "refused: it is mounted at /data -> unmount and release it".into(),
+        ),
+        (
+            "blank, held since",
+            Provision,
+            vec![],
+            DeviceFacts { holders: vec![Holder { dm_name: None, dm_uuid: None, ..mapping(9, &[]) }], ..ebs(1) },
+            "refused: it is held by dm-9 -> unmount and release it".into(),
+        ),
+    ];
+    one_disk(&config(""), rows);
+}
+
+#[test]
+fn instance_store_that_may_be_wiped() {
+    let luks = |n| Content::Luks2 { luks_uuid: id(n), token: None };
+    let wiped = |what: &str| format!("format at /mnt: wipe-instance-store is configured; overwrites {what}");
+    let mounted = DeviceFacts { mounts: vec!["/data".into()], content: None, ..store(1) };
+    let not_examined = DeviceFacts { content: None, ..store(1) };
+    let partitioned = DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..with(foreign(), store(1)) };
+    let expected = "known volume, LUKS UUID #1 expected, but found: ext4 at byte 1080";
+    let rows = vec![
+        ("foreign", Provision, vec![], with(foreign(), store(1)), wiped("ext4 at byte 1080")),
+        ("partitions", Provision, vec![], partitioned, wiped("ext4 at byte 1080")),
+        ("LUKS", Provision, vec![], with(luks(7), store(1)), wiped("LUKS2 volume #7")),
+        (
+            "data",
+            Provision,
+            vec![],
+            with(Content::Unrecognised { offset: 8 }, store(1)),
+            wiped("data without a known signature, first seen at byte 8"),
+        ),
+        (
+            "unlock",
+            Unlock,
+            vec![],
+            with(foreign(), store(1)),
+            format!("refused: not blank: ext4 at byte 1080 -> {WIPE}"),
+        ),
+        ("EBS", Provision, vec![], with(foreign(), ebs(1)), format!("refused: not blank: ext4 at byte 1080 -> {WIPE}")),
+        ("mounted", Provision, vec![], mounted, format!("refused: it is mounted at /data -> {RELEASE}")),
+        ("not examined", Provision, vec![], not_examined, format!("refused: it was not examined -> {RELEASE}")),
+        (
+            "known",
+            Provision,
+            vec![known(1, "/mnt", &store(1))],
+            with(foreign(), store(1)),
+            format!("wrong: {expected} -> {CHECK_VOLUME}"),
+        ),
+        (
+            "known once, another begun on it since",
+            Provision,
+            vec![known(1, "/mnt", &store(1)), intent(2, "/mnt1", &store(1))],
+            with(foreign(), store(1)),
+            format!("refused: not blank: ext4 at byte 1080 -> {WIPE}"),
+        ),
+        (
+            "begun on, then overwritten",
+            Provision,
+            vec![intent(1, "/mnt", &store(1))],
+            with(foreign(), store(1)),
+            "format at /mnt1: wipe-instance-store is configured; overwrites ext4 at byte 1080".into(),
+        ),
+    ];
+    one_disk(&wiping(), rows);
+}
+
+#[test]
+fn known_volumes() {
+    let k = || vec![known(1, "/mnt3", &ebs(1))];
+    let ks = || vec![known(1, "/mnt3", &store(1))];
+    let in_use = DeviceFacts { content: None, mounts: vec!["/data".into()], ..ebs(1) };
+    let back = "known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; it is not formatted again while the state file knows it";
+    let read_only = DeviceFacts { read_only: true, content: None, ..ebs(1) };
+    let put_right = "if it is the right disk, put right what keeps it from being used; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+    let rows = vec![
+        ("closed", Provision, k(), with(header(1), ebs(1)), "unlock #1 at /mnt3".into()),
+        ("closed", Unlock, k(), with(header(1), ebs(1)), "unlock #1 at /mnt3".into()),
+        ("other serial number", Unlock, k(), with(header(1), ebs(7)), "unlock #1 at /mnt3".into()),
+        ("open", Unlock, k(), open(1, &[], ebs(1)), "mount #1 at /mnt3".into()),
+        ("mounted elsewhere", Unlock, k(), open(1, &["/data"], ebs(1)), "mount #1 at /mnt3".into()),
+        ("mounted", Provision, k(), open(1, &["/mnt3"], ebs(1)), "left #1 at /mnt3: open, mounted at /mnt3".into()),
+        ("no file system, open", Unlock, vec![known(1, "", &ebs(1))], open(1, &[], ebs(1)), "left #1 at nowhere: open".into()),
+        ("no file system", Unlock, vec![known(1, "", &ebs(1))], with(header(1), ebs(1)), "unlock #1 at nowhere".into()),
+        ("blank", Provision, k(), ebs(1), format!("wrong: {back}")),
+        ("blank", Unlock, k(), ebs(1), format!("wrong: {back}")),
+        ("blank, by a rule instance store now", Provision, k(), store(1), format!("wrong: {back}")),
+        ("blank, by a rule EBS now", Provision, ks(), ebs(1), format!("wrong: {back}")),
+        (
+            "blank instance store",
+            Provision,
+            ks(),
+            store(1),
+            format!("format at /mnt3: {BLANK}; replaces #1, lost with the instance store"),
+        ),
+        (
+            "blank instance store",
+            Unlock,
+            ks(),
+            store(1),
+            "wrong: known instance store volume, LUKS UUID #1, came back blank -> instance store is lost at a stop: run 'luks-agent provision' to format it again".into(),
+        ),
+        (
+            "another header",
+            Provision,
+            k(),
+            with(header(9), ebs(1)),
+            format!("wrong: known volume, LUKS UUID #1 expected, but found: LUKS2 volume #9 of luks-agent -> {CHECK_VOLUME}"),
+        ),
+        (
+            "torn",
+            Provision,
+            ks(),
+            with(Content::Unfinished, store(1)),
+            format!("wrong: known volume, LUKS UUID #1 expected, but found: the beginning of a LUKS2 header of luks-agent -> {CHECK_VOLUME}"),
+        ),
+        (
+            "not readable",
+            Provision,
+            ks(),
+            with(Content::Unknown { reason: "no answer".into() }, store(1)),
+            format!("wrong: known volume, LUKS UUID #1 expected, but it could not be examined: no answer -> {CHECK_READABLE}"),
+        ),
+        (
+            "in use",
+            Provision,
+            k(),
+            in_use,
+            "wrong: known volume, LUKS UUID #1 expected, but it is mounted at /data -> release it, then try again".into(),
+        ),
+        (
+            "swap, /usr or the state directory on it",
+            Provision,
+            k(),
+            system("the state directory through dm-1", open(1, &["/mnt3"], ebs(1))),
+            "left #1 at /mnt3: open, mounted at /mnt3".into(),
+        ),
+        (
+            "swap instead of a file system",
+            Provision,
+            k(),
+            system("swap through dm-1", open(1, &[], ebs(1))),
+            "left #1 at nowhere: open, but not mounted at /mnt3: it carries swap through dm-1".into(),
+        ),
+        (
+            "swap on an unfinished one",
+            Provision,
+            vec![intent(1, "/mnt", &ebs(1))],
+            system("swap through dm-1", open(1, &[], ebs(1))),
+            "left: carries swap through dm-1".into(),
+        ),
+        (
+            "the system on the disk itself",
+            Provision,
+            k(),
+            system("swap", DeviceFacts { content: None, ..ebs(1) }),
+            format!("wrong: known volume, LUKS UUID #1, is on a disk that is left alone: carries swap -> {put_right}"),
+        ),
+        (
+            "read-only",
+            Unlock,
+            k(),
+            read_only,
+            format!("wrong: known volume, LUKS UUID #1, is on a disk that is left alone: read-only disk -> {put_right}"),
+        ),
+    ];
+    one_disk(&config(""), rows);
+}
+
+#[test]
+fn ignore_beats_everything() {
+    let k = vec![known(1, "/mnt3", &ebs(1))];
+    let ignore = config("[volumes]\nebs = \"ignore\"");
+    let rule = config("[[volumes.match]]\nserial = \"vol1\"\nrole = \"ignore\"");
+    let says = "left: the configuration says ignore";
+    for facts in [ebs(1), with(header(1), ebs(1)), with(foreign(), ebs(1)), open(1, &["/mnt3"], ebs(1))] {
+        one_disk(&ignore, vec![("policy", Provision, k.clone(), facts.clone(), says.into())]);
+        let because = "left: a [[volumes.match]] rule says ignore".to_owned();
+        one_disk(&rule, vec![("rule", Provision, k.clone(), facts.clone(), because)]);
+        let swap = system("swap through dm-1", facts);
+        one_disk(&ignore, vec![("policy", Provision, k.clone(), swap, "left: carries swap through dm-1".into())]);
+    }
+    check("absent", Unlock, &ignore, k, vec![], &["nobody: left: not attached; the configuration says ignore"]);
+}
+
+#[test]
+fn unfinished_volumes() {
+    let i = || vec![intent(1, "/mnt3", &ebs(1))];
+    let ends = || "format as #1 at /mnt3: ends the formatting of #1, which holds no data".to_owned();
+    let two = DeviceFacts {
+        holders: vec![mapping(1, &[]), Holder { dm_name: None, dm_uuid: None, ..mapping(9, &[]) }],
+        ..open(1, &[], ebs(1))
+    };
+    let held = DeviceFacts { holders: vec![Holder { held: true, ..mapping(1, &[]) }], ..open(1, &[], ebs(1)) };
+    let also = DeviceFacts { mounts: vec!["/data".into()], ..open(1, &[], ebs(1)) };
+    let parts = DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..with(header(1), ebs(1)) };
+    let release = "unmount and release it if it holds nothing you need, then run 'luks-agent provision'";
+    let yet = |uses: &str| format!("refused: its formatting is not recorded as ended, yet {uses} -> {release}");
+    let mapper = format!("luks-{}", id(1)).replace(&id(1).to_string(), "#1");
+    let left = "left: its formatting did not end, so it holds no data; 'luks-agent provision' ends it";
+    let grown = DeviceFacts { size: 2 * GIB, ..with(header(1), ebs(1)) };
+    let rows = vec![
+        ("whole header", Provision, i(), with(header(1), ebs(1)), ends()),
+        ("torn header", Provision, i(), with(Content::Unfinished, ebs(1)), ends()),
+        ("nothing yet", Provision, i(), ebs(1), format!("format as #1 at /mnt3: {BLANK}")),
+        ("open", Provision, i(), open(1, &[], ebs(1)), ends()),
+        ("grown", Provision, i(), grown, ends()),
+        (
+            "mounted by hand",
+            Provision,
+            i(),
+            open(1, &["/x"], ebs(1)),
+            yet(&format!("it is held by {mapper} and mounted at /x")),
+        ),
+        ("held", Provision, i(), held, yet(&format!("it is held by {mapper}"))),
+        ("held by another too", Provision, i(), two, yet(&format!("it is held by {mapper}, dm-9"))),
+        ("mounted itself", Provision, i(), also, yet(&format!("it is held by {mapper} and mounted at /data"))),
+        ("partitions", Provision, i(), parts, format!("refused: it has partitions: nvme1n1p1 -> {WIPE}")),
+        (
+            "overwritten",
+            Provision,
+            i(),
+            with(foreign(), ebs(1)),
+            format!("refused: not blank: ext4 at byte 1080 -> {WIPE}"),
+        ),
+        ("unlock", Unlock, i(), with(header(1), ebs(1)), left.into()),
+        ("unlock", Unlock, i(), ebs(1), left.into()),
+        (
+            "its header on a disk with another serial number",
+            Provision,
+            vec![intent(1, "/mnt3", &ebs(9))],
+            with(header(1), ebs(1)),
+            format!(
+                "refused: its header is a copy: the formatting of #1 began on another disk, serial number vol9 -> {WIPE}"
+            ),
+        ),
+        (
+            "on a disk whose serial number was not known, of another size",
+            Provision,
+            vec![VolumeRecord { size: 3 * GIB, ..intent(1, "/mnt3", &xen("xvdb", "ebs1")) }],
+            with(header(1), ebs(1)),
+            format!("refused: its header is a copy: the formatting of #1 began on another disk, xvdb, 3 GiB -> {WIPE}"),
+        ),
+        (
+            "on a disk whose serial number was not known",
+            Provision,
+            vec![intent(1, "/mnt3", &xen("xvdb", "ebs1"))],
+            with(header(1), ebs(1)),
+            ends(),
+        ),
+        (
+            "its header on the disk of a known volume",
+            Provision,
+            vec![intent(2, "/mnt", &xen("xvdb", "ebs1")), known(1, "/mnt3", &ebs(1))],
+            with(header(2), ebs(1)),
+            format!(
+                "refused: known volume, LUKS UUID #1 expected, but found #2, whose formatting did not end -> {CHECK_VOLUME}"
+            ),
+        ),
+    ];
+    one_disk(&config(""), rows);
+}
+
+#[test]
+fn nothing_is_formatted_when_the_boot_disk_is_not_known() {
+    let devices =
+        vec![ebs(1), with(foreign(), store(2)), with(Content::Unfinished, ebs(3)), with(header(4), ebs(4)), store(5)];
+    let volumes = vec![intent(3, "/mnt3", &ebs(3)), known(4, "/mnt4", &ebs(4)), known(5, "/mnt5", &store(5))];
+    let inventory = Inventory { devices, boot_unresolved: Some("what carries / is not known: x".into()) };
+    let plan = plan(Provision, &wiping(), &state(volumes), &inventory);
+    let refused = "refused: the boot disk could not be resolved: what carries / is not known: x -> nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found";
+    let expected = ["nvme1n1", "nvme2n1", "nvme3n1"].map(|name| format!("{name}: {refused}"));
+    let mut expected = expected.to_vec();
+    expected.push("nvme4n1: unlock #4 at /mnt4".into());
+    expected.push(format!("nvme5n1: {refused}"));
+    assert_eq!(lines(&plan), expected);
+}
+
+#[test]
+fn disks_that_cannot_be_told_apart() {
+    let twin =
+        |n: u32, facts: DeviceFacts| DeviceFacts { serial: Some("vol1".into()), name: format!("nvme{n}n1"), ..facts };
+    let same = |n: u32, other: &str| {
+        format!("nvme{n}n1: refused: it has the serial number of {other}, vol1: they may be one disk -> {DETACH}")
+    };
+    let plain = config("");
+    let rule = config("[[volumes.match]]\npath = \"/dev/nvme2n1\"\nrole = \"ignore\"");
+    check("new", Provision, &plain, vec![], vec![ebs(1), twin(2, ebs(2))], &[&same(1, "nvme2n1"), &same(2, "nvme1n1")]);
+    check(
+        "one of them ignored",
+        Provision,
+        &rule,
+        vec![],
+        vec![ebs(1), twin(2, ebs(2))],
+        &[&format!("nvme1n1: format at /mnt: {BLANK}"), "nvme2n1: left: a [[volumes.match]] rule says ignore"],
+    );
+    let boot = system("/", twin(2, ebs(2)));
+    check(
+        "the boot disk",
+        Provision,
+        &rule,
+        vec![],
+        vec![ebs(1), boot],
+        &[&same(1, "nvme2n1"), "nvme2n1: left: carries /"],
+    );
+    check(
+        "unfinished",
+        Provision,
+        &plain,
+        vec![intent(1, "/mnt", &ebs(1))],
+        vec![with(Content::Unfinished, ebs(1)), twin(2, ebs(2))],
+        &[&same(1, "nvme2n1"), &same(2, "nvme1n1")],
+    );
+    let expected = |n: u32, other: &str| {
+        format!(
+            "nvme{n}n1: wrong: known volume, LUKS UUID #1 expected, but it has the serial number of {other}, vol1: they may be one disk -> {DETACH}"
+        )
+    };
+    check(
+        "known, gone from both",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &store(1))],
+        vec![store(1), twin(2, store(2))],
+        &[&expected(1, "nvme2n1"), &expected(2, "nvme1n1")],
+    );
+    // the header tells what the serial number does not
+    check(
+        "known, on one",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &ebs(1))],
+        vec![ebs(1), twin(2, with(header(1), ebs(2)))],
+        &[&expected(1, "nvme2n1"), "nvme2n1: unlock #1 at /mnt"],
+    );
+    check(
+        "known instance store, on one",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &store(1))],
+        vec![store(1), twin(2, with(header(1), store(2)))],
+        &[&same(1, "nvme2n1"), "nvme2n1: unlock #1 at /mnt"],
+    );
+    check(
+        "known, on one, and the other does not answer",
+        Unlock,
+        &plain,
+        vec![known(1, "/mnt", &ebs(1))],
+        vec![with(Content::Unknown { reason: "no answer".into() }, ebs(1)), twin(2, with(header(1), ebs(2)))],
+        &[&expected(1, "nvme2n1"), "nvme2n1: unlock #1 at /mnt"],
+    );
+    let both = |n: u32, other: &str| {
+        format!(
+            "nvme{n}n1: wrong: LUKS UUID #1 is also on {other}, and nothing tells which of them is the volume -> detach all but the one that you want"
+        )
+    };
+    check(
+        "two ways to one disk",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &ebs(1))],
+        vec![with(header(1), ebs(1)), twin(2, with(header(1), ebs(2)))],
+        &[&both(1, "nvme2n1"), &both(2, "nvme1n1")],
+    );
+}
+
+#[test]
+fn copies_of_a_known_volume() {
+    let plain = config("");
+    let k = || vec![known(1, "/mnt", &ebs(1))];
+    let on = |n| with(header(1), ebs(n));
+    check(
+        "beside the original",
+        Unlock,
+        &plain,
+        k(),
+        vec![on(1), on(2)],
+        &[
+            "nvme1n1: unlock #1 at /mnt",
+            "nvme2n1: refused: its header is a copy: LUKS UUID #1 is on nvme1n1, which it was made for -> detach the copy, or the original if the copy is what you want",
+        ],
+    );
+    check(
+        "beside the open original",
+        Unlock,
+        &plain,
+        k(),
+        vec![open(1, &["/mnt"], ebs(1)), on(2)],
+        &[
+            "nvme1n1: left #1 at /mnt: open, mounted at /mnt",
+            "nvme2n1: refused: its header is a copy: LUKS UUID #1 is open on nvme1n1 -> detach the copy",
+        ],
+    );
+    check(
+        "open, the original beside it",
+        Unlock,
+        &plain,
+        k(),
+        vec![on(1), open(1, &["/mnt"], ebs(2))],
+        &[
+            "nvme1n1: refused: its header is a copy: LUKS UUID #1 is open on nvme2n1 -> detach the copy",
+            "nvme2n1: left #1 at /mnt: open, mounted at /mnt",
+        ],
+    );
+    check(
+        "two, without the original",
+        Unlock,
+        &plain,
+        k(),
+        vec![on(2), on(3)],
+        &[
+            "nvme2n1: wrong: LUKS UUID #1 is also on nvme3n1, and nothing tells which of them is the volume -> detach all but the one that you want",
+            "nvme3n1: wrong: LUKS UUID #1 is also on nvme2n1, and nothing tells which of them is the volume -> detach all but the one that you want",
+        ],
+    );
+    check(
+        "beside the original, which does not answer",
+        Unlock,
+        &plain,
+        k(),
+        vec![with(Content::Unknown { reason: "no answer".into() }, ebs(1)), on(2)],
+        &[
+            "nvme1n1: wrong: known volume, LUKS UUID #1 expected, but it could not be examined: no answer -> it is not touched while it cannot be read: check the volume, then try again",
+            "nvme2n1: wrong: its header may be a copy: LUKS UUID #1 was made for nvme1n1, which could not be examined -> release or repair nvme1n1; or detach nvme1n1 if this copy is what you want",
+        ],
+    );
+    check(
+        "beside the original, which came back blank",
+        Provision,
+        &plain,
+        k(),
+        vec![ebs(1), on(2)],
+        &[
+            "nvme1n1: wrong: known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; it is not formatted again while the state file knows it",
+            "nvme2n1: unlock #1 at /mnt",
+        ],
+    );
+    check(
+        "of an instance store volume that is blank now",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &store(1))],
+        vec![store(1), on(2)],
+        &[&format!("nvme1n1: format at /mnt1: {BLANK}"), "nvme2n1: unlock #1 at /mnt"],
+    );
+    let also = |n: u32, other: &str| {
+        format!(
+            "nvme{n}n1: refused: LUKS UUID #1, whose formatting did not end, is also on {other} -> it holds no data: detach or wipe all but one"
+        )
+    };
+    check(
+        "of an unfinished volume",
+        Provision,
+        &plain,
+        vec![intent(1, "/mnt", &ebs(1))],
+        vec![on(1), on(2)],
+        &[&also(1, "nvme2n1"), &also(2, "nvme1n1")],
+    );
+    check(
+        "of an unfinished volume, open",
+        Provision,
+        &plain,
+        vec![intent(1, "/mnt", &ebs(1))],
+        vec![on(1), open(1, &[], ebs(2))],
+        &[&also(1, "nvme2n1"), &also(2, "nvme1n1")],
+    );
+    check(
+        "over another known volume",
+        Unlock,
+        &plain,
+        vec![known(1, "/mnt", &ebs(1)), known(2, "/mnt1", &ebs(2))],
+        vec![on(2)],
+        &[
+            "nobody: wrong: known EBS volume, LUKS UUID #2, is no longer on nvme2n1, which was its disk -> attach vol2 again",
+            "nvme2n1: unlock #1 at /mnt",
+        ],
+    );
+}
+
+#[test]
+fn names_that_moved() {
+    let plain = config("");
+    let (b, c) = (xen("xvdb", "ephemeral0"), xen("xvdc", "ephemeral0"));
+    check(
+        "two volumes changed places",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &b), known(2, "/mnt1", &c)],
+        vec![with(header(2), b.clone()), with(header(1), c.clone())],
+        &["xvdb: unlock #2 at /mnt1", "xvdc: unlock #1 at /mnt"],
+    );
+    check(
+        "a new disk has the name of a known volume, which is elsewhere",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &b)],
+        vec![b.clone(), with(header(1), c.clone())],
+        &[&format!("xvdb: format at /mnt1: {BLANK}"), "xvdc: unlock #1 at /mnt"],
+    );
+    check(
+        "the same with EBS",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &xen("xvdb", "ebs1"))],
+        vec![xen("xvdb", "ebs1"), open(1, &["/mnt"], xen("xvdc", "ebs2"))],
+        &[&format!("xvdb: format at /mnt1: {BLANK}"), "xvdc: left #1 at /mnt: open, mounted at /mnt"],
+    );
+    check(
+        "the volume may be on a disk that does not answer: its record stays",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &b)],
+        vec![b.clone(), with(Content::Unknown { reason: "no answer".into() }, c.clone())],
+        &[
+            &format!("xvdb: format at /mnt1: {BLANK}"),
+            "xvdc: wrong: it could not be examined: no answer -> it is not touched while it cannot be read: check the volume, then try again",
+        ],
+    );
+    check(
+        "the volume moved, and the disk that has its name now does not answer",
+        Unlock,
+        &plain,
+        vec![known(1, "/mnt", &b)],
+        vec![with(Content::Unknown { reason: "no answer".into() }, b.clone()), with(header(1), c.clone())],
+        &[&format!("xvdb: wrong: it could not be examined: no answer -> {CHECK_READABLE}"), "xvdc: unlock #1 at /mnt"],
+    );
+    check(
+        "blank, and nowhere else",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &b)],
+        vec![b.clone(), c.clone()],
+        &[
+            &format!("xvdb: format at /mnt: {BLANK}; replaces #1, lost with the instance store"),
+            &format!("xvdc: format at /mnt1: {BLANK}"),
+        ],
+    );
+    check(
+        "EBS by its name",
+        Provision,
+        &plain,
+        vec![known(1, "/mnt", &xen("xvdb", "ebs1"))],
+        vec![xen("xvdb", "ebs1")],
+        &[
+            "xvdb: wrong: known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; it is not formatted again while the state file knows it",
+        ],
+    );
+    check(
+        "a disk of another size has the name",
+        Provision,
+        &plain,
+        vec![VolumeRecord { size: 2 * GIB, ..intent(1, "/mnt3", &b) }],
+        vec![with(Content::Unfinished, b.clone())],
+        &[&format!(
+            "xvdb: refused: not blank: the beginning of a LUKS2 header of luks-agent -> {}",
+            WIPE.replace("nvme1n1", "xvdb")
+        )],
+    );
+}
+
+#[test]
+fn the_agents_own_mappings_are_no_disks() {
+    let rule = "[volumes]\nwhen_not_blank = \"wipe-instance-store\"\n[[volumes.match]]\npath = \"/dev/dm-*\"\nrole = \"instance-store\"";
+    let dm = DeviceFacts {
+        kind: DiskKind::DeviceMapper,
+        serial: None,
+        name: "dm-1".into(),
+        path: "/dev/dm-1".into(),
+        ..with(Content::Unrecognised { offset: 0 }, store(0))
+    };
+    check(
+        "a rule that names them",
+        Provision,
+        &config(rule),
+        vec![known(1, "", &ebs(1))],
+        vec![open(1, &[], ebs(1)), dm],
+        &["dm-1: left: the open mapping of volume #1", "nvme1n1: left #1 at nowhere: open"],
+    );
+}
+
+#[test]
+fn volumes_that_are_not_there() {
+    let volumes = vec![known(1, "/mnt", &ebs(1)), known(2, "/mnt1", &store(2)), intent(3, "/mnt2", &ebs(3))];
+    for mode in [Provision, Unlock] {
+        check(
+            "absent",
+            mode,
+            &config(""),
+            volumes.clone(),
+            vec![],
+            &[
+                "nobody: left: gone: instance store is lost when the instance stops",
+                "nobody: wrong: known EBS volume, LUKS UUID #1, is not attached -> attach vol1 again",
+            ],
+        );
+    }
+    check(
+        "absent, without a serial number",
+        Unlock,
+        &config(""),
+        vec![known(1, "/mnt", &xen("xvdb", "ebs1"))],
+        vec![],
+        &["nobody: wrong: known EBS volume, LUKS UUID #1, is not attached -> attach it again, as xvdb"],
+    );
+}
+
+#[test]
+fn mount_points() {
+    let points = |config: &Config, volumes, devices| {
+        let plan = plan(Provision, config, &state(volumes), &inventory(devices));
+        let steps = plan.steps.iter().map(|step| match &step.action {
+            Action::Format { mount_point, .. } | Action::Unlock { mount_point, .. } => {
+                let at = mount_point.as_ref().map_or("-".to_owned(), |at| at.display().to_string());
+                format!("{}={at}", step.device.serial.as_deref().unwrap_or_default())
+            }
+        });
+        steps.collect::<Vec<_>>().join(" ")
+    };
+    let plain = config("");
+    let three = || vec![ebs(3), ebs(1), store(2)];
+    assert_eq!(points(&plain, vec![], three()), "vol1=/mnt vol2=/mnt1 vol3=/mnt2", "by serial number");
+    assert_eq!(points(&config("[filesystem]\ntype = \"none\""), vec![], three()), "vol1=- vol2=- vol3=-");
+    let base = config("[filesystem]\nmount_base = \"/data\"");
+    assert_eq!(points(&base, vec![], three()), "vol1=/data vol2=/data1 vol3=/data2");
+    let k = vec![known(3, "/mnt", &ebs(3))];
+    let known_last = vec![with(header(3), ebs(3)), ebs(1), store(2)];
+    assert_eq!(points(&plain, k.clone(), known_last), "vol1=/mnt1 vol2=/mnt2 vol3=/mnt", "known ones keep theirs");
+    assert_eq!(points(&plain, k, vec![ebs(1)]), "vol1=/mnt1", "a detached EBS volume keeps its own");
+    let gone = vec![known(3, "/mnt", &store(3))];
+    assert_eq!(points(&plain, gone.clone(), vec![ebs(1)]), "vol1=/mnt", "instance store that is gone does not");
+    let both = [gone, vec![known(1, "/mnt", &ebs(1))]].concat();
+    let back = vec![with(header(1), ebs(1)), with(header(3), store(3)), ebs(4)];
+    assert_eq!(points(&plain, both.clone(), back), "vol1=/mnt vol3=/mnt1 vol4=/mnt2", "back again, the newer keeps it");
+    let mounted = vec![with(header(1), ebs(1)), open(3, &["/mnt"], store(3)), ebs(4)];
+    assert_eq!(points(&plain, both.clone(), mounted), "vol1=/mnt1 vol4=/mnt2", "who is mounted there stays");
+    let moved = vec![open(1, &["/mnt"], ebs(1)), open(3, &["/mnt1"], store(3))];
+    assert_eq!(points(&plain, both, moved), "", "and then all is as it should be");
+    let begun = vec![intent(2, "/mnt5", &store(2))];
+    assert_eq!(points(&plain, begun, three()), "vol1=/mnt vol2=/mnt5 vol3=/mnt1", "an unfinished one keeps its own");
+}
+
+#[test]
+fn only_what_may_be_a_target_and_is_free_is_looked_at() {
+    let wants = |facts: &DeviceFacts| wants_probe(&config("[volumes]\ninstance_store = \"ignore\""), facts);
+    assert!(wants(&ebs(1)));
+    assert!(!wants(&store(1)));
+    assert!(!wants(&system("/", ebs(1))));
+    assert!(!wants(&open(1, &[], ebs(1))));
+    assert!(!wants(&DeviceFacts { mounts: vec!["/data".into()], ..ebs(1) }));
+    assert!(!wants(&DeviceFacts { read_only: true, ..ebs(1) }));
+}
