@@ -3,8 +3,10 @@
 //! Key, then state file, then disks. A volume is `committed` in the state file, durably, before it is mounted for the
 //! first time; until then it holds no data, and the next run may begin again with it.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
@@ -15,7 +17,7 @@ use crate::config::Config;
 use crate::device::Content;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
-use crate::kms::{KeyService, KmsError};
+use crate::kms::{Class, KeyService, KmsError};
 use crate::luks::{Flags, FormatSpec};
 use crate::mount::Mount;
 use crate::plan::{Action, Basis, Plan, Step};
@@ -105,31 +107,30 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     /// Does what the plan says, on all disks at once. One that fails or hangs does not stop the others.
     pub async fn run(&self, plan: &Plan, state: State) -> Outcome {
         let mut state = state;
-        let mut key_error = None;
-        let mut keys = BTreeMap::new();
-        for id in keys_to_unwrap(plan) {
-            match self.unwrap(&state, id).await {
-                Ok(passphrase) => drop(keys.insert(id, passphrase)),
-                Err(e) => key_error = Some(e),
-            }
+        let mut keys = Keys::default();
+        // together, so that a service that does not answer is waited for once
+        let wanted = keys_to_unwrap(plan);
+        let unwrapped = join_all(wanted.iter().map(|id| self.unwrap(&state, *id))).await;
+        for (id, result) in wanted.into_iter().zip(unwrapped) {
+            keys.insert(id, result);
         }
-        let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
-        let mut intents = Err(String::new());
-        if formats {
+        let mut intents = None;
+        if plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. })) {
             match self.key_for_new_volumes(&mut state, &mut keys).await {
-                Ok(key) => intents = self.record_intents(plan, &mut state, key),
-                Err(e) => key_error = Some(e),
+                Ok(Some(key)) => intents = Some(self.record_intents(plan, &mut state, key)),
+                Ok(None) => {}
+                Err(e) => keys.fail(e),
             }
         }
         let state = RefCell::new(state);
         let steps = plan.steps.iter().enumerate().map(async |(index, step)| {
             let result = match &step.action {
                 Action::Format { .. } => match &intents {
-                    Ok(intents) => self.format(step, intents[&index], &state, &keys).await,
-                    Err(reason) if reason.is_empty() => StepResult::NoKey,
-                    Err(reason) => StepResult::Failed { message: reason.clone() },
+                    Some(Ok(intents)) => self.format(step, intents[&index], &state, &keys).await,
+                    Some(Err(reason)) => StepResult::Failed { message: reason.clone() },
+                    None => StepResult::NoKey,
                 },
-                Action::Unlock { luks_uuid, key, open, .. } => match keys.get(key) {
+                Action::Unlock { luks_uuid, key, open, .. } => match keys.get(*key) {
                     None if !open => StepResult::NoKey,
                     passphrase => self.unlock(step, *luks_uuid, *open, passphrase).await,
                 },
@@ -138,7 +139,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             result
         });
         let results = join_all(steps).await;
-        Outcome { results, key_error }
+        Outcome { results, key_error: keys.error }
     }
 
     async fn unwrap(&self, state: &State, id: u32) -> Result<Passphrase, KeyError> {
@@ -148,12 +149,9 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     }
 
     /// The key that new volumes are made with: the node's, or a new one where there is none, or where the state file came
-    /// from another instance (an image or a snapshot), whose key must not get new volumes.
-    async fn key_for_new_volumes(
-        &self,
-        state: &mut State,
-        keys: &mut BTreeMap<u32, Passphrase>,
-    ) -> Result<u32, KeyError> {
+    /// from another instance (an image or a snapshot), whose key must not get new volumes. `None` when the service has just
+    /// failed to give it, and is not asked again.
+    async fn key_for_new_volumes(&self, state: &mut State, keys: &mut Keys) -> Result<Option<u32>, KeyError> {
         let same_instance = match (&state.instance_id, &self.instance_id) {
             (Some(recorded), Some(current)) => recorded == current,
             _ => true,
@@ -161,10 +159,13 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         if let Some(id) = state.keys.last().map(|key| key.id)
             && same_instance
         {
-            if let Entry::Vacant(vacant) = keys.entry(id) {
-                vacant.insert(self.unwrap(state, id).await?);
+            if !keys.known.contains_key(&id) {
+                keys.insert(id, self.unwrap(state, id).await);
             }
-            return Ok(id);
+            return Ok(keys.get(id).map(|_| id));
+        }
+        if keys.gave_up_waiting() {
+            return Ok(None);
         }
         let generated = self.keys.generate().await?;
         let id = state.keys.iter().map(|key| key.id).max().unwrap_or(0) + 1;
@@ -188,11 +189,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let record = stored.key(id).ok_or(KeyError::Unrecorded(id))?;
         let unwrapped = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
         if !unwrapped.same_as(&generated.data_key) {
+            // nothing was made with it, and nothing shall be
+            state.keys.retain(|key| key.id != id);
+            self.save(state)?;
             return Err(KeyError::NotProven { key_arn: generated.key_arn });
         }
         tracing::info!(kms_key = record.key_arn, "the node's data key is wrapped, stored and proven");
-        keys.insert(id, unwrapped.passphrase());
-        Ok(id)
+        keys.insert(id, Ok(unwrapped.passphrase()));
+        Ok(Some(id))
     }
 
     fn save(&self, state: &State) -> Result<(), StateError> {
@@ -229,18 +233,12 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         Ok(intents)
     }
 
-    async fn format(
-        &self,
-        step: &Step,
-        luks_uuid: Uuid,
-        state: &RefCell<State>,
-        keys: &BTreeMap<u32, Passphrase>,
-    ) -> StepResult {
+    async fn format(&self, step: &Step, luks_uuid: Uuid, state: &RefCell<State>, keys: &Keys) -> StepResult {
         let Action::Format { basis, filesystem, .. } = &step.action else { unreachable!("checked by the caller") };
         let (token, passphrase) = {
             let state = state.borrow();
             let key = state.volume(luks_uuid).and_then(|volume| state.key(volume.key));
-            let Some((key, passphrase)) = key.and_then(|key| Some((key, keys.get(&key.id)?))) else {
+            let Some((key, passphrase)) = key.and_then(|key| Some((key, keys.get(key.id)?))) else {
                 return StepResult::NoKey;
             };
             let token = Token::new(key.wrapped_key.clone(), key.key_arn.clone(), self.instance_id.clone());
@@ -268,6 +266,10 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         match self.host.run(&step.device.name, job, Some(passphrase)).await {
             Ok(Answer::Formatted) => {}
             Ok(Answer::Changed { content }) => {
+                // half formatted by us, it still is, although nobody can look just now
+                if matches!((basis, &content), (Basis::Unfinished { .. }, Content::Unknown { .. })) {
+                    return StepResult::Changed { content };
+                }
                 // it is not ours after all; an intent left behind could make it look so
                 let forgotten = self.update(state, |s| s.volumes.retain(|v| v.luks_uuid != luks_uuid));
                 return match forgotten {
@@ -309,6 +311,36 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             Ok(Answer::Unlocked) => StepResult::Unlocked { luks_uuid },
             other => failure(other),
         }
+    }
+}
+
+/// What the key service gave.
+#[derive(Debug, Default)]
+struct Keys {
+    /// By id; `None` for one that it did not give.
+    known: BTreeMap<u32, Option<Passphrase>>,
+    /// The first reason it gave none.
+    error: Option<KeyError>,
+}
+
+impl Keys {
+    fn insert(&mut self, id: u32, result: Result<Passphrase, KeyError>) {
+        let passphrase = result.map_err(|e| self.fail(e)).ok();
+        self.known.insert(id, passphrase);
+    }
+
+    fn fail(&mut self, error: KeyError) {
+        self.error.get_or_insert(error);
+    }
+
+    fn get(&self, id: u32) -> Option<&Passphrase> {
+        self.known.get(&id)?.as_ref()
+    }
+
+    /// Whether the service was waited for until the deadline: another call would be waited for as long again.
+    fn gave_up_waiting(&self) -> bool {
+        let Some(KeyError::Service(e)) = &self.error else { return false };
+        matches!(e.class(), Class::Transient | Class::KeyNotReady | Class::NoCredentials)
     }
 }
 

@@ -77,6 +77,12 @@ impl KmsError {
         Self { text, operation: None, class: Class::Configuration, code: None, request_id: None }
     }
 
+    /// An error as a fake key service gives it.
+    #[cfg(test)]
+    pub(crate) fn of_class(class: Class) -> Self {
+        Self { text: format!("{class:?}"), operation: None, class, code: None, request_id: None }
+    }
+
     /// What was being done when it failed; `None` when nothing had been asked yet.
     pub fn operation(&self) -> Option<Operation> {
         self.operation

@@ -1,0 +1,275 @@
+//! What is asked of whom, in which order, and what the state file says by then.
+
+use super::*;
+
+fn formatted(outcome: &Outcome) -> usize {
+    outcome.results.iter().filter(|result| matches!(result, StepResult::Formatted { .. })).count()
+}
+
+fn count(calls: &[String], what: &str) -> usize {
+    calls.iter().filter(|call| call.starts_with(what)).count()
+}
+
+#[tokio::test]
+async fn key_then_intents_then_disks_then_committed_then_mounted() {
+    let world = World::new(&["ebs1", "ebs2", "store3"]);
+    let outcome = world.provision().await;
+    assert_eq!(formatted(&outcome), 3);
+    let calls = world.calls.take();
+    assert_eq!((calls[0].what.as_str(), &calls[0].state), ("generate", &None));
+    // the key is durable before it is proven, and both before anything is written to a disk
+    assert_eq!(calls[1].what, "unwrap 1");
+    let state = calls[1].state.as_ref().unwrap();
+    assert_eq!((state.keys.len(), state.volumes.len()), (1, 0));
+    assert_eq!(state.keys[0].wrapped_key.as_bytes(), [1]);
+    assert_eq!(state.keys[0].configured_key_id, "alias/nodes");
+    for call in &calls[2..5] {
+        assert!(call.what.starts_with("format"), "{}", call.what);
+        assert_eq!(call.state.as_ref().unwrap().volumes.len(), 3, "every intent is durable before the first format");
+    }
+    for call in &calls[5..] {
+        let disk = call.what.strip_prefix("mount ").expect("a mount");
+        let volume = call.state.as_ref().unwrap().volumes.iter().find(|v| v.device == disk).unwrap();
+        assert_eq!(volume.phase, Phase::Committed, "{disk}");
+    }
+    assert_eq!(calls.len(), 8);
+}
+
+#[tokio::test]
+async fn one_decrypt_for_all_volumes_and_no_call_when_none_is_needed() {
+    let world = World::new(&["ebs1", "ebs2", "store3", "store4"]);
+    world.provision().await;
+    let calls = world.calls();
+    assert_eq!((count(&calls, "generate"), count(&calls, "unwrap")), (1, 1), "{calls:?}");
+    let before = world.mounted();
+
+    world.provision().await;
+    assert_eq!(world.calls(), Vec::<String>::new());
+
+    world.reboot();
+    world.run(Mode::Unlock).await.unwrap();
+    let calls = world.calls();
+    assert_eq!((count(&calls, "generate"), count(&calls, "unwrap 1"), count(&calls, "unlock")), (0, 1, 4), "{calls:?}");
+    assert_eq!(world.mounted(), before);
+
+    // a volume that is open needs no key
+    for (_, on) in world.disks.borrow_mut().values_mut() {
+        if let On::Luks { mounts, .. } = on {
+            mounts.clear();
+        }
+    }
+    world.run(Mode::Unlock).await.unwrap();
+    assert_eq!(world.calls(), ["mount ebs1", "mount ebs2", "mount store3", "mount store4"]);
+
+    // a new one needs the node's key, and no new one
+    world.attach("ebs5");
+    world.provision().await;
+    assert_eq!(world.calls(), ["unwrap 1", "format ebs5", "mount ebs5"]);
+
+    // and with known ones to open there is still one call
+    world.reboot();
+    world.attach("ebs6");
+    world.provision().await;
+    assert_eq!(count(&world.calls(), "unwrap"), 1);
+    assert_eq!(world.mounted().len(), 6);
+}
+
+#[tokio::test]
+async fn without_a_key_nothing_is_touched() {
+    let world = World::new(&["ebs1", "store2"]);
+    world.kms_fault.set(Some(Class::Denied));
+    let outcome = world.provision().await;
+    assert_eq!(outcome.results, [StepResult::NoKey, StepResult::NoKey]);
+    assert!(matches!(outcome.key_error, Some(KeyError::Service(e)) if e.class() == Class::Denied));
+    assert_eq!(world.calls(), ["generate"]);
+    assert!(!world.state_dir().exists());
+
+    // known volumes and new ones: the service is asked once
+    world.kms_fault.set(None);
+    world.provision().await;
+    let state = world.state();
+    world.reboot();
+    world.attach("ebs3");
+    world.calls();
+    world.kms_fault.set(Some(Class::Denied));
+    let outcome = world.provision().await;
+    assert_eq!(outcome.results, [StepResult::NoKey, StepResult::NoKey, StepResult::NoKey]);
+    assert_eq!(world.calls(), ["unwrap 1"]);
+    assert_eq!(world.state(), state);
+}
+
+#[tokio::test]
+async fn a_key_that_is_unwrapped_to_another_is_not_used() {
+    let world = World::new(&["ebs1"]);
+    world.kms_lies.set(true);
+    let outcome = world.provision().await;
+    assert_eq!(outcome.results, [StepResult::NoKey]);
+    assert!(matches!(&outcome.key_error, Some(KeyError::NotProven { key_arn }) if key_arn == ARN));
+    assert_eq!(world.calls(), ["generate", "unwrap 1"]);
+    assert_eq!(world.state().keys, [], "nor is it ever again");
+    world.kms_lies.set(false);
+    assert_eq!(formatted(&world.provision().await), 1);
+    assert_eq!(world.calls()[..2], ["generate", "unwrap 2"]);
+}
+
+#[tokio::test]
+async fn a_key_that_could_not_be_proven_yet_is_unwrapped_the_next_time() {
+    let world = World::new(&["ebs1"]);
+    world.cut.set(Some((2, Cut::Before)));
+    assert!(world.run(Mode::Provision).await.is_none());
+    world.cut.set(None);
+    world.calls();
+    assert_eq!(formatted(&world.provision().await), 1);
+    assert_eq!(world.calls(), ["unwrap 1", "format ebs1", "mount ebs1"]);
+}
+
+#[tokio::test]
+async fn one_bad_disk_does_not_stop_the_others() {
+    for fault in [Fault::Fails, Fault::Hangs, Fault::Overwritten] {
+        let world = World::new(&["ebs1", "ebs2", "store3"]).with_fault("ebs2", fault);
+        let outcome = world.provision().await;
+        assert_eq!(formatted(&outcome), 2, "{fault:?}");
+        match (&outcome.results[1], fault) {
+            (StepResult::Failed { message }, Fault::Fails) => assert_eq!(message, "it is broken"),
+            (StepResult::Hung { message }, Fault::Hangs) => assert!(message.contains("60 s")),
+            (StepResult::Changed { .. }, Fault::Overwritten) => {}
+            (other, _) => panic!("{fault:?}: {other:?}"),
+        }
+        assert_eq!(world.mounted().len(), 2);
+
+        world.reboot();
+        let unlocked = world.run(Mode::Unlock).await.unwrap().results;
+        assert!(unlocked.iter().all(|result| matches!(result, StepResult::Unlocked { .. })), "{unlocked:?}");
+        assert_eq!(world.mounted().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_never_answers_holds_up_no_other() {
+    let world = World::new(&["ebs1", "ebs2", "store3"]);
+    world.cut.set(Some((4, Cut::Before)));
+    let others_done = async {
+        while world.mounted().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    // the fourth call is the second disk's format: it waits for ever, and only it
+    let store = StateDir::create(&world.state_dir()).unwrap();
+    let plan = plan(Mode::Provision, &world.config, &State::default(), &world.inventory());
+    let apply = Apply { config: &world.config, store: Some(&store), keys: &world, host: &world, instance_id: None };
+    tokio::select! {
+        _ = apply.run(&plan, State::default()) => panic!("one of them never answers"),
+        () = others_done => {}
+    }
+    assert_eq!(world.mounted().len(), 2);
+}
+
+#[tokio::test]
+async fn a_known_volume_that_does_not_open_does_not_stop_the_others() {
+    let mut world = World::new(&["ebs1", "ebs2", "store3"]);
+    world.provision().await;
+    world.reboot();
+    world.faults.insert("ebs1".to_owned(), Fault::Hangs);
+    let outcome = world.run(Mode::Unlock).await.unwrap();
+    assert!(matches!(outcome.results[0], StepResult::Hung { .. }));
+    assert_eq!(world.mounted().len(), 2);
+}
+
+#[tokio::test]
+async fn the_intent_is_forgotten_when_the_disk_is_no_longer_ours() {
+    let world = World::new(&["ebs1"]).with_fault("ebs1", Fault::Overwritten);
+    let outcome = world.provision().await;
+    assert_eq!(outcome.results, [StepResult::Changed { content: Content::Unrecognised { offset: 0 } }]);
+    assert_eq!(world.state().volumes, []);
+    assert_eq!(world.state().keys.len(), 1);
+
+    let blank = World::new(&["ebs1"]).with_fault("ebs1", Fault::Unreadable);
+    blank.provision().await;
+    assert_eq!(blank.state().volumes, [], "nothing was written to it yet");
+}
+
+#[tokio::test]
+async fn a_half_formatted_disk_that_cannot_be_examined_now_is_taken_up_later() {
+    let mut world = World::new(&["ebs1"]);
+    world.cut.set(Some((3, Cut::Half)));
+    assert!(world.run(Mode::Provision).await.is_none());
+    world.cut.set(None);
+    let begun = world.state().volumes;
+    assert_eq!(begun.len(), 1);
+    world.faults.insert("ebs1".to_owned(), Fault::Unreadable);
+    let outcome = world.provision().await;
+    assert!(matches!(outcome.results[..], [StepResult::Changed { content: Content::Unknown { .. } }]));
+    assert_eq!(world.state().volumes, begun);
+    world.faults.clear();
+    assert_eq!(world.provision().await.results, [StepResult::Formatted { luks_uuid: begun[0].luks_uuid }]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_not_done() {
+    let failed = |result: &StepResult, start: &str| {
+        let StepResult::Failed { message } = result else { panic!("{result:?}") };
+        assert!(message.starts_with(start), "{message}");
+    };
+    // the key
+    let world = World { lose_state_dir_at: Some("generate"), ..World::new(&["ebs1"]) };
+    let outcome = world.provision().await;
+    assert_eq!(outcome.results, [StepResult::NoKey]);
+    assert!(matches!(outcome.key_error, Some(KeyError::State(_))), "{outcome:?}");
+    assert_eq!(world.calls(), ["generate"]);
+    // the intents
+    let world = World::new(&["ebs1"]);
+    world.provision().await;
+    world.attach("ebs2");
+    world.calls();
+    let world = World { lose_state_dir_at: Some("unwrap 1"), ..world };
+    failed(&world.provision().await.results[0], "not formatted: cannot make ");
+    assert_eq!(world.calls(), ["unwrap 1"]);
+    // that it is formatted
+    let world = World { lose_state_dir_at: Some("format ebs1"), ..World::new(&["ebs1"]) };
+    failed(&world.provision().await.results[0], "formatted, but not mounted: cannot make ");
+    assert_eq!(world.calls(), ["generate", "unwrap 1", "format ebs1"]);
+}
+
+#[tokio::test]
+async fn another_instance_gets_a_key_of_its_own_for_what_is_new() {
+    let world = World::new(&["ebs1", "ebs2"]);
+    world.provision().await;
+    world.reboot();
+    world.attach("ebs3");
+    *world.instance_id.borrow_mut() = "i-2".to_owned();
+    world.calls();
+    let outcome = world.provision().await;
+    assert_eq!((formatted(&outcome), outcome.results.len()), (1, 3));
+    let calls = world.calls();
+    assert_eq!(calls[..3], ["unwrap 1", "generate", "unwrap 2"]);
+    let state = world.state();
+    assert_eq!(state.instance_id.as_deref(), Some("i-2"));
+    assert_eq!(state.volumes.iter().map(|v| v.key).collect::<Vec<_>>(), [1, 1, 2]);
+
+    // after that both are known, and each is unwrapped once
+    world.reboot();
+    world.run(Mode::Unlock).await.unwrap();
+    assert_eq!(world.calls()[..2], ["unwrap 1", "unwrap 2"]);
+    assert_eq!(world.mounted().len(), 3);
+    world.attach("ebs4");
+    world.provision().await;
+    assert_eq!(world.calls(), ["unwrap 2", "format ebs4", "mount ebs4"]);
+}
+
+#[tokio::test]
+async fn a_service_that_was_waited_for_in_vain_is_not_waited_for_again() {
+    for (class, asked) in
+        [(Class::Transient, 1), (Class::KeyNotReady, 1), (Class::NoCredentials, 1), (Class::Denied, 2)]
+    {
+        let world = World::new(&["ebs1"]);
+        world.provision().await;
+        world.reboot();
+        world.attach("ebs2");
+        *world.instance_id.borrow_mut() = "i-2".to_owned();
+        world.calls();
+        world.kms_fault.set(Some(class));
+        let outcome = world.provision().await;
+        assert_eq!(outcome.results, [StepResult::NoKey, StepResult::NoKey]);
+        assert_eq!(world.calls().len(), asked, "{class:?}");
+    }
+}
