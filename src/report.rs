@@ -1,5 +1,8 @@
 //! What a command says in the end: a table for people, JSON for programs, an exit code for both.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -10,7 +13,7 @@ use crate::apply::{KeyError, Outcome, StepResult};
 use crate::device::Bytes;
 use crate::kms::Fault;
 use crate::luks::mapper_name;
-use crate::plan::{Action, Left, Plan, Refusal, Step, Subject};
+use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
 use crate::worker::chain;
 
 /// Name of the JSON schema of a report.
@@ -252,7 +255,7 @@ fn done(step: &Step, result: &StepResult) -> Row {
         StepResult::Unlocked { .. } => Row::step(step, Verdict::Unlocked),
         StepResult::Changed { content } => {
             let mut row = Row::step(step, Verdict::Refused)
-                .because(format!("no longer what it was when the plan was made, now {content:?}"));
+                .because(format!("it has changed since the plan was made: {}", describe(content)));
             row.remedy = Some("find out who writes to it, then try again".to_owned());
             row
         }
@@ -286,7 +289,12 @@ impl Report {
         let rows = plan.steps.iter().map(planned).chain(rest(plan)).collect();
         let count = |what: Verdict| plan.steps.iter().filter(|step| planned(step).result == what).count();
         let (format, unlock) = (count(Verdict::WouldFormat), count(Verdict::WouldUnlock));
-        let summary = format!("would format {format}, would unlock {unlock}, {} refused", plan.refusals.len());
+        let wrong = plan.refusals.iter().filter(|refusal| refusal.known).count();
+        let refused = plan.refusals.len() - wrong;
+        let mut summary = format!("would format {format}, would unlock {unlock}, {refused} refused");
+        if wrong > 0 {
+            summary.push_str(&format!(", {wrong} wrong"));
+        }
         Self::new("plan", rows, summary)
     }
 
