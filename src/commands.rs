@@ -251,9 +251,9 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
 
 /// From sysfs to a plan: lists the disks, has workers look at those that may be targets, decides.
 async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host) -> Result<Plan, CommandError> {
-    let mut inventory = inventory(config).await?;
+    let before = inventory(config).await?;
     let scan = config.volumes.blank_scan;
-    let contents = inventory.devices.iter().map(async |facts| {
+    let contents = before.devices.iter().map(async |facts| {
         if !wants_probe(config, facts) {
             return None;
         }
@@ -267,10 +267,15 @@ async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host)
         })
     });
     let contents = join_all(contents).await;
-    for (facts, content) in inventory.devices.iter_mut().zip(contents) {
-        facts.content = content;
+    // looking took a while, and the worker of a killed agent may have ended its work meanwhile: what is true now counts
+    let mut now = inventory(config).await?;
+    let same = |a: &DeviceFacts, b: &DeviceFacts| (a.devno, a.diskseq, a.size) == (b.devno, b.diskseq, b.size);
+    now.devices.retain(|facts| before.devices.iter().any(|seen| same(seen, facts)));
+    for facts in &mut now.devices {
+        let seen = before.devices.iter().zip(&contents).find(|(seen, _)| same(seen, facts));
+        facts.content = seen.and_then(|(_, content)| content.clone()).filter(|_| wants_probe(config, facts));
     }
-    Ok(plan(mode, config, state, &inventory))
+    Ok(plan(mode, config, state, &now))
 }
 
 /// All disks. Xen disks can only be told apart by the block device mapping of IMDS.

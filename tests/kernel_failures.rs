@@ -21,7 +21,7 @@ fn boot(scenario: &str, disks: &[&str]) {
     let script = script
         .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
         .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(150));
+        .timeout(Duration::from_secs(300));
     node.boot(&script).assert_ok();
 }
 
@@ -52,5 +52,11 @@ fn what_is_in_the_way_is_named_and_left_as_it_is() {
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn after_a_kill_at_any_moment_the_next_provision_converges() {
-    boot("killed", &["ubdb", "ubdc", "ubdd"]);
+    boot("killed", &["ubdb", "ubdc"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn volumes_are_made_as_configured_and_leave_no_key_material_behind() {
+    boot("options", &["ubdb", "ubdc", "ubdd"]);
 }

@@ -91,6 +91,7 @@ midway)
     # mount points go by name, and dm-0 comes before ubdb
     hangs provision /data1 /data2 /data3
     wait "$suspender"
+    dmsetup load last --table "0 $sectors linear /dev/ubde 0"
     let_go last
     assert_eq "$(grep -c '"phase": "intent"' "$STATE")" 1 "volumes with an intent"
     expect_agent 0 provision
