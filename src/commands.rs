@@ -1,8 +1,11 @@
 //! The commands: each is a stretch of the one way from configuration to report.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::OnceCell;
@@ -11,7 +14,7 @@ use uuid::Uuid;
 
 use crate::apply::Apply;
 use crate::config::{self, Config, ConfigError, FilesystemKind};
-use crate::device::{Content, DeviceFacts, DiskKind, Inventory, Role, classify};
+use crate::device::{Content, DeviceFacts, DiskKind, Inventory, Role, classify, is_shown};
 use crate::discover::{DiscoverError, Roots, discover};
 use crate::host::{Host, Workers};
 use crate::imds::Imds;
@@ -125,7 +128,7 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
     preflight("close", FilesystemKind::None)?;
     let store = StateDir::open(&config.state.dir)?;
     let state = store.load()?;
-    let inventory = inventory(config).await?;
+    let inventory = Disks::new(config).inventory().await?;
     let open: Vec<(&DeviceFacts, Uuid)> = inventory
         .devices
         .iter()
@@ -186,20 +189,8 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
     let state = state::read(&config.state.dir)?;
     let provisioned = state.is_some();
     let state = state.unwrap_or_default();
-    let inventory = inventory(config).await?;
-    let shown = inventory.devices.iter().filter(|facts| {
-        let virtual_device = match facts.kind {
-            DiskKind::Loop | DiskKind::Ram | DiskKind::DeviceMapper | DiskKind::Md => true,
-            DiskKind::Nvme
-            | DiskKind::Xen
-            | DiskKind::Scsi
-            | DiskKind::Virtio
-            | DiskKind::Optical
-            | DiskKind::Other => false,
-        };
-        !virtual_device || !matches!(classify(facts, &config.volumes.rules), Role::Ignored { .. })
-    });
-    let mut rows: Vec<Row> = shown.map(|facts| status_row(config, &state, facts)).collect();
+    let inventory = Disks::new(config).inventory().await?;
+    let mut rows: Vec<Row> = inventory.devices.iter().map(|facts| status_row(config, &state, facts)).collect();
     let present = |luks_uuid| {
         let devices = &inventory.devices;
         devices.iter().any(|facts| record_of(&state, facts).is_some_and(|record| record.luks_uuid == luks_uuid))
@@ -251,13 +242,14 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
 
 /// From sysfs to a plan: lists the disks, has workers look at those that may be targets, decides.
 async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host) -> Result<Plan, CommandError> {
-    let before = inventory(config).await?;
+    let disks = Disks::new(config);
+    let before = disks.inventory().await?;
     let scan = config.volumes.blank_scan;
     let contents = before.devices.iter().map(async |facts| {
         if !wants_probe(config, facts) {
             return None;
         }
-        let unfinished = state.volumes.iter().find(|v| v.phase == Phase::Intent && v.is_for(facts));
+        let unfinished = state.volumes.iter().rev().find(|v| v.phase == Phase::Intent && v.is_for(facts));
         let job = Job::Probe { target: Target::from(facts), intent: unfinished.map(|v| v.luks_uuid), scan };
         Some(match host.run(&facts.name, job, None).await {
             Ok(Answer::Content { content }) => content,
@@ -268,7 +260,7 @@ async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host)
     });
     let contents = join_all(contents).await;
     // looking took a while, and the worker of a killed agent may have ended its work meanwhile: what is true now counts
-    let mut now = inventory(config).await?;
+    let mut now = disks.inventory().await?;
     let same = |a: &DeviceFacts, b: &DeviceFacts| (a.devno, a.diskseq, a.size) == (b.devno, b.diskseq, b.size);
     now.devices.retain(|facts| before.devices.iter().any(|seen| same(seen, facts)));
     for facts in &mut now.devices {
@@ -278,42 +270,61 @@ async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host)
     Ok(plan(mode, config, state, &now))
 }
 
-/// All disks. Xen disks can only be told apart by the block device mapping of IMDS.
-async fn inventory(config: &Config) -> Result<Inventory, CommandError> {
-    let roots = Roots::host();
-    let found = discover(&roots, &config.state.dir, None)?;
-    if !found.devices.iter().any(|facts| facts.kind == DiskKind::Xen) {
-        return Ok(found);
+/// The disks of this machine.
+#[derive(Debug)]
+struct Disks<'a> {
+    config: &'a Config,
+    /// The block device mapping of IMDS, by which alone Xen disks can be told apart; asked for once.
+    mapping: OnceCell<Option<BTreeMap<String, String>>>,
+}
+
+impl<'a> Disks<'a> {
+    fn new(config: &'a Config) -> Self {
+        Self { config, mapping: OnceCell::new() }
     }
-    match imds(config).block_device_mapping().await {
-        Ok(Some(mapping)) => Ok(discover(&roots, &config.state.dir, Some(&mapping))?),
+
+    async fn inventory(&self) -> Result<Inventory, CommandError> {
+        let roots = Roots::host();
+        let state_dir = &self.config.state.dir;
+        let mut found = discover(&roots, state_dir, None)?;
+        if found.devices.iter().any(|facts| facts.kind == DiskKind::Xen)
+            && let Some(mapping) = self.mapping.get_or_init(|| mapping(self.config)).await
+        {
+            found = discover(&roots, state_dir, Some(mapping))?;
+        }
+        found.devices.retain(|facts| is_shown(facts.kind, &classify(facts, &self.config.volumes.rules)));
+        Ok(found)
+    }
+}
+
+async fn mapping(config: &Config) -> Option<BTreeMap<String, String>> {
+    match imds(config.kms.deadline).block_device_mapping().await {
+        Ok(Some(mapping)) => Some(mapping),
         Ok(None) => {
             tracing::warn!("there are Xen disks, but no instance metadata service to tell what they are");
-            Ok(found)
+            None
         }
         Err(e) => {
             tracing::warn!("there are Xen disks, but the block device mapping cannot be read: {}", chain(e));
-            Ok(found)
+            None
         }
     }
 }
 
+/// Not waited for longer than a minute: what it is good for, telling a clone from its original, is not worth the boot.
 async fn instance_id(config: &Config) -> Option<String> {
-    imds(config).instance_id().await.unwrap_or_else(|e| {
+    imds(config.kms.deadline.min(Duration::from_secs(60))).instance_id().await.unwrap_or_else(|e| {
         tracing::warn!("the instance id is not known: {}", chain(e));
         None
     })
 }
 
 /// Waited for on EC2, where it is there as soon as the network is; asked once elsewhere.
-fn imds(config: &Config) -> Imds {
+fn imds(patience: Duration) -> Imds {
     let vendor = std::fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
     let xen = std::fs::read_to_string("/sys/hypervisor/uuid").unwrap_or_default();
-    if vendor.trim() == "Amazon EC2" || xen.starts_with("ec2") {
-        Imds::new().wait_until(Instant::now() + config.kms.deadline)
-    } else {
-        Imds::new()
-    }
+    let ec2 = vendor.trim() == "Amazon EC2" || xen.starts_with("ec2");
+    if ec2 { Imds::new().wait_until(Instant::now() + patience) } else { Imds::new() }
 }
 
 fn workers(config: &Config) -> Workers {
@@ -338,15 +349,21 @@ fn preflight(command: &'static str, filesystem: FilesystemKind) -> Result<(), Co
 struct LazyKms<'a> {
     config: &'a config::Kms,
     kms: OnceCell<AwsKms>,
+    /// When the first key was asked for: what a failed attempt to connect has waited is not waited again.
+    since: Cell<Option<Instant>>,
 }
 
 impl<'a> LazyKms<'a> {
     fn new(config: &'a config::Kms) -> Self {
-        Self { config, kms: OnceCell::new() }
+        Self { config, kms: OnceCell::new(), since: Cell::new(None) }
     }
 
     async fn get(&self) -> Result<&AwsKms, KmsError> {
-        self.kms.get_or_try_init(|| AwsKms::connect(self.config)).await
+        let since = self.since.get().unwrap_or_else(Instant::now);
+        self.since.set(Some(since));
+        let left = self.config.deadline.saturating_sub(since.elapsed());
+        let config = config::Kms { deadline: left, ..self.config.clone() };
+        self.kms.get_or_try_init(|| AwsKms::connect(&config)).await
     }
 }
 

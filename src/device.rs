@@ -248,6 +248,17 @@ pub fn classify(facts: &DeviceFacts, rules: &[MatchRule]) -> Role {
     }
 }
 
+/// Whether people would call it a disk. What the kernel makes of files, memory or other disks is only worth a row of a
+/// report when it has a role.
+pub fn is_shown(kind: DiskKind, role: &Role) -> bool {
+    match kind {
+        DiskKind::Loop | DiskKind::Ram | DiskKind::DeviceMapper | DiskKind::Md => !matches!(role, Role::Ignored { .. }),
+        DiskKind::Nvme | DiskKind::Xen | DiskKind::Scsi | DiskKind::Virtio | DiskKind::Optical | DiskKind::Other => {
+            true
+        }
+    }
+}
+
 /// What a worker found on a disk that it had opened exclusively.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
