@@ -6,25 +6,17 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 
-use support::qemu::{AWS_ADDRESS, MIB, Machine};
-
-const STORE_1: &str = "AWS1A2B3C4D5E6F7890A";
-const STORE_2: &str = "AWS2A2B3C4D5E6F7890B";
-const EBS_1: &str = "vol0a1b2c3d4e5f60718";
-const EBS_2: &str = "vol0f9e8d7c6b5a49382";
+use support::ec2::{self, EBS_1, EBS_2, STORE_1, STORE_2};
+use support::qemu::{AWS_ADDRESS, Machine};
 
 const EBS_1_LINK: &str = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0a1b2c3d4e5f60718";
-
-fn ec2_node(name: &str) -> Machine {
-    Machine::new(name).nvme(STORE_1, 400 * MIB).nvme(STORE_2, 400 * MIB).nvme(EBS_1, 400 * MIB).nvme(EBS_2, 400 * MIB)
-}
 
 /// The harness itself, with stock cryptsetup: controllers look as on EC2, a reboot in another order renumbers them,
 /// data comes back, the raw disk shows none of it, and flushed data outlives a power cut.
 #[test]
 #[ignore = "machine tier: needs QEMU, run make test-machine"]
 fn stock_cryptsetup_survives_reorder_and_power_cut() {
-    let mut vm = ec2_node("harness");
+    let mut vm = ec2::node("harness");
     vm.boot();
     assert_eq!(
         vm.ok("ec2-nvme.sh list"),

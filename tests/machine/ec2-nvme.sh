@@ -2,7 +2,8 @@
 # In the guest: NVMe controllers that carry EC2's model names and serials, over NVMe/TCP on the loopback interface.
 #
 #   ec2-nvme.sh attach SERIAL [BACKING]   connect a controller; BACKING is the virtio serial of the disk behind it,
-#                                         the same as SERIAL unless given
+#                                         behind- and the end of SERIAL unless given: it must be another serial, or
+#                                         the two look like two paths to one disk
 #   ec2-nvme.sh detach SERIAL             what pulling the device does; the disk behind it keeps its data
 #   ec2-nvme.sh attach-all                those that ec2nvme=SERIAL,SERIAL,... on the kernel command line names,
 #                                         in that order (at boot, by ec2-nvme.service)
@@ -51,7 +52,7 @@ backing_of() {
 attach() {
     local serial=$1 model backing sub=$nvmet/subsystems/$1 link
     model=$(model_of "$serial")
-    backing=$(backing_of "${2:-$serial}")
+    backing=$(backing_of "${2:-behind-${serial: -13}}")
     target_up
     [ ! -d "$sub" ] || die "$serial is attached already"
     mkdir "$sub"
@@ -93,11 +94,13 @@ attach_all() {
 }
 
 list() {
-    local disk
+    local disk serial model
     for disk in /sys/block/nvme*n1; do
         [ -e "$disk" ] || continue
-        # sysfs pads both with spaces
-        echo "${disk##*/} $(xargs <"$disk/device/serial") $(xargs <"$disk/device/model")"
+        # sysfs pads both with spaces, read drops them
+        read -r serial <"$disk/device/serial"
+        read -r model <"$disk/device/model"
+        echo "${disk##*/} $serial $model"
     done
 }
 

@@ -35,10 +35,10 @@ FSTAB
     # what udev would load for the emulated CPU, seconds of it
     printf 'blacklist %s\n' kvm kvm_amd kvm_intel powernow_k8 >"$root/etc/modprobe.d/machine.conf"
 
-    # The disks behind the NVMe controllers carry the same serials and the same bytes as the namespaces. udev must not
-    # make by-uuid and by-id links for both of them.
+    # The disks behind the NVMe controllers hold the same bytes as the namespaces. udev must not make by-uuid links for
+    # both of them.
     cat >"$root/etc/udev/rules.d/10-machine-nvme-backing.rules" <<'RULES'
-SUBSYSTEM=="block", KERNEL=="vd*", ATTR{serial}=="vol*|AWS*", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1", ENV{SYSTEMD_READY}="0"
+SUBSYSTEM=="block", KERNEL=="vd*", ATTR{serial}=="behind-*", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1", ENV{SYSTEMD_READY}="0"
 RULES
 
     # NVMe controllers with EC2's names, there before anything mounts file systems, as real ones are

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+pub mod ec2;
 pub mod localstack;
 pub mod qemu;
 pub mod uml;
@@ -13,18 +14,35 @@ pub fn project_dir() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The `fake-aws` program, which cargo builds with the workspace but names to no test of this package.
+/// Where cargo puts the programs of this build, `target/debug` for one. Found from where the test is (in `deps`) or the
+/// example (in `examples`), which cargo does not tell it.
+fn profile_dir() -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    program.ancestors().nth(2).unwrap().to_owned()
+}
+
+/// A program of the workspace.
 ///
 /// # Panics
 /// When it is not built.
-pub fn fake_aws() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_luks-agent")).with_file_name("fake-aws");
+pub fn program(name: &str) -> PathBuf {
+    let program = profile_dir().join(name);
     assert!(
         program.exists(),
-        "{} is not built: run `cargo build --workspace` first (make test-kernel does)",
+        "{} is not built: run `cargo build --workspace` first (the targets of the Makefile do)",
         program.display()
     );
     program
+}
+
+/// The `fake-aws` program, which cargo builds with the workspace but names to no test of this package.
+pub fn fake_aws() -> PathBuf {
+    program("fake-aws")
+}
+
+/// For what lasts no longer than a test: `target/tmp`.
+pub fn scratch_dir() -> PathBuf {
+    profile_dir().with_file_name("tmp")
 }
 
 /// `true` when the environment variable `KEEP_VM` is set: the disks and logs of test machines stay behind.

@@ -157,7 +157,7 @@ impl Node {
     /// When what it needs is not installed, naming it.
     pub fn new(name: &str) -> Self {
         check_prerequisites();
-        let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("uml");
+        let parent = super::scratch_dir().join("uml");
         remove_leftovers(&parent);
         let dir = parent.join(format!("{name}-{}", std::process::id()));
         let text = dir.to_str().unwrap();
