@@ -31,9 +31,10 @@ test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
 	@scripts/deps.sh machine localstack
 	@scripts/test.sh machine
 
-demo: ## the whole story in a VM: first boot, reboot, the files are back
+demo: ## the whole story in a VM: first boot, a file, a reboot, the file is back
 	@scripts/deps.sh build machine
-	$(CARGO) run --example demo
+	$(CARGO) build --workspace --bins --example demo
+	@"$${CARGO_TARGET_DIR:-target}/debug/examples/demo"
 
 lint: ## formatting and clippy, warnings denied
 	@scripts/deps.sh build
