@@ -18,7 +18,7 @@ use crate::device::Content;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
 use crate::kms::{Class, KeyService, KmsError};
-use crate::luks::{Flags, FormatSpec};
+use crate::luks::{Flags, FormatSpec, mapper_name};
 use crate::mount::Mount;
 use crate::plan::{Action, Basis, Plan, Step};
 use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
@@ -109,26 +109,26 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mut state = state;
         let mut keys = Keys::default();
         // together, so that a service that does not answer is waited for once
-        let wanted = keys_to_unwrap(plan);
+        let wanted = keys_to_unwrap(plan, &state);
         let unwrapped = join_all(wanted.iter().map(|id| self.unwrap(&state, *id))).await;
         for (id, result) in wanted.into_iter().zip(unwrapped) {
             keys.insert(id, result);
         }
-        let mut intents = None;
-        if plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. })) {
+        let mut key = None;
+        if plan.steps.iter().any(|step| is_new(&step.action)) {
             match self.key_for_new_volumes(&mut state, &mut keys).await {
-                Ok(Some(key)) => intents = Some(self.record_intents(plan, &mut state, key)),
-                Ok(None) => {}
+                Ok(found) => key = found,
                 Err(e) => keys.fail(e),
             }
         }
+        let intents = self.record_intents(plan, &mut state, key);
         let state = RefCell::new(state);
         let steps = plan.steps.iter().enumerate().map(async |(index, step)| {
             let result = match &step.action {
-                Action::Format { .. } => match &intents {
-                    Some(Ok(intents)) => self.format(step, intents[&index], &state, &keys).await,
-                    Some(Err(reason)) => StepResult::Failed { message: reason.clone() },
-                    None => StepResult::NoKey,
+                Action::Format { .. } => match intents.as_ref().map(|intents| intents.get(&index)) {
+                    Ok(Some(intent)) => self.format(step, intent, &state, &keys).await,
+                    Ok(None) => StepResult::NoKey,
+                    Err(reason) => StepResult::Failed { message: reason.clone() },
                 },
                 Action::Unlock { luks_uuid, key, open, .. } => match keys.get(*key) {
                     None if !open => StepResult::NoKey,
@@ -156,9 +156,22 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             (Some(recorded), Some(current)) => recorded == current,
             _ => true,
         };
-        if let Some(id) = state.keys.last().map(|key| key.id)
+        // one that nothing was made with yet, and of a KMS key that is no longer configured, never worked
+        let configured = &self.config.kms.key_id;
+        let abandoned = |key: &KeyRecord| {
+            key.configured_key_id != *configured && !state.volumes.iter().any(|volume| volume.key == key.id)
+        };
+        if let Some(record) = state.keys.last().filter(|key| !abandoned(key))
             && same_instance
         {
+            let id = record.id;
+            if record.configured_key_id != *configured {
+                tracing::warn!(
+                    kms_key = record.key_arn,
+                    "kms.key_id is {configured} now, but this node's data key is wrapped by {}, for new volumes too",
+                    record.key_arn
+                );
+            }
             if !keys.known.contains_key(&id) {
                 keys.insert(id, self.unwrap(state, id).await);
             }
@@ -171,6 +184,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let id = state.keys.iter().map(|key| key.id).max().unwrap_or(0) + 1;
         let mut next = state.clone();
         next.version = VERSION;
+        next.keys.retain(|key| !abandoned(key));
         next.instance_id = self.instance_id.clone().or(next.instance_id);
         next.keys.push(KeyRecord {
             id,
@@ -203,19 +217,26 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         self.store.map_or(Ok(()), |store| store.save(state))
     }
 
-    /// Records every volume that is about to be formatted, in one durable write; by index of its step.
-    fn record_intents(&self, plan: &Plan, state: &mut State, key: u32) -> Result<BTreeMap<usize, Uuid>, String> {
+    /// Records every volume that is about to be formatted and has a key, in one durable write; by index of its step.
+    fn record_intents(
+        &self,
+        plan: &Plan,
+        state: &mut State,
+        key: Option<u32>,
+    ) -> Result<BTreeMap<usize, Intent>, String> {
         let mut next = state.clone();
         let mut intents = BTreeMap::new();
         for (index, step) in plan.steps.iter().enumerate() {
             let Action::Format { resume, basis, mount_point, filesystem } = &step.action else { continue };
             let luks_uuid = resume.unwrap_or_else(Uuid::new_v4);
-            let replaced = match basis {
-                Basis::Blank { replaces, .. } => *replaces,
-                Basis::Unfinished { .. } | Basis::Wipe { .. } => None,
+            let (key, replaced) = match basis {
+                // its header may have a keyslot already
+                Basis::Unfinished { luks_uuid } => (next.volume(*luks_uuid).map(|volume| volume.key), None),
+                Basis::Blank { replaces, .. } => (key, *replaces),
+                Basis::Wipe { .. } => (key, None),
             };
-            next.volumes.retain(|v| v.luks_uuid != luks_uuid && Some(v.luks_uuid) != replaced);
-            next.volumes.push(VolumeRecord {
+            let Some(key) = key else { continue };
+            let record = VolumeRecord {
                 luks_uuid,
                 key,
                 serial: step.device.serial.clone(),
@@ -225,15 +246,25 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 mount_point: mount_point.clone(),
                 filesystem: *filesystem,
                 phase: Phase::Intent,
-            });
-            intents.insert(index, luks_uuid);
+            };
+            let outdated = |v: &VolumeRecord| {
+                v.luks_uuid == luks_uuid || (v.phase == Phase::Intent && v.identity() == record.identity())
+            };
+            next.volumes.retain(|v| !outdated(v));
+            let at = next.volumes.iter().position(|v| Some(v.luks_uuid) == replaced);
+            let replaced = at.map(|at| next.volumes.remove(at));
+            next.volumes.push(record);
+            intents.insert(index, Intent { luks_uuid, replaced });
         }
-        self.save(&next).map_err(|e| format!("not formatted: {}", chain(e)))?;
-        *state = next;
+        if next != *state {
+            self.save(&next).map_err(|e| format!("not formatted: {}", chain(e)))?;
+            *state = next;
+        }
         Ok(intents)
     }
 
-    async fn format(&self, step: &Step, luks_uuid: Uuid, state: &RefCell<State>, keys: &Keys) -> StepResult {
+    async fn format(&self, step: &Step, intent: &Intent, state: &RefCell<State>, keys: &Keys) -> StepResult {
+        let luks_uuid = intent.luks_uuid;
         let Action::Format { basis, filesystem, .. } = &step.action else { unreachable!("checked by the caller") };
         let (token, passphrase) = {
             let state = state.borrow();
@@ -270,8 +301,12 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 if matches!((basis, &content), (Basis::Unfinished { .. }, Content::Unknown { .. })) {
                     return StepResult::Changed { content };
                 }
-                // it is not ours after all; an intent left behind could make it look so
-                let forgotten = self.update(state, |s| s.volumes.retain(|v| v.luks_uuid != luks_uuid));
+                // it is not ours after all, and an intent left behind could make it look so; what it was to replace, it
+                // may be after all
+                let forgotten = self.update(state, |s| {
+                    s.volumes.retain(|v| v.luks_uuid != luks_uuid);
+                    s.volumes.extend(intent.replaced.clone());
+                });
                 return match forgotten {
                     Ok(()) => StepResult::Changed { content },
                     Err(message) => StepResult::Failed { message },
@@ -306,7 +341,10 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         };
         let options = &self.config.filesystem.options;
         let mount = mount_point.clone().map(|at| Mount { at, filesystem, options: options.clone() });
-        let job = Job::Unlock { target: Target::from(&step.device), luks_uuid, open, mount };
+        // break-glass may have given it another name
+        let opened = step.device.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
+        let mapper = opened.unwrap_or_else(|| mapper_name(luks_uuid));
+        let job = Job::Unlock { target: Target::from(&step.device), luks_uuid, mapper, open, mount };
         match self.host.run(&step.device.name, job, key).await {
             Ok(Answer::Unlocked) => StepResult::Unlocked { luks_uuid },
             other => failure(other),
@@ -353,13 +391,30 @@ fn failure(answer: Result<Answer, HostError>) -> StepResult {
     }
 }
 
-/// Keys of volumes that have to be opened.
-fn keys_to_unwrap(plan: &Plan) -> BTreeSet<u32> {
-    let key = |step: &Step| match step.action {
-        Action::Unlock { key, open: false, .. } => Some(key),
+/// A volume that is about to be formatted.
+#[derive(Debug)]
+struct Intent {
+    luks_uuid: Uuid,
+    /// The record that its own took the place of.
+    replaced: Option<VolumeRecord>,
+}
+
+/// Keys of volumes that have to be opened, or whose formatting is to be ended.
+fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
+    let key = |step: &Step| match &step.action {
+        Action::Unlock { key, open: false, .. } => Some(*key),
+        Action::Format { basis: Basis::Unfinished { luks_uuid }, .. } => state.volume(*luks_uuid).map(|v| v.key),
         Action::Unlock { .. } | Action::Format { .. } => None,
     };
     plan.steps.iter().filter_map(key).collect()
+}
+
+/// Whether a volume is to be made with the node's key, rather than with one that is recorded for it.
+fn is_new(action: &Action) -> bool {
+    match action {
+        Action::Format { basis, .. } => !matches!(basis, Basis::Unfinished { .. }),
+        Action::Unlock { .. } => false,
+    }
 }
 
 /// 4096 where the disk writes that much atomically, else what it calls a sector: an encryption sector that is larger than

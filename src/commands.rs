@@ -16,10 +16,11 @@ use crate::apply::Apply;
 use crate::config::{self, Config, ConfigError, FilesystemKind};
 use crate::device::{Content, DeviceFacts, DiskKind, Inventory, Role, classify, is_shown};
 use crate::discover::{DiscoverError, Roots, discover};
-use crate::host::{Host, Workers};
+use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError};
+use crate::luks::mapper_name;
 use crate::mount::{MountError, check_tools};
 use crate::plan::{Action, Mode, Plan, Subject, plan, record_of, wants_probe};
 use crate::report::{ExitCode, Report, Row, Verdict};
@@ -152,10 +153,13 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
         let mounts = facts.mapping_of(*luks_uuid).map(|holder| holder.mounts.clone()).unwrap_or_default();
         let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
         let row = |result| Row::new(&subject, result).volume(Some(*luks_uuid), mounts.last().cloned());
-        let job = Job::Close { luks_uuid: *luks_uuid, mounts: mounts.clone() };
+        let mapper = facts.mapping_of(*luks_uuid).and_then(|holder| holder.dm_name.clone());
+        let mapper = mapper.unwrap_or_else(|| mapper_name(*luks_uuid));
+        let job = Job::Close { mapper, mounts: mounts.clone() };
         match host.run(&facts.name, job, None).await {
             Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
             Ok(_) => row(Verdict::Closed),
+            Err(e @ HostError::Hung { .. }) => row(Verdict::Hung).because(chain(e)),
             Err(e) => row(Verdict::Failed).because(chain(e)),
         }
     });

@@ -526,7 +526,13 @@ impl Planner<'_> {
         if let Some((evidence, remedy)) = self.objection(facts, &basis) {
             return self.refuse(subject, false, evidence, remedy);
         }
-        let filesystem = self.config.filesystem.kind;
+        let filesystem = match &basis {
+            // as it was begun: what is there already may be kept
+            Basis::Unfinished { luks_uuid } => {
+                self.owners.state.volume(*luks_uuid).map_or(self.config.filesystem.kind, |record| record.filesystem)
+            }
+            Basis::Blank { .. } | Basis::Wipe { .. } => self.config.filesystem.kind,
+        };
         let mount_point = match (filesystem, mount_point) {
             (FilesystemKind::None, _) => None,
             (_, Some(at)) => Some(at),

@@ -87,6 +87,8 @@ pub enum Job {
         target: Target,
         /// The volume that must be on it.
         luks_uuid: Uuid,
+        /// Mapper name.
+        mapper: String,
         /// Whether its mapping is there already; then there is no passphrase.
         open: bool,
         /// Where to mount it.
@@ -94,8 +96,8 @@ pub enum Job {
     },
     /// Unmount the volume and remove its mapping.
     Close {
-        /// The volume.
-        luks_uuid: Uuid,
+        /// Mapper name.
+        mapper: String,
         /// Where it is mounted, in the order of mounting.
         mounts: Vec<PathBuf>,
     },
@@ -220,10 +222,10 @@ fn perform(job: Job, key: Option<&Passphrase>, send: &mut dyn FnMut(Answer) -> i
         Job::Format { target, basis, scan, spec, token, filesystem } => {
             format(&target, &basis, scan, &spec, &token, filesystem, key, &mut stage)
         }
-        Job::Unlock { target, luks_uuid, open, mount } => {
-            unlock(&target, luks_uuid, open, mount.as_ref(), key, &mut stage)
+        Job::Unlock { target, luks_uuid, mapper, open, mount } => {
+            unlock(&target, luks_uuid, &mapper, open, mount.as_ref(), key, &mut stage)
         }
-        Job::Close { luks_uuid, mounts } => close(luks_uuid, &mounts, &mut stage),
+        Job::Close { mapper, mounts } => close(&mapper, &mounts, &mut stage),
     };
     done.unwrap_or_else(|message| Answer::Failed { message })
 }
@@ -301,30 +303,30 @@ fn still_allowed(basis: &Basis, found: &Content) -> bool {
 fn unlock(
     target: &Target,
     luks_uuid: Uuid,
+    mapper: &str,
     open: bool,
     mount: Option<&Mount>,
     key: Option<&Passphrase>,
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let _lock = claim(target, stage)?;
-    let name = mapper_name(luks_uuid);
     if !open {
         stage.enter("unlocking");
-        luks::open(&target.path, &name, luks_uuid, key.ok_or("no passphrase")?).map_err(chain)?;
+        luks::open(&target.path, mapper, luks_uuid, key.ok_or("no passphrase")?).map_err(chain)?;
     }
     if let Some(mount) = mount {
         stage.enter("mounting");
-        mount::mount(&mapper_path(&name), mount).map_err(chain)?;
+        mount::mount(&mapper_path(mapper), mount).map_err(chain)?;
     }
     Ok(Answer::Unlocked)
 }
 
-fn close(luks_uuid: Uuid, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answer, String> {
+fn close(mapper: &str, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answer, String> {
     stage.enter("closing");
     for path in mounts.iter().rev() {
         mount::unmount(path).map_err(chain)?;
     }
-    luks::close(&mapper_name(luks_uuid)).map_err(chain)?;
+    luks::close(mapper).map_err(chain)?;
     Ok(Answer::Closed)
 }
 
@@ -400,7 +402,7 @@ mod tests {
 
     fn job() -> Vec<u8> {
         let target = Target { path: "/dev/null".into(), devno: DevNo { major: 1, minor: 3 }, diskseq: None, size: 0 };
-        let job = Job::Unlock { target, luks_uuid: Uuid::nil(), open: false, mount: None };
+        let job = Job::Unlock { target, luks_uuid: Uuid::nil(), mapper: "x".into(), open: false, mount: None };
         let mut line = serde_json::to_vec(&job).unwrap();
         line.push(b'\n');
         line
