@@ -1,6 +1,7 @@
 //! What is asked of whom, in which order, and what the state file says by then.
 
 use super::*;
+use crate::config::FilesystemKind;
 
 fn formatted(outcome: &Outcome) -> usize {
     outcome.results.iter().filter(|result| matches!(result, StepResult::Formatted { .. })).count()
@@ -121,6 +122,62 @@ async fn a_key_that_could_not_be_proven_yet_is_unwrapped_the_next_time() {
     world.calls();
     assert_eq!(formatted(&world.provision().await), 1);
     assert_eq!(world.calls(), ["unwrap 1", "format ebs1", "mount ebs1"]);
+}
+
+#[tokio::test]
+async fn a_key_that_never_worked_does_not_pin_the_node_to_its_kms_key() {
+    let mut world = World::new(&["ebs1"]);
+    world.cut.set(Some((2, Cut::Before)));
+    assert!(world.run(Mode::Provision).await.is_none());
+    world.cut.set(None);
+    world.config.kms.key_id = "alias/other".to_owned();
+    world.calls();
+    assert_eq!(formatted(&world.provision().await), 1);
+    assert_eq!(world.calls()[..1], ["generate"]);
+    let keys: Vec<_> = world.state().keys.into_iter().map(|key| key.configured_key_id).collect();
+    assert_eq!(keys, ["alias/other"]);
+
+    // one that volumes were made with is kept
+    world.config.kms.key_id = "alias/third".to_owned();
+    world.attach("ebs2");
+    world.calls();
+    assert_eq!(formatted(&world.provision().await), 1);
+    assert!(!world.calls().contains(&"generate".to_owned()));
+}
+
+#[tokio::test]
+async fn what_a_format_was_to_replace_is_known_again_when_it_is_not_done() {
+    let mut world = World::new(&["store1"]);
+    world.provision().await;
+    let before = world.state();
+    world.reboot();
+    let whole = world.disks.borrow().clone();
+    world.disks.borrow_mut().get_mut("store1").unwrap().1 = On::Nothing;
+    world.faults.insert("store1".to_owned(), Fault::Overwritten);
+    let outcome = world.provision().await;
+    assert!(matches!(outcome.results[..], [StepResult::Changed { .. }]), "{outcome:?}");
+    assert_eq!(world.state(), before);
+    world.faults.clear();
+    world.disks.replace(whole);
+    assert!(matches!(world.provision().await.results[..], [StepResult::Unlocked { .. }]));
+}
+
+#[tokio::test]
+async fn a_format_is_ended_with_the_key_and_file_system_it_was_begun_with() {
+    let mut world = World::new(&["ebs1"]);
+    world.cut.set(Some((3, Cut::After)));
+    assert!(world.run(Mode::Provision).await.is_none());
+    world.cut.set(None);
+    world.reboot();
+    // as in a clone, whose new volumes get another key
+    *world.instance_id.borrow_mut() = "i-2".to_owned();
+    world.config =
+        Config::from_text(Path::new("c.toml"), "[kms]\nkey_id = \"alias/nodes\"\n[filesystem]\ntype = \"ext4\"")
+            .unwrap();
+    world.attach("ebs2");
+    assert_eq!(formatted(&world.provision().await), 2);
+    let made: Vec<_> = world.state().volumes.iter().map(|v| (v.key, v.filesystem)).collect();
+    assert_eq!(made, [(1, FilesystemKind::Xfs), (2, FilesystemKind::Ext4)]);
 }
 
 #[tokio::test]
