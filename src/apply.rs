@@ -77,7 +77,7 @@ pub enum KeyError {
     State(#[from] StateError),
     /// KMS unwrapped something else than it had wrapped.
     #[error(
-        "KMS key {key_arn} unwraps the new wrapped key to another data key than it gave with it; nothing was formatted, and the volumes made before are not concerned"
+        "KMS key {key_arn} unwraps the new wrapped key to another data key than it gave with it; nothing was formatted, and the volumes made before are not concerned; run the command again, and if this repeats, check what answers at kms.endpoint_url"
     )]
     NotProven {
         /// The KMS key.

@@ -104,6 +104,20 @@ pub enum Command {
 }
 
 impl Command {
+    /// Its name, as a report has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Plan { .. } => "plan",
+            Self::Provision { .. } => "provision",
+            Self::Unlock { .. } => "unlock",
+            Self::Close { .. } => "close",
+            Self::Status { .. } => "status",
+            Self::Completions { .. } => "completions",
+            Self::ManPages { .. } => "man-pages",
+            Self::Worker => "worker",
+        }
+    }
+
     /// Whether the command reports as JSON.
     pub fn json(&self) -> bool {
         match self {

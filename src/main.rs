@@ -14,14 +14,13 @@ use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use serde_json::json;
 use tracing::level_filters::LevelFilter;
 
 use luks_agent::cli::{Cli, Command};
 use luks_agent::commands::{self, CommandError};
 use luks_agent::config::Config;
 use luks_agent::logging;
-use luks_agent::report::{self, Report};
+use luks_agent::report::Report;
 use luks_agent::worker::{self, chain};
 
 fn main() -> ExitCode {
@@ -74,7 +73,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             let ended = runtime.block_on(command(&cli.command, &cli.config));
             // a worker that hangs in the kernel must not be waited for
             runtime.shutdown_background();
-            say(cli.command.json(), ended)
+            say(&cli.command, ended)
         }
     }
 }
@@ -104,33 +103,21 @@ fn work() -> io::Result<()> {
     worker::serve(input, &mut io::stdout().lock())
 }
 
-/// Prints a report, or why there is none, and gives the exit code.
-fn say(json: bool, ended: Result<Report, CommandError>) -> Result<ExitCode, Box<dyn Error>> {
-    let (text, error, code) = match ended {
-        Ok(report) => {
-            let text = if json { serde_json::to_string_pretty(&report)? } else { report.to_string() };
-            (text, report.error().map(str::to_owned), report.exit_code())
-        }
-        Err(e) => {
-            let code = e.exit_code() as u8;
-            let message = chain(e);
-            let object = json!({
-                "schema": report::SCHEMA,
-                "schema_version": report::SCHEMA_VERSION,
-                "agent_version": env!("CARGO_PKG_VERSION"),
-                "exit_code": code,
-                "error": message,
-            });
-            let text = if json { serde_json::to_string_pretty(&object)? } else { String::new() };
-            (text, Some(message), code)
-        }
+/// Prints what came of a command, and gives the exit code.
+fn say(command: &Command, ended: Result<Report, CommandError>) -> Result<ExitCode, Box<dyn Error>> {
+    let (report, began) = match ended {
+        Ok(report) => (report, true),
+        Err(e) => (Report::of_failure(command.name(), e.exit_code(), chain(e)), false),
     };
-    let newline = if json { "\n" } else { "" };
-    print(format!("{text}{newline}").as_bytes())?;
-    if let Some(error) = error {
-        complain(&error);
+    if command.json() {
+        print(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
+    } else if began {
+        print(report.to_string().as_bytes())?;
     }
-    Ok(ExitCode::from(code))
+    if let Some(error) = report.error() {
+        complain(error);
+    }
+    Ok(ExitCode::from(report.exit_code()))
 }
 
 /// Prints on standard output. A reader that has seen enough, as `head` has, changes nothing of what was done.
@@ -147,8 +134,8 @@ fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "luks-agent: {message}");
 }
 
-/// Keeps key material out of core dumps, of other processes' reach and of swap. Without privileges some of it fails, and
-/// then there are no keys either.
+/// Keeps key material out of core dumps, of other processes' reach and of swap. Without privileges some of it fails; then
+/// there are no keys either, and nobody needs to be warned.
 fn guard_memory() {
     let lock = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | MlockAllFlags::from_bits_retain(MCL_ONFAULT);
     let guards = [
@@ -158,7 +145,10 @@ fn guard_memory() {
     ];
     for (what, result) in guards {
         if let Err(e) = result {
-            tracing::debug!("memory is not guarded against {what}: {e}");
+            match nix::unistd::geteuid().is_root() {
+                true => tracing::warn!("memory that holds keys is not guarded against {what}: {e}"),
+                false => tracing::debug!("memory is not guarded against {what}: {e}"),
+            }
         }
     }
 }

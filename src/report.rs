@@ -259,7 +259,7 @@ fn done(step: &Step, result: &StepResult) -> Row {
             row.remedy = Some("find out who writes to it, then try again".to_owned());
             row
         }
-        StepResult::NoKey => Row::step(step, Verdict::NoKey),
+        StepResult::NoKey => Row::step(step, Verdict::NoKey).because("nothing was tried without a key"),
         StepResult::Failed { message } => Row::step(step, Verdict::Failed).because(message),
         StepResult::Hung { message } => Row::step(step, Verdict::Hung).because(message),
     }
@@ -282,6 +282,12 @@ impl Report {
             summary,
             rows: in_order(rows),
         }
+    }
+
+    /// Why a command could not begin.
+    pub fn of_failure(command: &'static str, code: ExitCode, error: String) -> Self {
+        let report = Self::new(command, Vec::new(), "nothing was done".to_owned());
+        Self { exit_code: code as u8, error: Some(error), ..report }
     }
 
     /// What provision would do. A refusal is no failure of a plan, but the exit code tells of it.
