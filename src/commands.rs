@@ -224,10 +224,15 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
 fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
     let role = classify(facts, &config.volumes.rules);
     let subject = Subject::of(facts, &role);
-    if let Role::Boot { because } | Role::Ignored { because } = role {
+    let record = record_of(state, facts);
+    // swap on an open volume makes its disk carry the system, and it is the agent's all the same
+    let open = record.is_some_and(|record| facts.mapping_of(record.luks_uuid).is_some());
+    if let Role::Boot { because } | Role::Ignored { because } = role
+        && !open
+    {
         return Row::new(&subject, Verdict::Left).because(because);
     }
-    let Some(record) = record_of(state, facts) else {
+    let Some(record) = record else {
         let row = Row::new(&subject, Verdict::New);
         return match facts.holders.is_empty() && facts.mounts.is_empty() {
             true => row,
