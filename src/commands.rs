@@ -301,7 +301,10 @@ impl<'a> Disks<'a> {
         {
             found = discover(&roots, state_dir, Some(mapping))?;
         }
-        found.devices.retain(|facts| is_shown(facts.kind, &classify(facts, &self.config.volumes.rules)));
+        found.devices.retain(|facts| {
+            let holds_a_volume = facts.holders.iter().any(|holder| holder.luks_uuid().is_some());
+            holds_a_volume || is_shown(facts.kind, &classify(facts, &self.config.volumes.rules))
+        });
         Ok(found)
     }
 }
