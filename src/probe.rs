@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use libblkid_rs::{BlkidProbe, BlkidProbeRet, BlkidSublks, BlkidSublksFlags};
 use nix::libc::{EBUSY, EINVAL, O_DIRECT, O_EXCL};
@@ -17,6 +18,8 @@ use crate::config::BlankScan;
 use crate::device::{Bytes, Content, Evidence};
 use crate::token::{DATA_OFFSET, Token};
 
+/// How long a disk that is in use is tried again.
+const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 /// A disk of up to this size is read whole; larger ones are sampled.
 const WHOLE_UP_TO: u64 = 1 << 30;
 /// How much of each end of a larger disk is read.
@@ -44,10 +47,7 @@ pub fn probe(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Pro
 }
 
 fn examine(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progress<'_>) -> Result<Content, String> {
-    let file = OpenOptions::new().read(true).custom_flags(O_EXCL).open(device).map_err(|e| match e.raw_os_error() {
-        Some(EBUSY) => "it is in use: it cannot be opened exclusively".to_owned(),
-        _ => format!("it cannot be opened: {e}"),
-    })?;
+    let file = open_exclusively(device)?;
     let signatures = signatures(&file)?;
     let header = Luks2Header::read(&file)?;
     if let (Some(header), Some(intended)) = (&header, intent)
@@ -96,6 +96,19 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progr
         reader.read = read;
     }
     Ok(Content::Blank { evidence: Evidence { read: reader.read, of: reader.size } })
+}
+
+/// udev's helpers, mdadm among them, may have a disk open exclusively for a moment.
+fn open_exclusively(device: &Path) -> Result<File, String> {
+    let since = Instant::now();
+    loop {
+        match OpenOptions::new().read(true).custom_flags(O_EXCL).open(device) {
+            Ok(file) => return Ok(file),
+            Err(e) if e.raw_os_error() != Some(EBUSY) => return Err(format!("it cannot be opened: {e}")),
+            Err(_) if since.elapsed() < BUSY_PATIENCE => std::thread::sleep(Duration::from_millis(100)),
+            Err(_) => return Err("it is in use: it cannot be opened exclusively".to_owned()),
+        }
+    }
 }
 
 fn is_luks(signature: &str) -> bool {
