@@ -200,6 +200,35 @@ impl DeviceFacts {
     }
 }
 
+#[cfg(test)]
+impl DeviceFacts {
+    /// An EBS volume of 1 GiB that nobody uses, without a serial number, not looked at.
+    pub(crate) fn sample(name: &str, minor: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            path: std::path::Path::new("/dev").join(name),
+            links: Vec::new(),
+            devno: DevNo { major: 259, minor },
+            diskseq: None,
+            size: 1 << 30,
+            logical_block_size: 512,
+            physical_block_size: 4096,
+            kind: DiskKind::Nvme,
+            model: Some(MODEL_EBS.to_owned()),
+            serial: None,
+            removable: false,
+            read_only: false,
+            zoned: false,
+            partitions: Vec::new(),
+            holders: Vec::new(),
+            mounts: Vec::new(),
+            system: None,
+            mapping: None,
+            content: None,
+        }
+    }
+}
+
 fn ignored(because: impl Into<String>) -> Role {
     Role::Ignored { because: because.into() }
 }
@@ -343,28 +372,7 @@ mod tests {
     use crate::config::Config;
 
     fn disk(name: &str, kind: DiskKind, model: Option<&str>) -> DeviceFacts {
-        DeviceFacts {
-            name: name.to_owned(),
-            path: Path::new("/dev").join(name),
-            links: Vec::new(),
-            devno: DevNo { major: 259, minor: 3 },
-            diskseq: Some(7),
-            size: 1 << 30,
-            logical_block_size: 512,
-            physical_block_size: 512,
-            kind,
-            model: model.map(str::to_owned),
-            serial: None,
-            removable: false,
-            read_only: false,
-            zoned: false,
-            partitions: Vec::new(),
-            holders: Vec::new(),
-            mounts: Vec::new(),
-            system: None,
-            mapping: None,
-            content: None,
-        }
+        DeviceFacts { kind, model: model.map(str::to_owned), ..DeviceFacts::sample(name, 3) }
     }
 
     fn rules(text: &str) -> Vec<MatchRule> {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::config::Config;
-use crate::device::{DevNo, DeviceFacts, DiskKind, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
+use crate::device::{DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::GeneratedKey;
 use crate::plan::{Mode, plan};
@@ -124,31 +124,12 @@ impl World {
         let intents = self.state();
         let disks = self.disks.borrow();
         let devices = disks.iter().zip(1..).map(|((name, (ebs, on)), minor)| {
-            let size = 1 << 30;
-            let mut facts = DeviceFacts {
-                name: name.clone(),
-                path: Path::new("/dev").join(name),
-                links: Vec::new(),
-                devno: DevNo { major: 259, minor },
-                diskseq: None,
-                size,
-                logical_block_size: 512,
-                physical_block_size: 4096,
-                kind: DiskKind::Nvme,
-                model: Some(if *ebs { MODEL_EBS } else { MODEL_INSTANCE_STORE }.to_owned()),
-                serial: Some(name.clone()),
-                removable: false,
-                read_only: false,
-                zoned: false,
-                partitions: Vec::new(),
-                holders: Vec::new(),
-                mounts: Vec::new(),
-                system: None,
-                mapping: None,
-                content: None,
-            };
+            let model = Some(if *ebs { MODEL_EBS } else { MODEL_INSTANCE_STORE }.to_owned());
+            let mut facts = DeviceFacts { model, serial: Some(name.clone()), ..DeviceFacts::sample(name, minor) };
             match on {
-                On::Nothing => facts.content = Some(Content::Blank { evidence: Evidence { read: size, of: size } }),
+                On::Nothing => {
+                    facts.content = Some(Content::Blank { evidence: Evidence { read: facts.size, of: facts.size } })
+                }
                 On::Torn if intents.volumes.iter().any(|v| v.phase == Phase::Intent && v.is_for(&facts)) => {
                     facts.content = Some(Content::Unfinished);
                 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::*;
-use crate::device::{DevNo, DiskKind, Holder, MODEL_EBS, MODEL_INSTANCE_STORE};
+use crate::device::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE};
 use crate::key::WrappedKey;
 use crate::state::KeyRecord;
 use crate::token::Token;
@@ -43,28 +43,9 @@ fn foreign() -> Content {
 
 /// The EBS volume `nvme<n>n1` with serial number `vol<n>`, blank.
 fn ebs(n: u32) -> DeviceFacts {
-    DeviceFacts {
-        name: format!("nvme{n}n1"),
-        path: PathBuf::from(format!("/dev/nvme{n}n1")),
-        links: Vec::new(),
-        devno: DevNo { major: 259, minor: n },
-        diskseq: Some(u64::from(n)),
-        size: GIB,
-        logical_block_size: 512,
-        physical_block_size: 4096,
-        kind: DiskKind::Nvme,
-        model: Some(MODEL_EBS.to_owned()),
-        serial: Some(format!("vol{n}")),
-        removable: false,
-        read_only: false,
-        zoned: false,
-        partitions: Vec::new(),
-        holders: Vec::new(),
-        mounts: Vec::new(),
-        system: None,
-        mapping: None,
-        content: Some(blank()),
-    }
+    let diskseq = Some(u64::from(n));
+    let serial = Some(format!("vol{n}"));
+    DeviceFacts { diskseq, serial, content: Some(blank()), ..DeviceFacts::sample(&format!("nvme{n}n1"), n) }
 }
 
 /// The instance store volume `nvme<n>n1`, blank.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::FilesystemKind;
-use crate::device::{Content, DevNo, DeviceFacts, DiskKind, Evidence, MODEL_EBS};
+use crate::device::{Content, DeviceFacts, Evidence};
 use crate::kms::{Class, KmsError};
 use crate::plan::Basis;
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};
@@ -14,28 +14,8 @@ fn id(n: u32) -> Uuid {
 }
 
 fn disk(n: u32) -> DeviceFacts {
-    DeviceFacts {
-        name: format!("nvme{n}n1"),
-        path: PathBuf::from(format!("/dev/nvme{n}n1")),
-        links: Vec::new(),
-        devno: DevNo { major: 259, minor: n },
-        diskseq: None,
-        size: u64::from(n) << 30,
-        logical_block_size: 512,
-        physical_block_size: 4096,
-        kind: DiskKind::Nvme,
-        model: Some(MODEL_EBS.to_owned()),
-        serial: Some(format!("vol0{n}")),
-        removable: false,
-        read_only: false,
-        zoned: false,
-        partitions: Vec::new(),
-        holders: Vec::new(),
-        mounts: Vec::new(),
-        system: None,
-        mapping: None,
-        content: None,
-    }
+    let serial = Some(format!("vol0{n}"));
+    DeviceFacts { size: u64::from(n) << 30, serial, ..DeviceFacts::sample(&format!("nvme{n}n1"), n) }
 }
 
 fn at(n: u32) -> Option<PathBuf> {
