@@ -61,6 +61,20 @@ make_localstack() {
     touch "$localstack_dir/complete"
 }
 
+# Every page of a process in User-Mode Linux is a mapping of its own on the host, and LocalStack has more of them than the
+# kernel allows by default; it would be killed now and then. Lasts until this machine reboots.
+allow_mappings() {
+    local limit=/proc/sys/vm/max_map_count want=262144
+    (($(<"$limit") < want)) || return 0
+    say "raising vm.max_map_count to $want, for User-Mode Linux"
+    if ((EUID == 0)); then
+        echo "$want" >"$limit" && return 0
+    else
+        sudo -n sysctl -q -w "vm.max_map_count=$want" && return 0
+    fi
+    say "that failed; as root: sysctl -w vm.max_map_count=$want, else LocalStack may be killed in its tests" >&2
+}
+
 if [[ ${1-} == --localstack-dir ]]; then
     echo "$localstack_dir"
     exit
@@ -79,5 +93,6 @@ for group in "$@"; do
 done
 
 install_packages "${packages[@]}"
+[[ " $* " == *" kernel "* ]] && allow_mappings
 [[ " $* " == *" localstack "* ]] && make_localstack
 say "$* ready"
