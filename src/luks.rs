@@ -119,8 +119,7 @@ thread_local! {
 fn log_line(level: CryptLogLevel, message: &str, _: Option<&mut ()>) {
     match level {
         CryptLogLevel::Error => LOG.with_borrow_mut(|log| log.push(message.to_owned())),
-        CryptLogLevel::Normal | CryptLogLevel::Verbose => tracing::debug!("libcryptsetup: {message}"),
-        CryptLogLevel::Debug | CryptLogLevel::DebugJson => {}
+        CryptLogLevel::Normal | CryptLogLevel::Verbose | CryptLogLevel::Debug | CryptLogLevel::DebugJson => {}
     }
 }
 
