@@ -288,6 +288,18 @@ async fn a_key_that_is_not_ready_yet_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_all_right_when_asked_about_is_tried_again() {
+    let server = server().await;
+    let made = generate(&server, KEY).await.unwrap();
+    for code in ["KMSInvalidStateException", "DisabledException"] {
+        server.push_fault(Scripted::error("Decrypt", code).times(1));
+        let kms = connect(&config(&server, KEY)).await;
+        let key = kms.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+        assert!(key.same_as(&made.data_key), "{code}");
+    }
+}
+
+#[tokio::test]
 async fn answers_that_cannot_be_right_are_errors() {
     let server = server().await;
     for (effect, class, text) in [

@@ -136,13 +136,18 @@ impl Asking<'_> {
 
     /// "The state of the key forbids it" is all that KMS says to Decrypt and GenerateDataKey: DescribeKey knows which
     /// state, until when, and whether it passes. If that is denied, what KMS said stands.
-    async fn explain(&self, failure: Failure) -> Failure {
+    async fn explain(&self, mut failure: Failure) -> Failure {
         if failure.class != Class::KeyState {
             return failure;
         }
         match self.describe().await.and_then(|key| usable(&key)) {
             Err(state) if matches!(state.class, Class::KeyState | Class::KeyNotReady) => failure.explained_by(state),
-            Ok(()) | Err(_) => failure,
+            // it has come right between the two calls, or will: what KMS knows of a key is eventually consistent
+            Ok(()) => {
+                failure.class = Class::KeyNotReady;
+                failure
+            }
+            Err(_) => failure,
         }
     }
 
