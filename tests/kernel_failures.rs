@@ -16,7 +16,12 @@ const DATA_DISK: u64 = 40 * MIB;
 fn boot(scenario: &str, disks: &[&str]) {
     let (name, arg) = scenario.split_once(' ').map_or((scenario, None), |(name, arg)| (name, Some(arg)));
     let node = Node::new(&scenario.replace(' ', "-"));
-    let mut node = disks.iter().fold(node, |node, disk| node.disk(disk, DATA_DISK));
+    // with serial numbers, as on EC2: a name alone does not tell which volume it was while another cannot be examined
+    let serial = |disk: &str| format!("serial-{disk}");
+    let mut node = disks.iter().fold(node, |node, disk| match name {
+        "killed" => node.disk_with_serial(disk, DATA_DISK, &serial(disk)),
+        _ => node.disk(disk, DATA_DISK),
+    });
     let script = arg.iter().fold(Script::new(name), |script, arg| script.arg(*arg));
     let script = script
         .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
