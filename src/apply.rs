@@ -18,11 +18,11 @@ use crate::device::Content;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
 use crate::kms::{Class, KeyService, KmsError};
-use crate::luks::{Flags, FormatSpec, mapper_name};
+use crate::luks::{FormatSpec, mapper_name};
 use crate::mount::Mount;
 use crate::plan::{Action, Basis, Plan, Step};
 use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
-use crate::token::Token;
+use crate::token::{Flags, HeaderPolicy, Layout};
 use crate::worker::{Answer, Job, Target, chain};
 
 /// What became of a plan.
@@ -132,7 +132,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 },
                 Action::Unlock { luks_uuid, key, open, .. } => match keys.get(*key) {
                     None if !open => StepResult::NoKey,
-                    passphrase => self.unlock(step, *luks_uuid, *open, passphrase).await,
+                    passphrase => self.unlock(step, *luks_uuid, *open, passphrase, &state).await,
                 },
             };
             tracing::debug!(device = step.device.name, ?result, "step ended");
@@ -229,13 +229,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         for (index, step) in plan.steps.iter().enumerate() {
             let Action::Format { resume, basis, mount_point, filesystem } = &step.action else { continue };
             let luks_uuid = resume.unwrap_or_else(Uuid::new_v4);
-            let (key, replaced) = match basis {
+            let header = HeaderPolicy::Recorded(self.layout(step));
+            let (made_with, replaced) = match basis {
                 // its header may have a keyslot already
-                Basis::Unfinished { luks_uuid } => (next.volume(*luks_uuid).map(|volume| volume.key), None),
-                Basis::Blank { replaces, .. } => (key, *replaces),
-                Basis::Wipe { .. } => (key, None),
+                Basis::Unfinished { luks_uuid } => (next.volume(*luks_uuid).map(|v| (v.key, v.header)), None),
+                Basis::Blank { replaces, .. } => (key.map(|key| (key, header)), *replaces),
+                Basis::Wipe { .. } => (key.map(|key| (key, header)), None),
             };
-            let Some(key) = key else { continue };
+            let Some((key, header)) = made_with else { continue };
             let record = VolumeRecord {
                 luks_uuid,
                 key,
@@ -245,6 +246,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 size: step.device.size,
                 mount_point: mount_point.clone(),
                 filesystem: *filesystem,
+                header,
                 phase: Phase::Intent,
             };
             let outdated = |v: &VolumeRecord| {
@@ -266,32 +268,23 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     async fn format(&self, step: &Step, intent: &Intent, state: &RefCell<State>, keys: &Keys) -> StepResult {
         let luks_uuid = intent.luks_uuid;
         let Action::Format { basis, filesystem, .. } = &step.action else { unreachable!("checked by the caller") };
-        let (token, passphrase) = {
+        let (expected, passphrase) = {
             let state = state.borrow();
-            let key = state.volume(luks_uuid).and_then(|volume| state.key(volume.key));
-            let Some((key, passphrase)) = key.and_then(|key| Some((key, keys.get(key.id)?))) else {
+            let key = state.volume(luks_uuid).and_then(|volume| keys.get(volume.key));
+            let (Some(expected), Some(passphrase)) = (state.expected(luks_uuid), key) else {
                 return StepResult::NoKey;
             };
-            let token = Token::new(key.wrapped_key.clone(), key.key_arn.clone(), self.instance_id.clone());
-            (token, passphrase)
+            (expected, passphrase)
         };
-        let luks = &self.config.luks;
+        let layout = match expected.header {
+            HeaderPolicy::Recorded(layout) => layout,
+            HeaderPolicy::Possible => self.layout(step),
+        };
         let job = Job::Format {
             target: Target::from(&step.device),
             basis: basis.clone(),
             scan: self.config.volumes.blank_scan,
-            spec: FormatSpec {
-                luks_uuid,
-                cipher: luks.cipher,
-                key_size: luks.key_size,
-                sector_size: luks.sector_size.unwrap_or_else(|| safe_sector_size(step)),
-                flags: Flags {
-                    discards: luks.discards,
-                    no_read_workqueue: luks.no_read_workqueue,
-                    no_write_workqueue: luks.no_write_workqueue,
-                },
-            },
-            token,
+            spec: FormatSpec { expected, layout, instance_id: self.instance_id.clone() },
             filesystem: *filesystem,
         };
         match self.host.run(&step.device.name, job, Some(passphrase)).await {
@@ -320,7 +313,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         if let Err(message) = committed {
             return StepResult::Failed { message: format!("formatted, but not mounted: {message}") };
         }
-        let mounted = self.unlock(step, luks_uuid, true, None).await;
+        let mounted = self.unlock(step, luks_uuid, true, None, state).await;
         if matches!(mounted, StepResult::Unlocked { .. }) { StepResult::Formatted { luks_uuid } } else { mounted }
     }
 
@@ -333,7 +326,32 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         Ok(())
     }
 
-    async fn unlock(&self, step: &Step, luks_uuid: Uuid, open: bool, key: Option<&Passphrase>) -> StepResult {
+    /// How a new volume is to be encrypted.
+    fn layout(&self, step: &Step) -> Layout {
+        let luks = &self.config.luks;
+        Layout {
+            cipher: luks.cipher,
+            key_size: luks.key_size,
+            sector_size: luks.sector_size.unwrap_or_else(|| safe_sector_size(step)),
+            flags: Flags {
+                discards: luks.discards,
+                no_read_workqueue: luks.no_read_workqueue,
+                no_write_workqueue: luks.no_write_workqueue,
+            },
+        }
+    }
+
+    async fn unlock(
+        &self,
+        step: &Step,
+        luks_uuid: Uuid,
+        open: bool,
+        key: Option<&Passphrase>,
+        state: &RefCell<State>,
+    ) -> StepResult {
+        let Some(expected) = state.borrow().expected(luks_uuid) else {
+            return StepResult::Failed { message: format!("the state file does not say how {luks_uuid} was made") };
+        };
         let (mount_point, filesystem) = match &step.action {
             Action::Format { mount_point, filesystem, .. } | Action::Unlock { mount_point, filesystem, .. } => {
                 (mount_point, *filesystem)
@@ -344,7 +362,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         // break-glass may have given it another name
         let opened = step.device.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
         let mapper = opened.unwrap_or_else(|| mapper_name(luks_uuid));
-        let job = Job::Unlock { target: Target::from(&step.device), luks_uuid, mapper, open, mount };
+        let job = Job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount };
         match self.host.run(&step.device.name, job, key).await {
             Ok(Answer::Unlocked) => StepResult::Unlocked { luks_uuid },
             other => failure(other),

@@ -2,6 +2,9 @@
 //!
 //! Each function opens its handle and drops it. None of them checks whether the disk may be written: callers do.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
@@ -17,9 +20,8 @@ use libcryptsetup_rs::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::Cipher;
 use crate::key::Passphrase;
-use crate::token::{DATA_OFFSET, PolicyViolation, SUBSYSTEM, Token, check_header};
+use crate::token::{DATA_OFFSET, Expected, Flags, Layout, PolicyViolation, SUBSYSTEM, Token, check_header};
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
 /// it would only cost time; systemd-cryptenroll and clevis do the same for machine keys.
@@ -42,7 +44,9 @@ pub enum LuksError {
         source: LibcryptErr,
     },
     /// No keyslot takes the passphrase.
-    #[error("no keyslot of {luks_uuid} opens with this node's data key: the volume was made with another key")]
+    #[error(
+        "no keyslot of {luks_uuid} opens with the data key that KMS unwrapped for it: its keyslots were changed, or it was made with another key"
+    )]
     WrongKey {
         /// The volume.
         luks_uuid: Uuid,
@@ -80,36 +84,26 @@ impl fmt::Display for LogLines<'_> {
 /// How a new volume is made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FormatSpec {
-    /// LUKS UUID.
-    pub luks_uuid: Uuid,
-    /// Cipher and mode.
-    pub cipher: Cipher,
-    /// Volume key size in bits.
-    pub key_size: u32,
-    /// Encryption sector size in bytes.
-    pub sector_size: u32,
-    /// Flags to store in the header.
-    pub flags: Flags,
+    /// What its header must be in the end: its UUID, and the wrapped key for its token.
+    pub expected: Expected,
+    /// How its sectors are encrypted.
+    pub layout: Layout,
+    /// The instance that makes it, for the token.
+    pub instance_id: Option<String>,
 }
 
-/// dm-crypt flags, stored in the header, so that any opener uses them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Flags {
-    /// Let discards through.
-    pub discards: bool,
-    /// Decrypt in the context of the reader.
-    pub no_read_workqueue: bool,
-    /// Encrypt in the context of the writer.
-    pub no_write_workqueue: bool,
-}
-
-impl Flags {
-    fn bits(self) -> CryptActivate {
-        let flag = |on, bit| if on { bit } else { CryptActivate::empty() };
-        flag(self.discards, CryptActivate::ALLOW_DISCARDS)
-            | flag(self.no_read_workqueue, CryptActivate::NO_READ_WORKQUEUE)
-            | flag(self.no_write_workqueue, CryptActivate::NO_WRITE_WORKQUEUE)
+impl FormatSpec {
+    fn token(&self) -> Token {
+        let Expected { wrapped_key, key_arn, .. } = &self.expected;
+        Token::new(wrapped_key.clone(), key_arn.clone(), self.instance_id.clone())
     }
+}
+
+fn activation_flags(flags: Flags) -> CryptActivate {
+    let flag = |on, bit| if on { bit } else { CryptActivate::empty() };
+    flag(flags.discards, CryptActivate::ALLOW_DISCARDS)
+        | flag(flags.no_read_workqueue, CryptActivate::NO_READ_WORKQUEUE)
+        | flag(flags.no_write_workqueue, CryptActivate::NO_WRITE_WORKQUEUE)
 }
 
 thread_local! {
@@ -155,7 +149,7 @@ fn minimal_pbkdf() -> CryptPbkdfType {
 ///
 /// # Errors
 /// Whatever libcryptsetup says; the disk then holds an unfinished header.
-pub fn format(device: &Path, size: u64, spec: &FormatSpec, token: &Token, key: &Passphrase) -> Result<(), LuksError> {
+pub fn format(device: &Path, size: u64, spec: &FormatSpec, key: &Passphrase) -> Result<(), LuksError> {
     // libcryptsetup formats a disk too small without an error
     if size < 2 * DATA_OFFSET {
         return Err(LuksError::TooSmall { size });
@@ -170,25 +164,25 @@ pub fn format(device: &Path, size: u64, spec: &FormatSpec, token: &Token, key: &
         integrity_params: None,
         data_alignment: 0,
         data_device: None,
-        sector_size: spec.sector_size,
+        sector_size: spec.layout.sector_size,
         label: None,
         subsystem: Some(SUBSYSTEM.to_owned()),
     };
     let mut params: CryptParamsLuks2Ref<'_> = call("describe the header", (&params).try_into())?;
     let formatted = cd.context_handle().format(
         EncryptionFormat::Luks2,
-        spec.cipher.parts(),
-        Some(spec.luks_uuid),
-        Either::Right(spec.key_size as usize / 8),
+        spec.layout.cipher.parts(),
+        Some(spec.expected.luks_uuid),
+        Either::Right(spec.layout.key_size as usize / 8),
         Some(&mut params),
     );
     call("write a LUKS2 header", formatted)?;
-    let flags = spec.flags.bits();
+    let flags = activation_flags(spec.layout.flags);
     if !flags.is_empty() {
         let stored = cd.luks2_flag_handle::<CryptActivate>().persistent_flags_set(flags);
         call("store the flags in the header", stored)?;
     }
-    let json = serde_json::to_value(token).map_err(LibcryptErr::JsonError);
+    let json = serde_json::to_value(spec.token()).map_err(LibcryptErr::JsonError);
     let json = call("encode the token", json)?;
     let slot = call("write the token", cd.token_handle().json_set(TokenInput::AddToken(&json)))?;
     let keyslot = cd.keyslot_handle().add_by_key(None, None, key.expose(), CryptVolumeKey::empty());
@@ -196,7 +190,7 @@ pub fn format(device: &Path, size: u64, spec: &FormatSpec, token: &Token, key: &
     call("assign the token to the keyslot", cd.token_handle().assign_keyslot(slot, Some(keyslot)))?;
     drop(cd);
     File::open(device).and_then(|d| d.sync_all()).map_err(LuksError::Sync)?;
-    verify(device, spec.luks_uuid, key)
+    verify(device, &spec.expected, key)
 }
 
 /// Takes up a format that did not come to its end. `false`: the header has no keyslot yet, so that it never protected
@@ -204,14 +198,14 @@ pub fn format(device: &Path, size: u64, spec: &FormatSpec, token: &Token, key: &
 ///
 /// # Errors
 /// When there is a keyslot that the passphrase does not open, or a header that is not as the agent makes it.
-pub fn resume(device: &Path, luks_uuid: Uuid, key: &Passphrase) -> Result<bool, LuksError> {
-    let (mut cd, metadata) = load_any(device, luks_uuid)?;
+pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bool, LuksError> {
+    let (mut cd, metadata) = load_any(device, expected.luks_uuid)?;
     let keyslots = metadata.get("keyslots").and_then(serde_json::Value::as_object);
     let Some(keyslot) = keyslots.and_then(|slots| slots.keys().find_map(|id| id.parse().ok())) else {
         return Ok(false);
     };
-    check_header(&metadata)?;
-    check_key(&mut cd, luks_uuid, key)?;
+    check_header(&metadata, expected)?;
+    check_key(&mut cd, expected.luks_uuid, key)?;
     // the last thing that format writes; to do it again does no harm
     if let Some(token) = Token::find_id(&metadata) {
         call("assign the token to the keyslot", cd.token_handle().assign_keyslot(token, Some(keyslot)))?;
@@ -232,9 +226,9 @@ fn load_any(device: &Path, luks_uuid: Uuid) -> Result<(CryptDevice, serde_json::
 }
 
 /// As [`load_any`], and the header must pass the policy.
-fn load(device: &Path, luks_uuid: Uuid) -> Result<CryptDevice, LuksError> {
-    let (cd, metadata) = load_any(device, luks_uuid)?;
-    check_header(&metadata)?;
+fn load(device: &Path, expected: &Expected) -> Result<CryptDevice, LuksError> {
+    let (cd, metadata) = load_any(device, expected.luks_uuid)?;
+    check_header(&metadata, expected)?;
     Ok(cd)
 }
 
@@ -252,18 +246,18 @@ fn check_key(cd: &mut CryptDevice, luks_uuid: Uuid, key: &Passphrase) -> Result<
 ///
 /// # Errors
 /// [`LuksError::WrongKey`] if it does not, or whatever libcryptsetup says of the header.
-pub fn verify(device: &Path, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
-    check_key(&mut load(device, luks_uuid)?, luks_uuid, key)
+pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<(), LuksError> {
+    check_key(&mut load(device, expected)?, expected.luks_uuid, key)
 }
 
 /// Opens the volume as `/dev/mapper/NAME`, after its header, the very one that is used, has passed the policy.
 ///
 /// # Errors
 /// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or whatever libcryptsetup says.
-pub fn open(device: &Path, name: &str, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
-    let mut cd = load(device, luks_uuid)?;
+pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<(), LuksError> {
+    let mut cd = load(device, expected)?;
     // apart from the mapping: device-mapper too says EPERM, to a process without privileges, which is no wrong key
-    check_key(&mut cd, luks_uuid, key)?;
+    check_key(&mut cd, expected.luks_uuid, key)?;
     // the flags stored in the header are added by libcryptsetup
     let opened = cd.activate_handle().activate_by_passphrase(Some(name), None, key.expose(), CryptActivate::empty());
     call("open the volume", opened).map(|_| ())
@@ -298,97 +292,4 @@ pub fn close(name: &str) -> Result<(), LuksError> {
 /// Mapper name of a volume.
 pub fn mapper_name(luks_uuid: Uuid) -> String {
     format!("luks-{luks_uuid}")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::*;
-    use crate::key::{DataKey, WrappedKey};
-
-    const SIZE: u64 = 64 << 20;
-
-    fn disk() -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("disk");
-        File::create(&path).unwrap().set_len(SIZE).unwrap();
-        (dir, path)
-    }
-
-    fn spec() -> FormatSpec {
-        FormatSpec {
-            luks_uuid: Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef),
-            cipher: Cipher::AesXtsPlain64,
-            key_size: 512,
-            sector_size: 4096,
-            flags: Flags { discards: true, no_read_workqueue: true, no_write_workqueue: false },
-        }
-    }
-
-    fn token() -> Token {
-        Token::new(WrappedKey::new(vec![5; 184]).unwrap(), "arn:aws:kms:x".into(), None)
-    }
-
-    fn key(byte: u8) -> Passphrase {
-        DataKey::from_slice(&[byte; 32]).unwrap().passphrase()
-    }
-
-    #[test]
-    fn a_volume_is_made_as_the_design_says() {
-        let (_dir, path) = disk();
-        format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
-        let mut cd = load(&path, spec().luks_uuid).unwrap();
-        let metadata = cd.status_handle().dump_json().unwrap();
-        assert_eq!(metadata.pointer("/keyslots/0/kdf/type").unwrap(), "pbkdf2");
-        assert_eq!(metadata.pointer("/keyslots/0/kdf/iterations").unwrap(), 1000);
-        assert_eq!(metadata.pointer("/segments/0/sector_size").unwrap(), 4096);
-        assert_eq!(metadata["config"]["flags"], serde_json::json!(["allow-discards", "no-read-workqueue"]));
-        assert_eq!(metadata["keyslots"].as_object().unwrap().len(), 1);
-        assert_eq!(Token { keyslots: vec!["0".into()], ..token() }, Token::find(&metadata).unwrap().unwrap());
-    }
-
-    #[test]
-    fn only_the_right_key_opens_it() {
-        let (_dir, path) = disk();
-        format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
-        verify(&path, spec().luks_uuid, &key(1)).unwrap();
-        assert!(matches!(verify(&path, spec().luks_uuid, &key(2)), Err(LuksError::WrongKey { .. })));
-    }
-
-    #[test]
-    fn a_format_that_ended_is_kept_and_one_without_a_keyslot_is_not() {
-        let (_dir, path) = disk();
-        format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
-        assert!(resume(&path, spec().luks_uuid, &key(1)).unwrap());
-        verify(&path, spec().luks_uuid, &key(1)).unwrap();
-        assert!(matches!(resume(&path, spec().luks_uuid, &key(2)), Err(LuksError::WrongKey { .. })));
-
-        let mut cd = load(&path, spec().luks_uuid).unwrap();
-        cd.keyslot_handle().destroy(0).unwrap();
-        drop(cd);
-        assert!(!resume(&path, spec().luks_uuid, &key(1)).unwrap());
-    }
-
-    #[test]
-    fn another_volume_is_not_opened() {
-        let (_dir, path) = disk();
-        format(&path, SIZE, &spec(), &token(), &key(1)).unwrap();
-        assert!(matches!(verify(&path, Uuid::nil(), &key(1)), Err(LuksError::OtherVolume { .. })));
-    }
-
-    #[test]
-    fn a_disk_without_room_for_data_is_refused_and_not_written() {
-        let (_dir, path) = disk();
-        let message = format(&path, 20 << 20, &spec(), &token(), &key(1)).unwrap_err().to_string();
-        assert!(message.contains("20971520 bytes"), "{message}");
-        assert!(std::fs::read(&path).unwrap().iter().all(|b| *b == 0));
-    }
-
-    #[test]
-    fn a_failure_says_what_libcryptsetup_said() {
-        let (_dir, path) = disk();
-        let message = verify(&path, Uuid::nil(), &key(1)).unwrap_err().to_string();
-        assert!(message.starts_with("cannot read the LUKS2 header"), "{message}");
-    }
 }

@@ -12,14 +12,16 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::config::FilesystemKind;
 use crate::device::DeviceFacts;
 use crate::key::WrappedKey;
+use crate::token::{Expected, HeaderPolicy};
 
-/// Version of the format that this release writes.
-pub const VERSION: u32 = 1;
+/// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts.
+pub const VERSION: u32 = 2;
 /// `RAMFS_MAGIC` of `linux/magic.h`, which nix does not have.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const FILE: &str = "state.json";
@@ -64,7 +66,9 @@ pub enum StateError {
         reason: String,
     },
     /// A file of a newer release.
-    #[error("{path} has format version {version}, this luks-agent knows {VERSION}; install the release that wrote it")]
+    #[error(
+        "{path} has format version {version}, this luks-agent knows 1 to {VERSION}; install the release that wrote it"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -143,6 +147,9 @@ pub struct VolumeRecord {
     pub mount_point: Option<PathBuf>,
     /// What is made on it.
     pub filesystem: FilesystemKind,
+    /// What its header must be.
+    #[serde(default)]
+    pub header: HeaderPolicy,
     /// How far it has come.
     pub phase: Phase,
 }
@@ -196,6 +203,18 @@ impl State {
         self.keys.iter().find(|k| k.id == id)
     }
 
+    /// What the header of a volume must be; `None` of a volume or a key that is not in it.
+    pub fn expected(&self, luks_uuid: Uuid) -> Option<Expected> {
+        let volume = self.volume(luks_uuid)?;
+        let KeyRecord { wrapped_key, key_arn, .. } = self.key(volume.key)?.clone();
+        Some(Expected { luks_uuid, header: volume.header, wrapped_key, key_arn })
+    }
+
+    /// Hex of the SHA-256 of its compact JSON: a flipped bit must not make one volume out of another.
+    fn checksum(&self) -> Result<String, serde_json::Error> {
+        Ok(Sha256::digest(serde_json::to_vec(self)?).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     fn consistent(&self) -> Result<(), String> {
         for (i, volume) in self.volumes.iter().enumerate() {
             if self.key(volume.key).is_none() {
@@ -230,18 +249,38 @@ pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
     };
     check_permissions(dir)?;
     check_permissions(&path)?;
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(io("read"))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(io("read"))?;
     let damaged = |reason: String| StateError::Damaged { path: path.clone(), reason };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
         Some(version) if version > u64::from(VERSION) => return Err(StateError::Newer { path: path.clone(), version }),
-        Some(version) if version == u64::from(VERSION) => {}
+        Some(version) if version >= 1 => {}
         Some(_) | None => return Err(damaged("it has no format version".to_owned())),
     }
-    let state: State = serde_json::from_value(value).map_err(|e| damaged(e.to_string()))?;
+    let state = unseal(value).map_err(damaged)?;
     state.consistent().map_err(damaged)?;
     Ok(Some(state))
+}
+
+/// What is in the file: the state and, so that it stays legible, its checksum in the same object.
+#[derive(Debug, Serialize)]
+struct Sealed<'a> {
+    #[serde(flatten)]
+    state: &'a State,
+    sha256: String,
+}
+
+fn unseal(mut value: serde_json::Value) -> Result<State, String> {
+    let checksum = value.as_object_mut().and_then(|fields| fields.remove("sha256"));
+    let mut state: State = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    if let Some(checksum) = checksum
+        && checksum.as_str() != Some(&state.checksum().map_err(|e| e.to_string())?)
+    {
+        return Err("its checksum is wrong (if you edited it, take the line 'sha256' out)".to_owned());
+    }
+    state.version = VERSION;
+    Ok(state)
 }
 
 fn check_permissions(path: &Path) -> Result<(), StateError> {
@@ -337,7 +376,9 @@ impl StateDir {
             let path = path.to_owned();
             move |source| StateError::Io { action, path, source }
         };
-        let mut text = serde_json::to_vec_pretty(state).map_err(|e| io("encode", &path)(e.into()))?;
+        let sealed = state.checksum().map(|sha256| Sealed { state, sha256 });
+        let text = sealed.and_then(|sealed| serde_json::to_vec_pretty(&sealed));
+        let mut text = text.map_err(|e| io("encode", &path)(e.into()))?;
         text.push(b'\n');
         let mut file = OpenOptions::new()
             .write(true)
@@ -419,6 +460,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::Cipher;
+    use crate::token::{Flags, Layout};
 
     fn dir() -> tempfile::TempDir {
         // not /tmp, which may be in memory, and such a state directory is refused
@@ -447,6 +490,12 @@ mod tests {
                 size: 1 << 30,
                 mount_point: Some("/mnt".into()),
                 filesystem: FilesystemKind::Xfs,
+                header: HeaderPolicy::Recorded(Layout {
+                    cipher: Cipher::AesXtsPlain64,
+                    key_size: 512,
+                    sector_size: 4096,
+                    flags: Flags { discards: true, ..Flags::default() },
+                }),
                 phase: Phase::Committed,
             }],
         }
@@ -505,13 +554,50 @@ mod tests {
     }
 
     #[test]
+    fn a_flipped_bit_is_damage_or_means_nothing() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        store.save(&sample()).unwrap();
+        let whole = fs::read(tmp.path().join(FILE)).unwrap();
+        for bit in 0..(whole.len() - 1) * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(tmp.path().join(FILE), flipped).unwrap();
+            match store.load() {
+                Err(StateError::Damaged { .. } | StateError::Newer { .. }) => {}
+                // a letter's case may mean nothing, as in a time of day
+                Ok(same) => assert_eq!(same, sample(), "bit {bit}"),
+                Err(e) => panic!("bit {bit}: {e}"),
+            }
+        }
+    }
+
+    /// As the first release wrote it.
+    #[test]
+    fn a_file_of_format_version_1_is_read_and_its_volumes_are_held_to_the_first_policy() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        store.save(&sample()).unwrap();
+        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(tmp.path().join(FILE)).unwrap()).unwrap();
+        value["version"] = 1.into();
+        value.as_object_mut().unwrap().remove("sha256").unwrap();
+        value["volumes"][0].as_object_mut().unwrap().remove("header").unwrap();
+        fs::write(tmp.path().join(FILE), serde_json::to_vec(&value).unwrap()).unwrap();
+        let mut expected = sample();
+        expected.volumes[0].header = HeaderPolicy::Possible;
+        assert_eq!(store.load().unwrap(), expected);
+        store.save(&expected).unwrap();
+        assert_eq!(store.load().unwrap(), expected);
+    }
+
+    #[test]
     fn a_newer_version_and_an_inconsistent_file_are_refused() {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
         let mut newer = sample();
-        newer.version = 2;
+        newer.version = VERSION + 1;
         fs::write(tmp.path().join(FILE), serde_json::to_vec(&newer).unwrap()).unwrap();
-        assert!(matches!(store.load(), Err(StateError::Newer { version: 2, .. })));
+        assert!(matches!(store.load(), Err(StateError::Newer { version: 3, .. })));
         let mut inconsistent = sample();
         inconsistent.volumes[0].key = 9;
         fs::write(tmp.path().join(FILE), serde_json::to_vec(&inconsistent).unwrap()).unwrap();

@@ -5,8 +5,11 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::config::Cipher;
 use crate::key::WrappedKey;
@@ -17,6 +20,8 @@ pub const TOKEN_TYPE: &str = "luks-agent-awskms";
 pub const SUBSYSTEM: &str = "luks-agent";
 /// Where the data segment starts, in bytes: libcryptsetup's default, set explicitly.
 pub const DATA_OFFSET: u64 = 16 << 20;
+/// The same as the header writes it.
+const DATA_OFFSET_TEXT: &str = "16777216";
 
 /// The token as it stands in the JSON area.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,18 +52,83 @@ impl Token {
     /// # Errors
     /// When there is one that this release cannot read: then the volume is the agent's all the same.
     pub fn find(metadata: &Value) -> Result<Option<Self>, serde_json::Error> {
-        ours(metadata).map(|(_, token)| Self::deserialize(token)).transpose()
+        ours(metadata).next().map(|(_, token)| Self::deserialize(token)).transpose()
     }
 
     /// The number of that token.
     pub fn find_id(metadata: &Value) -> Option<u32> {
-        ours(metadata).and_then(|(id, _)| id.parse().ok())
+        ours(metadata).next().and_then(|(id, _)| id.parse().ok())
     }
 }
 
-fn ours(metadata: &Value) -> Option<(&String, &Value)> {
-    let tokens = metadata.get("tokens")?.as_object()?;
-    tokens.iter().find(|(_, token)| token.get("type").and_then(Value::as_str) == Some(TOKEN_TYPE))
+fn ours(metadata: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let tokens = metadata.get("tokens").and_then(Value::as_object);
+    tokens.into_iter().flatten().filter(|(_, token)| token.get("type").and_then(Value::as_str) == Some(TOKEN_TYPE))
+}
+
+/// dm-crypt flags, stored in the header, so that any opener uses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flags {
+    /// Let discards through.
+    pub discards: bool,
+    /// Decrypt in the context of the reader.
+    pub no_read_workqueue: bool,
+    /// Encrypt in the context of the writer.
+    pub no_write_workqueue: bool,
+}
+
+impl Flags {
+    /// By the name that each has in the header (LUKS2 on-disk format, section 3.6).
+    fn named(self) -> [(&'static str, bool); 3] {
+        [
+            ("allow-discards", self.discards),
+            ("no-read-workqueue", self.no_read_workqueue),
+            ("no-write-workqueue", self.no_write_workqueue),
+        ]
+    }
+}
+
+/// How the sectors of a volume are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// Cipher and mode.
+    pub cipher: Cipher,
+    /// Volume key size in bits.
+    pub key_size: u32,
+    /// Encryption sector size in bytes.
+    pub sector_size: u32,
+    /// Flags stored in the header.
+    pub flags: Flags,
+}
+
+/// What is asked of a header before it is used. Each volume is held to the policy it was made under, so that one made by
+/// an older release still opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "policy", content = "layout")]
+pub enum HeaderPolicy {
+    /// A layout that the agent could have made. The state file of format version 1 recorded none.
+    #[default]
+    #[serde(rename = "1")]
+    Possible,
+    /// The very layout that it was made with.
+    #[serde(rename = "2")]
+    Recorded(Layout),
+}
+
+/// What the header of a volume must be, by the state file. Whoever can write to the disk could otherwise have it opened
+/// with a null cipher, at another offset, or with another's key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// LUKS UUID.
+    pub luks_uuid: Uuid,
+    /// The layout.
+    pub header: HeaderPolicy,
+    /// The wrapped key in the token.
+    pub wrapped_key: WrappedKey,
+    /// The KMS key in the token.
+    pub key_arn: String,
 }
 
 /// A header that is valid LUKS2 but not one the agent makes.
@@ -67,55 +137,162 @@ pub struct PolicyViolation(String);
 
 impl fmt::Display for PolicyViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the LUKS2 header is not as luks-agent makes it: {}", self.0)
+        write!(
+            f,
+            "the LUKS2 header is not as luks-agent made it: {}; it is not opened: find out who changed it, and see 'break-glass' in the README if you trust it",
+            self.0
+        )
     }
 }
 
-/// Checks LUKS2 metadata against what the agent makes: whoever can write to the disk could otherwise have it opened with a
-/// null cipher or another layout.
+fn violation<T>(text: impl Into<String>) -> Result<T, PolicyViolation> {
+    Err(PolicyViolation(text.into()))
+}
+
+/// Checks LUKS2 metadata against what is expected of it. The UUID is not part of the metadata.
 ///
 /// # Errors
 /// The first thing found that is not as it should be.
-pub fn check_header(metadata: &Value) -> Result<(), PolicyViolation> {
-    let violation = |text: String| Err(PolicyViolation(text));
+pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolation> {
     let section = |name: &str| metadata.get(name).and_then(Value::as_object);
 
-    let segments = section("segments").map(|s| s.values().collect::<Vec<_>>()).unwrap_or_default();
-    let [segment] = segments.as_slice() else {
+    let segments = section("segments").map(|s| s.iter().collect::<Vec<_>>()).unwrap_or_default();
+    let [(id, segment)] = segments.as_slice() else {
         return violation(format!("it has {} segments, expected 1", segments.len()));
     };
-    let text = |key: &str| segment.get(key).and_then(Value::as_str).unwrap_or("missing");
-    if text("type") != "crypt" {
-        return violation(format!("segment type '{}', expected 'crypt'", text("type")));
+    if id.as_str() != "0" {
+        return violation(format!("its segment has number {id}, expected 0"));
     }
-    if serde_json::from_value::<Cipher>(text("encryption").into()).is_err() {
-        return violation(format!("cipher '{}' is not one of the agent's", text("encryption")));
+    check_segment(segment, expected.header)?;
+    check_flags(metadata, expected.header)?;
+    check_digest(metadata)?;
+    let requirements = metadata.pointer("/config/requirements/mandatory");
+    if requirements.is_some_and(|list| list.as_array().is_none_or(|list| !list.is_empty())) {
+        return violation("it has mandatory requirements");
     }
-    if text("offset") != DATA_OFFSET.to_string() {
-        return violation(format!("data offset {}, expected {DATA_OFFSET}", text("offset")));
-    }
-    if text("size") != "dynamic" {
-        return violation(format!("segment size {}, expected dynamic", text("size")));
-    }
-    if let Some(key) = ["integrity", "flags"].into_iter().find(|key| segment.get(key).is_some()) {
-        return violation(format!("the segment has '{key}'"));
-    }
-    let requirements = metadata.pointer("/config/requirements/mandatory").and_then(Value::as_array);
-    if requirements.is_some_and(|list| !list.is_empty()) {
-        return violation("it has mandatory requirements".to_owned());
-    }
-    match Token::find(metadata) {
-        Ok(Some(_)) => {}
-        Ok(None) => return violation(format!("it has no {TOKEN_TYPE} token")),
-        Err(e) => return violation(format!("its {TOKEN_TYPE} token cannot be read: {e}")),
-    }
-    for (id, keyslot) in section("keyslots").into_iter().flatten() {
-        let encryption = keyslot.pointer("/area/encryption").cloned().unwrap_or_default();
-        if serde_json::from_value::<Cipher>(encryption.clone()).is_err() {
-            return violation(format!("keyslot {id} is encrypted with '{encryption}'"));
+    check_token(metadata, expected)?;
+    section("keyslots").into_iter().flatten().try_for_each(|(id, keyslot)| check_keyslot(id, keyslot, expected.header))
+}
+
+fn cipher(value: Option<&Value>) -> Option<Cipher> {
+    value.and_then(|value| Cipher::deserialize(value).ok())
+}
+
+/// What a value of the metadata says, for a message.
+fn shown(value: Option<&Value>) -> String {
+    value.map_or("missing".to_owned(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+}
+
+fn check_segment(segment: &Value, policy: HeaderPolicy) -> Result<(), PolicyViolation> {
+    let fixed = [("type", "crypt"), ("offset", DATA_OFFSET_TEXT), ("size", "dynamic"), ("iv_tweak", "0")];
+    for (key, value) in fixed {
+        if segment.get(key).and_then(Value::as_str) != Some(value) {
+            return violation(format!("segment {key} is {}, expected {value}", shown(segment.get(key))));
         }
     }
+    let known = |key: &str| ["encryption", "sector_size"].contains(&key) || fixed.iter().any(|(name, _)| *name == key);
+    if let Some(key) = segment.as_object().into_iter().flat_map(|map| map.keys()).find(|key| !known(key)) {
+        return violation(format!("the segment has '{key}'"));
+    }
+    let (found, sector_size) = (cipher(segment.get("encryption")), segment.get("sector_size").and_then(Value::as_u64));
+    let as_made = match policy {
+        HeaderPolicy::Possible => {
+            found.is_some() && sector_size.is_some_and(|size| (512..=4096).contains(&size) && size.is_power_of_two())
+        }
+        HeaderPolicy::Recorded(layout) => {
+            found == Some(layout.cipher) && sector_size == Some(u64::from(layout.sector_size))
+        }
+    };
+    if as_made {
+        return Ok(());
+    }
+    violation(format!(
+        "its sectors are encrypted with {}, {} bytes at a time",
+        shown(segment.get("encryption")),
+        shown(segment.get("sector_size"))
+    ))
+}
+
+fn check_flags(metadata: &Value, policy: HeaderPolicy) -> Result<(), PolicyViolation> {
+    let list = metadata.pointer("/config/flags");
+    let found: Option<Vec<&str>> = match list {
+        None => Some(Vec::new()),
+        Some(list) => list.as_array().and_then(|flags| flags.iter().map(Value::as_str).collect()),
+    };
+    let as_made = |found: Vec<&str>| match policy {
+        HeaderPolicy::Possible => {
+            found.iter().all(|flag| Flags::default().named().iter().any(|(name, _)| name == flag))
+        }
+        HeaderPolicy::Recorded(layout) => {
+            let recorded: Vec<&str> =
+                layout.flags.named().iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+            recorded.len() == found.len() && recorded.iter().all(|flag| found.contains(flag))
+        }
+    };
+    if found.is_some_and(as_made) { Ok(()) } else { violation(format!("it has the flags {}", shown(list))) }
+}
+
+/// libcryptsetup takes any key for the volume key when the digest is not as long as its hash (2.6.1): what is read through
+/// the mapping would be noise, and look like a volume without a file system.
+fn check_digest(metadata: &Value) -> Result<(), PolicyViolation> {
+    let digests = metadata.get("digests").and_then(Value::as_object).map(|map| map.values().collect::<Vec<_>>());
+    let Some([digest]) = digests.as_deref() else {
+        return violation("it does not have exactly one digest of the volume key");
+    };
+    let text = |key: &str| digest.get(key).and_then(Value::as_str);
+    let size = match text("hash") {
+        Some("sha256") => 32,
+        Some("sha512") => 64,
+        _ => {
+            return violation(format!(
+                "its digest is made with {}, expected sha256 or sha512",
+                shown(digest.get("hash"))
+            ));
+        }
+    };
+    let bytes = text("digest").and_then(|text| STANDARD.decode(text).ok()).map(|bytes| bytes.len());
+    if text("type") != Some("pbkdf2") || bytes != Some(size) {
+        return violation(format!("its digest of the volume key is not pbkdf2 with {size} bytes"));
+    }
     Ok(())
+}
+
+fn check_token(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolation> {
+    let mut tokens = ours(metadata);
+    let token = match (tokens.next(), tokens.next()) {
+        (None, _) => return violation(format!("it has no {TOKEN_TYPE} token")),
+        (Some(_), Some(_)) => return violation(format!("it has more than one {TOKEN_TYPE} token")),
+        (Some((_, token)), None) => Token::deserialize(token),
+    };
+    match token {
+        Err(e) => violation(format!("its {TOKEN_TYPE} token cannot be read: {e}")),
+        Ok(token) if token.key_arn != expected.key_arn => violation(format!(
+            "its token says that {} wraps the key, the state file says {}",
+            token.key_arn, expected.key_arn
+        )),
+        Ok(token) if token.wrapped_key != expected.wrapped_key => {
+            violation("the wrapped key in its token is not the one in the state file")
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// A keyslot that is not encrypted gives the volume key to whoever reads the disk, and opens with any passphrase.
+fn check_keyslot(id: &str, keyslot: &Value, policy: HeaderPolicy) -> Result<(), PolicyViolation> {
+    let kind = keyslot.get("type");
+    if kind.and_then(Value::as_str) != Some("luks2") {
+        return violation(format!("keyslot {id} is of type {}, expected luks2", shown(kind)));
+    }
+    let encryption = keyslot.pointer("/area/encryption");
+    if cipher(encryption).is_none() {
+        return violation(format!("keyslot {id} is encrypted with {}", shown(encryption)));
+    }
+    let size = keyslot.get("key_size");
+    let as_made = match policy {
+        HeaderPolicy::Possible => size.and_then(Value::as_u64).is_some_and(|bytes| [32, 64].contains(&bytes)),
+        HeaderPolicy::Recorded(layout) => size.and_then(Value::as_u64) == Some(u64::from(layout.key_size / 8)),
+    };
+    if as_made { Ok(()) } else { violation(format!("keyslot {id} holds a volume key of {} bytes", shown(size))) }
 }
 
 #[cfg(test)]
@@ -128,13 +305,24 @@ mod tests {
         Token::new(WrappedKey::new(vec![1, 2, 3]).unwrap(), "arn:aws:kms:x".into(), Some("i-1".into()))
     }
 
+    fn layout() -> Layout {
+        let flags = Flags { discards: true, ..Flags::default() };
+        Layout { cipher: Cipher::AesXtsPlain64, key_size: 512, sector_size: 4096, flags }
+    }
+
+    fn expected() -> Expected {
+        let Token { wrapped_key, key_arn, .. } = token();
+        Expected { luks_uuid: Uuid::nil(), header: HeaderPolicy::Recorded(layout()), wrapped_key, key_arn }
+    }
+
     fn header() -> Value {
         json!({
-            "keyslots": {"0": {"type": "luks2", "area": {"encryption": "aes-xts-plain64"}}},
+            "keyslots": {"0": {"type": "luks2", "key_size": 64, "area": {"encryption": "aes-xts-plain64"}}},
             "tokens": {"0": token()},
-            "segments": {"0": {"type": "crypt", "offset": "16777216", "size": "dynamic", "encryption": "aes-xts-plain64"}},
-            "digests": {},
-            "config": {"json_size": "12288"},
+            "segments": {"0": {"type": "crypt", "offset": "16777216", "size": "dynamic", "iv_tweak": "0",
+                               "encryption": "aes-xts-plain64", "sector_size": 4096}},
+            "digests": {"0": {"type": "pbkdf2", "hash": "sha256", "digest": STANDARD.encode([7; 32])}},
+            "config": {"json_size": "12288", "flags": ["allow-discards"]},
         })
     }
 
@@ -151,30 +339,82 @@ mod tests {
 
     #[test]
     fn the_header_that_we_make_passes() {
-        assert_eq!(check_header(&header()), Ok(()));
+        assert_eq!(check_header(&header(), &expected()), Ok(()));
     }
 
     #[test]
-    fn tampered_headers_are_refused() {
-        let cases: [(&str, Value); 10] = [
-            ("/segments/0/encryption", json!("cipher_null-ecb")),
-            ("/segments/0/encryption", json!("aes-cbc-plain")),
-            ("/segments/0/type", json!("linear")),
-            ("/segments/0/offset", json!("4096")),
-            ("/segments/0/size", json!("512")),
-            ("/segments", json!({})),
-            ("/segments", json!({"0": {}, "1": {}})),
-            ("/tokens", json!({})),
-            ("/keyslots/0/area/encryption", json!("cipher_null")),
-            ("/config", json!({"requirements": {"mandatory": ["online-reencrypt-v2"]}})),
-        ];
-        for (pointer, value) in cases {
+    fn the_data_offset_is_written_as_it_is() {
+        assert_eq!(DATA_OFFSET.to_string(), DATA_OFFSET_TEXT);
+    }
+
+    #[test]
+    fn a_header_that_could_be_ours_passes_only_where_none_was_recorded() {
+        let first = Expected { header: HeaderPolicy::Possible, ..expected() };
+        for (pointer, value) in [
+            ("/segments/0/encryption", json!("serpent-xts-plain64")),
+            ("/segments/0/sector_size", json!(512)),
+            ("/config/flags", json!(["no-read-workqueue", "no-write-workqueue"])),
+            ("/config/flags", json!([])),
+            ("/keyslots/0/key_size", json!(32)),
+        ] {
             let mut metadata = header();
             *metadata.pointer_mut(pointer).unwrap() = value;
-            assert!(check_header(&metadata).is_err(), "{pointer}");
+            assert_eq!(check_header(&metadata, &first), Ok(()), "{pointer}");
+            assert!(check_header(&metadata, &expected()).is_err(), "{pointer}");
         }
-        let mut metadata = header();
-        metadata["segments"]["0"]["integrity"] = json!({"type": "none"});
-        assert!(check_header(&metadata).is_err());
+    }
+
+    #[test]
+    fn what_none_of_ours_can_be_is_refused_under_every_policy() {
+        let cases = [
+            ("/segments/0/encryption", json!("cipher_null-ecb")),
+            ("/segments/0/encryption", json!("aes-cbc-plain")),
+            ("/segments/0/encryption", json!(7)),
+            ("/segments/0/type", json!("linear")),
+            ("/segments/0/offset", json!("4096")),
+            ("/segments/0/offset", json!(16_777_216)),
+            ("/segments/0/size", json!("512")),
+            ("/segments/0/iv_tweak", json!("8")),
+            ("/segments/0/sector_size", json!(8192)),
+            ("/segments/0/sector_size", json!(1000)),
+            ("/segments/0/sector_size", json!("4096")),
+            ("/segments", json!({})),
+            ("/segments", json!([])),
+            ("/segments", json!({"0": header()["segments"]["0"], "1": header()["segments"]["0"]})),
+            ("/segments", json!({"1": header()["segments"]["0"]})),
+            ("/tokens", json!({})),
+            ("/tokens", json!({"0": token(), "1": token()})),
+            ("/tokens/0/wrapped_key", json!("AQIE")),
+            ("/tokens/0/wrapped_key", json!("")),
+            ("/tokens/0/key_arn", json!("arn:aws:kms:y")),
+            ("/tokens/0/version", json!("one")),
+            ("/keyslots/0/area/encryption", json!("cipher_null")),
+            ("/keyslots/0/area", json!({})),
+            ("/keyslots/0/type", json!("reencrypt")),
+            ("/keyslots/0/key_size", json!(16)),
+            ("/config/flags", json!(["submit-from-crypt-cpus"])),
+            ("/config/flags", json!("allow-discards")),
+            ("/digests", json!({})),
+            ("/digests", json!({"0": header()["digests"]["0"], "1": header()["digests"]["0"]})),
+            ("/digests/0/type", json!("plain")),
+            ("/digests/0/hash", json!("sha512")),
+            ("/digests/0/hash", json!("sha1")),
+            ("/digests/0/digest", json!("AAAA")),
+            ("/config", json!({"requirements": {"mandatory": ["online-reencrypt-v2"]}, "flags": ["allow-discards"]})),
+            ("/config", json!({"requirements": {"mandatory": "online-reencrypt-v2"}, "flags": ["allow-discards"]})),
+        ];
+        for header_policy in [HeaderPolicy::Possible, HeaderPolicy::Recorded(layout())] {
+            let expected = Expected { header: header_policy, ..expected() };
+            for (pointer, value) in &cases {
+                let mut metadata = header();
+                *metadata.pointer_mut(pointer).unwrap() = value.clone();
+                assert!(check_header(&metadata, &expected).is_err(), "{pointer} {value}");
+            }
+            for (key, value) in [("integrity", json!({"type": "none"})), ("flags", json!(["backup-final"]))] {
+                let mut metadata = header();
+                metadata["segments"]["0"][key] = value;
+                assert!(check_header(&metadata, &expected).is_err(), "{key}");
+            }
+        }
     }
 }

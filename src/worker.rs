@@ -23,7 +23,7 @@ use crate::luks::{self, FormatSpec, mapper_name};
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
 use crate::probe::probe;
-use crate::token::Token;
+use crate::token::Expected;
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
@@ -76,8 +76,6 @@ pub enum Job {
         scan: BlankScan,
         /// How.
         spec: FormatSpec,
-        /// The token to write.
-        token: Token,
         /// What to make on it.
         filesystem: FilesystemKind,
     },
@@ -86,7 +84,7 @@ pub enum Job {
         /// The disk.
         target: Target,
         /// The volume that must be on it.
-        luks_uuid: Uuid,
+        expected: Expected,
         /// Mapper name.
         mapper: String,
         /// Whether its mapping is there already; then there is no passphrase.
@@ -219,11 +217,11 @@ fn perform(job: Job, key: Option<&Passphrase>, send: &mut dyn FnMut(Answer) -> i
     let mut stage = Stage { send, last: None, since: Instant::now() };
     let done = match job {
         Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
-        Job::Format { target, basis, scan, spec, token, filesystem } => {
-            format(&target, &basis, scan, &spec, &token, filesystem, key, &mut stage)
+        Job::Format { target, basis, scan, spec, filesystem } => {
+            format(&target, &basis, scan, &spec, filesystem, key, &mut stage)
         }
-        Job::Unlock { target, luks_uuid, mapper, open, mount } => {
-            unlock(&target, luks_uuid, &mapper, open, mount.as_ref(), key, &mut stage)
+        Job::Unlock { target, expected, mapper, open, mount } => {
+            unlock(&target, &expected, &mapper, open, mount.as_ref(), key, &mut stage)
         }
         Job::Close { mapper, mounts } => close(&mapper, &mounts, &mut stage),
     };
@@ -240,20 +238,18 @@ fn content(what: &str, target: &Target, intent: Option<Uuid>, scan: BlankScan, s
     probe(&target.path, intent, scan, &mut |done, total| stage.percent(what, done, total))
 }
 
-#[expect(clippy::too_many_arguments, reason = "the fields of one job")]
 fn format(
     target: &Target,
     basis: &Basis,
     scan: BlankScan,
     spec: &FormatSpec,
-    token: &Token,
     filesystem: FilesystemKind,
     key: Option<&Passphrase>,
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let key = key.ok_or("no passphrase")?;
     let _lock = claim(target, stage)?;
-    let name = mapper_name(spec.luks_uuid);
+    let name = mapper_name(spec.expected.luks_uuid);
     let intent = match basis {
         Basis::Unfinished { luks_uuid } => {
             if luks::is_open(&name).map_err(chain)? {
@@ -271,15 +267,15 @@ fn format(
     // once there is a complete header, what lies behind it is never given up: an agent that forgot how far it had come, its
     // boot volume restored from an old snapshot say, would destroy data otherwise
     let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))
-        && luks::resume(&target.path, spec.luks_uuid, key).map_err(chain)?;
+        && luks::resume(&target.path, &spec.expected, key).map_err(chain)?;
     if !complete {
         stage.enter("formatting");
         if matches!(basis, Basis::Wipe { .. }) {
             mount::wipe_signatures(&target.path).map_err(chain)?;
         }
-        luks::format(&target.path, target.size, spec, token, key).map_err(chain)?;
+        luks::format(&target.path, target.size, spec, key).map_err(chain)?;
     }
-    luks::open(&target.path, &name, spec.luks_uuid, key).map_err(chain)?;
+    luks::open(&target.path, &name, &spec.expected, key).map_err(chain)?;
     let mapping = mapper_path(&name);
     if !(complete && mount::has_filesystem(filesystem, &mapping).map_err(chain)?) {
         stage.enter("making the file system");
@@ -302,7 +298,7 @@ fn still_allowed(basis: &Basis, found: &Content) -> bool {
 
 fn unlock(
     target: &Target,
-    luks_uuid: Uuid,
+    expected: &Expected,
     mapper: &str,
     open: bool,
     mount: Option<&Mount>,
@@ -312,7 +308,7 @@ fn unlock(
     let _lock = claim(target, stage)?;
     if !open {
         stage.enter("unlocking");
-        luks::open(&target.path, mapper, luks_uuid, key.ok_or("no passphrase")?).map_err(chain)?;
+        luks::open(&target.path, mapper, expected, key.ok_or("no passphrase")?).map_err(chain)?;
     }
     if let Some(mount) = mount {
         stage.enter("mounting");
@@ -391,6 +387,7 @@ mod tests {
     use super::*;
     use crate::device::Evidence;
     use crate::key::{DataKey, WrappedKey};
+    use crate::token::{HeaderPolicy, Token};
 
     const EVIDENCE: Evidence = Evidence { read: 1, of: 1 };
 
@@ -402,7 +399,13 @@ mod tests {
 
     fn job() -> Vec<u8> {
         let target = Target { path: "/dev/null".into(), devno: DevNo { major: 1, minor: 3 }, diskseq: None, size: 0 };
-        let job = Job::Unlock { target, luks_uuid: Uuid::nil(), mapper: "x".into(), open: false, mount: None };
+        let expected = Expected {
+            luks_uuid: Uuid::nil(),
+            header: HeaderPolicy::Possible,
+            wrapped_key: WrappedKey::new(vec![1]).unwrap(),
+            key_arn: String::new(),
+        };
+        let job = Job::Unlock { target, expected, mapper: "x".into(), open: false, mount: None };
         let mut line = serde_json::to_vec(&job).unwrap();
         line.push(b'\n');
         line

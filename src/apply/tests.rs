@@ -15,6 +15,7 @@ use crate::key::{DataKey, WrappedKey};
 use crate::kms::GeneratedKey;
 use crate::plan::{Mode, plan};
 use crate::state;
+use crate::token::{Expected, Token};
 
 const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1";
 
@@ -241,14 +242,14 @@ impl World {
                     }
                 }
                 let passphrase = key.expect("a passphrase").expose().to_vec();
-                let (luks_uuid, mounts) = (spec.luks_uuid, Vec::new());
+                let (luks_uuid, mounts) = (spec.expected.luks_uuid, Vec::new());
                 *on = match half {
                     true => On::Torn,
                     false => On::Luks { luks_uuid, passphrase, open: true, mounts, used: false },
                 };
                 Answer::Formatted
             }
-            Job::Unlock { luks_uuid, open: is_open, mount, .. } => {
+            Job::Unlock { expected: Expected { luks_uuid, .. }, open: is_open, mount, .. } => {
                 let On::Luks { luks_uuid: found, passphrase, open, mounts, used } = on else {
                     panic!("{device} is no LUKS volume: {on:?}")
                 };

@@ -11,7 +11,7 @@ use super::*;
 use crate::device::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE};
 use crate::key::WrappedKey;
 use crate::state::KeyRecord;
-use crate::token::Token;
+use crate::token::{HeaderPolicy, Token};
 
 const GIB: u64 = 1 << 30;
 
@@ -99,6 +99,7 @@ fn record(n: u32, phase: Phase, at: &str, facts: &DeviceFacts) -> VolumeRecord {
         size: facts.size,
         mount_point: Some(PathBuf::from(at)).filter(|at| at != Path::new("")),
         filesystem: FilesystemKind::Xfs,
+        header: HeaderPolicy::Possible,
         phase,
     }
 }

@@ -8,6 +8,7 @@ use crate::device::{Content, DeviceFacts, Evidence};
 use crate::kms::{Class, KmsError};
 use crate::plan::Basis;
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};
+use crate::token::HeaderPolicy;
 
 fn id(n: u32) -> Uuid {
     Uuid::from_u128(u128::from(n))
@@ -56,6 +57,7 @@ fn unchanged(n: u32) -> Left {
         size: 0,
         mount_point: at(n),
         filesystem: FilesystemKind::Xfs,
+        header: HeaderPolicy::Possible,
         phase: Phase::Committed,
     };
     Left { subject: subject(n), because: format!("open, mounted at /mnt{n}"), volume: Some(volume) }

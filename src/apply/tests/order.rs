@@ -163,7 +163,7 @@ async fn what_a_format_was_to_replace_is_known_again_when_it_is_not_done() {
 }
 
 #[tokio::test]
-async fn a_format_is_ended_with_the_key_and_file_system_it_was_begun_with() {
+async fn a_format_is_ended_with_the_key_layout_and_file_system_it_was_begun_with() {
     let mut world = World::new(&["ebs1"]);
     world.cut.set(Some((3, Cut::After)));
     assert!(world.run(Mode::Provision).await.is_none());
@@ -171,13 +171,19 @@ async fn a_format_is_ended_with_the_key_and_file_system_it_was_begun_with() {
     world.reboot();
     // as in a clone, whose new volumes get another key
     *world.instance_id.borrow_mut() = "i-2".to_owned();
-    world.config =
-        Config::from_text(Path::new("c.toml"), "[kms]\nkey_id = \"alias/nodes\"\n[filesystem]\ntype = \"ext4\"")
-            .unwrap();
+    world.config = Config::from_text(
+        Path::new("c.toml"),
+        "[kms]\nkey_id = \"alias/nodes\"\n[filesystem]\ntype = \"ext4\"\n[luks]\nkey_size = 256",
+    )
+    .unwrap();
     world.attach("ebs2");
     assert_eq!(formatted(&world.provision().await), 2);
-    let made: Vec<_> = world.state().volumes.iter().map(|v| (v.key, v.filesystem)).collect();
-    assert_eq!(made, [(1, FilesystemKind::Xfs), (2, FilesystemKind::Ext4)]);
+    let key_size = |header| match header {
+        HeaderPolicy::Recorded(layout) => layout.key_size,
+        HeaderPolicy::Possible => 0,
+    };
+    let made: Vec<_> = world.state().volumes.iter().map(|v| (v.key, v.filesystem, key_size(v.header))).collect();
+    assert_eq!(made, [(1, FilesystemKind::Xfs, 512), (2, FilesystemKind::Ext4, 256)]);
 }
 
 #[tokio::test]

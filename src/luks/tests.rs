@@ -1,0 +1,103 @@
+mod tampered;
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::config::Cipher;
+use crate::key::{DataKey, WrappedKey};
+use crate::token::HeaderPolicy;
+
+const SIZE: u64 = 64 << 20;
+
+fn disk() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    File::create(&path).unwrap().set_len(SIZE).unwrap();
+    (dir, path)
+}
+
+fn spec() -> FormatSpec {
+    let layout = Layout {
+        cipher: Cipher::AesXtsPlain64,
+        key_size: 512,
+        sector_size: 4096,
+        flags: Flags { discards: true, no_read_workqueue: true, no_write_workqueue: false },
+    };
+    let expected = Expected {
+        luks_uuid: Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef),
+        header: HeaderPolicy::Recorded(layout),
+        wrapped_key: WrappedKey::new(vec![5; 184]).unwrap(),
+        key_arn: "arn:aws:kms:x".into(),
+    };
+    FormatSpec { expected, layout, instance_id: None }
+}
+
+fn expected() -> Expected {
+    spec().expected
+}
+
+fn other_uuid() -> Expected {
+    Expected { luks_uuid: Uuid::nil(), ..expected() }
+}
+
+fn key(byte: u8) -> Passphrase {
+    DataKey::from_slice(&[byte; 32]).unwrap().passphrase()
+}
+
+#[test]
+fn a_volume_is_made_as_the_design_says() {
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let mut cd = load(&path, &expected()).unwrap();
+    let metadata = cd.status_handle().dump_json().unwrap();
+    assert_eq!(metadata.pointer("/keyslots/0/kdf/type").unwrap(), "pbkdf2");
+    assert_eq!(metadata.pointer("/keyslots/0/kdf/iterations").unwrap(), 1000);
+    assert_eq!(metadata.pointer("/segments/0/sector_size").unwrap(), 4096);
+    assert_eq!(metadata["config"]["flags"], serde_json::json!(["allow-discards", "no-read-workqueue"]));
+    assert_eq!(metadata["keyslots"].as_object().unwrap().len(), 1);
+    assert_eq!(Token { keyslots: vec!["0".into()], ..spec().token() }, Token::find(&metadata).unwrap().unwrap());
+}
+
+#[test]
+fn only_the_right_key_opens_it() {
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    verify(&path, &expected(), &key(1)).unwrap();
+    assert!(matches!(verify(&path, &expected(), &key(2)), Err(LuksError::WrongKey { .. })));
+}
+
+#[test]
+fn a_format_that_ended_is_kept_and_one_without_a_keyslot_is_not() {
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    assert!(resume(&path, &expected(), &key(1)).unwrap());
+    verify(&path, &expected(), &key(1)).unwrap();
+    assert!(matches!(resume(&path, &expected(), &key(2)), Err(LuksError::WrongKey { .. })));
+
+    let mut cd = load(&path, &expected()).unwrap();
+    cd.keyslot_handle().destroy(0).unwrap();
+    drop(cd);
+    assert!(!resume(&path, &expected(), &key(1)).unwrap());
+}
+
+#[test]
+fn another_volume_is_not_opened() {
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    assert!(matches!(verify(&path, &other_uuid(), &key(1)), Err(LuksError::OtherVolume { .. })));
+}
+
+#[test]
+fn a_disk_without_room_for_data_is_refused_and_not_written() {
+    let (_dir, path) = disk();
+    let message = format(&path, 20 << 20, &spec(), &key(1)).unwrap_err().to_string();
+    assert!(message.contains("20971520 bytes"), "{message}");
+    assert!(std::fs::read(&path).unwrap().iter().all(|b| *b == 0));
+}
+
+#[test]
+fn a_failure_says_what_libcryptsetup_said() {
+    let (_dir, path) = disk();
+    let message = verify(&path, &other_uuid(), &key(1)).unwrap_err().to_string();
+    assert!(message.starts_with("cannot read the LUKS2 header"), "{message}");
+}
