@@ -276,6 +276,10 @@ async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host)
         let seen = before.devices.iter().zip(&contents).find(|(seen, _)| same(seen, facts));
         facts.content = seen.and_then(|(_, content)| content.clone()).filter(|_| wants_probe(config, facts));
     }
+    let of_ours = |facts: &DeviceFacts| matches!(&facts.content, Some(Content::Luks2 { token: Some(_), .. }));
+    if state.keys.is_empty() && now.devices.iter().any(of_ours) {
+        now.instance_id = instance_id(config).await;
+    }
     Ok(plan(mode, config, state, &now))
 }
 

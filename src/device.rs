@@ -146,6 +146,8 @@ pub struct Inventory {
     pub devices: Vec<DeviceFacts>,
     /// Why the boot disk could not be resolved; then nothing may be formatted.
     pub boot_unresolved: Option<String>,
+    /// This instance; only asked for where a volume of luks-agent turns up and there is no state file.
+    pub instance_id: Option<String>,
 }
 
 /// What a disk is to the agent.

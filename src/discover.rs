@@ -133,7 +133,7 @@ pub fn discover(
         let key = |d: &DeviceFacts| (d.serial.is_none(), d.serial.clone(), d.name.clone());
         key(a).cmp(&key(b))
     });
-    Ok(Inventory { devices, boot_unresolved })
+    Ok(Inventory { devices, boot_unresolved, instance_id: None })
 }
 
 /// Mount points by the number of the block device directly below, in the order of mounting.

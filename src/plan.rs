@@ -477,16 +477,25 @@ impl Planner<'_> {
                     self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
                 }
             },
-            Content::Luks2 { luks_uuid, token: Some(token) } => self.refuse(
-                subject,
-                false,
-                format!(
-                    "LUKS2 volume {luks_uuid} of luks-agent on {}, unknown to this node's state file; its key is wrapped by {}",
-                    token.instance_id.as_deref().unwrap_or("an unknown instance"),
-                    token.key_arn
-                ),
-                "nothing is formatted; see 'break-glass' in the README to get its data back".to_owned(),
-            ),
+            Content::Luks2 { luks_uuid, token: Some(token) } => {
+                let key = &token.key_arn;
+                let (evidence, remedy) = match self.owners.made_here_and_forgotten(facts) {
+                    true => (
+                        format!(
+                            "LUKS2 volume {luks_uuid}, which luks-agent made on this instance, and there is no state file; its key is wrapped by {key}"
+                        ),
+                        self.restore(),
+                    ),
+                    false => (
+                        format!(
+                            "LUKS2 volume {luks_uuid} of luks-agent on {}, unknown to this node's state file; its key is wrapped by {key}",
+                            token.instance_id.as_deref().unwrap_or("an unknown instance"),
+                        ),
+                        "it is not formatted; see 'break-glass' in the README to get its data back".to_owned(),
+                    ),
+                };
+                self.refuse(subject, false, evidence, remedy);
+            }
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { token: None, .. }
                 if self.may_wipe(facts, role) =>
             {
@@ -495,12 +504,7 @@ impl Planner<'_> {
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
                 self.refuse(subject, false, format!("not blank: {}", describe(content)), wipe_or_ignore(facts));
             }
-            Content::Unknown { .. } => self.refuse(
-                subject,
-                true,
-                describe(content),
-                CHECK_READABLE.to_owned(),
-            ),
+            Content::Unknown { .. } => self.refuse(subject, true, describe(content), CHECK_READABLE.to_owned()),
         }
     }
 
@@ -550,6 +554,12 @@ impl Planner<'_> {
                     .to_owned(),
             ));
         }
+        if let Some(ours) = self.owners.others(facts).find(|other| self.owners.made_here_and_forgotten(other)) {
+            return Some((
+                format!("this node's state file is lost: {} holds a volume that this instance made", ours.name),
+                format!("{}, or go on without it by a [[volumes.match]] rule with role = \"ignore\"", self.restore()),
+            ));
+        }
         let twins = self.owners.twins(facts);
         if !twins.is_empty() {
             return Some((same_serial(facts, &twins), DETACH_ONE.to_owned()));
@@ -561,6 +571,14 @@ impl Planner<'_> {
             return Some((format!("it has partitions: {}", facts.partitions.join(", ")), wipe_or_ignore(facts)));
         }
         None
+    }
+
+    /// What to do when the state file is lost.
+    fn restore(&self) -> String {
+        format!(
+            "nothing is formatted: restore {} from a backup of the boot volume, or get the data back as 'break-glass' in the README says",
+            self.config.state.dir.join("state.json").display()
+        )
     }
 
     fn refuse(&mut self, subject: Subject, known: bool, evidence: String, remedy: String) {

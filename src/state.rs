@@ -50,7 +50,9 @@ pub enum StateError {
         holder: String,
     },
     /// No state file, where there must be one.
-    #[error("this node was never provisioned: {path} does not exist; run 'luks-agent provision' first")]
+    #[error(
+        "this node was never provisioned, or its state file is lost: {path} does not exist; run 'luks-agent provision' first, which tells the two apart and formats nothing that holds data"
+    )]
     NeverProvisioned {
         /// The file looked for.
         path: PathBuf,

@@ -224,7 +224,7 @@ fn the_examples_are_what_they_say() {
     let mut state: Value = serde_json::from_str(state).unwrap();
     state.as_object_mut().unwrap().remove("sha256").unwrap();
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("state.json"), state.to_string()).unwrap();
+    fs::write(dir.path().join("state.json"), state.to_string()).unwrap();
     state::read(dir.path()).unwrap().unwrap();
     serde_json::from_str::<Token>(token).unwrap();
     let minimal = file("README.md");

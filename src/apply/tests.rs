@@ -150,7 +150,7 @@ impl World {
             }
             facts
         });
-        Inventory { devices: devices.collect(), boot_unresolved: None }
+        Inventory { devices: devices.collect(), boot_unresolved: None, instance_id: None }
     }
 
     /// One run of the agent, from looking at the disks to its outcome. `None` when it was cut.

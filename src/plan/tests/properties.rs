@@ -82,7 +82,7 @@ prop_compose! {
             rest[0].holders.retain(|h| !taken(h));
         }
         let boot_unresolved = unresolved.then(|| "unknown".to_owned());
-        (state(volumes), Inventory { devices, boot_unresolved })
+        (state(volumes), Inventory { boot_unresolved, ..inventory(devices) })
     }
 }
 

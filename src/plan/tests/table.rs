@@ -59,7 +59,7 @@ fn disks_that_are_not_known() {
             Provision,
             vec![],
             with(header(7), store(1)),
-            "refused: LUKS2 volume #7 of luks-agent on i-1, unknown to this node's state file; its key is wrapped by arn:key -> nothing is formatted; see 'break-glass' in the README to get its data back".into(),
+            "refused: LUKS2 volume #7 of luks-agent on i-1, unknown to this node's state file; its key is wrapped by arn:key -> it is not formatted; see 'break-glass' in the README to get its data back".into(),
         ),
         (
             "torn header of nobody",
@@ -347,11 +347,39 @@ fn unfinished_volumes() {
 }
 
 #[test]
+fn a_lost_state_file_is_told_from_a_new_node() {
+    let here = "i-1";
+    let made = "LUKS2 volume #4, which luks-agent made on this instance, and there is no state file; its key is wrapped by arn:key";
+    let restore = "nothing is formatted: restore /etc/luks-agent/state/state.json from a backup of the boot volume, or get the data back as 'break-glass' in the README says";
+    let lost = "refused: this node's state file is lost: nvme4n1 holds a volume that this instance made";
+    let on = |instance: &str, state: &State| {
+        let devices = vec![ebs(1), with(foreign(), store(2)), with(header(4), ebs(4))];
+        let inventory = Inventory { instance_id: Some(instance.to_owned()), ..inventory(devices) };
+        lines(&plan(Provision, &wiping(), state, &inventory))
+    };
+    let ignore = format!("{restore}, or go on without it by a [[volumes.match]] rule with role = \"ignore\"");
+    assert_eq!(
+        on(here, &State::default()),
+        [
+            format!("nvme1n1: {lost} -> {ignore}"),
+            format!("nvme2n1: {lost} -> {ignore}"),
+            format!("nvme4n1: refused: {made} -> {restore}"),
+        ]
+    );
+    // a volume that came from elsewhere, or one that an older copy of the state file does not know, keeps no disk waiting
+    for plan in [on("i-2", &State::default()), on(here, &state(vec![]))] {
+        assert_eq!(plan.iter().filter(|line| line.contains(": format at")).count(), 2, "{plan:?}");
+        assert!(plan[2].starts_with("nvme4n1: refused: LUKS2 volume #4 of luks-agent on i-1, unknown"), "{plan:?}");
+    }
+}
+
+#[test]
 fn nothing_is_formatted_when_the_boot_disk_is_not_known() {
     let devices =
         vec![ebs(1), with(foreign(), store(2)), with(Content::Unfinished, ebs(3)), with(header(4), ebs(4)), store(5)];
     let volumes = vec![intent(3, "/mnt3", &ebs(3)), known(4, "/mnt4", &ebs(4)), known(5, "/mnt5", &store(5))];
-    let inventory = Inventory { devices, boot_unresolved: Some("what carries / is not known: x".into()) };
+    let boot_unresolved = Some("what carries / is not known: x".into());
+    let inventory = Inventory { boot_unresolved, ..inventory(devices) };
     let plan = plan(Provision, &wiping(), &state(volumes), &inventory);
     let refused = "refused: the boot disk could not be resolved: what carries / is not known: x -> nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found";
     let expected = ["nvme1n1", "nvme2n1", "nvme3n1"].map(|name| format!("{name}: {refused}"));
