@@ -1,0 +1,175 @@
+# A state file that is damaged, cannot be written, or is lost: nothing is formatted, nothing that was written is changed, and
+# each message says what to do. Three disks: two known volumes, and a blank one that a provision would format.
+source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/agent.sh"
+
+start_fake --log /run/requests
+config "$KEY_ARN" <<'TOML'
+[filesystem]
+type = "ext4"
+mount_base = "/data"
+[[volumes.match]]
+path = "/dev/ubdb"
+role = "instance-store"
+[[volumes.match]]
+path = "/dev/ubd[cd]"
+role = "ebs"
+[[volumes.match]]
+path = "/dev/ubde"
+role = "ignore"
+TOML
+dir=${STATE%/*}
+
+# the blank disk comes later
+sed -i 's/ubd\[cd\]/ubdc/' "$CONFIG"
+expect_agent 0 provision
+head -c 1000000 /dev/urandom | tee /data/file >/data1/file
+sync -f /data
+sync -f /data1
+sum=$(sha256sum </data/file)
+expect_agent 0 close
+sed -i 's/"\/dev\/ubdc"/"\/dev\/ubd[cd]"/' "$CONFIG"
+cp -a "$dir" /root/good
+sums() { sha256sum /dev/ubd[bc] | cut -d' ' -f1; }
+disks=$(sums)
+
+# restore: the state directory as it was.
+restore() {
+    rm -rf "$dir"
+    cp -a /root/good "$dir"
+}
+
+# refused STATUS TEXT...: neither command does anything, and both say this.
+tried=0
+refused() {
+    local want=$1 command
+    shift
+    for command in provision unlock; do
+        expect_agent "$want" "$command"
+        assert_said "$@"
+    done
+    run_expect "$want" agent status >/run/report 2>/run/stderr
+    assert_said "$@"
+    assert_eq "$(sums)" "$disks" "the known volumes"
+    assert_blank ubdd
+    tried=$((tried + 1))
+}
+
+size=$(stat -c %s "$STATE")
+for length in 0 1 $((size / 2)) $((size - 3)); do
+    say "truncated to $length of $size bytes"
+    truncate -s "$length" "$STATE"
+    refused 1 "$STATE is damaged" "restore it from a backup, or see 'break-glass' in the README" "nothing is formatted"
+    restore
+done
+
+# flip BYTE BIT
+flip() {
+    python3 -c 'import sys
+with open(sys.argv[1], "r+b") as f:
+    at = int(sys.argv[2]); f.seek(at); byte = f.read(1)[0]; f.seek(at); f.write(bytes([byte ^ 1 << int(sys.argv[3])]))' "$STATE" "$@"
+}
+# in a UUID, in a serial number, in a wrapped key: still JSON, and each would mean another volume or key
+for field in luks_uuid serial wrapped_key; do
+    at=$(grep -bo "\"$field\": \"" "$STATE" | head -n 1)
+    at=$((${at%%:*} + ${#field} + 6))
+    say "a flipped bit in $field, byte $at"
+    flip "$at" 0
+    refused 1 "$STATE is damaged" "its checksum is wrong"
+    restore
+done
+say "a flipped bit that makes it no text"
+flip 5 7
+refused 1 "$STATE is damaged"
+restore
+
+say "from a newer release"
+sed -i 's/"version": 2/"version": 3/' "$STATE"
+refused 1 "$STATE has format version 3, this luks-agent knows 1 to 2" "install the release that wrote it"
+restore
+
+say "not a file"
+rm "$STATE"
+mkdir "$STATE"
+refused 1 "cannot read $STATE"
+restore
+
+say "of another owner, or with a mode that lets others write"
+chown 1000 "$STATE"
+refused 1 "$STATE belongs to user 1000" "chown 0"
+restore
+chmod 666 "$STATE"
+refused 1 "$STATE has mode 0666" "chmod go-w"
+restore
+chmod 777 "$dir"
+refused 1 "$dir has mode 0777" "chmod go-w"
+restore
+chown 1000 "$dir"
+refused 1 "$dir belongs to user 1000"
+restore
+
+say "lost: the volumes are recognised by their tokens"
+rm -rf "$dir"
+expect_agent 3 provision
+assert_said "which luks-agent made on this instance, and there is no state file" "its key is wrapped by $KEY_ARN" \
+    "this node's state file is lost: ubdb holds a volume" "nothing is formatted: restore $STATE from a backup" \
+    "'break-glass' in the README" "3 refused"
+[[ ! -e $dir ]] || fail "a new state file was begun"
+assert_eq "$(sums)" "$disks" "the known volumes"
+assert_blank ubdd
+expect_agent 1 unlock
+assert_said "or its state file is lost: $STATE does not exist"
+expect_agent 3 plan
+assert_said "state file is lost"
+tried=$((tried + 1))
+assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 1 "data keys made"
+
+say "restored, with a torn temporary file beside it"
+restore
+head -c 100 "$STATE" >"$STATE.new"
+expect_agent 0 unlock
+assert_eq "$(sha256sum </data/file)" "$sum" "the file on the first volume"
+assert_eq "$(sha256sum </data1/file)" "$sum" "the file on the second volume"
+expect_agent 0 close
+disks=$(sums)
+
+say "the boot volume is full, or read-only"
+mkfs.ext4 -q -m 0 /dev/ubde 8M
+mount /dev/ubde "$dir"
+restore_into() { cp -a /root/good/. "$dir"; }
+restore_into
+fill() { dd if=/dev/zero of="$dir/fill" bs=1k conv=fsync status=none 2>/dev/null || true; }
+fill
+expect_agent 1 provision
+assert_said "not formatted: cannot" "$STATE.new: No space left on device" "2 unlocked, 1 failed"
+assert_blank ubdd
+expect_agent 0 close
+mount -o remount,ro "$dir"
+expect_agent 1 provision
+assert_said "not formatted: cannot" "Read-only file system" "2 unlocked, 1 failed"
+assert_blank ubdd
+expect_agent 0 close
+expect_agent 0 unlock
+assert_eq "$(sha256sum </data/file)" "$sum" "the file, unlocked with a read-only boot volume"
+expect_agent 0 close
+say "and a new node's"
+mount -o remount,rw "$dir"
+rm "$STATE" "$dir/fill"
+# its volumes are out of sight: they are not what is tried here
+sed -i 's/"\/dev\/ubd\[cd\]"/"\/dev\/ubdd"/; s/"\/dev\/ubdb"/"\/dev\/nothing"/' "$CONFIG"
+fill
+expect_agent 1 provision
+assert_said "$STATE.new: No space left on device"
+assert_blank ubdd
+mount -o remount,ro "$dir"
+expect_agent 1 provision
+assert_said "Read-only file system"
+assert_blank ubdd
+mount -o remount,rw "$dir"
+rm "$dir/fill"
+tried=$((tried + 4))
+
+say "room again"
+expect_agent 0 provision
+assert_said "1 formatted"
+say "$tried states of the state file tried, nothing lost, nothing formatted"

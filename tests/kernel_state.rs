@@ -1,0 +1,61 @@
+//! The kernel tier's state file: damaged, lost, of another instance; and what a stop does to the disks it knows.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use support::uml::{MIB, Node, Script};
+
+/// Enough for a LUKS2 header and an ext4 file system.
+const DATA_DISK: u64 = 40 * MIB;
+
+fn script(name: &str) -> Script {
+    Script::new(name)
+        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
+        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
+        .timeout(Duration::from_secs(400))
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_damaged_or_lost_state_file_formats_nothing_and_says_what_to_do() {
+    let disks = ["ubdb", "ubdc", "ubdd", "ubde"];
+    let node = Node::new("damaged-state");
+    let mut node =
+        disks.iter().fold(node, |node, disk| node.disk_with_serial(disk, DATA_DISK, &format!("serial-{disk}")));
+    node.boot(&script("damaged-state")).assert_ok();
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_stop_loses_the_instance_store_and_nothing_else_and_a_clone_gets_its_own_key() {
+    let disks = [("ubdb", "z-store-1"), ("ubdc", "vol1"), ("ubdd", "vol2")];
+    let node = Node::new("stop-start");
+    let mut node = disks.iter().fold(node, |node, (disk, serial)| node.disk_with_serial(disk, DATA_DISK, serial));
+    node.boot(&script("stop-start").arg("first")).assert_ok();
+    node.attach("ubdb", DATA_DISK, Some("z-store-2".to_owned()));
+    node.boot(&script("stop-start").arg("restarted")).assert_ok();
+    node.boot(&script("stop-start").arg("bad-ebs")).assert_ok();
+    node.attach("ubdb", DATA_DISK, Some("z-store-3".to_owned()));
+    // volumes that are made from snapshots have the content and ids of their own
+    for (disk, serial) in [("ubdc", "vol3"), ("ubdd", "vol4")] {
+        let image = node.disk_path(disk);
+        let kept = image.with_extension("kept");
+        fs::rename(&image, &kept).unwrap();
+        node.attach(disk, DATA_DISK, Some(serial.to_owned()));
+        fs::rename(&kept, &image).unwrap();
+    }
+    node.boot(&script("stop-start").arg("clone")).assert_ok();
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_tampered_header_is_not_opened() {
+    let disks = ["ubdb", "ubdc"];
+    let node = Node::new("tampered");
+    let mut node =
+        disks.iter().fold(node, |node, disk| node.disk_with_serial(disk, DATA_DISK, &format!("serial-{disk}")));
+    node.boot(&script("tampered")).assert_ok();
+}
