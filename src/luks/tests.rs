@@ -74,6 +74,13 @@ fn a_format_that_ended_is_kept_and_one_without_a_keyslot_is_not() {
     verify(&path, &expected(), &key(1)).unwrap();
     assert!(matches!(resume(&path, &expected(), &key(2)), Err(LuksError::WrongKey { .. })));
 
+    // cut before the token was assigned
+    let mut cd = load(&path, &expected()).unwrap();
+    cd.token_handle().unassign_keyslot(0, Some(0)).unwrap();
+    assert!(resume(&path, &expected(), &key(1)).unwrap());
+    let metadata = load(&path, &expected()).unwrap().status_handle().dump_json().unwrap();
+    assert_eq!(Token::find(&metadata).unwrap().unwrap().keyslots, ["0"]);
+
     let mut cd = load(&path, &expected()).unwrap();
     cd.keyslot_handle().destroy(0).unwrap();
     drop(cd);
