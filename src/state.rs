@@ -289,14 +289,21 @@ fn check_permissions(path: &Path) -> Result<(), StateError> {
     let metadata =
         fs::symlink_metadata(path).map_err(|source| StateError::Io { action: "examine", path: path.into(), source })?;
     let owner = nix::unistd::geteuid().as_raw();
-    let reason = if metadata.uid() != owner && metadata.uid() != 0 {
-        format!("belongs to user {}", metadata.uid())
-    } else if metadata.mode() & 0o022 != 0 {
-        format!("has mode {:04o}", metadata.mode() & 0o7777)
+    match objection(metadata.uid(), metadata.mode(), owner) {
+        Some(reason) => Err(StateError::Permissions { path: path.into(), reason, owner }),
+        None => Ok(()),
+    }
+}
+
+/// Why a file of user `uid` with this mode is not to be believed by user `owner`: somebody else could have written it.
+fn objection(uid: u32, mode: u32, owner: u32) -> Option<String> {
+    if uid != owner && uid != 0 {
+        Some(format!("belongs to user {uid}"))
+    } else if mode & 0o022 != 0 {
+        Some(format!("has mode {:04o}", mode & 0o7777))
     } else {
-        return Ok(());
-    };
-    Err(StateError::Permissions { path: path.into(), reason, owner })
+        None
+    }
 }
 
 /// The state directory, locked: the only way to write.
@@ -593,17 +600,88 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_and_an_inconsistent_file_are_refused() {
+    fn a_record_is_for_the_disk_with_its_serial_number_or_without_one_for_the_name() {
+        let mut record = sample().volumes.remove(0);
+        let named = DeviceFacts::sample("nvme1n1", 1);
+        let numbered = DeviceFacts { serial: Some("vol0".into()), ..DeviceFacts::sample("nvme9n1", 9) };
+        assert_eq!(
+            (record.identity().as_str(), record.is_for(&numbered), record.is_for(&named)),
+            ("vol0", true, false)
+        );
+        record.serial = None;
+        assert_eq!((record.identity().as_str(), record.is_for(&named)), ("name:nvme1n1", true));
+        assert!(!record.is_for(&numbered));
+    }
+
+    #[test]
+    fn what_is_expected_of_a_header_is_what_was_recorded() {
+        let state = sample();
+        let expected = state.expected(Uuid::from_u128(7)).unwrap();
+        assert_eq!(expected.luks_uuid, Uuid::from_u128(7));
+        assert_eq!(expected.header, state.volumes[0].header);
+        assert_eq!(expected.wrapped_key, state.keys[0].wrapped_key);
+        assert_eq!(expected.key_arn, state.keys[0].key_arn);
+        assert_eq!(state.expected(Uuid::from_u128(8)), None);
+    }
+
+    /// Loads this state as a file that was edited by hand.
+    fn load(state: &State) -> Result<State, StateError> {
         let tmp = dir();
-        let store = StateDir::create(tmp.path()).unwrap();
-        let mut newer = sample();
-        newer.version = VERSION + 1;
-        fs::write(tmp.path().join(FILE), serde_json::to_vec(&newer).unwrap()).unwrap();
-        assert!(matches!(store.load(), Err(StateError::Newer { version: 3, .. })));
-        let mut inconsistent = sample();
-        inconsistent.volumes[0].key = 9;
-        fs::write(tmp.path().join(FILE), serde_json::to_vec(&inconsistent).unwrap()).unwrap();
-        assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
+        fs::write(tmp.path().join(FILE), serde_json::to_vec(state).unwrap()).unwrap();
+        StateDir::create(tmp.path()).unwrap().load()
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        let of = |version| load(&State { version, ..sample() });
+        assert!(matches!(of(VERSION + 1), Err(StateError::Newer { version: 3, .. })));
+        assert!(matches!(of(0), Err(StateError::Damaged { .. })));
+        assert_eq!(of(1).unwrap(), sample());
+    }
+
+    #[test]
+    fn an_inconsistent_file_is_refused() {
+        let mut two = sample();
+        two.keys.push(KeyRecord { id: 2, ..two.keys[0].clone() });
+        two.volumes.push(VolumeRecord { luks_uuid: Uuid::from_u128(8), key: 2, ..two.volumes[0].clone() });
+        assert_eq!(load(&two).unwrap(), two);
+        let damaged = |state: &State| match load(state) {
+            Err(StateError::Damaged { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        let mut no_key = two.clone();
+        no_key.volumes[1].key = 9;
+        assert!(damaged(&no_key).contains("uses key 9, which is not in it"));
+        let mut twice = two.clone();
+        twice.volumes[1].luks_uuid = twice.volumes[0].luks_uuid;
+        assert!(damaged(&twice).contains("is in it twice"));
+        two.keys[1].id = 1;
+        two.volumes[1].key = 1;
+        assert_eq!(damaged(&two), "a key id is in it twice");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_not_a_file_that_is_not_there() {
+        let tmp = dir();
+        let path = tmp.path().join(FILE);
+        std::os::unix::fs::symlink(FILE, &path).unwrap();
+        assert!(matches!(read(tmp.path()), Err(StateError::Io { action: "open", .. })));
+    }
+
+    #[test]
+    fn what_others_could_have_written_is_not_believed() {
+        for (uid, mode, owner, expected) in [
+            (0, 0o100_600, 0, None),
+            (0, 0o100_644, 0, None),
+            (7, 0o100_600, 7, None),
+            (0, 0o100_600, 7, None),
+            (7, 0o100_600, 0, Some("belongs to user 7")),
+            (8, 0o100_600, 7, Some("belongs to user 8")),
+            (0, 0o100_620, 0, Some("has mode 0620")),
+            (0, 0o100_602, 0, Some("has mode 0602")),
+        ] {
+            assert_eq!(objection(uid, mode, owner).as_deref(), expected, "{uid} {mode:o} {owner}");
+        }
     }
 
     #[test]
