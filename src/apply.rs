@@ -21,6 +21,7 @@ use crate::kms::{Class, KeyService, KmsError};
 use crate::luks::{FormatSpec, mapper_name};
 use crate::mount::Mount;
 use crate::plan::{Action, Basis, Plan, Step};
+use crate::probe::Scan;
 use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
 use crate::token::{Flags, HeaderPolicy, Layout};
 use crate::worker::{Answer, Job, Target, chain};
@@ -283,7 +284,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let job = Job::Format {
             target: Target::from(&step.device),
             basis: basis.clone(),
-            scan: self.config.volumes.blank_scan,
+            scan: Scan::from(&self.config.volumes),
             spec: FormatSpec { expected, layout, instance_id: self.instance_id.clone() },
             filesystem: *filesystem,
         };

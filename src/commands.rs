@@ -23,6 +23,7 @@ use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError};
 use crate::luks::mapper_name;
 use crate::mount::{MountError, check_tools};
 use crate::plan::{Action, Mode, Plan, Subject, plan, record_of, wants_probe};
+use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict};
 use crate::state::{self, Phase, State, StateDir, StateError};
 use crate::worker::{Answer, Job, Target, chain};
@@ -201,7 +202,7 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
     };
     rows.extend(state.volumes.iter().filter(|v| v.phase == Phase::Committed && !present(v.luks_uuid)).map(|volume| {
         let role = volume.role.to_string();
-        let subject = Subject { device: None, role, serial: volume.serial.clone(), size: volume.size };
+        let subject = Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None };
         Row::new(&subject, Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
     }));
     let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
@@ -253,7 +254,7 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
 async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host) -> Result<Plan, CommandError> {
     let disks = Disks::new(config);
     let before = disks.inventory().await?;
-    let scan = config.volumes.blank_scan;
+    let scan = Scan::from(&config.volumes);
     let contents = before.devices.iter().map(async |facts| {
         if !wants_probe(config, facts) {
             return None;

@@ -103,7 +103,7 @@ pub struct Volumes {
     pub when_not_blank: WhenNotBlank,
     /// How much of a volume is read before it counts as blank.
     pub blank_scan: BlankScan,
-    /// How long the work on one volume may go without progress.
+    /// How long the work on one volume may go without progress, and how long a sampled look at it may take in all.
     pub deadline: Duration,
     /// `[[volumes.match]]`, in order.
     pub rules: Vec<MatchRule>,

@@ -138,6 +138,8 @@ pub struct Subject {
     pub serial: Option<String>,
     /// Size in bytes.
     pub size: u64,
+    /// What was found on it, if it was opened.
+    pub content: Option<Content>,
 }
 
 impl Subject {
@@ -148,6 +150,7 @@ impl Subject {
             role: role.to_string(),
             serial: facts.serial.clone(),
             size: facts.size,
+            content: facts.content.clone(),
         }
     }
 }
@@ -603,6 +606,7 @@ impl Planner<'_> {
                 role: volume.role.to_string(),
                 serial: volume.serial.clone(),
                 size: volume.size,
+                content: None,
             };
             let gone = match devices.iter().find(|facts| volume.is_for(facts)) {
                 Some(disk) => format!("is no longer on {}, which was its disk", disk.name),

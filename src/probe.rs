@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use libblkid_rs::{BlkidProbe, BlkidProbeRet, BlkidSublks, BlkidSublksFlags};
 use nix::libc::{EBUSY, EINVAL, O_DIRECT, O_EXCL};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::BlankScan;
+use crate::config::{BlankScan, Volumes};
 use crate::device::{Bytes, Content, Evidence};
 use crate::token::{DATA_OFFSET, Token};
 
@@ -36,19 +37,37 @@ const ALIGN: usize = 4096;
 /// Says how many of how many bytes have been read.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
+/// How much of a disk to read, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scan {
+    /// How much.
+    pub how: BlankScan,
+    /// How long it may take in all, unless all is to be read of a disk of any size.
+    pub within: Duration,
+}
+
+impl From<&Volumes> for Scan {
+    fn from(volumes: &Volumes) -> Self {
+        Self { how: volumes.blank_scan, within: volumes.deadline }
+    }
+}
+
 /// Examines a disk. `intent` is the LUKS UUID that the state file says the disk was about to be formatted with.
 ///
 /// Every failure is told as [`Content::Unknown`].
-pub fn probe(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progress<'_>) -> Content {
+pub fn probe(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Content {
     match examine(device, intent, scan, progress) {
         Ok(content) => content,
         Err(reason) => Content::Unknown { reason },
     }
 }
 
-fn examine(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progress<'_>) -> Result<Content, String> {
+fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Result<Content, String> {
     let file = open_exclusively(device)?;
-    let signatures = signatures(&file)?;
+    // by way of what is held exclusively: the name of the device may be another's by now
+    let mut reader = Reader::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), scan)?;
+    // blkid says that it could not read, and not where
+    let signatures = signatures(&file).map_err(|e| reader.unreadable(progress).err().unwrap_or(e))?;
     let header = Luks2Header::read(&file)?;
     if let (Some(header), Some(intended)) = (&header, intent)
         && header.luks_uuid == intended
@@ -71,11 +90,8 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progr
     if !signatures.is_empty() && !torn {
         return Ok(Content::Foreign { signatures });
     }
-    let mut reader = Reader::open(device)?;
     if torn {
-        if let Some(offset) =
-            reader.first_not_zero(ranges(DATA_OFFSET, reader.size, scan, random_fraction()), progress)?
-        {
+        if let Some(offset) = reader.first_not_zero(reader.ranges(DATA_OFFSET), progress)? {
             return Ok(Content::Unrecognised { offset });
         }
         let area = (0, DATA_OFFSET.min(reader.size));
@@ -83,8 +99,7 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: BlankScan, progress: Progr
             return Ok(Content::Unfinished);
         }
     } else {
-        let ranges = ranges(0, reader.size, scan, random_fraction());
-        if let Some(offset) = reader.first_not_zero(ranges, progress)? {
+        if let Some(offset) = reader.first_not_zero(reader.ranges(0), progress)? {
             return Ok(Content::Unrecognised { offset });
         }
         // where a header would be, once more: the scan took its time, and on a volume that is attached to several
@@ -210,6 +225,8 @@ impl Luks2Header {
 struct Reader {
     file: File,
     size: u64,
+    scan: Scan,
+    since: Instant,
     /// Bytes read so far.
     read: u64,
     buffer: Vec<u8>,
@@ -219,7 +236,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(device: &Path) -> Result<Self, String> {
+    fn open(device: &Path, scan: Scan) -> Result<Self, String> {
         let direct = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(device);
         let file = match direct {
             // a plain file on a file system without direct I/O, as in tests
@@ -230,7 +247,17 @@ impl Reader {
         let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(|e| format!("its size is unknown: {e}"))?;
         let buffer = vec![0; CHUNK + ALIGN];
         let start = buffer.as_ptr().align_offset(ALIGN);
-        Ok(Self { file, size, read: 0, buffer, zeros: vec![0; CHUNK], start })
+        let since = Instant::now();
+        Ok(Self { file, size, scan, since, read: 0, buffer, zeros: vec![0; CHUNK], start })
+    }
+
+    fn ranges(&self, from: u64) -> Vec<(u64, u64)> {
+        ranges(from, self.size, self.scan.how, random_fraction())
+    }
+
+    /// Fails with the place where the disk cannot be read, if that is in what would be read of it, whatever else is on it.
+    fn unreadable(&mut self, progress: Progress<'_>) -> Result<(), String> {
+        self.first(self.ranges(0), progress, |_| None).map(|_| ())
     }
 
     /// Where the first byte is that is not zero, of all that is read.
@@ -239,22 +266,44 @@ impl Reader {
         ranges: impl IntoIterator<Item = (u64, u64)>,
         progress: Progress<'_>,
     ) -> Result<Option<u64>, String> {
+        let zeros = std::mem::take(&mut self.zeros);
+        // one comparison of the whole is many times faster than a look at each byte
+        let not_zero = |bytes: &[u8]| match bytes == &zeros[..bytes.len()] {
+            true => None,
+            false => bytes.iter().position(|b| *b != 0),
+        };
+        let found = self.first(ranges, progress, not_zero);
+        self.zeros = zeros;
+        found
+    }
+
+    /// Reads, until `wanted` finds something.
+    fn first(
+        &mut self,
+        ranges: impl IntoIterator<Item = (u64, u64)>,
+        progress: Progress<'_>,
+        wanted: impl Fn(&[u8]) -> Option<usize>,
+    ) -> Result<Option<u64>, String> {
         let ranges: Vec<(u64, u64)> = ranges.into_iter().collect();
         let total = self.read + ranges.iter().map(|(_, length)| length).sum::<u64>();
         for (offset, length) in ranges {
             let mut at = offset;
             while at < offset + length {
                 let want = usize::try_from(offset + length - at).map_or(CHUNK, |left| left.min(CHUNK));
+                self.in_time(total)?;
                 let buffer = &mut self.buffer[self.start..self.start + want.next_multiple_of(ALIGN)];
-                let got = self.file.read_at(buffer, at);
-                let got = got.map_err(|e| format!("it cannot be read at byte {at} ({}): {e}", Bytes(at)))?;
+                let got = match self.file.read_at(buffer, at) {
+                    Ok(got) => got,
+                    Err(e) => {
+                        let at = self.narrow_down(at, want);
+                        return Err(format!("it cannot be read at byte {at} ({}): {e}", Bytes(at)));
+                    }
+                };
                 if got == 0 {
                     return Err(format!("it ended at byte {at}, although its size is {}", self.size));
                 }
                 let got = got.min(want);
-                // one comparison of the whole is many times faster than a look at each byte
-                if buffer[..got] != self.zeros[..got] {
-                    let found = buffer.iter().position(|b| *b != 0).unwrap_or_default();
+                if let Some(found) = wanted(&buffer[..got]) {
                     return Ok(Some(at + found as u64));
                 }
                 at += got as u64;
@@ -263,6 +312,28 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+
+    /// A disk that answers slowly but steadily would be waited for without an end. Who asks for all of it, asks for that.
+    fn in_time(&self, total: u64) -> Result<(), String> {
+        if self.scan.how == BlankScan::Full || self.since.elapsed() <= self.scan.within {
+            return Ok(());
+        }
+        Err(format!(
+            "it is too slow: in {} s (volumes.deadline) only {} of {} were read; raise volumes.deadline if it cannot be faster",
+            self.scan.within.as_secs(),
+            Bytes(self.read),
+            Bytes(total)
+        ))
+    }
+
+    /// Where in a piece that could not be read the trouble begins.
+    fn narrow_down(&mut self, at: u64, length: usize) -> u64 {
+        let buffer = &mut self.buffer[self.start..self.start + ALIGN];
+        (0..length.div_ceil(ALIGN))
+            .map(|page| at + (page * ALIGN) as u64)
+            .find(|at| self.file.read_at(buffer, *at).is_err())
+            .unwrap_or(at)
     }
 }
 
@@ -322,7 +393,8 @@ mod tests {
     }
 
     fn content(path: &Path, intent: Option<Uuid>) -> Content {
-        probe(path, intent, BlankScan::Sampled, &mut |_, _| {})
+        let scan = Scan { how: BlankScan::Sampled, within: Duration::from_secs(600) };
+        probe(path, intent, scan, &mut |_, _| {})
     }
 
     #[test]
@@ -338,6 +410,19 @@ mod tests {
             write(&path, offset, &[1]);
             assert_eq!(content(&path, None), Content::Unrecognised { offset });
         }
+    }
+
+    #[test]
+    fn a_disk_that_is_too_slow_is_unknown_unless_all_of_it_is_to_be_read() {
+        let (_dir, path) = disk(SIZE);
+        let within = Duration::from_millis(200);
+        let content = |how| {
+            // the disk answers after 10 ms
+            probe(&path, None, Scan { how, within }, &mut |_, _| std::thread::sleep(Duration::from_millis(10)))
+        };
+        let Content::Unknown { reason } = content(BlankScan::Sampled) else { panic!("not unknown") };
+        assert!(reason.contains("volumes.deadline") && reason.contains("MiB of 40 MiB were read"), "{reason}");
+        assert!(matches!(content(BlankScan::Full), Content::Blank { .. }));
     }
 
     #[test]

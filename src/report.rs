@@ -10,7 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::apply::{KeyError, Outcome, StepResult};
-use crate::device::Bytes;
+use crate::device::{Bytes, Content};
 use crate::kms::Fault;
 use crate::luks::mapper_name;
 use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
@@ -73,6 +73,8 @@ pub struct Row {
     pub result: Verdict,
     /// Why.
     pub reason: Option<String>,
+    /// What was found on the disk; `null` when it was not opened.
+    pub evidence: Option<Finding>,
     /// What to do about it.
     pub remedy: Option<String>,
     /// LUKS UUID.
@@ -81,6 +83,53 @@ pub struct Row {
     pub mapper: Option<String>,
     /// Mount point.
     pub mount_point: Option<PathBuf>,
+}
+
+/// What was found on a disk, for programs; `reason` says it in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "found", rename_all = "kebab-case")]
+pub enum Finding {
+    /// Nothing.
+    Blank {
+        /// Bytes read, all of them zero.
+        read: u64,
+        /// Size of the disk in bytes.
+        of: u64,
+    },
+    /// Signatures, in words.
+    Signatures {
+        /// Each with its offset, where it has one.
+        signatures: Vec<String>,
+    },
+    /// Bytes that are not zero, and no signature.
+    Data {
+        /// Where the first of them was seen.
+        offset: u64,
+    },
+    /// A LUKS2 header.
+    Luks2 {
+        /// Its UUID.
+        luks_uuid: Uuid,
+        /// Whether it has a token of luks-agent.
+        luks_agent: bool,
+    },
+    /// The beginning of a format of our own.
+    Unfinished,
+    /// It could not be examined.
+    Unknown,
+}
+
+impl From<&Content> for Finding {
+    fn from(content: &Content) -> Self {
+        match content {
+            Content::Blank { evidence } => Self::Blank { read: evidence.read, of: evidence.of },
+            Content::Luks2 { luks_uuid, token } => Self::Luks2 { luks_uuid: *luks_uuid, luks_agent: token.is_some() },
+            Content::Unfinished => Self::Unfinished,
+            Content::Foreign { signatures } => Self::Signatures { signatures: signatures.clone() },
+            Content::Unrecognised { offset } => Self::Data { offset: *offset },
+            Content::Unknown { .. } => Self::Unknown,
+        }
+    }
 }
 
 /// What became of a disk.
@@ -183,6 +232,7 @@ impl Row {
             size: subject.size,
             result,
             reason: None,
+            evidence: subject.content.as_ref().map(Finding::from),
             remedy: None,
             luks_uuid: None,
             mapper: None,
@@ -212,6 +262,7 @@ impl Row {
             role: step.role.to_string(),
             serial: step.device.serial.clone(),
             size: step.device.size,
+            content: step.device.content.clone(),
         };
         let (luks_uuid, mount_point) = match &step.action {
             Action::Format { resume, mount_point, .. } => (*resume, mount_point),
@@ -256,6 +307,7 @@ fn done(step: &Step, result: &StepResult) -> Row {
         StepResult::Changed { content } => {
             let mut row = Row::step(step, Verdict::Refused)
                 .because(format!("it has changed since the plan was made: {}", describe(content)));
+            row.evidence = Some(Finding::from(content));
             row.remedy = Some("find out who writes to it, then try again".to_owned());
             row
         }

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,13 +17,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::config::{BlankScan, FilesystemKind};
+use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
 use crate::key::Passphrase;
 use crate::luks::{self, FormatSpec, mapper_name};
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
-use crate::probe::probe;
+use crate::probe::{Scan, probe};
 use crate::token::Expected;
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
@@ -64,7 +65,7 @@ pub enum Job {
         /// The LUKS UUID it was about to be formatted with, if it was.
         intent: Option<Uuid>,
         /// How much to read.
-        scan: BlankScan,
+        scan: Scan,
     },
     /// Encrypt the disk, open it and make a file system, after the basis was checked once more.
     Format {
@@ -73,7 +74,7 @@ pub enum Job {
         /// Why it may be formatted.
         basis: Basis,
         /// How much to read.
-        scan: BlankScan,
+        scan: Scan,
         /// How.
         spec: FormatSpec,
         /// What to make on it.
@@ -228,27 +229,29 @@ fn perform(job: Job, key: Option<&Passphrase>, send: &mut dyn FnMut(Answer) -> i
     done.unwrap_or_else(|message| Answer::Failed { message })
 }
 
-fn examine(target: &Target, intent: Option<Uuid>, scan: BlankScan, stage: &mut Stage<'_>) -> Result<Answer, String> {
-    let _lock = claim(target, stage)?;
-    Ok(Answer::Content { content: content("examining", target, intent, scan, stage) })
+fn examine(target: &Target, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<'_>) -> Result<Answer, String> {
+    let disk = claim(target, stage)?;
+    Ok(Answer::Content { content: content("examining", &disk, intent, scan, stage) })
 }
 
-fn content(what: &str, target: &Target, intent: Option<Uuid>, scan: BlankScan, stage: &mut Stage<'_>) -> Content {
+/// By way of the claimed disk: its name may be another's by now.
+fn content(what: &str, disk: &File, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<'_>) -> Content {
     stage.enter(what);
-    probe(&target.path, intent, scan, &mut |done, total| stage.percent(what, done, total))
+    let path = format!("/proc/self/fd/{}", disk.as_raw_fd());
+    probe(Path::new(&path), intent, scan, &mut |done, total| stage.percent(what, done, total))
 }
 
 fn format(
     target: &Target,
     basis: &Basis,
-    scan: BlankScan,
+    scan: Scan,
     spec: &FormatSpec,
     filesystem: FilesystemKind,
     key: Option<&Passphrase>,
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let key = key.ok_or("no passphrase")?;
-    let _lock = claim(target, stage)?;
+    let disk = claim(target, stage)?;
     let name = mapper_name(spec.expected.luks_uuid);
     let intent = match basis {
         Basis::Unfinished { luks_uuid } => {
@@ -260,10 +263,12 @@ fn format(
         Basis::Blank { .. } | Basis::Wipe { .. } => None,
     };
     // the plan may be minutes old
-    let found = content("examining once more", target, intent, scan, stage);
+    let found = content("examining once more", &disk, intent, scan, stage);
     if !still_allowed(basis, &found) {
         return Ok(Answer::Changed { content: found });
     }
+    // what follows goes by its name
+    same_disk(target, &open(target)?)?;
     // once there is a complete header, what lies behind it is never given up: an agent that forgot how far it had come, its
     // boot volume restored from an old snapshot say, would destroy data otherwise
     let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))
@@ -334,20 +339,8 @@ fn mapper_path(name: &str) -> PathBuf {
 /// workers of a killed agent away (`systemd.io/BLOCK_DEVICE_LOCKING`).
 fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, String> {
     let path = target.path.display();
-    let file = File::open(&target.path).map_err(|e| format!("{path} cannot be opened: {e}"))?;
-    let metadata = file.metadata().map_err(|e| format!("{path} is gone: {e}"))?;
-    if !metadata.file_type().is_block_device() || DevNo::from_rdev(metadata.rdev()) != Some(target.devno) {
-        return Err(format!("{path} is no longer block device {}", target.devno));
-    }
-    let seq = fs::read_to_string(format!("/sys/dev/block/{}/diskseq", target.devno)).ok();
-    let seq = seq.and_then(|text| text.trim().parse::<u64>().ok());
-    if target.diskseq.is_some() && seq != target.diskseq {
-        return Err(format!("{path} is another disk now: disk sequence number {seq:?}, expected {:?}", target.diskseq));
-    }
-    let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(|e| format!("{path} has no size: {e}"))?;
-    if size != target.size {
-        return Err(format!("{path} is another disk now: {size} bytes, expected {}", target.size));
-    }
+    let file = open(target)?;
+    same_disk(target, &file)?;
     let since = Instant::now();
     loop {
         match file.try_lock() {
@@ -369,6 +362,28 @@ fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, String> {
             }
         }
     }
+}
+
+fn open(target: &Target) -> Result<File, String> {
+    File::open(&target.path).map_err(|e| format!("{} cannot be opened: {e}", target.path.display()))
+}
+
+fn same_disk(target: &Target, mut file: &File) -> Result<(), String> {
+    let path = target.path.display();
+    let metadata = file.metadata().map_err(|e| format!("{path} is gone: {e}"))?;
+    if !metadata.file_type().is_block_device() || DevNo::from_rdev(metadata.rdev()) != Some(target.devno) {
+        return Err(format!("{path} is no longer block device {}", target.devno));
+    }
+    let seq = fs::read_to_string(format!("/sys/dev/block/{}/diskseq", target.devno)).ok();
+    let seq = seq.and_then(|text| text.trim().parse::<u64>().ok());
+    if target.diskseq.is_some() && seq != target.diskseq {
+        return Err(format!("{path} is another disk now: disk sequence number {seq:?}, expected {:?}", target.diskseq));
+    }
+    let size = io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(|e| format!("{path} has no size: {e}"))?;
+    if size != target.size {
+        return Err(format!("{path} is another disk now: {size} bytes, expected {}", target.size));
+    }
+    Ok(())
 }
 
 /// An error and its causes, as one line.

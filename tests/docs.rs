@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use luks_agent::config::{Config, MatchRule};
 use luks_agent::plan::Subject;
-use luks_agent::report::{Report, Row, Verdict};
+use luks_agent::report::{Finding, Report, Row, Verdict};
 use luks_agent::state;
 use luks_agent::token::Token;
 use serde_json::Value;
@@ -234,7 +234,7 @@ fn the_examples_are_what_they_say() {
 
 #[test]
 fn the_fields_of_reports_are_documented() {
-    let subject = Subject { device: None, role: String::new(), serial: None, size: 0 };
+    let subject = Subject { device: None, role: String::new(), serial: None, size: 0, content: None };
     let report = Report::new("status", vec![Row::new(&subject, Verdict::New)], String::new());
     let report = serde_json::to_value(report).unwrap();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
@@ -245,6 +245,22 @@ fn the_fields_of_reports_are_documented() {
         assert_eq!(keys(actual), keys(example));
         for key in keys(actual) {
             assert!(text.contains(&format!("\n| `{key}` |")), "docs/reports.md does not describe {key}");
+        }
+    }
+    for finding in [
+        Finding::Blank { read: 1, of: 2 },
+        Finding::Signatures { signatures: Vec::new() },
+        Finding::Data { offset: 1 },
+        Finding::Luks2 { luks_uuid: Default::default(), luks_agent: true },
+        Finding::Unfinished,
+        Finding::Unknown,
+    ] {
+        let mut fields = serde_json::to_value(finding).unwrap();
+        let found = fields.as_object_mut().unwrap().remove("found").unwrap();
+        let row = text.lines().find(|line| line.starts_with(&format!("| `{}` |", found.as_str().unwrap())));
+        let row = row.unwrap_or_else(|| panic!("docs/reports.md does not describe {found}"));
+        for key in keys(&fields) {
+            assert!(row.contains(&format!("`{key}`")), "{row}: {key}");
         }
     }
 }

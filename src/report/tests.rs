@@ -28,23 +28,36 @@ fn blank() -> Basis {
 }
 
 fn format(n: u32, basis: Basis) -> Step {
+    let content = match &basis {
+        Basis::Blank { evidence, .. } => Content::Blank { evidence: *evidence },
+        Basis::Unfinished { .. } => Content::Unfinished,
+        Basis::Wipe { .. } => Content::Unrecognised { offset: 4096 },
+    };
     let action = Action::Format { resume: None, basis, mount_point: at(n), filesystem: FilesystemKind::Xfs };
-    Step { device: disk(n), role: VolumeRole::Ebs, action }
+    Step { device: DeviceFacts { content: Some(content), ..disk(n) }, role: VolumeRole::Ebs, action }
 }
 
 fn unlock(n: u32, open: bool) -> Step {
     let action = Action::Unlock { luks_uuid: id(n), key: 1, mount_point: at(n), filesystem: FilesystemKind::Xfs, open };
-    Step { device: disk(n), role: VolumeRole::InstanceStore, action }
+    let content = Some(Content::Luks2 { luks_uuid: id(n), token: None });
+    Step { device: DeviceFacts { content, ..disk(n) }, role: VolumeRole::InstanceStore, action }
 }
 
 fn subject(n: u32) -> Subject {
     let disk = disk(n);
-    Subject { device: Some(disk.name), role: "ebs".to_owned(), serial: disk.serial, size: disk.size }
+    Subject {
+        device: Some(disk.name),
+        role: "ebs".to_owned(),
+        serial: disk.serial,
+        size: disk.size,
+        content: disk.content,
+    }
 }
 
 fn refusal(n: u32, known: bool) -> Refusal {
     let (evidence, remedy) = ("not blank: ext4 at byte 1080".to_owned(), "wipe it".to_owned());
-    Refusal { subject: subject(n), evidence, remedy, known }
+    let content = Some(Content::Foreign { signatures: vec!["ext4 at byte 1080".to_owned()] });
+    Refusal { subject: Subject { content, ..subject(n) }, evidence, remedy, known }
 }
 
 fn unchanged(n: u32) -> Left {
@@ -69,13 +82,13 @@ fn left(n: u32) -> Left {
 }
 
 fn plan() -> Plan {
-    let lost = Subject { device: None, ..subject(8) };
+    let lost = Subject { device: None, content: None, ..subject(8) };
     let absent = Refusal { subject: lost, ..refusal(8, true) };
     Plan {
         steps: vec![
             format(1, blank()),
             format(2, Basis::Unfinished { luks_uuid: id(2) }),
-            format(3, Basis::Wipe { found: "ext4 at byte 1080".to_owned() }),
+            format(3, Basis::Wipe { found: "data without a known signature, first seen at byte 4096".to_owned() }),
             unlock(4, false),
             unlock(5, true),
         ],
