@@ -121,7 +121,10 @@ fn open_exclusively(device: &Path) -> Result<File, String> {
             Ok(file) => return Ok(file),
             Err(e) if e.raw_os_error() != Some(EBUSY) => return Err(format!("it cannot be opened: {e}")),
             Err(_) if since.elapsed() < BUSY_PATIENCE => std::thread::sleep(Duration::from_millis(100)),
-            Err(_) => return Err("it is in use: it cannot be opened exclusively".to_owned()),
+            Err(_) => return Err(
+                "it is in use: it cannot be opened exclusively, so a program or a mount namespace of its own has it"
+                    .to_owned(),
+            ),
         }
     }
 }

@@ -377,7 +377,9 @@ fn same_disk(target: &Target, mut file: &File) -> Result<(), String> {
     let seq = fs::read_to_string(format!("/sys/dev/block/{}/diskseq", target.devno)).ok();
     let seq = seq.and_then(|text| text.trim().parse::<u64>().ok());
     if target.diskseq.is_some() && seq != target.diskseq {
-        return Err(format!("{path} is another disk now: disk sequence number {seq:?}, expected {:?}", target.diskseq));
+        let number = |seq: Option<u64>| seq.map_or("unknown".to_owned(), |seq| seq.to_string());
+        let (seq, expected) = (number(seq), number(target.diskseq));
+        return Err(format!("{path} is another disk now: disk sequence number {seq}, expected {expected}"));
     }
     let size = io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(|e| format!("{path} has no size: {e}"))?;
     if size != target.size {
