@@ -12,6 +12,10 @@ set -euo pipefail
 BUILD="gcc libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
 KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps"
+# The corpus of disks that are not blank (tests/support/images.rs) is made with these.
+KERNEL+=" bcache-tools btrfs-progs dosfstools drbd-utils erofs-utils exfatprogs f2fs-tools fdisk gdisk genromfs gfs2-utils"
+KERNEL+=" hfsutils jfsutils lvm2 makefs mdadm mtd-utils nilfs-tools ntfs-3g ocfs2-tools parted python3 qemu-utils"
+KERNEL+=" reiser4progs reiserfsprogs sqlite3 squashfs-tools udftools util-linux-extra xorriso"
 # uidmap: for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"

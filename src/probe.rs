@@ -416,6 +416,16 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_disk_of_an_odd_number_of_sectors_is_seen() {
+        let (_dir, path) = disk(SIZE + 512);
+        assert!(
+            matches!(content(&path, None), Content::Blank { evidence: Evidence { read, .. } } if read == SIZE + 512)
+        );
+        write(&path, SIZE + 511, &[1]);
+        assert_eq!(content(&path, None), Content::Unrecognised { offset: SIZE + 511 });
+    }
+
+    #[test]
     fn a_disk_that_is_too_slow_is_unknown_unless_all_of_it_is_to_be_read() {
         let (_dir, path) = disk(SIZE);
         let within = Duration::from_millis(200);

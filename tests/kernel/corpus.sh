@@ -1,24 +1,27 @@
-# A provision with the default configuration of a node whose disks are ubdb to ubdo: first as EBS volumes, then as instance store
-# volumes. ubdp is blank, so that it is seen that this node does format.
+# A provision with the default configuration of a node whose disks are ubdb to ubdo, every other one an EBS volume and an instance
+# store volume. ubdp is blank, so that it is seen that this node does format.
+#
+#   corpus.sh EBS INSTANCE_STORE [EBS INSTANCE_STORE]      which are which, as the letters that they end with; for each pair a run
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 start_fake
-for role in ebs instance-store; do
+while (($#)); do
     config "$KEY_ARN" <<TOML
 [filesystem]
 type = "ext4"
 mount_base = "/data"
 [[volumes.match]]
-path = "/dev/ubdp"
+path = "/dev/ubd[p$1]"
 role = "ebs"
 [[volumes.match]]
-path = "/dev/ubd[b-o]"
-role = "$role"
+path = "/dev/ubd[$2]"
+role = "instance-store"
 TOML
     status=0
     agent provision --json >/run/report 2>/run/stderr || status=$?
     cat /run/stderr
-    say "$role: exit status $status"
-    printf 'report %s %s\n' "$role" "$(python3 -c 'import json; print(json.dumps(json.load(open("/run/report"))))')"
+    say "exit status $status"
+    printf 'report %s %s\n' "$1" "$(python3 -c 'import json; print(json.dumps(json.load(open("/run/report"))))')"
+    shift 2
 done
