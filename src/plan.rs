@@ -99,7 +99,7 @@ pub enum Basis {
     /// The configuration says to wipe instance store volumes.
     Wipe {
         /// What is on it.
-        found: String,
+        found: Content,
     },
 }
 
@@ -502,7 +502,7 @@ impl Planner<'_> {
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { token: None, .. }
                 if self.may_wipe(facts, role) =>
             {
-                self.format(facts, subject, role, None, Basis::Wipe { found: describe(content) }, None);
+                self.format(facts, subject, role, None, Basis::Wipe { found: content.clone() }, None);
             }
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
                 self.refuse(subject, false, format!("not blank: {}", describe(content)), wipe_or_ignore(facts));

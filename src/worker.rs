@@ -295,8 +295,12 @@ fn still_allowed(basis: &Basis, found: &Content) -> bool {
         (_, Content::Blank { .. }) => true,
         (Basis::Unfinished { .. }, Content::Unfinished) => true,
         (Basis::Unfinished { luks_uuid }, Content::Luks2 { luks_uuid: found, .. }) => luks_uuid == found,
-        (Basis::Wipe { .. }, Content::Foreign { .. } | Content::Unrecognised { .. }) => true,
-        (Basis::Wipe { .. }, Content::Luks2 { token, .. }) => token.is_none(),
+        // samples begin at random, so the first byte that is not zero need not be the same one
+        (Basis::Wipe { found: Content::Unrecognised { .. } }, Content::Unrecognised { .. }) => true,
+        // what was planned to be wiped, and nothing that somebody has made of the disk since
+        (Basis::Wipe { found: planned }, Content::Foreign { .. } | Content::Luks2 { token: None, .. }) => {
+            planned == found
+        }
         _ => false,
     }
 }
@@ -456,24 +460,30 @@ mod tests {
         let luks = |luks_uuid, token: Option<&Token>| Content::Luks2 { luks_uuid, token: token.cloned().map(Box::new) };
         let blank = Basis::Blank { evidence: EVIDENCE, replaces: None };
         let unfinished = Basis::Unfinished { luks_uuid: ours };
-        let wipe = Basis::Wipe { found: String::new() };
+        let wipe = Basis::Wipe { found: Content::Foreign { signatures: vec!["ext4".into()] } };
+        let wipe_luks = Basis::Wipe { found: luks(ours, None) };
+        let wipe_data = Basis::Wipe { found: Content::Unrecognised { offset: 9 } };
+        let xfs = Content::Foreign { signatures: vec!["xfs".into()] };
         let foreign = Content::Foreign { signatures: vec!["ext4".into()] };
         let data = Content::Unrecognised { offset: 0 };
         let unknown = Content::Unknown { reason: String::new() };
         let nothing = Content::Blank { evidence: EVIDENCE };
-        // for each content: allowed on the basis of blank, unfinished, wipe
+        // for each content: allowed on the basis of blank, unfinished, wipe of ext4, of a LUKS2 volume, of data
         let table = [
-            (nothing, [true, true, true]),
-            (Content::Unfinished, [false, true, false]),
-            (luks(ours, Some(&token)), [false, true, false]),
-            (luks(ours, None), [false, true, true]),
-            (luks(Uuid::nil(), Some(&token)), [false, false, false]),
-            (foreign, [false, false, true]),
-            (data, [false, false, true]),
-            (unknown, [false, false, false]),
+            (nothing, [true, true, true, true, true]),
+            (Content::Unfinished, [false, true, false, false, false]),
+            (luks(ours, Some(&token)), [false, true, false, false, false]),
+            (luks(ours, None), [false, true, false, true, false]),
+            (luks(Uuid::nil(), None), [false, false, false, false, false]),
+            (luks(Uuid::nil(), Some(&token)), [false, false, false, false, false]),
+            (foreign, [false, false, true, false, false]),
+            (xfs, [false, false, false, false, false]),
+            (data, [false, false, false, false, true]),
+            (unknown, [false, false, false, false, false]),
         ];
         for (content, allowed) in table {
-            let found = [&blank, &unfinished, &wipe].map(|basis| still_allowed(basis, &content));
+            let found =
+                [&blank, &unfinished, &wipe, &wipe_luks, &wipe_data].map(|basis| still_allowed(basis, &content));
             assert_eq!(found, allowed, "{content:?}");
         }
     }

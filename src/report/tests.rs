@@ -88,7 +88,7 @@ fn plan() -> Plan {
         steps: vec![
             format(1, blank()),
             format(2, Basis::Unfinished { luks_uuid: id(2) }),
-            format(3, Basis::Wipe { found: "data without a known signature, first seen at byte 4096".to_owned() }),
+            format(3, Basis::Wipe { found: Content::Unrecognised { offset: 4096 } }),
             unlock(4, false),
             unlock(5, true),
         ],
