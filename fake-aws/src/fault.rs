@@ -3,6 +3,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::key::KeyState;
 
 /// One scripted fault. The first one in the list that matches a request and has not run out is applied to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,10 +80,47 @@ pub enum Effect {
         /// Length before base64.
         bytes: usize,
     },
-    /// `CiphertextBlob` is empty.
-    EmptyCiphertext,
+    /// `CiphertextBlob` has this many bytes, all zero.
+    CiphertextLength {
+        /// Length before base64.
+        bytes: usize,
+    },
     /// `KeyId` is the ARN of another key.
     WrongKeyId,
+    /// A field of the answer has another value.
+    Field {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: Value,
+    },
+    /// A field of the answer is missing.
+    WithoutField {
+        /// Its name.
+        name: String,
+    },
+    /// The answer calls itself something else than it is.
+    ContentType {
+        /// The content type.
+        content_type: String,
+    },
+    /// The caller is sent elsewhere.
+    Redirect {
+        /// The HTTP status.
+        status: u16,
+        /// The `Location` header.
+        location: String,
+    },
+    /// The body comes in drops, a byte at a time, all of it within this time.
+    Drip {
+        /// In milliseconds.
+        ms: u64,
+    },
+    /// The answer is good, and then the first key gets into this state.
+    KeyBecomes {
+        /// The state.
+        state: KeyState,
+    },
 }
 
 impl Effect {
@@ -98,8 +138,14 @@ impl Effect {
             Self::TruncatedJson => "truncated_json",
             Self::Oversized { .. } => "oversized",
             Self::PlaintextLength { .. } => "plaintext_length",
-            Self::EmptyCiphertext => "empty_ciphertext",
+            Self::CiphertextLength { .. } => "ciphertext_length",
             Self::WrongKeyId => "wrong_key_id",
+            Self::Field { .. } => "field",
+            Self::WithoutField { .. } => "without_field",
+            Self::ContentType { .. } => "content_type",
+            Self::Redirect { .. } => "redirect",
+            Self::Drip { .. } => "drip",
+            Self::KeyBecomes { .. } => "key_becomes",
         }
     }
 }

@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, LOCATION};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,6 +23,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{Interval, interval};
 use tokio_rustls::TlsAcceptor;
 
 use crate::fault::{Effect, Fault};
@@ -116,11 +117,18 @@ impl Reply {
             let date = Timestamp::now() + SignedDuration::from_secs(skew);
             response = response.header(DATE, date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
         }
+        if let Some(Effect::Redirect { location, .. }) = fault.map(|fault| &fault.effect) {
+            response = response.header(LOCATION, location);
+        }
         let length = self.body.len();
         let (sent, promised, end) = match fault.map(|fault| &fault.effect) {
             Some(Effect::TruncatedJson) => (length.saturating_sub(1), length.saturating_sub(1), End::Complete),
             Some(Effect::CloseMidBody) => (length / 2, length, End::CloseAfterFlush),
             Some(Effect::StallMidBody) => (length / 2, length, End::Stall),
+            Some(Effect::Drip { ms }) => {
+                let drop = Duration::from_millis(*ms) / u32::try_from(length.max(1)).unwrap_or(u32::MAX);
+                (length, length, End::Drip(interval(drop.max(Duration::from_nanos(1)))))
+            }
             _ => (length, length, End::Complete),
         };
         let body = Answer { data: Some(Bytes::from(self.body).slice(..sent)), promised: promised as u64, end };
@@ -141,6 +149,8 @@ enum End {
     CloseAfterFlush,
     Close,
     Stall,
+    /// At every tick a byte.
+    Drip(Interval),
 }
 
 impl Body for Answer {
@@ -148,6 +158,11 @@ impl Body for Answer {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let End::Drip(ticks) = &mut self.end {
+            ready!(ticks.poll_tick(cx));
+            let byte = self.data.as_mut().filter(|data| !data.is_empty()).map(|data| data.split_to(1));
+            return Poll::Ready(byte.map(|byte| Ok(Frame::data(byte))));
+        }
         if let Some(data) = self.data.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -159,7 +174,7 @@ impl Body for Answer {
                 Poll::Pending
             }
             End::Close => Poll::Ready(Some(Err(io::Error::other("closed by a fault")))),
-            End::Stall => Poll::Pending,
+            End::Stall | End::Drip(_) => Poll::Pending,
         }
     }
 
@@ -202,6 +217,7 @@ fn reply(shared: &Shared, parts: &Parts, body: &Value, operation: &str, fault: O
     match effect {
         Effect::Hang | Effect::Close | Effect::Reset => return None,
         Effect::Raw { status, body, content_type } => return Some(Reply::new(*status, content_type, body)),
+        Effect::Redirect { status, .. } => return Some(Reply::new(*status, "text/plain", "")),
         Effect::Error { code, status, message } => {
             let error = KmsError { code: code.clone(), message: message.clone() };
             let reply = if is_imds { Reply::new(400, "text/plain", code) } else { Reply::kms(Err(error)) };
@@ -213,8 +229,13 @@ fn reply(shared: &Shared, parts: &Parts, body: &Value, operation: &str, fault: O
         | Effect::TruncatedJson
         | Effect::Oversized { .. }
         | Effect::PlaintextLength { .. }
-        | Effect::EmptyCiphertext
-        | Effect::WrongKeyId => {}
+        | Effect::CiphertextLength { .. }
+        | Effect::WrongKeyId
+        | Effect::Field { .. }
+        | Effect::WithoutField { .. }
+        | Effect::ContentType { .. }
+        | Effect::Drip { .. }
+        | Effect::KeyBecomes { .. } => {}
     }
     let mut reply = if is_imds {
         let answer = shared.imds.call(parts.method.as_str(), parts.uri.path(), &parts.headers);
@@ -226,6 +247,10 @@ fn reply(shared: &Shared, parts: &Parts, body: &Value, operation: &str, fault: O
     };
     if let Effect::Oversized { bytes } = effect {
         reply.body.extend(std::iter::repeat_n(' ', bytes.saturating_sub(reply.body.len())));
+    } else if let Effect::ContentType { content_type } = effect {
+        content_type.clone_into(&mut reply.content_type);
+    } else if let Effect::KeyBecomes { state } = effect {
+        shared.kms.set_first_state(*state);
     }
     Some(reply)
 }
@@ -242,17 +267,23 @@ fn kms(shared: &Shared, parts: &Parts, body: &Value, operation: &str) -> Result<
 }
 
 fn tamper(shared: &Shared, mut answer: Value, effect: &Effect) -> Value {
+    let zeros = |bytes: &usize| Value::from(BASE64.encode(vec![0; *bytes]));
     let (field, value) = if let Effect::PlaintextLength { bytes } = effect {
-        ("Plaintext", BASE64.encode(vec![0; *bytes]))
-    } else if *effect == Effect::EmptyCiphertext {
-        ("CiphertextBlob", String::new())
+        ("Plaintext", zeros(bytes))
+    } else if let Effect::CiphertextLength { bytes } = effect {
+        ("CiphertextBlob", zeros(bytes))
     } else if *effect == Effect::WrongKeyId {
-        ("KeyId", shared.kms.arn("00000000-0000-0000-0000-000000000000"))
+        ("KeyId", shared.kms.arn("00000000-0000-0000-0000-000000000000").into())
+    } else if let Effect::Field { name, value } = effect {
+        (name.as_str(), value.clone())
+    } else if let Effect::WithoutField { name } = effect {
+        answer.as_object_mut().and_then(|fields| fields.remove(name));
+        return answer;
     } else {
         return answer;
     };
     if let Some(old) = answer.get_mut(field) {
-        *old = value.into();
+        *old = value;
     }
     answer
 }

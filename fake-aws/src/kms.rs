@@ -104,6 +104,13 @@ impl Kms {
         self.change(name, |key| key.state = state)
     }
 
+    /// Sets the state of the first key.
+    pub(crate) fn set_first_state(&self, state: KeyState) {
+        if let Some(key) = self.keys().first_mut() {
+            key.state = state;
+        }
+    }
+
     fn change(&self, name: &str, change: impl FnOnce(&mut Key)) -> Result<(), KmsError> {
         let id = self.find(name)?.id;
         if let Some(key) = self.keys().iter_mut().find(|key| key.id == id) {

@@ -33,6 +33,9 @@ struct Args {
     /// Host name or IP address in the certificate that --tls-ca-out makes (repeatable)
     #[arg(long, value_name = "NAME", default_values = ["localhost", "127.0.0.1"])]
     tls_name: Vec<String>,
+    /// The certificate that --tls-ca-out makes has expired
+    #[arg(long, requires = "tls_ca_out")]
+    tls_expired: bool,
     /// Derive key material from this text, so that it survives a restart
     #[arg(long)]
     seed: Option<String>,
@@ -114,7 +117,8 @@ fn options(args: Args) -> io::Result<Options> {
         (_, _, Some(path)) => {
             let ca = TestCa::new()?;
             write_whole(path, ca.pem())?;
-            Some(ca.identity(&args.tls_name.iter().map(String::as_str).collect::<Vec<_>>())?)
+            let names = args.tls_name.iter().map(String::as_str).collect::<Vec<_>>();
+            Some(if args.tls_expired { ca.expired_identity(&names)? } else { ca.identity(&names)? })
         }
         _ => None,
     };

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
@@ -71,8 +71,26 @@ impl TestCa {
     /// # Errors
     /// If a name is not one.
     pub fn identity(&self, names: &[&str]) -> io::Result<Identity> {
+        self.sign(Self::params(names)?)
+    }
+
+    /// The same, but its certificate was valid for the year 2020 only.
+    ///
+    /// # Errors
+    /// If a name is not one.
+    pub fn expired_identity(&self, names: &[&str]) -> io::Result<Identity> {
+        let mut params = Self::params(names)?;
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2020, 12, 31);
+        self.sign(params)
+    }
+
+    fn params(names: &[&str]) -> io::Result<CertificateParams> {
         let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let params = CertificateParams::new(names).map_err(io::Error::other)?;
+        CertificateParams::new(names).map_err(io::Error::other)
+    }
+
+    fn sign(&self, params: CertificateParams) -> io::Result<Identity> {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let cert_chain_pem = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?.pem();
         Ok(Identity { cert_chain_pem, key_pem: key.serialize_pem() })

@@ -173,7 +173,7 @@ async fn broken_answers_reach_the_caller() {
     assert_eq!(generate().await.map(|_| ()).unwrap_err().raw_response().unwrap().status().as_u16(), 502);
     server.push_fault(Fault::new("GenerateDataKey", Effect::PlaintextLength { bytes: 16 }).times(1));
     assert_eq!(generate().await.unwrap().plaintext.unwrap().as_ref().len(), 16);
-    server.push_fault(Fault::new("GenerateDataKey", Effect::EmptyCiphertext).times(1));
+    server.push_fault(Fault::new("GenerateDataKey", Effect::CiphertextLength { bytes: 0 }).times(1));
     assert_eq!(generate().await.unwrap().ciphertext_blob.unwrap().as_ref().len(), 0);
     server.push_fault(Fault::new("GenerateDataKey", Effect::WrongKeyId).times(1));
     assert_ne!(generate().await.unwrap().key_id, Some(server.key_arn()));

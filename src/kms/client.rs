@@ -4,6 +4,13 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyMetadata};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::Intercept;
+use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextMut;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::ConfigBag;
+use http_body_util::Limited;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -54,7 +61,8 @@ impl AwsKms {
         let region = region_of(key).unwrap_or(configured).to_owned();
         let place = setup::place(&self.config, &region);
         let sdk = self.sdk.to_builder().region(Region::new(region)).build();
-        Asking { client: Client::new(&sdk), operation, key, place }
+        let config = aws_sdk_kms::config::Builder::from(&sdk).interceptor(LimitedAnswer).build();
+        Asking { client: Client::from_conf(config), operation, key, place }
     }
 
     async fn describe(&self, key: &str) -> Result<String, KmsError> {
@@ -154,12 +162,36 @@ impl Asking<'_> {
     fn expect_key(&self, answered: Option<&str>) -> Result<(), Failure> {
         match answered {
             Some(answered) if same_key(self.key, answered) => Ok(()),
-            Some(other) => {
-                let class = if self.operation == Operation::Decrypt { Class::WrappedKey } else { Class::Unexpected };
-                Err(Failure::new(class, format!("KMS answered for another key, {other}")))
-            }
+            Some(other) => Err(Failure::new(Class::Unexpected, format!("KMS answered for another key, {other}"))),
             None => Err(Failure::new(Class::Unexpected, "KMS does not say which key it used")),
         }
+    }
+}
+
+/// Reads no more of an answer than one of KMS can have: the SDK would put all of it into memory, which is locked.
+#[derive(Debug)]
+struct LimitedAnswer;
+
+impl LimitedAnswer {
+    /// The largest answer is `GenerateDataKey`'s, with two blobs of a few KiB in base64.
+    const BYTES: usize = 64 << 10;
+}
+
+impl Intercept for LimitedAnswer {
+    fn name(&self) -> &'static str {
+        "LimitedAnswer"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        let whole = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(whole, Self::BYTES));
+        Ok(())
     }
 }
 

@@ -253,14 +253,25 @@ impl Failure {
         };
         // of the whole chain, what IMDS said: the rest is just not set up
         let last = find::<ProviderChainError<CredentialsError>>(error).and_then(|chain| chain.attempts().last());
-        Self::new(class, what).with_cause(last.map_or(error, |attempt| attempt.error()))
+        let cause = last.map_or(error, |attempt| attempt.error());
+        let failure = Self::new(class, what).with_cause(cause);
+        match find::<ImdsError>(cause) {
+            // it is there, and gives no session token
+            Some(ImdsError::FailedToLoadToken(token)) if !token.is_dispatch_failure() => failure.with_remedy(
+                "turn IMDS on: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`, or set \
+                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            ),
+            _ => failure,
+        }
     }
 
     fn of_tls(error: &rustls::Error, place: &str) -> Self {
         use CertificateError as E;
         let failure = if let rustls::Error::InvalidCertificate(reason) = error {
             if matches!(reason, E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. }) {
-                Self::new(Class::Clock, format!("the certificate of {place} is not valid at this time"))
+                Self::new(Class::Clock, format!("the certificate of {place} is not valid at this time")).with_remedy(
+                    "set this node's clock (`chronyc tracking`, `timedatectl`); if it is right, renew the certificate",
+                )
             } else if matches!(reason, E::NotValidForName | E::NotValidForNameContext { .. }) {
                 Self::new(Class::Certificate, format!("the certificate of {place} is for another host"))
                     .with_remedy("correct kms.endpoint_url, or see what answers in place of KMS")
@@ -302,7 +313,8 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
             "give the ARN of the KMS key as kms.key_id, or set kms.region".to_owned()
         }
         Class::Transient if code.is_none() => format!(
-            "see whether this node can reach {place}: route, security group, VPC endpoint for KMS, DNS, kms.endpoint_url"
+            "see whether this node can reach {place}: route, security group, VPC endpoint for KMS, DNS, proxy, \
+             kms.endpoint_url"
         ),
         Class::Transient => "try again later, or see the AWS Health Dashboard for KMS".to_owned(),
         Class::KeyNotReady => format!("see `aws kms describe-key --key-id {key}` and the key's custom key store"),

@@ -17,9 +17,9 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use tokio::time::Instant;
 
 use super::class::Class;
-use super::error::{Context, Failure, KmsError, Operation, Tries};
+use super::error::{Context, Failure, KmsError, Operation};
 use super::key_facts::region_of;
-use super::retry::Limits;
+use super::retry::{Limits, retry};
 use crate::config;
 use crate::imds::Imds;
 
@@ -39,7 +39,7 @@ pub(super) async fn sdk_config(
     deadline: Instant,
 ) -> Result<SdkConfig, KmsError> {
     let imds = Imds::new();
-    let region = region(config, imds.clone().wait_until(deadline)).await?;
+    let region = region(config, &imds, &options.limits, deadline).await?;
     let http = https_client();
     let credentials = match options.credentials {
         Some(credentials) => credentials,
@@ -89,7 +89,7 @@ pub(super) fn place(config: &config::Kms, region: &str) -> String {
 }
 
 /// From the key's ARN, else the configuration, else environment or profile, else IMDS.
-async fn region(config: &config::Kms, imds: Imds) -> Result<Region, KmsError> {
+async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: Instant) -> Result<Region, KmsError> {
     if let Some(named) = named_region(config)? {
         return Ok(Region::new(named));
     }
@@ -98,24 +98,26 @@ async fn region(config: &config::Kms, imds: Imds) -> Result<Region, KmsError> {
     if let Some(region) = chain.region().await {
         return Ok(region);
     }
-    let start = Instant::now();
-    let failure = match imds.region().await {
-        Ok(Some(region)) => return Ok(Region::new(region)),
-        Ok(None) if crate::imds::disabled() => {
-            return Err(KmsError::configuration(format!(
-                "no region for KMS key {}: neither key ARN, kms.region, AWS_REGION nor a profile names one, and \
-                 AWS_EC2_METADATA_DISABLED forbids asking IMDS; set kms.region",
-                config.key_id
-            )));
+    if crate::imds::disabled() {
+        return Err(KmsError::configuration(format!(
+            "no region for KMS key {}: neither key ARN, kms.region, AWS_REGION nor a profile names one, and \
+             AWS_EC2_METADATA_DISABLED forbids asking IMDS; set kms.region",
+            config.key_id
+        )));
+    }
+    let ask = || async {
+        match imds.region().await {
+            Ok(Some(region)) => Ok(Region::new(region)),
+            Ok(None) => Err(Failure::new(
+                Class::Transient,
+                "neither key ARN, kms.region, AWS_REGION nor a profile names a region, and IMDS does not answer",
+            )),
+            Err(error) => Err(Failure::new(Class::Transient, "IMDS does not name the region").with_cause(&error)),
         }
-        Ok(None) => Failure::new(
-            Class::Transient,
-            "neither key ARN, kms.region, AWS_REGION nor a profile names a region, and IMDS does not answer",
-        ),
-        Err(error) => Failure::new(Class::Transient, "IMDS does not name the region").with_cause(&error),
     };
     let context = Context { operation: Operation::FindRegion, key: &config.key_id, place: "IMDS" };
-    Err(failure.into_error(context, Tries { count: 1, time: start.elapsed() }))
+    let found = retry(limits, deadline, Operation::FindRegion, ask).await;
+    found.map_err(|(failure, tries)| failure.into_error(context, tries))
 }
 
 /// The Region that key ARN or configuration name.

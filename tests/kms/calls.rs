@@ -1,0 +1,333 @@
+//! What is asked of whom, with which credentials, and what is seen of it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use fake_aws::{Effect, Fault as Scripted, Key, KeyState, Server, TestCa};
+use luks_agent::config;
+use luks_agent::imds::Imds;
+use luks_agent::key::WrappedKey;
+use luks_agent::kms::{AwsKms, Class, Fault, GeneratedKey, KeyService, KmsError, Options};
+
+use super::{bare, block_on, in_child, limits, quick};
+
+const KEY: &str = Key::DEFAULT_ID;
+
+fn config(server: &Server, key_id: &str) -> config::Kms {
+    config::Kms {
+        key_id: key_id.to_owned(),
+        region: Some("us-east-1".to_owned()),
+        endpoint_url: Some(server.url()),
+        deadline: Duration::from_secs(60),
+    }
+}
+
+async fn server() -> Server {
+    server_with(fake_aws::Options::default()).await
+}
+
+async fn server_with(options: fake_aws::Options) -> Server {
+    Server::start(options).await.unwrap()
+}
+
+async fn connect(config: &config::Kms) -> AwsKms {
+    let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
+    let options = Options { limits: limits(), credentials: Some(SharedCredentialsProvider::new(credentials)) };
+    AwsKms::connect_with(config, options).await.unwrap()
+}
+
+async fn generate(server: &Server, key_id: &str) -> Result<GeneratedKey, KmsError> {
+    connect(&config(server, key_id)).await.generate().await
+}
+#[track_caller]
+fn assert_says(error: &KmsError, class: Class, fault: Fault, parts: &[&str]) {
+    let text = error.to_string();
+    assert_eq!((error.class(), error.fault()), (class, fault), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+}
+#[tokio::test]
+async fn a_key_is_described_generated_and_unwrapped_with_one_call_each_and_no_context() {
+    let server = server().await;
+    let kms = connect(&config(&server, "alias/luks-agent")).await;
+    let made = kms.generate().await.unwrap();
+    assert_eq!(made.key_arn, server.key_arn());
+    let again = kms.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+    assert!(again.same_as(&made.data_key));
+
+    let requests = server.requests();
+    let asked: Vec<_> = requests.iter().map(|r| (r.operation.as_str(), r.key_id.as_deref().unwrap())).collect();
+    let arn = made.key_arn.as_str();
+    assert_eq!(asked, [("DescribeKey", "alias/luks-agent"), ("GenerateDataKey", arn), ("Decrypt", arn)]);
+    assert_eq!(requests[1].key_spec.as_deref(), Some("AES_256"));
+    let name = format!("app/luks-agent-{}", env!("CARGO_PKG_VERSION"));
+    for request in &requests {
+        assert_eq!(request.encryption_context, None);
+        assert_eq!(request.number_of_bytes, None);
+        assert!(!request.dry_run);
+        assert_eq!(request.signed_region.as_deref(), Some("us-east-1"));
+        assert!(request.user_agent.as_deref().unwrap().contains(&name), "{:?}", request.user_agent);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_ready_yet_is_waited_for() {
+    let server = server().await;
+    let made = generate(&server, KEY).await.unwrap();
+    for state in [KeyState::Creating, KeyState::Updating, KeyState::Unavailable] {
+        server.set_key_state(KEY, state).unwrap();
+        server.clear_requests();
+        let kms = connect(&config(&server, KEY)).await;
+        let enable = async {
+            while server.count("DescribeKey") < 3 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            server.set_key_state(KEY, KeyState::Enabled).unwrap();
+        };
+        let (key, ()) = tokio::join!(kms.unwrap(&made.wrapped_key, &made.key_arn), enable);
+        assert!(key.unwrap().same_as(&made.data_key), "{state:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_all_right_when_asked_about_is_tried_again() {
+    let server = server().await;
+    let made = generate(&server, KEY).await.unwrap();
+    for code in ["KMSInvalidStateException", "DisabledException"] {
+        server.push_fault(Scripted::error("Decrypt", code).times(1));
+        let kms = connect(&config(&server, KEY)).await;
+        let key = kms.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+        assert!(key.same_as(&made.data_key), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_wrapped_key_or_another_key_is_told_at_once() {
+    let keys = vec![Key::default(), Key::new("other")];
+    let server = server_with(fake_aws::Options { keys, ..fake_aws::Options::default() }).await;
+    let kms = connect(&config(&server, KEY)).await;
+    let made = kms.generate().await.unwrap();
+
+    let mut blob = made.wrapped_key.as_bytes().to_vec();
+    *blob.last_mut().unwrap() ^= 1;
+    let error = kms.unwrap(&WrappedKey::new(blob).unwrap(), &made.key_arn).await.unwrap_err();
+    let parts = ["the wrapped key is damaged", "from the LUKS2 token of a volume"];
+    assert_says(&error, Class::WrappedKey, Fault::Data, &parts);
+
+    let other = made.key_arn.replace(KEY, "other");
+    let error = kms.unwrap(&made.wrapped_key, &other).await.unwrap_err();
+    assert_says(&error, Class::WrappedKey, Fault::Data, &["another KMS key wrapped the wrapped key"]);
+    assert_eq!(server.count("Decrypt"), 2);
+}
+
+#[tokio::test]
+async fn the_region_comes_from_the_arn() {
+    let eu = fake_aws::Options { region: "eu-west-1".to_owned(), ..fake_aws::Options::default() };
+    let server = server_with(eu).await;
+    let mut config = config(&server, &server.key_arn());
+    config.region = None;
+    let kms = connect(&config).await;
+    let made = kms.generate().await.unwrap();
+    assert_eq!(server.requests()[1].signed_region.as_deref(), Some("eu-west-1"));
+
+    // what the state file names counts, not what is configured by now
+    config.key_id = "alias/luks-agent".to_owned();
+    config.region = Some("us-east-1".to_owned());
+    connect(&config).await.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+    assert_eq!(server.requests()[2].signed_region.as_deref(), Some("eu-west-1"));
+}
+
+#[tokio::test]
+async fn a_region_that_contradicts_the_arn_is_a_configuration_error() {
+    let server = server().await;
+    let mut config = config(&server, &server.key_arn());
+    config.region = Some("eu-west-1".to_owned());
+    let error = AwsKms::connect(&config).await.unwrap_err();
+    assert_says(&error, Class::Configuration, Fault::Configuration, &["kms.region is eu-west-1"]);
+    assert!(server.requests().is_empty());
+}
+
+/// Environment of an instance, and nothing else.
+fn instance(server: &Server) -> Vec<(&'static str, String)> {
+    vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url()), ("AWS_ENDPOINT_URL_KMS", server.url())]
+}
+#[test]
+fn on_an_instance_region_and_credentials_come_from_imds() {
+    let server = Server::start_blocking(fake_aws::Options::default()).unwrap();
+    if in_child("calls::on_an_instance_region_and_credentials_come_from_imds", &instance(&server)) {
+        return block_on(async {
+            let config = bare("alias/luks-agent", Duration::from_secs(60));
+            AwsKms::connect_with(&config, quick()).await.unwrap().generate().await.unwrap();
+        });
+    }
+    let request = server.requests().into_iter().find(|r| r.operation == "GenerateDataKey").unwrap();
+    assert_eq!(request.access_key_id.as_deref(), Some(fake_aws::Options::ACCESS_KEY_ID));
+    assert_eq!(request.signed_region.as_deref(), Some("us-east-1"));
+}
+
+#[test]
+fn elsewhere_region_and_credentials_come_from_the_environment() {
+    let server = Server::start_blocking(fake_aws::Options::default()).unwrap();
+    let env = [
+        ("AWS_ACCESS_KEY_ID", "AKIDENV".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ENDPOINT_URL", server.url()),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url()),
+    ];
+    if in_child("calls::elsewhere_region_and_credentials_come_from_the_environment", &env) {
+        return block_on(async {
+            let config = bare("alias/luks-agent", Duration::from_secs(60));
+            AwsKms::connect(&config).await.unwrap().generate().await.unwrap();
+        });
+    }
+    let requests = server.requests();
+    assert!(requests.iter().all(|r| r.access_key_id.as_deref() == Some("AKIDENV")), "IMDS was not needed");
+    assert_eq!(requests.len(), 2);
+}
+
+fn tls_server(ca: &TestCa, name: &str) -> Server {
+    Server::start_blocking(fake_aws::Options {
+        listen: Vec::new(),
+        tls_listen: vec![([127, 0, 0, 1], 0).into()],
+        tls: Some(ca.identity(&[name]).unwrap()),
+        ..fake_aws::Options::default()
+    })
+    .unwrap()
+}
+
+fn tls_env(server: &Server, ca: &std::path::Path) -> Vec<(&'static str, String)> {
+    vec![
+        ("AWS_ENDPOINT_URL_KMS", server.tls_url()),
+        ("SSL_CERT_FILE", ca.to_str().unwrap().to_owned()),
+        ("AWS_ACCESS_KEY_ID", "AKIDENV".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+    ]
+}
+
+fn ca_file(ca: &TestCa) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), ca.pem()).unwrap();
+    file
+}
+
+#[test]
+fn a_ca_of_the_system_trust_store_is_trusted() {
+    let ca = TestCa::new().unwrap();
+    let (server, file) = (tls_server(&ca, "127.0.0.1"), ca_file(&ca));
+    if in_child("calls::a_ca_of_the_system_trust_store_is_trusted", &tls_env(&server, file.path())) {
+        return block_on(async {
+            let config = bare("alias/luks-agent", Duration::from_secs(60));
+            AwsKms::connect(&config).await.unwrap().generate().await.unwrap();
+        });
+    }
+    assert!(server.requests().iter().all(|r| r.tls));
+    assert_eq!(server.count("GenerateDataKey"), 1);
+}
+
+#[test]
+fn a_system_without_ca_certificates_can_do_without_tls() {
+    let server = Server::start_blocking(fake_aws::Options::default()).unwrap();
+    let mut env = tls_env(&server, std::path::Path::new("/nonexistent/ca.pem"));
+    env[0].1 = server.url();
+    if in_child("calls::a_system_without_ca_certificates_can_do_without_tls", &env) {
+        return block_on(async {
+            let config = bare("alias/luks-agent", Duration::from_secs(60));
+            AwsKms::connect(&config).await.unwrap().generate().await.unwrap();
+        });
+    }
+    assert_eq!(server.count("GenerateDataKey"), 1);
+}
+
+#[test]
+fn imds_names_instance_region_and_devices() {
+    let devices = [("ami", "xvda"), ("ebs1", "sdb"), ("ephemeral0", "sdc")];
+    let mapping: BTreeMap<String, String> =
+        devices.into_iter().map(|(name, device)| (name.to_owned(), device.to_owned())).collect();
+    let block_device_mapping = mapping.clone().into_iter().collect();
+    let options = fake_aws::Options { block_device_mapping, ..fake_aws::Options::default() };
+    let server = Server::start_blocking(options).unwrap();
+    if in_child("calls::imds_names_instance_region_and_devices", &instance(&server)) {
+        block_on(async {
+            let imds = Imds::new();
+            assert_eq!(imds.instance_id().await.unwrap().as_deref(), Some("i-1234567890abcdef0"));
+            assert_eq!(imds.region().await.unwrap().as_deref(), Some("us-east-1"));
+            assert_eq!(imds.block_device_mapping().await.unwrap(), Some(mapping));
+        });
+    }
+}
+
+#[test]
+fn no_imds_is_no_error_and_does_not_take_long() {
+    let server = Server::start_blocking(fake_aws::Options::default()).unwrap();
+    let env = instance(&server);
+    drop(server);
+    if in_child("calls::no_imds_is_no_error_and_does_not_take_long", &env) {
+        block_on(async {
+            let start = Instant::now();
+            assert_eq!(Imds::new().instance_id().await.unwrap(), None);
+            assert_eq!(Imds::new().block_device_mapping().await.unwrap(), None);
+            assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        });
+    }
+}
+
+#[test]
+fn imds_that_is_turned_off_says_how_to_turn_it_on() {
+    let server = Server::start_blocking(fake_aws::Options::default()).unwrap();
+    let off = Effect::Error { code: "Forbidden".to_owned(), status: Some(403), message: None };
+    server.push_fault(Scripted::new("imds:*", off));
+    if in_child("calls::imds_that_is_turned_off_says_how_to_turn_it_on", &instance(&server)) {
+        block_on(async {
+            let error = Imds::new().instance_id().await.unwrap_err();
+            assert!(error.to_string().contains("--http-endpoint enabled"), "{error}");
+        });
+    }
+}
+
+/// Everything that is logged, by everybody.
+#[derive(Clone, Default)]
+struct Captured(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_log_shows_the_data_key_and_every_wait_is_logged() {
+    if in_child("calls::no_log_shows_the_data_key_and_every_wait_is_logged", &[]) {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .init();
+        let made = block_on(async {
+            let server = server().await;
+            server.push_fault(Scripted::error("GenerateDataKey", "ThrottlingException").times(1));
+            server.push_fault(Scripted::new("Decrypt", Effect::TruncatedJson).times(1));
+            let kms = connect(&config(&server, KEY)).await;
+            let made = kms.generate().await.unwrap();
+            kms.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+            made
+        });
+        let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let passphrase = made.data_key.passphrase();
+        assert!(!log.contains(std::str::from_utf8(passphrase.expose()).unwrap()));
+        assert!(log.contains("KMS GenerateDataKey failed, trying again in"), "{log}");
+        assert!(log.contains("ThrottlingException"));
+        assert!(log.contains("KMS Decrypt failed, trying again in"));
+    }
+}

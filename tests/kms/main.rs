@@ -1,0 +1,68 @@
+//! The key service against the fake AWS endpoint: what is asked, how failures are told apart, and what they say.
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+
+mod calls;
+mod faults;
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use luks_agent::config;
+use luks_agent::kms::{Limits, Options};
+
+const CHILD: &str = "LUKS_AGENT_TEST_CHILD";
+
+/// Short waits; whatever bounds the work itself is longer than a busy machine can make it take.
+fn limits() -> Limits {
+    Limits {
+        connect: Duration::from_secs(10),
+        attempt: Duration::from_secs(10),
+        first_wait: Duration::from_millis(10),
+        first_slow_wait: Duration::from_millis(20),
+        longest_wait: Duration::from_millis(50),
+        patience: Duration::from_secs(10),
+        few: 3,
+    }
+}
+
+/// As on an instance: everything but the key comes from environment and IMDS.
+fn bare(key_id: &str, deadline: Duration) -> config::Kms {
+    config::Kms { key_id: key_id.to_owned(), region: None, endpoint_url: None, deadline }
+}
+
+fn quick() -> Options {
+    Options { limits: limits(), credentials: None }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Runs a test of this binary again in a process of its own with just this environment: a process cannot change its own
+/// without `unsafe`.
+fn child(test: &str, env: &[(&str, String)]) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env_clear()
+        .envs(env.iter().map(|(name, value)| (*name, value.as_str())))
+        .env(CHILD, test)
+        .output()
+        .unwrap()
+}
+
+/// Whether this is that process.
+fn is_child(test: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|name| name == test)
+}
+
+/// Runs the calling test in a child, which must pass there. True in that child.
+fn in_child(test: &str, env: &[(&str, String)]) -> bool {
+    if is_child(test) {
+        return true;
+    }
+    let child = child(test, env);
+    let printed = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (printed(&child.stdout), printed(&child.stderr));
+    assert!(child.status.success() && out.contains("1 passed"), "{test} failed in its child:\n{out}\n{err}");
+    false
+}
