@@ -1,4 +1,5 @@
-# provision that cannot do its work: one clear message, the right exit code, and not a byte on any disk.
+# provision that cannot do its work: one clear message, the right exit code, and not a byte on any disk. What the key service
+# may do to it is in key-service-faults.sh.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
@@ -27,13 +28,7 @@ role = "ebs"
 TOML
 }
 
-cat >/run/keys.json <<'JSON'
-[{"id": "00000000-0000-4000-8000-000000000001", "manager": "AWS"},
- {"id": "00000000-0000-4000-8000-000000000002", "state": "Disabled"},
- {"id": "00000000-0000-4000-8000-000000000003", "kind": "RSA_2048"}]
-JSON
-start_fake --log /run/requests --keys /run/keys.json
-other_key() { echo "${KEY_ARN%/*}/00000000-0000-4000-8000-00000000000$1"; }
+start_fake --log /run/requests
 configure_key "$KEY_ARN"
 
 say "without root"
@@ -70,35 +65,6 @@ umount "$mkfs"
 say "a state directory that a reboot would empty"
 printf '[state]\ndir = "/run/state"\n' >>"$CONFIG"
 nothing_written 2 "/run/state is on a file system in memory" "choose a directory on the boot volume"
-
-say "KMS cannot be reached"
-configure_key "$KEY_ARN"
-AWS_ENDPOINT_URL=http://127.0.0.1:1 AWS_EC2_METADATA_DISABLED=true nothing_written 4 "cannot reach http://127.0.0.1:1" \
-    "see whether this node can reach"
-
-say "no credentials"
-(
-    unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
-    AWS_EC2_METADATA_DISABLED=true nothing_written 4 "no AWS credentials" "attach an instance profile"
-)
-
-say "no permission"
-fake allow '["DescribeKey", "Decrypt"]'
-nothing_written 4 "lacks kms:GenerateDataKey on $KEY_ARN" "allow kms:GenerateDataKey on this key in the key policy"
-fake allow '["GenerateDataKey", "Decrypt"]'
-nothing_written 4 "lacks kms:DescribeKey on $KEY_ARN"
-fake allow null
-
-say "keys that cannot be used"
-configure_key "$(other_key 9)"
-nothing_written 2 "no such KMS key" "correct kms.key_id"
-configure_key "$(other_key 1)"
-nothing_written 2 "AWS managed key"
-configure_key "$(other_key 2)"
-nothing_written 4 "disabled" "aws kms enable-key"
-configure_key "$(other_key 3)"
-nothing_written 2 "$(other_key 3)" "asymmetric"
-assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey" and r["status"] < 300')" 0 "data keys made so far"
 
 say "the data key cannot be proven: it is kept and used once it can"
 configure_key "$KEY_ARN"

@@ -49,6 +49,8 @@ struct Row {
     exit: u8,
     #[serde(default, rename = "leaves")]
     _leaves: Option<String>,
+    #[serde(default, rename = "node")]
+    _node: bool,
     #[serde(default)]
     says: Vec<String>,
 }

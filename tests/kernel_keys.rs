@@ -1,0 +1,29 @@
+//! The kernel tier's key service: its faults, and keys that are not the volume's.
+//!
+//! The scenarios are the scripts of `tests/kernel`; each ends with an assertion of its own.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::uml::{MIB, Node, Script};
+
+fn script(name: &str) -> Script {
+    Script::new(name)
+        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
+        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
+        .timeout(Duration::from_secs(300))
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn every_fault_of_the_key_service_has_its_exit_code_and_writes_no_disk() {
+    // one for each of those that run at a time; the least that holds a header and data
+    let disks = ["ubdb", "ubdc", "ubdd", "ubde", "ubdf", "ubdg"];
+    let mut node = disks.iter().fold(Node::new("key-service-faults"), |node, disk| node.disk(disk, 33 * MIB));
+    let script = disks.iter().fold(script("key-service-faults"), |script, disk| script.arg(*disk));
+    let boot = node.boot(&script);
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
+}
