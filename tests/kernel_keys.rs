@@ -27,3 +27,15 @@ fn every_fault_of_the_key_service_has_its_exit_code_and_writes_no_disk() {
     boot.assert_ok();
     println!("{}", boot.timed_console());
 }
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_wrapped_key_that_is_not_the_volumes_opens_nothing_and_is_told() {
+    let disks = ["ubdb", "ubdc"];
+    let node = Node::new("swapped-key");
+    let mut node =
+        disks.iter().fold(node, |node, disk| node.disk_with_serial(disk, 40 * MIB, &format!("serial-{disk}")));
+    let boot = node.boot(&script("swapped-key"));
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
+}
