@@ -155,7 +155,7 @@ pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
     let answer = match receive(input) {
         Ok((job, key)) => {
             let mut progress = |answer: Answer| send(output, &answer);
-            perform(job, key.as_ref(), &mut progress)
+            perform(job, key, &mut progress)
         }
         Err(message) => Answer::Failed { message },
     };
@@ -214,7 +214,7 @@ impl Stage<'_> {
     }
 }
 
-fn perform(job: Job, key: Option<&Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
+fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
     let mut stage = Stage { send, last: None, since: Instant::now() };
     let done = match job {
         Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
@@ -247,7 +247,7 @@ fn format(
     scan: Scan,
     spec: &FormatSpec,
     filesystem: FilesystemKind,
-    key: Option<&Passphrase>,
+    key: Option<Passphrase>,
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let key = key.ok_or("no passphrase")?;
@@ -272,15 +272,17 @@ fn format(
     // once there is a complete header, what lies behind it is never given up: an agent that forgot how far it had come, its
     // boot volume restored from an old snapshot say, would destroy data otherwise
     let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))
-        && luks::resume(&target.path, &spec.expected, key).map_err(chain)?;
+        && luks::resume(&target.path, &spec.expected, &key).map_err(chain)?;
     if !complete {
         stage.enter("formatting");
         if matches!(basis, Basis::Wipe { .. }) {
             mount::wipe_signatures(&target.path).map_err(chain)?;
         }
-        luks::format(&target.path, target.size, spec, key).map_err(chain)?;
+        luks::format(&target.path, target.size, spec, &key).map_err(chain)?;
     }
-    luks::open(&target.path, &name, &spec.expected, key).map_err(chain)?;
+    luks::open(&target.path, &name, &spec.expected, &key).map_err(chain)?;
+    // what is to come can take minutes
+    drop(key);
     let mapping = mapper_path(&name);
     if !(complete && mount::has_filesystem(filesystem, &mapping).map_err(chain)?) {
         stage.enter("making the file system");
@@ -311,13 +313,14 @@ fn unlock(
     mapper: &str,
     open: bool,
     mount: Option<&Mount>,
-    key: Option<&Passphrase>,
+    key: Option<Passphrase>,
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let _lock = claim(target, stage)?;
     if !open {
         stage.enter("unlocking");
-        luks::open(&target.path, mapper, expected, key.ok_or("no passphrase")?).map_err(chain)?;
+        // its last use: mounting can take minutes
+        luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?).map_err(chain)?;
     }
     if let Some(mount) = mount {
         stage.enter("mounting");
