@@ -122,7 +122,7 @@ pub fn discover(
     // After the listing, so that a disk that joined the boot stack meanwhile is not taken for a free one.
     let boot = boot::resolve(&sysfs, mounts.as_ref().map_err(Clone::clone), state_dir);
     for facts in &mut devices {
-        facts.system = boot.system(&facts.name);
+        facts.system = boot.system(&facts.name).or_else(|| boot.below(&sysfs, &facts.name));
     }
     let mut boot_unresolved = boot.unresolved.clone();
     if let Some(mapping) = mapping {

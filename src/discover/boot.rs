@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::mounts::{Backing, Mount, Mounts, unescape};
-use super::sysfs::{Node, Sysfs, optional, read_error, text};
+use super::sysfs::{Node, Sysfs, gone, names, optional, read_error, text};
 use super::{DiscoverError, kind};
 use crate::device::DiskKind;
 
@@ -61,12 +61,40 @@ impl Boot {
         self.carried.iter().any(|c| c.disk == disk && SYSTEM.contains(&c.what))
     }
 
+    /// What a device lies on that carries the system: what is stacked on a boot disk (another volume of its LVM, a snapshot)
+    /// is a part of it, although it carries nothing itself.
+    pub(super) fn below(&self, sysfs: &Sysfs<'_>, device: &str) -> Option<String> {
+        // Whole disks first, which every disk but a partition is.
+        let disk = |name: &str| -> Result<Node, DiscoverError> {
+            sysfs.disk(name).or_else(|_| {
+                let node = sysfs.named(name)?;
+                Ok(sysfs.disk_of(&node)?.unwrap_or(node))
+            })
+        };
+        let mut seen = HashSet::new();
+        let mut rest = vec![device.to_owned()];
+        while let Some(name) = rest.pop() {
+            match disk(&name).and_then(|node| Ok((node.links("slaves")?, node.name))) {
+                Ok((slaves, name)) if seen.insert(name.clone()) => {
+                    if let Some(what) = self.system(&name) {
+                        return Some(format!("lies on {name}, which {what}"));
+                    }
+                    rest.extend(slaves);
+                }
+                Ok(_) => {}
+                Err(e) => return Some(format!("what it lies on is not known: {}", e.in_full())),
+            }
+        }
+        None
+    }
+
     fn fail(&mut self, what: &str, reason: &str) {
         self.unresolved.get_or_insert_with(|| format!("what carries {what} is not known: {reason}"));
     }
 }
 
-/// Finds the disks below the system's mounts, all active swap, and the state directory, which need not exist yet.
+/// Finds the disks below the system's mounts, all active swap, journals on disks of their own, and the state directory, which
+/// need not exist yet.
 pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, String>, state_dir: &Path) -> Boot {
     let mut boot = Boot::default();
     let mounts = match mounts {
@@ -100,6 +128,10 @@ pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, String>, state_
     });
     boot.take(walk, result);
 
+    let mut walk = Walk::new(sysfs, mounts, "the journal of a file system");
+    let result = journals(sysfs).and_then(|disks| disks.into_iter().try_for_each(|disk| walk.node(disk)));
+    boot.take(walk, result);
+
     let mut walk = Walk::new(sysfs, mounts, "the state directory");
     let result = mounts.will_hold(state_dir).and_then(|mount| walk.mount(mount));
     boot.take(walk, result);
@@ -125,6 +157,10 @@ fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, String> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(read_error(&path)(e).in_full()),
     };
+    // A kernel gives at least a headline: nothing at all is what somebody has put in its place.
+    if bytes.is_empty() {
+        return Err(format!("{} is empty", path.display()));
+    }
     let lines = bytes.split(|b| *b == b'\n').skip(1).filter(|line| !line.is_empty());
     lines
         .map(|line| {
@@ -139,6 +175,22 @@ fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, String> {
             }
         })
         .collect()
+}
+
+/// Disks and partitions that are the journal of an ext4 file system on another one, which no mount table shows. The file
+/// system may be any: a journal in use is nothing to write to anyway.
+fn journals(sysfs: &Sysfs<'_>) -> Result<Vec<Node>, String> {
+    let path = sysfs.roots.proc.join("fs/jbd2");
+    let names = match names(&path) {
+        Ok(names) if names.is_empty() => return Ok(Vec::new()),
+        Ok(names) => names,
+        Err(e) if gone(&e) => return Ok(Vec::new()),
+        Err(e) => return Err(e.in_full()),
+    };
+    let known = sysfs.all_names().map_err(|e| e.in_full())?;
+    // A journal within its file system is called after the device and the inode, `nvme0n1p1-8`.
+    let disks = names.iter().filter(|name| known.contains(name));
+    disks.map(|name| sysfs.named(name).map_err(|e| e.in_full())).collect()
 }
 
 /// The way down from one thing to all disks below it.

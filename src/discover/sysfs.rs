@@ -74,6 +74,16 @@ impl<'a> Sysfs<'a> {
         names(&self.roots.sys.join("block"))
     }
 
+    /// All disks and partitions.
+    pub(super) fn all_names(&self) -> Result<Vec<String>, DiscoverError> {
+        let dir = self.roots.sys.join("class/block");
+        let names = names(&dir)?;
+        match names.is_empty() {
+            true => Err(DiscoverError::Invalid { path: dir, text: String::new(), expected: "disks" }),
+            false => Ok(names),
+        }
+    }
+
     fn node(link: &Path) -> Result<Node, DiscoverError> {
         let dir = fs::canonicalize(link).map_err(read_error(link))?;
         let name = dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

@@ -220,6 +220,52 @@ fn swap_and_state_directory_count() {
 }
 
 #[test]
+fn a_list_of_swap_without_its_headline_is_not_believed() {
+    let mut tree = disks();
+    tree.mount("nvme0n1p1", "/", "ext4");
+    tree.write("proc/swaps", "");
+    insta::assert_snapshot!(tree.unresolved(), @"what carries swap is not known: /proc/swaps is empty");
+}
+
+#[test]
+fn journals_on_disks_of_their_own() {
+    let mut tree = disks();
+    tree.mount("nvme0n1p1", "/", "ext4");
+    tree.write("proc/fs/jbd2/nvme0n1p1-8/info", "");
+    assert_eq!(device(&tree.discover(), "nvme1n1").system, None);
+    tree.write("proc/fs/jbd2/nvme1n1p2/info", "");
+    let system = device(&tree.discover(), "nvme1n1").system.clone();
+    assert_eq!(system.as_deref(), Some("carries the journal of a file system through nvme1n1p2"));
+    assert_eq!(device(&tree.discover(), "nvme2n1").system, None);
+
+    fs::remove_dir_all(tree.path("sys/class/block")).unwrap();
+    fs::create_dir(tree.path("sys/class/block")).unwrap();
+    insta::assert_snapshot!(tree.unresolved(), @"what carries the journal of a file system is not known: /sys/class/block says '': expected disks");
+}
+
+#[test]
+fn what_lies_on_a_boot_disk_is_a_part_of_it() {
+    let mut tree = disks();
+    tree.mount("nvme0n1p1", "/", "ext4");
+    tree.dm("dm-0", "vg-data", "LVM-x", &["nvme0n1p2"]);
+    tree.dm("dm-1", "vg-snapshot", "LVM-y", &["dm-0"]);
+    tree.dm("dm-2", "other", "", &["nvme1n1p1"]);
+    insta::assert_snapshot!(roles(&tree.discover()), @r"
+        nvme2n1 instance-store
+        nvme0n1 boot: carries / and the state directory through nvme0n1p1
+        nvme1n1 ebs
+        dm-0 boot: lies on nvme0n1, which carries / and the state directory through nvme0n1p1
+        dm-1 boot: lies on nvme0n1, which carries / and the state directory through nvme0n1p1
+        dm-2 ignored: device-mapper device
+    ");
+    // What it lies on is gone: it is left alone, and no other.
+    fs::remove_file(tree.path("sys/class/block/nvme1n1p1")).unwrap();
+    let system = device(&tree.discover(), "dm-2").system.clone().unwrap();
+    assert!(system.starts_with("what it lies on is not known: cannot read "), "{system}");
+    assert_eq!(tree.discover().boot_unresolved, None);
+}
+
+#[test]
 fn state_directory_behind_a_link() {
     let mut tree = disks();
     tree.mount("nvme0n1p1", "/", "ext4");

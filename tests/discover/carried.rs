@@ -178,6 +178,10 @@ fn build(machine: &Machine) -> (Tree, BTreeSet<String>) {
         }
         None => {}
     }
+    // What is stacked on a disk of the system is a part of it.
+    let shared: Vec<_> = model.below.iter().filter(|(_, below)| !below.is_disjoint(&carriers)).collect();
+    let shared: Vec<_> = shared.into_iter().map(|(name, _)| name.clone()).filter(|name| !name.contains('p')).collect();
+    carriers.extend(shared);
     (model.tree, carriers)
 }
 
