@@ -11,11 +11,13 @@ set -euo pipefail
 # A C compiler also for aws-lc-sys; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
 BUILD="gcc libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
-KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps"
+KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
+# Stacks that a boot disk can be in.
+KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
 # The corpus of disks that are not blank (tests/support/images.rs) is made with these.
-KERNEL+=" bcache-tools btrfs-progs dosfstools drbd-utils erofs-utils exfatprogs f2fs-tools fdisk gdisk genromfs gfs2-utils"
-KERNEL+=" hfsutils jfsutils lvm2 makefs mdadm mtd-utils nilfs-tools ntfs-3g ocfs2-tools parted python3 qemu-utils"
-KERNEL+=" reiser4progs reiserfsprogs sqlite3 squashfs-tools udftools util-linux-extra xorriso"
+KERNEL+=" dosfstools drbd-utils erofs-utils exfatprogs f2fs-tools fdisk gdisk genromfs gfs2-utils hfsutils jfsutils makefs"
+KERNEL+=" mtd-utils nilfs-tools ntfs-3g ocfs2-tools parted qemu-utils reiser4progs reiserfsprogs sqlite3 squashfs-tools"
+KERNEL+=" udftools util-linux-extra xorriso"
 # uidmap: for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"

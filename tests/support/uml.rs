@@ -434,6 +434,13 @@ fn check_prerequisites() {
         ("mkfs.xfs", "xfsprogs"),
         ("ip", "iproute2"),
         ("strace", "strace"),
+        ("sfdisk", "fdisk"),
+        ("lvm", "lvm2"),
+        ("mdadm", "mdadm"),
+        ("mkfs.btrfs", "btrfs-progs"),
+        ("make-bcache", "bcache-tools"),
+        ("mkfs.vfat", "dosfstools"),
+        ("fuse2fs", "fuse2fs"),
     ];
     let missing: Vec<&str> = needed
         .iter()

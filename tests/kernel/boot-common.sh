@@ -1,0 +1,151 @@
+# Stacks under parts of the running system, for the scenarios boot-*.sh. Sourced after lib.sh and agent.sh.
+#
+# The disks ubdb to ubdo are for stacks, ubdp is free and blank. The agent is let at them with the worst configuration there
+# is: rules that make instance store volumes of all disks and of everything stacked on them, and leave to wipe whatever they
+# hold. What is mounted is mounted read-only, so that nobody but the agent could change a byte of a disk.
+# shellcheck shell=bash
+
+FREE=ubdp
+# when set: where the file system is mounted that is the root of the agent
+ROOT=
+
+# agent ARGS...: the agent under test, on a root of its own if one is set.
+agent() {
+    if [[ -n $ROOT ]]; then
+        unshare --mount --propagation private bash "${BASH_SOURCE[0]%/*}/boot-pivot.sh" "$ROOT" "${LUKS_AGENT:?}" "$@"
+    else
+        "${LUKS_AGENT:?}" "$@"
+    fi
+}
+
+# worst ROLE: all disks have this role, or those in RULED. A state directory that is not the usual one is in STATE_DIR.
+worst() {
+    local ruled
+    read -ra ruled <<<"${RULED-ubd* dm-* md* bcache* loop* zram*}"
+    config "$KEY_ARN" <<END
+[volumes]
+when_not_blank = "wipe-instance-store"
+[filesystem]
+type = "ext4"
+mount_base = "/run/data"
+[state]
+dir = "${STATE_DIR-/etc/luks-agent/state}"
+$(printf '[[volumes.match]]\npath = "/dev/%s"\nrole = "'"$1"'"\n' "${ruled[@]}")
+END
+}
+
+# sums DISK...: of all bytes, past the page cache, which does not see what is written through a stack. Of `ubdf-1`: of all
+# but the first partition, which a mounted file system writes to.
+sums() {
+    local disk dir start end
+    for disk in "$@"; do
+        if [[ $disk == ubd?-1 ]]; then
+            disk=${disk%-1}
+            dir=/sys/block/$disk/${disk}1
+            start=$(($(<"$dir/start") * 512))
+            end=$((start + $(<"$dir/size") * 512))
+            { raw "$disk" count="$start"B && raw "$disk" skip="$end"B; } | cksum
+        else
+            raw "$disk" | cksum
+        fi
+    done
+}
+
+raw() { dd "if=/dev/$1" bs=1M iflag=direct status=none "${@:2}"; }
+
+# reasons: device and reason of all boot disks but the node's own, with device-mapper's names instead of numbers.
+reasons() {
+    local dm names=(-e '')
+    [[ ! -e /sys/block/dm-0 ]] || for dm in /sys/block/dm-*; do names+=(-e "s/\b${dm##*/}\b/$(<"$dm/dm/name")/g"); done
+    report '"\n".join((d + " " + r["reason"] for d, r in rows.items() if r["role"] == "boot" and d != "ubda"))' |
+        sed "${names[@]}" | LC_ALL=C sort
+}
+
+# quiet STATUS ARGS...: as expect_agent, but shows what it said only if it should not have.
+quiet() { (expect_agent "$@") >/run/out 2>&1 || { cat /run/out; exit 1; }; }
+
+# protected DISKS EXPECTED: the agent touches no other disk than those in FREE, which it formats; not a byte of DISKS changes;
+# and EXPECTED is what it says of boot disks, a line each.
+protected() {
+    local before expected disks command
+    read -ra disks <<<"$1"
+    expected=$(LC_ALL=C sort <<<"$2")
+    sync
+    before=$(sums "${disks[@]}")
+    for command in "status ebs" "provision instance-store"; do
+        worst "${command#* }"
+        quiet 0 "${command% *}" --json
+        assert_eq "$(reasons)" "$expected" "the boot disks, and why, in ${command% *}"
+    done
+    assert_eq "$(report '{d: r["result"] for d, r in rows.items() if r["result"] != "left"}')" "{'${FREE// /\': \'formatted\', \'}': 'formatted'}" "what was done"
+    sync
+    assert_eq "$(sums "${disks[@]}")" "$before" "the bytes of ${disks[*]}"
+    printf '%s\n' "$expected"
+}
+
+# refused REASON [STATUS]: nothing is formatted, not even the free disk, and REASON is given for that.
+refused() {
+    local before disks=(ubdb-1 ubdd ubdh "$FREE")
+    before=$(sums "${disks[@]}")
+    worst instance-store
+    quiet "${2-3}" provision
+    assert_said "$1" "provision: nothing changed"
+    assert_eq "$(sums "${disks[@]}")" "$before" "the bytes of all disks"
+    grep -hoF "$1" /run/stderr /run/report | head -n 1
+}
+
+# mount_it SOURCE POINT [OPTIONS [TYPE]]: mounts it, lays out what a root needs, and makes it read-only.
+mount_it() {
+    mkdir -p "$2"
+    mount -o "${3-rw}" ${4+-t "$4"} "$1" "$2"
+    mkdir -p "$2"/{dev,proc,sys,run,usr,etc}
+    ln -sf usr/bin usr/sbin usr/lib usr/lib64 "$2"
+    touch "$2/agent"
+    mount -o remount,ro "$2"
+}
+
+# on DEVICE POINT: an ext4 file system there.
+on() {
+    mkfs.ext4 -q -F "$1"
+    mount_it "$@"
+}
+
+# partitions DISK N [MIB]: N partitions, of 10 MiB each unless told.
+partitions() {
+    local n
+    { echo 'label: gpt'; for ((n = 0; n < $2; n++)); do echo "size=${3-10}MiB"; done; } | sfdisk -q "/dev/$1"
+}
+
+# chatter COMMAND...: shows what it says only if it fails.
+chatter() { "$@" >/run/out 2>&1 || { cat /run/out; fail "$*"; }; }
+
+vg() { # vg NAME DEVICE...
+    chatter pvcreate "${@:2}"
+    chatter vgcreate --physicalextentsize 1m "$@"
+}
+
+lv() { chatter lvcreate --yes "$@"; }
+
+luks() { # luks DEVICE NAME
+    printf passphrase | cryptsetup luksFormat --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
+        --luks2-metadata-size 16k --luks2-keyslots-size 256k --offset 2048 "$1" -
+    printf passphrase | cryptsetup open --key-file=- "$1" "$2"
+}
+
+raid() { chatter mdadm --create --run --assume-clean "$@"; }
+
+sectors() { blockdev --getsz "$1"; }
+
+# swap DEVICE
+swap() {
+    chatter mkswap "$1"
+    swapon "$1"
+}
+
+# A kernel without udev, and disks that LVM has never heard of.
+mkdir -p /etc/lvm
+cat >/etc/lvm/lvm.conf <<'END'
+devices { types = ["ubd", 16] obtain_device_list_from_udev = 0 external_device_info_source = "none" }
+activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }
+global { thin_check_executable = "" use_lvmpolld = 0 }
+END

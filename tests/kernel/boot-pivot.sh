@@ -1,0 +1,13 @@
+# boot-pivot.sh ROOT PROGRAM ARGS...: runs the program with the file system that is mounted at ROOT as its /, read-only, in a
+# mount namespace of its own (started by boot-common.sh). The old root is gone from it; /etc and /usr are as before.
+set -euo pipefail
+root=$1 program=$2
+shift 2
+for dir in dev proc sys run usr etc; do mount --rbind "/$dir" "$root/$dir"; done
+mount --bind "$program" "$root/agent"
+cd "$root"
+mkdir -p run/old-root
+pivot_root . run/old-root
+cd /
+umount --lazy /run/old-root
+exec /agent "$@"

@@ -1,0 +1,87 @@
+# Boot disks that cannot be found out: then nothing is formatted at all.
+source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/agent.sh"
+source "$(dirname "$0")/boot-common.sh"
+
+modprobe -a btrfs fuse
+start_fake
+RULED="ubdb $FREE"
+partitions ubdb 1
+mkdir -p /run/empty
+
+say "the root is in memory"
+mount_it tmpfs /media/memory mode=755 tmpfs
+ROOT=/media/memory
+refused "what carries / is not known: nothing below its file system is a disk"
+
+say "an overlay over another machine's files, its upper directory in memory"
+ROOT=
+mkdir -p /run/layers/{upper,work}
+mount_it overlay /media/overlay lowerdir=/run/empty,upperdir=/run/layers/upper,workdir=/run/layers/work overlay
+ROOT=/media/overlay
+refused "what carries / is not known: nothing below its file system is a disk"
+
+say "an overlay whose upper directory is on a disk out of sight"
+ROOT=
+mkfs.ext4 -q /dev/ubdb1
+mkdir -p /run/hidden
+mount /dev/ubdb1 /run/hidden
+mkdir /run/hidden/{upper,work}
+mount_it overlay /media/hidden lowerdir=/run/empty,upperdir=/run/hidden/upper,workdir=/run/hidden/work overlay
+umount --lazy /run/hidden
+ROOT=/media/hidden
+# in use, says the worker that cannot open it: 1
+refused "what carries / is not known: cannot read /run/hidden/upper: No such file or directory (os error 2)" 1
+mkdir -p /run/hidden/{upper,work}
+refused "what carries / is not known: nothing below its file system is a disk" 1
+
+ROOT=
+umount /media/hidden
+
+say "a program in user space gives /boot, nobody knows from where"
+cat >/run/mount.py <<'END'
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+fuse = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0".encode()
+if libc.mount(b"archive", sys.argv[1].encode(), b"fuse.archive", 0, options):
+    raise SystemExit(f"mount: {ctypes.get_errno()}")
+print("mounted", flush=True)
+sys.stdin.read()
+END
+mkfifo /run/hold
+python3 /run/mount.py /boot </run/hold >/run/mounted &
+mounter=$!
+exec 9>/run/hold
+wait_for 10 grep -q mounted /run/mounted
+refused "what carries /boot is not known: it is not known which disks a fuse.archive file system is on ('archive' on /boot)"
+exec 9>&-
+wait "$mounter"
+umount /boot
+
+say "parts of sysfs are not there"
+on /dev/ubdd /boot
+hide() { mount -t tmpfs tmpfs "$1"; }
+slaves=/sys/devices/platform/uml-blkdev.3/block/ubdd/slaves
+hide "${slaves%/*}"
+refused "what carries /boot is not known: cannot read $slaves: No such file or directory (os error 2)"
+umount "${slaves%/*}"
+hide /sys/class/block
+refused "what carries the journal of a file system is not known: /sys/class/block says '': expected disks"
+umount /sys/class/block
+# the workers miss it as well: nothing can be examined
+hide /sys/dev/block
+refused "disk sequence number None" 1
+umount /sys/dev/block
+umount /boot
+chatter mkfs.btrfs -q -M /dev/ubdh
+mount_it /dev/ubdh /boot
+hide /sys/fs/btrfs
+refused "what carries /boot is not known: /sys/fs/btrfs lists no btrfs with a device ubdh"
+umount /sys/fs/btrfs
+umount /boot
+
+say "the list of swap is hidden"
+mount --bind /dev/null /proc/swaps
+refused "what carries swap is not known: /proc/swaps is empty"
+umount /proc/swaps
