@@ -7,6 +7,7 @@ pub mod images;
 pub mod localstack;
 pub mod qemu;
 pub mod uml;
+pub mod volatile;
 
 use std::path::{Path, PathBuf};
 

@@ -32,6 +32,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
+use super::volatile::{Lost, Volatile};
+
 pub const MIB: u64 = 1 << 20;
 
 /// Where the guest finds what [`Machine::forward`] forwards: the address of the instance metadata service.
@@ -41,6 +43,9 @@ pub const AWS_ADDRESS: &str = "169.254.169.254";
 const BOOT_LIMIT: Duration = Duration::from_secs(240);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(120);
 const COMMAND_LIMIT: Duration = Duration::from_secs(180);
+
+const GUEST_ENVIRONMENT: [&str; 3] =
+    ["PATH=/opt/test:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"];
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -76,6 +81,8 @@ impl Disk {
 struct Running {
     qemu: Child,
     agent_socket: PathBuf,
+    /// Disks with volatile caches, if it has such.
+    caches: Vec<Volatile>,
 }
 
 /// One virtual machine: its disks, which last, and its QEMU process while it runs.
@@ -92,6 +99,7 @@ pub struct Machine {
     kernel_args: Vec<String>,
     memory_mib: u64,
     quiet: bool,
+    volatile: Option<fastrand::Rng>,
     boots: u32,
     running: Option<Running>,
 }
@@ -125,6 +133,7 @@ impl Machine {
             kernel_args: Vec::new(),
             memory_mib: 1024,
             quiet: false,
+            volatile: None,
             boots: 0,
             running: None,
             dir,
@@ -162,6 +171,19 @@ impl Machine {
     /// An argument for the guest's kernel command line.
     pub fn kernel_arg(mut self, arg: &str) -> Self {
         self.kernel_args.push(arg.to_owned());
+        self
+    }
+
+    /// All disks have volatile write caches: a power cut loses a random part of what the guest has not flushed (see
+    /// [`Volatile`]). The boot disk is a copy of the image then.
+    pub fn volatile_caches(mut self, random: fastrand::Rng) -> Self {
+        host(
+            Command::new("cp")
+                .args(["--sparse=always", "--no-preserve=mode"])
+                .arg(self.image.join("disk.img"))
+                .arg(self.dir.join("boot.img")),
+        );
+        self.volatile = Some(random);
         self
     }
 
@@ -233,6 +255,7 @@ impl Machine {
         self.boots += 1;
         self.make_tools_disk();
         let agent_socket = self.sockets.path().join(format!("agent-{}", self.boots));
+        let caches = self.serve_disks();
         let mut command = self.qemu_command(&agent_socket);
         fs::write(self.dir.join("qemu.args"), format!("{command:?}\n")).unwrap();
         let qemu = command
@@ -241,7 +264,7 @@ impl Machine {
             .stderr(File::options().append(true).open(self.dir.join("qemu.log")).unwrap())
             .spawn()
             .unwrap();
-        self.running = Some(Running { qemu, agent_socket });
+        self.running = Some(Running { qemu, agent_socket, caches });
 
         while self.agent("guest-ping", json!({})).is_err() {
             self.assert_alive();
@@ -252,6 +275,14 @@ impl Machine {
         self.run("systemctl is-system-running --wait");
         self.note(&format!("boot {} took {:.1} s", self.boots, start.elapsed().as_secs_f32()));
         start.elapsed()
+    }
+
+    /// Starts a bash command as root and does not wait for its end. What it says is lost.
+    pub fn start(&mut self, command: &str) {
+        let start = json!({ "path": "/bin/bash", "arg": ["-c", command], "env": GUEST_ENVIRONMENT });
+        if let Err(error) = self.agent("guest-exec", start) {
+            panic!("machine {}: cannot run `{command}`: {error}", self.name);
+        }
     }
 
     /// Runs a bash command as root. Give it 180 s.
@@ -268,11 +299,7 @@ impl Machine {
         let mut start = json!({
             "path": "/bin/bash",
             "arg": ["-c", command],
-            "env": [
-                "PATH=/opt/test:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "HOME=/root",
-                "LANG=C.UTF-8",
-            ],
+            "env": GUEST_ENVIRONMENT,
             "capture-output": true,
         });
         if !stdin.is_empty() {
@@ -358,11 +385,31 @@ impl Machine {
         self.shut_down("poweroff");
     }
 
-    /// Pulls the plug. What the guest has flushed is on the disks; what it wrote without flushing may be, too.
-    pub fn power_cut(&mut self) {
+    /// Pulls the plug. What the guest has flushed is on the disks; what it wrote without flushing is, too, since the
+    /// host's page cache has it, but not with [volatile caches](Self::volatile_caches). Returns what these lost.
+    pub fn power_cut(&mut self) -> Lost {
         let mut running = self.running.take().unwrap_or_else(|| panic!("machine {} is off", self.name));
         running.qemu.kill().unwrap();
         running.qemu.wait().unwrap();
+        let mut sum = Lost::default();
+        for cache in running.caches {
+            let lost = cache.cut(self.volatile.as_mut().unwrap());
+            sum = Lost { unflushed: sum.unflushed + lost.unflushed, lost: sum.lost + lost.lost };
+        }
+        sum
+    }
+
+    /// Where the disk of this name is served when it has a volatile cache.
+    fn cache_socket(&self, disk: &str) -> PathBuf {
+        self.sockets.path().join(format!("{disk}-{}", self.boots))
+    }
+
+    fn serve_disks(&self) -> Vec<Volatile> {
+        if self.volatile.is_none() {
+            return Vec::new();
+        }
+        let names = std::iter::once("boot").chain(self.disks.iter().map(|disk| disk.serial.as_str()));
+        names.map(|name| Volatile::serve(&self.dir.join(format!("{name}.img")), &self.cache_socket(name))).collect()
     }
 
     fn shut_down(&mut self, verb: &str) {
@@ -377,7 +424,8 @@ impl Machine {
             assert!(start.elapsed() < SHUTDOWN_LIMIT, "machine {} did not {verb} in {SHUTDOWN_LIMIT:?}", self.name);
             sleep(POLL);
         }
-        self.running = None;
+        let running = self.running.take();
+        running.into_iter().flat_map(|running| running.caches).for_each(Volatile::keep);
         self.note(&format!("{verb} took {:.1} s to go down", start.elapsed().as_secs_f32()));
     }
 
@@ -439,14 +487,23 @@ impl Machine {
         let mut drive = |serial: &str, file: &str, format: &str, read_only: &str| {
             let id = format!("drive-{serial}");
             command.arg("-drive").arg(format!(
-                "if=none,id={id},file={file},format={format},cache=writeback,discard=unmap,read-only={read_only}"
+                "if=none,id={id},{file},format={format},cache=writeback,discard=unmap,read-only={read_only}"
             ));
             command.arg("-device").arg(format!("virtio-blk-pci,drive={id},serial={serial}"));
         };
-        drive("boot", "boot.qcow2", "qcow2", "off");
-        drive("tools", "tools.img", "raw", "on");
+        let nbd = |name: &str| {
+            format!("file.driver=nbd,file.server.type=unix,file.server.path={}", self.cache_socket(name).display())
+        };
+        let volatile = self.volatile.is_some();
+        if volatile {
+            drive("boot", &nbd("boot"), "raw", "off");
+        } else {
+            drive("boot", "file=boot.qcow2", "qcow2", "off");
+        }
+        drive("tools", "file=tools.img", "raw", "on");
         for disk in &self.disks {
-            drive(&disk.virtio_serial(), &format!("{}.img", disk.serial), "raw", "off");
+            let file = if volatile { nbd(&disk.serial) } else { format!("file={}.img", disk.serial) };
+            drive(&disk.virtio_serial(), &file, "raw", "off");
         }
 
         command.args(["-device", "virtio-serial-pci", "-device"]);
