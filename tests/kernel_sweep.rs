@@ -1,0 +1,322 @@
+//! The kernel tier's crash sweeps: the agent or one of its workers killed at every system call of a provision, and the power
+//! cut after every write that reached a volume. Whatever the moment, the next provision converges with nobody's help, what
+//! was committed keeps its data, and nothing that is not the agent's is touched.
+//!
+//! A sample by default; `make sweep` tries all points. Environment:
+//!
+//! | variable | |
+//! |---|---|
+//! | `SWEEP_POINTS` | how many points to try, or `all` |
+//! | `SWEEP_SEED` | their order, and what a disk loses that was not flushed |
+//! | `SWEEP_FROM` | how many of them to pass over, to go on where a sweep was stopped |
+//! | `SWEEP_NODES` | how many nodes work at the same time |
+//! | `SWEEP_ONLY` | these points alone, separated by spaces, as they were printed |
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use support::uml::{Boot, End, MIB, Node, Script};
+
+/// A LUKS2 header and an ext4 file system, and no more: a provision reads all of it.
+const DATA_DISK: u64 = 33 * MIB;
+const OTHER_DISK: u64 = 8 * MIB;
+const LOG_DISK: u64 = 96 * MIB;
+
+const SAMPLE: usize = 14;
+/// Few enough that somebody who watches sees that it goes on.
+const POINTS_A_BOOT: usize = 25;
+
+/// What the sweep is told.
+struct Settings {
+    points: usize,
+    seed: u64,
+    from: usize,
+    nodes: usize,
+    only: Vec<String>,
+}
+
+/// What a node said of one point.
+struct Tried {
+    point: String,
+    /// Nothing, if all was well.
+    bad: Option<String>,
+    /// Whether the moment came at all.
+    reached: bool,
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn after_a_crash_at_any_point_the_next_provision_converges() {
+    let settings = Settings::from_environment();
+    let began = Instant::now();
+    let mut nodes = vec![node(0)];
+    let prepared = nodes[0].boot(&script("prepare", []).timeout(Duration::from_secs(400)));
+    prepared.assert_ok();
+    for number in 1..settings.nodes {
+        let copy = node(number);
+        for letter in 'a'..='g' {
+            let disk = format!("ubd{letter}");
+            fs::copy(nodes[0].disk_path(&disk), copy.disk_path(&disk)).unwrap();
+        }
+        nodes.push(copy);
+    }
+    let found = Found::read(&prepared);
+    let points = if settings.only.is_empty() { found.points(settings.seed) } else { settings.only.clone() };
+    let all = points.len();
+    let points: Vec<String> = points.into_iter().skip(settings.from).take(settings.points).collect();
+    println!("sweep: {}", found.described());
+    println!(
+        "sweep: seed {}, {} of {all} points from number {} on, {} nodes",
+        settings.seed,
+        points.len(),
+        settings.from,
+        settings.nodes
+    );
+
+    // at least two boots a node: so that a sample shows in time what is wrong
+    let batches = Mutex::new(points.chunks(POINTS_A_BOOT));
+    let tried = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for mut node in nodes {
+            let (batches, tried) = (&batches, &tried);
+            let wanted = points.len();
+            scope.spawn(move || {
+                loop {
+                    let Some(batch) = batches.lock().unwrap().next() else { break };
+                    let results = run(&mut node, batch);
+                    let mut tried = tried.lock().unwrap();
+                    tried.extend(results);
+                    let bad = tried.iter().filter(|t| t.bad.is_some()).count();
+                    let minutes = began.elapsed().as_secs() / 60;
+                    println!("sweep: {} of {wanted} points tried, {bad} bad, after {minutes} min", tried.len());
+                }
+            });
+        }
+    });
+    let tried = tried.into_inner().unwrap();
+    let summary = summary(&tried, began.elapsed());
+    println!("{summary}");
+    let bad: Vec<&str> = tried.iter().filter(|t| t.bad.is_some()).map(|t| t.point.as_str()).collect();
+    assert!(
+        bad.is_empty() && tried.len() == points.len(),
+        "{summary}\nagain with SWEEP_SEED={} SWEEP_ONLY='{}'",
+        settings.seed,
+        bad.join(" ")
+    );
+}
+
+impl Settings {
+    fn from_environment() -> Self {
+        let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let number = |name: &str| {
+            get(name).map(|value| value.parse::<u64>().unwrap_or_else(|e| panic!("{name} is '{value}': {e}")))
+        };
+        let size = |name: &str| number(name).map(|value| usize::try_from(value).unwrap());
+        let points = if get("SWEEP_POINTS").as_deref() == Some("all") { None } else { Some(size("SWEEP_POINTS")) };
+        Self {
+            points: points.map_or(usize::MAX, |points| points.unwrap_or(SAMPLE)),
+            seed: number("SWEEP_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000)),
+            from: size("SWEEP_FROM").unwrap_or(0),
+            nodes: size("SWEEP_NODES").unwrap_or(1).max(1),
+            only: get("SWEEP_ONLY").map(|only| only.split(' ').map(str::to_owned).collect()).unwrap_or_default(),
+        }
+    }
+}
+
+fn node(number: usize) -> Node {
+    let disks = [
+        ("ubdb", DATA_DISK),
+        ("ubdc", DATA_DISK),
+        ("ubdd", OTHER_DISK),
+        ("ubde", OTHER_DISK),
+        ("ubdf", LOG_DISK),
+        ("ubdg", LOG_DISK),
+    ];
+    let node = Node::new(&format!("sweep{number}"));
+    disks.iter().fold(node, |node, (disk, bytes)| node.disk_with_serial(disk, *bytes, &format!("serial-{disk}")))
+}
+
+fn script<'a>(action: &str, points: impl IntoIterator<Item = &'a String>) -> Script {
+    let script = Script::new("sweep")
+        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
+        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
+        .env("CRASH", support::program("examples/crash").to_str().unwrap())
+        .arg(action);
+    points.into_iter().fold(script, Script::arg)
+}
+
+/// Tries points in one boot.
+fn run(node: &mut Node, points: &[String]) -> Vec<Tried> {
+    let timeout = Duration::from_secs(300 + 40 * points.len() as u64);
+    let boot = node.boot(&script("points", points).timeout(timeout));
+    let console = boot.console();
+    let mut tried = Vec::new();
+    for point in points {
+        let said = format!("-- point {point} ");
+        let Some(line) = console.lines().find_map(|line| line.strip_prefix(&said)) else {
+            println!("{}", boot.timed_console());
+            let bad = Some(format!("stuck: the node ended with {:?} before it was tried", boot.end()));
+            tried.push(Tried { point: point.clone(), bad, reached: true });
+            // those behind it were not tried, and nobody shall think that they were
+            break;
+        };
+        let bad = line.starts_with("BAD").then(|| {
+            let about = console.lines().skip_while(|line| !line.starts_with(&said)).skip(1);
+            let wrong: Vec<&str> = about.map_while(|line| line.strip_prefix("   wrong: ")).collect();
+            wrong.join("; ")
+        });
+        if bad.is_some() {
+            let about = console.lines().skip_while(|line| !line.starts_with(&said));
+            let about: Vec<&str> = about
+                .enumerate()
+                .take_while(|(i, line)| *i == 0 || line.starts_with("   "))
+                .map(|(_, line)| line)
+                .collect();
+            println!("{}", about.join("\n"));
+        }
+        tried.push(Tried { point: point.clone(), bad, reached: !line.starts_with("missed") });
+    }
+    if boot.end() != End::Status(0) && tried.iter().all(|t| t.bad.is_none()) {
+        println!("{}", boot.timed_console());
+        let last = tried.last_mut().unwrap();
+        last.bad = Some(format!("stuck: the node ended with {:?} after it", boot.end()));
+    }
+    tried
+}
+
+/// What there is to be tried, as the node says.
+struct Found {
+    /// By scenario and process: all its system calls, and those that can change anything.
+    processes: BTreeMap<(String, String), (usize, usize)>,
+    /// By disk and version of the state file: how many writes there were.
+    marks: BTreeMap<(String, String), usize>,
+}
+
+impl Found {
+    fn read(boot: &Boot) -> Self {
+        let mut found = Self { processes: BTreeMap::new(), marks: BTreeMap::new() };
+        for line in boot.console().lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["process", name, calls, points, ..] => {
+                    let (scenario, process) = name.split_once('/').unwrap();
+                    let counts = (calls.parse().unwrap(), points.parse().unwrap());
+                    found.processes.insert((scenario.to_owned(), process.to_owned()), counts);
+                }
+                ["marks", disk, marks @ ..] => {
+                    for mark in marks {
+                        let (name, writes) = mark.split_once('=').unwrap();
+                        found.marks.insert(((*disk).to_owned(), name.to_owned()), writes.parse().unwrap());
+                    }
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn described(&self) -> String {
+        let mut text = String::new();
+        for scenario in ["first", "later", "again"] {
+            write!(text, "\n  {scenario}: system calls (and those of them that can change anything)").unwrap();
+            for ((_, process), (calls, points)) in self.processes.iter().filter(|((of, _), _)| of == scenario) {
+                write!(text, " {process} {calls} ({points})").unwrap();
+            }
+        }
+        for disk in ["ubdb", "ubdc"] {
+            let writes = self.marks[&(disk.to_owned(), "end".to_owned())];
+            write!(text, "\n  power: {writes} writes to {disk}").unwrap();
+        }
+        text
+    }
+
+    /// All points, in an order that has something of everything at its beginning.
+    fn points(&self, seed: u64) -> Vec<String> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut kinds: Vec<Vec<String>> = Vec::new();
+        let kill = |scenario: &str, wanted: fn(&str) -> bool, random: &mut fastrand::Rng| {
+            let mut points = Vec::new();
+            for ((of, process), (_, count)) in &self.processes {
+                if of == scenario && wanted(process) {
+                    points.extend((1..=*count).map(|n| {
+                        let cold = if random.bool() { ":cold" } else { "" };
+                        format!("{scenario}/{process}:{n}{cold}")
+                    }));
+                }
+            }
+            points
+        };
+        for scenario in ["first", "later", "again"] {
+            kinds.push(kill(scenario, |process| process == "agent", &mut random));
+            kinds.push(kill(scenario, |process| process.starts_with("worker"), &mut random));
+        }
+        // one mkfs and one mount: the others are the same, on the other disk
+        kinds.push(kill("first", |process| ["tool.1", "tool.4"].contains(&process), &mut random));
+        let (now, reordered, other) = self.power_points(&mut random);
+        kinds.extend([now, reordered, other]);
+        for kind in &mut kinds {
+            random.shuffle(kind);
+        }
+        let longest = kinds.iter().map(Vec::len).max().unwrap();
+        (0..longest).flat_map(|i| kinds.iter().filter_map(move |kind| kind.get(i).cloned())).collect()
+    }
+
+    /// Power cuts: as they are; with a part lost of what was not flushed; and with a state file of another moment.
+    fn power_points(&self, random: &mut fastrand::Rng) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let mark = |disk: &str, version: usize| {
+            let at = |name: &str| self.marks.get(&(disk.to_owned(), name.to_owned())).copied();
+            if version == 0 { 0 } else { at(&version.to_string()).or_else(|| at("end")).unwrap() }
+        };
+        let versions = self.marks.keys().filter(|(disk, name)| disk == "ubdb" && name.parse::<usize>().is_ok()).count();
+        let (mut now, mut reordered, mut other) = (Vec::new(), Vec::new(), Vec::new());
+        for version in 0..=versions {
+            let range = |disk: &str| mark(disk, version)..=mark(disk, version + 1);
+            for (disk, beside) in [("ubdb", "ubdc"), ("ubdc", "ubdb")] {
+                for writes in range(disk) {
+                    let point = |version: usize, beside: usize| match disk {
+                        "ubdb" => format!("power/{version}:{writes}:{beside}"),
+                        _ => format!("power/{version}:{beside}:{writes}"),
+                    };
+                    now.push(point(version, random.usize(range(beside))));
+                    reordered.push(format!("{}:{}", point(version, random.usize(range(beside))), random.u32(..)));
+                    // before, and after
+                    let versions: Vec<usize> = (0..=versions).filter(|v| *v != version).collect();
+                    other.push(point(versions[random.usize(..versions.len())], random.usize(range(beside))));
+                }
+            }
+        }
+        (now, reordered, other)
+    }
+}
+
+fn summary(tried: &[Tried], took: Duration) -> String {
+    let count = |wanted: &dyn Fn(&Tried) -> bool| tried.iter().filter(|t| wanted(t)).count();
+    let kind = |word: &'static str| count(&move |t: &Tried| t.bad.as_ref().is_some_and(|bad| bad.contains(word)));
+    let mut text = String::from("sweep:");
+    for scenario in ["first", "later", "again", "power"] {
+        write!(text, " {} {scenario},", count(&|t| t.point.starts_with(scenario) && t.reached)).unwrap();
+    }
+    let minutes = took.as_secs().div_ceil(60);
+    write!(text, " {} not reached, {minutes} min", count(&|t| !t.reached)).unwrap();
+    for tried in tried {
+        if let Some(bad) = &tried.bad {
+            write!(text, "\n  {}: {bad}", tried.point).unwrap();
+        }
+    }
+    write!(
+        text,
+        "\nsweep: {} points: {} lost, {} wrongly formatted, {} stuck",
+        count(&|t| t.reached),
+        kind("lost: "),
+        kind("formatted: "),
+        kind("stuck: ")
+    )
+    .unwrap();
+    text
+}
