@@ -1,49 +1,66 @@
-//! What the crash sweeps of the kernel tier need and no tool of the distribution does: `trace` runs a command and kills one
-//! of its processes at one of its system calls, `rebuild` makes a disk as a power cut would have left it.
-//!
-//! It runs inside the test node, started by `tests/kernel/sweep.sh`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a tool of the tests")]
+//! The crash sweeps of the kernel tier, from inside the test node: `tests/kernel/sweep.sh` starts this, `tests/kernel_sweep.rs`
+//! chooses the points.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool of the tests")]
 
 #[path = "crash/disk.rs"]
 mod disk;
+#[path = "crash/node.rs"]
+mod node;
+#[path = "crash/point.rs"]
+mod point;
 #[path = "crash/trace.rs"]
 mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+
+use crate::disk::Log;
 
 /// Crashes, one exactly chosen moment at a time
 #[derive(Parser)]
-struct Args {
-    #[command(subcommand)]
-    action: Action,
-}
-
-#[derive(Subcommand)]
 enum Action {
-    /// Run a command; list or kill its processes at their system calls
-    Trace(trace::Args),
-    /// Show what dm-log-writes logged: one line for each write or mark
-    Log {
-        /// The log device
-        log: PathBuf,
+    /// Run a command and list the system calls of its processes
+    Trace {
+        /// A shell command to run after each rename by the command, which stands still meanwhile
+        #[arg(long)]
+        on_rename: Option<String>,
+        /// Where to write what was seen
+        #[arg(long)]
+        list: PathBuf,
+        /// Where its output goes
+        #[arg(long)]
+        output: PathBuf,
+        /// The command
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
     },
+    /// Show what dm-log-writes logged of a disk
+    Log { disk: String, log: PathBuf },
     /// Make a disk as it was after some of the logged writes
-    Rebuild(disk::Rebuild),
+    Rebuild { log: PathBuf, disk: PathBuf, writes: usize },
+    /// Try points
+    Points { points: Vec<String> },
 }
 
 fn main() -> ExitCode {
-    match Args::parse().action {
-        Action::Trace(args) => trace::trace(&args),
-        Action::Log { log } => {
-            disk::show(&log);
-            ExitCode::SUCCESS
+    match Action::parse() {
+        Action::Trace { on_rename, list, output, command } => {
+            let seen = trace::run(&command, None, on_rename.as_deref(), &output);
+            std::fs::write(list, seen.text).unwrap();
+            return if seen.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
-        Action::Rebuild(args) => {
-            disk::rebuild(&args);
-            ExitCode::SUCCESS
+        Action::Log { disk, log } => disk::show(&disk, &Log::read(&log)),
+        Action::Rebuild { log, disk, writes } => {
+            let image = disk::image(&Log::read(&log), node::size_of(&disk), writes, None);
+            node::write_disk(&disk, &image);
+        }
+        Action::Points { points } => {
+            let mut sweep = point::Sweep::new();
+            points.iter().for_each(|point| sweep.try_point(point));
+            node::shut_down();
         }
     }
+    ExitCode::SUCCESS
 }

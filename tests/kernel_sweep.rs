@@ -246,7 +246,7 @@ impl Found {
                 if of == scenario && wanted(process) {
                     points.extend((1..=*count).map(|n| {
                         let cold = if random.bool() { ":cold" } else { "" };
-                        format!("{scenario}/{process}:{n}{cold}")
+                        format!("{scenario}/{process}:{n}{cold}{}", reboot(random))
                     }));
                 }
             }
@@ -283,8 +283,9 @@ impl Found {
                         "ubdb" => format!("power/{version}:{writes}:{beside}"),
                         _ => format!("power/{version}:{beside}:{writes}"),
                     };
-                    now.push(point(version, random.usize(range(beside))));
-                    reordered.push(format!("{}:{}", point(version, random.usize(range(beside))), random.u32(..)));
+                    now.push(point(version, random.usize(range(beside))) + reboot(random));
+                    let lose = random.u32(..);
+                    reordered.push(format!("{}:{lose}{}", point(version, random.usize(range(beside))), reboot(random)));
                     // before, and after
                     let versions: Vec<usize> = (0..=versions).filter(|v| *v != version).collect();
                     other.push(point(versions[random.usize(..versions.len())], random.usize(range(beside))));
@@ -293,6 +294,11 @@ impl Found {
         }
         (now, reordered, other)
     }
+}
+
+/// A reboot takes its time, and what it shows is seldom another thing.
+fn reboot(random: &mut fastrand::Rng) -> &'static str {
+    if random.u8(..4) == 0 { ":reboot" } else { "" }
 }
 
 fn summary(tried: &[Tried], took: Duration) -> String {

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
@@ -17,28 +17,27 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Which process: agent, worker.N (the Nth process that it starts) or tool.N (the Nth that workers start)
-    #[arg(long, requires = "at")]
-    victim: Option<String>,
-    /// At which of its system calls, from 1; those that change nothing outside of their process do not count
-    #[arg(long)]
-    at: Option<usize>,
-    /// Where to write what was seen: for each process how many system calls there were, and who was killed
-    #[arg(long)]
-    list: PathBuf,
-    /// A shell command to run after each rename by the agent, which stands still meanwhile
-    #[arg(long)]
-    on_rename: Option<String>,
-    /// The command
-    #[arg(last = true, required = true)]
-    command: Vec<String>,
+/// Who is to be killed, and when.
+pub(crate) struct Victim {
+    /// agent, worker.N (the Nth process that it starts) or tool.N (the Nth that workers start).
+    pub(crate) process: String,
+    /// At which of its system calls, from 1; those that are harmless do not count.
+    pub(crate) at: usize,
+}
+
+/// What became of a traced command.
+pub(crate) struct Seen {
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// The system call at which the victim was killed, if it came that far.
+    pub(crate) killed: Option<String>,
+    /// A line for each process: its label, how many system calls it made, how many of them count, and which.
+    pub(crate) text: String,
 }
 
 /// What one process did.
 struct Process {
-    /// As in `--victim`.
+    /// As in [`Victim`].
     label: String,
     /// All system calls.
     calls: usize,
@@ -60,7 +59,8 @@ enum Interest {
 }
 
 struct Tracer<'a> {
-    args: &'a Args,
+    victim: Option<&'a Victim>,
+    on_rename: Option<&'a str>,
     agent: Pid,
     processes: BTreeMap<Pid, Process>,
     threads: BTreeMap<Pid, Thread>,
@@ -69,13 +69,17 @@ struct Tracer<'a> {
     killed: Option<String>,
 }
 
-/// Ends as the command did, 137 if that was killed. Whoever outlives it runs on.
-pub(crate) fn trace(args: &Args) -> ExitCode {
+/// Runs a command to its end. Whoever outlives it runs on. `on_rename` is a shell command to run after each rename by the
+/// agent, which stands still meanwhile.
+pub(crate) fn run(command: &[String], victim: Option<&Victim>, on_rename: Option<&str>, output: &Path) -> Seen {
+    let output = fs::File::create(output).unwrap();
     // waits for a line, so that it can be seized before it begins
     let mut child = Command::new("/bin/bash")
         .args(["-c", "read -r; exec \"$@\" </dev/null", "trace"])
-        .args(&args.command)
+        .args(command)
         .stdin(Stdio::piped())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
         .spawn()
         .unwrap();
     let agent = Pid::from_raw(child.id().cast_signed());
@@ -85,9 +89,9 @@ pub(crate) fn trace(args: &Args) -> ExitCode {
         | Options::PTRACE_O_TRACEVFORK
         | Options::PTRACE_O_TRACEEXEC;
     ptrace::seize(agent, options).unwrap();
-    // it cannot have begun a system call but the one it waits in, whose entry is not seen
     let mut tracer = Tracer {
-        args,
+        victim,
+        on_rename,
         agent,
         processes: BTreeMap::new(),
         threads: BTreeMap::new(),
@@ -96,9 +100,8 @@ pub(crate) fn trace(args: &Args) -> ExitCode {
         killed: None,
     };
     ptrace::interrupt(agent).unwrap();
-    let status = tracer.run(|| drop(child.stdin.take().unwrap().write_all(b"\n")));
-    fs::write(&args.list, tracer.seen()).unwrap();
-    ExitCode::from(u8::try_from(status.code().unwrap_or_else(|| 128 + status.signal().unwrap())).unwrap())
+    let status = tracer.run(|| child.stdin.take().unwrap().write_all(b"\n").unwrap());
+    Seen { status, text: tracer.seen(), killed: tracer.killed }
 }
 
 impl Tracer<'_> {
@@ -147,7 +150,7 @@ impl Tracer<'_> {
     fn interest(&mut self, thread: Pid) -> Interest {
         let Some(process) = self.thread(thread).map(|thread| thread.process) else { return Interest::None };
         let label = &self.processes[&process].label;
-        match &self.args.victim {
+        match self.victim.map(|victim| &victim.process) {
             _ if self.killed.is_some() => Interest::None,
             None => Interest::Calls,
             Some(victim) if victim == label => Interest::Calls,
@@ -210,7 +213,7 @@ impl Tracer<'_> {
         thread.inside = entry;
         if !entry {
             let rename = [libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2].contains(&number);
-            if let Some(hook) = self.args.on_rename.as_deref().filter(|_| rename && process == self.agent) {
+            if let Some(hook) = self.on_rename.filter(|_| rename && process == self.agent) {
                 assert!(Command::new("/bin/bash").args(["-c", hook]).status().unwrap().success(), "{hook}");
             }
             return;
@@ -221,11 +224,9 @@ impl Tracer<'_> {
             return;
         }
         own.counted.push(name(number));
-        if self.killed.is_none()
-            && self.args.victim.as_ref() == Some(&own.label)
-            && self.args.at == Some(own.counted.len())
-        {
-            self.killed = Some(format!("killed {} {} {}", own.label, own.counted.len(), name(number)));
+        let dies = |victim: &Victim| victim.process == own.label && victim.at == own.counted.len();
+        if self.killed.is_none() && self.victim.is_some_and(dies) {
+            self.killed = Some(name(number));
             kill(process, Signal::SIGKILL).unwrap();
         }
     }
@@ -238,9 +239,6 @@ impl Tracer<'_> {
             let kinds: Vec<String> = kinds.iter().map(|(name, count)| format!("{name} {count}")).collect();
             let (calls, counted) = (process.calls, process.counted.len());
             writeln!(text, "process {} {calls} {counted} {}", process.label, kinds.join(", ")).unwrap();
-        }
-        if let Some(killed) = &self.killed {
-            writeln!(text, "{killed}").unwrap();
         }
         text
     }

@@ -2,29 +2,27 @@
 # with data (ubdd) and a blank one that is none of the agent's business (ubde).
 #
 #   sweep.sh prepare         makes what the points start from, and says how many points there are
-#   sweep.sh points POINT... tries points; for each one line "point POINT ok|missed|BAD ..."
+#   sweep.sh points POINT... tries points (examples/crash/point.rs); a line for each: "-- point POINT ok|missed|BAD ..."
 #
-# A point is one of
+# A point is one of these, with `:reboot` behind it if the volumes are to be closed and unlocked in the end:
 #
 #   SCENARIO/PROCESS:N[:cold]  provision is run, and a process of it killed at its Nth system call that can change anything;
 #                              with `cold` the node is closed down before the next provision, as at a reboot.
 #                              Scenarios: `first`, both disks blank and no state; `later`, the EBS volume has data and the
 #                              instance store came back blank; `again`, both formats were cut off before.
-#                              Processes: as `crash trace` calls them.
+#                              Processes: agent, worker.N (the Nth process that it starts), tool.N (that workers start).
 #   power/STATE:B:C[:LOSE]     after a power cut: ubdb and ubdc hold the first B and C writes of a provision (but for some
 #                              since the last flush, chosen by the number LOSE), the state file is the STATEth there was.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
-source "$(dirname "$0")/sweep-power.sh"
 
 base=/var/lib/sweep
 disks=(ubdb ubdc)
+logs=(ubdf ubdg)
 mounts=(/data /data1)
-state_dir=${STATE%/*}
-# far beyond what a provision takes
-patience=${SWEEP_PATIENCE:-150}
 
-configure_sweep() {
+# roles PREFIX: the roles of the disks PREFIXb and PREFIXc.
+roles() {
     config "$KEY_ARN" <<TOML
 [filesystem]
 type = "ext4"
@@ -38,234 +36,102 @@ role = "ebs"
 TOML
 }
 
-# provision NAME: what it says goes to /run/NAME.
-provision() {
-    local status=0
-    timeout --signal=KILL "$patience" "$LUKS_AGENT" provision >"/run/$1" 2>&1 || status=$?
-    return "$status"
+write_file() {
+    head -c 50000 /dev/urandom >"$1/file"
+    sync -f "$1"
 }
 
-# What a reboot does to what runs and is open.
-shut_down() {
-    local at name processes
-    # what is left of the killed agent: itself, its workers and what they started
-    mapfile -t processes < <(pgrep 'luks|exe|mkfs' || true)
-    if ((${#processes[@]})); then
-        kill -KILL "${processes[@]}" 2>/dev/null || true
-        for pid in "${processes[@]}"; do wait_for 30 test ! -e "/proc/$pid"; done
-    fi
-    while read -r at; do umount "$at"; done < <(findmnt -rno TARGET -t ext4 | grep '^/data' | tac || true)
-    while read -r name; do dmsetup remove --retry "$name"; done < <(dmsetup ls | sed -n 's/^\(luks-[^\t]*\).*/\1/p')
+close_all() {
+    local name
+    umount "${mounts[@]}"
+    dmsetup ls | sed -n 's/^\(luks-[^\t]*\).*/\1/p' | while read -r name; do dmsetup remove --retry "$name"; done
 }
 
-# reset SCENARIO: the node as the scenario begins.
-reset() {
-    local disk
-    shut_down
-    rm -rf "$state_dir"
-    for disk in "${disks[@]}"; do
-        if [[ -e $base/$1/$disk ]]; then
-            dd if="$base/$1/$disk" of="/dev/$disk" bs=1M oflag=direct status=none
-        else
-            blkdiscard --force --zeroout "/dev/$disk"
-        fi
-    done
-    [[ ! -e $base/$1/state ]] || cp -a "$base/$1/state" "$state_dir"
-}
-
-# keep SCENARIO: makes the node as it is now the beginning of a scenario.
+# keep SCENARIO: it begins with the disks and the state file as they are now.
 keep() {
     local disk
-    shut_down
     mkdir -p "$base/$1"
-    cp -a "$state_dir" "$base/$1/state"
+    cp -a "${STATE%/*}" "$base/$1/state"
     for disk in "${disks[@]}"; do dd if="/dev/$disk" of="$base/$1/$disk" bs=1M conv=sparse status=none; done
 }
 
-# What the state file says, which has one field a line.
-volumes() { field '' luks_uuid; }
-phase() { field "$1" phase; }
-disk_of() { field "$1" device; }
-mount_of() { field "$1" mount_point; }
-field() { sed -n "/\"luks_uuid\": \"$1/,/\"phase\"/s/^ *\"$2\": \"\([^\"]*\)\",\?$/\1/p" "$STATE" 2>/dev/null || true; }
-
-# What must still be there after the next provision, as `committed[UUID]`: header, file system, file.
-declare -A committed=()
-note_committed() {
-    local uuid disk at
-    committed=()
-    for uuid in $(volumes); do
-        [[ $(phase "$uuid") == committed ]] || continue
-        disk=$(disk_of "$uuid")
-        at=$(mount_of "$uuid")
-        # lost with the instance store, and known to be
-        [[ $(blkid -p -s UUID -o value "/dev/$disk" || true) == "$uuid" ]] || continue
-        if findmnt -n "$at" >/dev/null && [[ ! -e $at/file ]]; then
-            write_file "$at"
-        fi
-        committed[$uuid]="$disk $(header "$disk") $(filesystem "$uuid") $(file_at "$at")"
-    done
-}
-# The keyslot, that is: to write the same header once more, or to repair one, does no harm.
-header() { dd if="/dev/$1" bs=32k skip=1 count=31 iflag=direct status=none | sha256sum | cut -c 1-16; }
-filesystem() {
-    [[ ! -e /dev/mapper/luks-$1 ]] || blkid -p -s UUID -o value "/dev/mapper/luks-$1" || echo none
-}
-file_at() { sha256sum "$1/file" 2>/dev/null | cut -c 1-16 || true; }
-
-declare -a wrong=()
-# bad lost|formatted|stuck WHAT
-bad() { wrong+=("$1: ${*:2}"); }
-
-# Nothing of what is not ours was touched.
-check_others() {
-    cmp -s "$base/ubdd" /dev/ubdd || bad formatted "the foreign disk was written to"
-    cmp -s -n "$(blockdev --getsize64 /dev/ubde)" /dev/ubde /dev/zero || bad formatted "the bystander was written to"
-}
-
-# Both volumes are committed and mounted, with one key, and what was committed is as it was.
-check_converged() {
-    local uuid at
-    [[ $(grep -c '"wrapped_key"' "$STATE") == 1 ]] || bad stuck "there is not just one key"
-    [[ $(grep -c '"phase": "committed"' "$STATE") == 2 && $(grep -c '"phase"' "$STATE") == 2 ]] ||
-        bad stuck "there are not just two committed volumes"
-    for uuid in $(volumes); do
-        at=$(mount_of "$uuid")
-        [[ $(findmnt -rno SOURCE "$at") == /dev/mapper/luks-$uuid ]] || bad stuck "$uuid is not mounted at $at"
-    done
-    check_kept
-}
-
-# What was committed is as it was.
-check_kept() {
-    local uuid now was i
-    for uuid in "${!committed[@]}"; do
-        read -ra was <<<"${committed[$uuid]}"
-        now=("$(disk_of "$uuid")" "$(header "${was[0]}")" "$(filesystem "$uuid")" "$(file_at "$(mount_of "$uuid")")")
-        for i in 0 1 2 3; do
-            # empty: it could not be seen then, since it was not open or not mounted
-            [[ -z ${was[i]-} || ${was[i]} == "${now[i]}" ]] || bad lost "$uuid had '${was[i]}', has '${now[i]}'"
-        done
-    done
-}
-
-# The volumes are good for the next boot: sound file systems, and unlock opens them.
-check_reboot() {
-    local uuid at status=0 sum before=() i=0
-    ((${#wrong[@]} == 0)) || return 0
-    for at in "${mounts[@]}"; do
-        [[ -e $at/file ]] || write_file "$at"
-        before+=("$(file_at "$at")")
-        umount "$at"
-    done
-    for uuid in $(volumes); do
-        e2fsck -fn "/dev/mapper/luks-$uuid" >/run/e2fsck 2>&1 || bad lost "$uuid has a file system that is not sound"
-    done
-    shut_down
-    timeout --signal=KILL "$patience" "$LUKS_AGENT" unlock >/run/unlocked 2>&1 || status=$?
-    [[ $status == 0 ]] || bad lost "unlock ended with status $status"
-    for at in "${mounts[@]}"; do
-        sum=$(file_at "$at")
-        [[ -n $sum && $sum == "${before[i]}" ]] || bad lost "the file at $at is gone"
-        i=$((i + 1))
-    done
-}
-
-# kill_point SCENARIO PROCESS N [cold]
-kill_point() {
-    local status=0
-    reset "$1"
-    "$CRASH" trace --victim "$2" --at "$3" --list /run/list -- "$LUKS_AGENT" provision >/run/crashed 2>&1 || status=$?
-    moment=$(sed -n 's/^killed [^ ]* [^ ]* //p' /run/list)
-    case $moment,$2,$status in
-    ,*,0) ;;
-    ,*) bad stuck "nobody was killed, and the status is $status" ;;
-    *,agent,137 | *,worker.*,[01] | *,tool.*,[01]) ;;
-    *) bad stuck "status $status of the run with the kill" ;;
-    esac
-    cp "$STATE" /run/state.crashed 2>/dev/null || rm -f /run/state.crashed
-    note_committed
-    [[ ${4-} != cold ]] || shut_down
-    status=0
-    provision converged || status=$?
-    if [[ $status == 0 ]]; then
-        check_converged
-        check_reboot
-    else
-        bad stuck "the next provision ended with status $status"
-    fi
-    check_others
-}
-
-# show FILE...: for whoever has to find out.
-show() {
-    local file
-    for file in "$@"; do
-        [[ ! -e $file ]] || sed "s|^|   ${file##*/}: |" "$file"
-    done
-}
-
-try() {
-    local began point=$1 parts moment='' word
-    began=$(date +%s%3N)
-    wrong=()
-    rm -f /run/list /run/crashed /run/converged /run/unlocked /run/e2fsck /run/state.crashed
-    IFS=/: read -ra parts <<<"$point"
-    case $point in
-    power/*) power_point "${parts[@]:1}" ;;
-    *) kill_point "${parts[@]}" ;;
-    esac
-    word=ok
-    [[ -n $moment ]] || word=missed
-    ((${#wrong[@]} == 0)) || word=BAD
-    say "point $point $word $moment, $(($(date +%s%3N) - began)) ms"
-    if ((${#wrong[@]})); then
-        printf '   wrong: %s\n' "${wrong[@]}"
-        show /run/list /run/state.crashed /run/crashed /run/converged /run/e2fsck /run/unlocked "$STATE"
-        lsblk -o NAME,SIZE,FSTYPE,UUID,MOUNTPOINTS | sed 's/^/   /'
-    fi
+# trace ARGS...: provision, traced.
+trace() {
+    "$CRASH" trace --list /run/list --output /run/traced "$@" -- "$LUKS_AGENT" provision || { cat /run/traced; fail "provision"; }
 }
 
 # list SCENARIO: what there is to be killed in it.
-list() { sed -n "s|^process |process $1/|p" /run/list; }
+list() { sed "s|^process |process $1/|" /run/list; }
 
-prepare() {
-    mkdir -p "$base"
+# A provision of blank disks, recorded: dm-log-writes logs what reaches the disks, with a mark in both logs at each version of
+# the state file, and one when there is a file on each volume that was synced.
+record() {
+    local i disk log hook name power=$base/power
+    modprobe dm-log-writes
+    mkdir -p "$power/state"
+    for i in 0 1; do
+        disk=/dev/${disks[i]} log=/dev/${logs[i]}
+        dmsetup create "log${disk: -1}" --table "0 $(blockdev --getsz "$disk") log-writes $disk $log"
+    done
+    roles /dev/mapper/log
+    hook="n=\$(ls $power/state | wc -l); n=\$((n + 1)); cp $STATE $power/state/\$n
+        dmsetup message logb 0 mark \$n; dmsetup message logc 0 mark \$n"
+    trace --on-rename "$hook"
+    for i in 0 1; do
+        disk=${disks[i]}
+        # as it would be of the disk itself, which the agent did not see
+        name=$(basename "$(readlink -f "/sys/dev/block/$(stat -L -c %Hr:%Lr "/dev/mapper/log${disk: -1}")")")
+        sed -i -z "s/null,\n *\"device\": \"$name\"/\"serial-$disk\",\n      \"device\": \"$disk\"/" "$power"/state/*
+        write_file "${mounts[i]}"
+        cp "${mounts[i]}/file" "$power/file.$disk"
+        # the UUID of an ext4 file system: superblock at byte 1024, at byte 104 of it
+        dd if="$(findmnt -no SOURCE "${mounts[i]}")" of="$power/filesystem.$disk" bs=1 skip=1128 count=16 status=none
+    done
+    dmsetup message logb 0 mark file
+    dmsetup message logc 0 mark file
+    # not synced: it may be lost
+    for i in 0 1; do head -c 300000 /dev/urandom >"${mounts[i]}/more"; done
+    close_all
+    for i in 0 1; do
+        dmsetup remove --retry "log${disks[i]: -1}"
+        "$CRASH" log "${disks[i]}" "/dev/${logs[i]}"
+    done
+    roles /dev/ubd
+}
+
+start_fake
+case $1 in
+prepare)
+    mkdir -p "$base/first"
     mkfs.ext4 -q -F /dev/ubdd
     dd if=/dev/urandom of=/dev/ubdd bs=1M count=2 seek=2 conv=notrunc status=none
     dd if=/dev/ubdd of="$base/ubdd" bs=1M status=none
 
-    prepare_power
+    record
     list first
 
-    # all is well, but the instance store comes back blank
-    reset first
-    expect_agent 0 provision
+    say "all is well, but the instance store comes back blank"
+    cp -a "$base/power/state/4" "$STATE"
+    agent unlock
     write_file /data1
-    shut_down
+    close_all
     blkdiscard --force --zeroout /dev/ubdb
     keep later
+    trace
+    list later
+    close_all
 
-    # the power cut before one had a keyslot, and before the other had a file system
-    replay 2 45 100
+    say "a power cut before one had a keyslot, and before the other had a file system"
+    "$CRASH" rebuild "/dev/${logs[0]}" /dev/ubdb 45
+    "$CRASH" rebuild "/dev/${logs[1]}" /dev/ubdc 100
+    cp -a "$base/power/state/2" "$STATE"
     keep again
-
-    for scenario in "${@}"; do
-        reset "$scenario"
-        "$CRASH" trace --list /run/list -- "$LUKS_AGENT" provision >/run/traced 2>&1 || { cat /run/traced; fail "$scenario"; }
-        list "$scenario"
-    done
-}
-
-start_fake
-mkdir -p "$base"
-case $1 in
-prepare)
-    prepare later again
+    trace
+    list again
+    close_all
     ;;
 points)
-    configure_sweep /dev/ubd
-    for point in "${@:2}"; do try "$point"; done
+    roles /dev/ubd
+    "$CRASH" points "${@:2}"
     ;;
 esac
-shut_down
