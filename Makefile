@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-tiers demo lint clean
+.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep demo lint clean
 
 CARGO ?= cargo
 
@@ -30,6 +30,10 @@ test-kernel: build ## real dm-crypt in User-Mode Linux, LocalStack included
 test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
 	@scripts/deps.sh machine localstack
 	@scripts/test.sh machine
+
+sweep: build ## every crash point: kills at every system call, power cuts after every write (hours; SWEEP_POINTS=n for fewer)
+	@scripts/deps.sh kernel
+	@scripts/test.sh sweep
 
 demo: ## the whole story in a VM: first boot, a file, a reboot, the file is back
 	@scripts/deps.sh build machine

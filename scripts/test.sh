@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs tiers of tests, all of them even if one fails, and closes with a summary. What they need is installed by then.
 #
-#   scripts/test.sh unit|kernel|machine...
+#   scripts/test.sh unit|kernel|machine|sweep...
 set -uo pipefail
 cd "$(dirname "$(realpath "$0")")/.." || exit 1
 
@@ -16,7 +16,10 @@ run_tier() {
         # A node is two busy processes; more than two at once only wait for each other on a small machine.
         kernel) "$cargo" test --workspace --test 'kernel*' -- --include-ignored --test-threads=2 ;;
         machine) "$cargo" test --workspace --test 'machine*' -- --include-ignored --test-threads=1 ;;
-        *) echo "test.sh: unknown tier '$1': expected unit, kernel or machine" >&2; return 2 ;;
+        # Of this the kernel tier has a sample. See tests/kernel_sweep.rs for what else the environment can say.
+        sweep) SWEEP_POINTS=${SWEEP_POINTS:-all} SWEEP_NODES=${SWEEP_NODES:-2} \
+            "$cargo" test --workspace --test kernel_sweep -- --include-ignored --nocapture ;;
+        *) echo "test.sh: unknown tier '$1': expected unit, kernel, machine or sweep" >&2; return 2 ;;
     esac </dev/null
 }
 

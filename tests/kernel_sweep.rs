@@ -18,6 +18,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ const DATA_DISK: u64 = 33 * MIB;
 const OTHER_DISK: u64 = 8 * MIB;
 const LOG_DISK: u64 = 96 * MIB;
 
-const SAMPLE: usize = 14;
+const SAMPLE: usize = 12;
 /// Few enough that somebody who watches sees that it goes on.
 const POINTS_A_BOOT: usize = 25;
 
@@ -70,16 +72,15 @@ fn after_a_crash_at_any_point_the_next_provision_converges() {
     let points = if settings.only.is_empty() { found.points(settings.seed) } else { settings.only.clone() };
     let all = points.len();
     let points: Vec<String> = points.into_iter().skip(settings.from).take(settings.points).collect();
-    println!("sweep: {}", found.described());
-    println!(
-        "sweep: seed {}, {} of {all} points from number {} on, {} nodes",
+    say(&found.described());
+    say(&format!(
+        "sweep: seed {}, {} of {all} points from number {} on, {} nodes at work",
         settings.seed,
         points.len(),
         settings.from,
         settings.nodes
-    );
+    ));
 
-    // at least two boots a node: so that a sample shows in time what is wrong
     let batches = Mutex::new(points.chunks(POINTS_A_BOOT));
     let tried = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -93,15 +94,16 @@ fn after_a_crash_at_any_point_the_next_provision_converges() {
                     let mut tried = tried.lock().unwrap();
                     tried.extend(results);
                     let bad = tried.iter().filter(|t| t.bad.is_some()).count();
-                    let minutes = began.elapsed().as_secs() / 60;
-                    println!("sweep: {} of {wanted} points tried, {bad} bad, after {minutes} min", tried.len());
+                    let (done, minutes) = (tried.len(), began.elapsed().as_secs() / 60);
+                    let left = (began.elapsed().as_secs() * (wanted - done) as u64).div_ceil(60 * done as u64);
+                    say(&format!("sweep: {done} of {wanted} points tried, {bad} bad, {minutes} min, {left} to go"));
                 }
             });
         }
     });
     let tried = tried.into_inner().unwrap();
     let summary = summary(&tried, began.elapsed());
-    println!("{summary}");
+    say(&summary);
     let bad: Vec<&str> = tried.iter().filter(|t| t.bad.is_some()).map(|t| t.point.as_str()).collect();
     assert!(
         bad.is_empty() && tried.len() == points.len(),
@@ -222,83 +224,111 @@ impl Found {
     }
 
     fn described(&self) -> String {
-        let mut text = String::new();
+        let mut text =
+            String::from("sweep: system calls, and in brackets those that can change more than their own process");
         for scenario in ["first", "later", "again"] {
-            write!(text, "\n  {scenario}: system calls (and those of them that can change anything)").unwrap();
+            write!(text, "\n  {scenario}:").unwrap();
             for ((_, process), (calls, points)) in self.processes.iter().filter(|((of, _), _)| of == scenario) {
-                write!(text, " {process} {calls} ({points})").unwrap();
+                write!(text, " {process} {calls} ({points}),").unwrap();
             }
+            text.pop();
         }
-        for disk in ["ubdb", "ubdc"] {
-            let writes = self.marks[&(disk.to_owned(), "end".to_owned())];
-            write!(text, "\n  power: {writes} writes to {disk}").unwrap();
-        }
+        let writes = |disk: &str| self.marks[&(disk.to_owned(), "end".to_owned())];
+        write!(text, "\n  power: {} writes to ubdb, {} to ubdc", writes("ubdb"), writes("ubdc")).unwrap();
         text
     }
 
-    /// All points, in an order that has something of everything at its beginning.
+    /// All points, in an order that has something of every kind at its beginning.
     fn points(&self, seed: u64) -> Vec<String> {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let mut kinds: Vec<Vec<String>> = Vec::new();
-        let kill = |scenario: &str, wanted: fn(&str) -> bool, random: &mut fastrand::Rng| {
-            let mut points = Vec::new();
-            for ((of, process), (_, count)) in &self.processes {
-                if of == scenario && wanted(process) {
-                    points.extend((1..=*count).map(|n| {
-                        let cold = if random.bool() { ":cold" } else { "" };
-                        format!("{scenario}/{process}:{n}{cold}{}", reboot(random))
-                    }));
-                }
-            }
-            points
-        };
+        let mut kinds = Vec::new();
         for scenario in ["first", "later", "again"] {
-            kinds.push(kill(scenario, |process| process == "agent", &mut random));
-            kinds.push(kill(scenario, |process| process.starts_with("worker"), &mut random));
+            kinds.push(self.kills(seed, scenario, |process| process == "agent"));
+            kinds.push(self.kills(seed, scenario, |process| process.starts_with("worker")));
         }
-        // one mkfs and one mount: the others are the same, on the other disk
-        kinds.push(kill("first", |process| ["tool.1", "tool.4"].contains(&process), &mut random));
-        let (now, reordered, other) = self.power_points(&mut random);
-        kinds.extend([now, reordered, other]);
+        // one mkfs and one mount: the others do the same to the other disk
+        kinds.push(self.kills(seed, "first", |process| ["tool.1", "tool.4"].contains(&process)));
+        kinds.extend(self.power_cuts(seed));
         for kind in &mut kinds {
-            random.shuffle(kind);
+            kind.sort_by_key(|point| point.order);
         }
         let longest = kinds.iter().map(Vec::len).max().unwrap();
-        (0..longest).flat_map(|i| kinds.iter().filter_map(move |kind| kind.get(i).cloned())).collect()
+        let round = |i: usize| kinds.iter().filter_map(move |kind| kind.get(i));
+        (0..longest).flat_map(round).map(|point| point.text.clone()).collect()
+    }
+
+    fn kills(&self, seed: u64, scenario: &str, wanted: fn(&str) -> bool) -> Vec<Point> {
+        let processes = self.processes.iter().filter(|((of, process), _)| of == scenario && wanted(process));
+        let points = processes.flat_map(|((_, process), (_, count))| {
+            (1..=*count).map(move |n| {
+                Point::new(seed, format!("{scenario}/{process}:{n}"), |point, random| {
+                    let cold = if random.bool() { ":cold" } else { "" };
+                    format!("{point}{cold}{}", reboot(random))
+                })
+            })
+        });
+        points.collect()
     }
 
     /// Power cuts: as they are; with a part lost of what was not flushed; and with a state file of another moment.
-    fn power_points(&self, random: &mut fastrand::Rng) -> (Vec<String>, Vec<String>, Vec<String>) {
+    fn power_cuts(&self, seed: u64) -> [Vec<Point>; 3] {
         let mark = |disk: &str, version: usize| {
             let at = |name: &str| self.marks.get(&(disk.to_owned(), name.to_owned())).copied();
             if version == 0 { 0 } else { at(&version.to_string()).or_else(|| at("end")).unwrap() }
         };
+        let range = |disk: &str, version| mark(disk, version)..=mark(disk, version + 1);
         let versions = self.marks.keys().filter(|(disk, name)| disk == "ubdb" && name.parse::<usize>().is_ok()).count();
         let (mut now, mut reordered, mut other) = (Vec::new(), Vec::new(), Vec::new());
-        for version in 0..=versions {
-            let range = |disk: &str| mark(disk, version)..=mark(disk, version + 1);
-            for (disk, beside) in [("ubdb", "ubdc"), ("ubdc", "ubdb")] {
-                for writes in range(disk) {
-                    let point = |version: usize, beside: usize| match disk {
-                        "ubdb" => format!("power/{version}:{writes}:{beside}"),
-                        _ => format!("power/{version}:{beside}:{writes}"),
-                    };
-                    now.push(point(version, random.usize(range(beside))) + reboot(random));
-                    let lose = random.u32(..);
-                    reordered.push(format!("{}:{lose}{}", point(version, random.usize(range(beside))), reboot(random)));
-                    // before, and after
+        for (version, (disk, beside)) in
+            (0..=versions).flat_map(|v| [("ubdb", "ubdc"), ("ubdc", "ubdb")].map(|disks| (v, disks)))
+        {
+            for writes in range(disk, version) {
+                // how far the other disk is nobody can know: both were written to at the same time
+                let point = |version: usize, random: &mut fastrand::Rng, during: usize| {
+                    let other = random.usize(range(beside, during));
+                    let (b, c) = if disk == "ubdb" { (writes, other) } else { (other, writes) };
+                    format!("power/{version}:{b}:{c}")
+                };
+                let label = |kind: &str| format!("{kind} {version} {disk} {writes}");
+                now.push(Point::new(seed, label("now"), |_, random| {
+                    format!("{}{}", point(version, random, version), reboot(random))
+                }));
+                reordered.push(Point::new(seed, label("reordered"), |_, random| {
+                    format!("{}:{}{}", point(version, random, version), random.u32(..), reboot(random))
+                }));
+                other.push(Point::new(seed, label("other"), |_, random| {
                     let versions: Vec<usize> = (0..=versions).filter(|v| *v != version).collect();
-                    other.push(point(versions[random.usize(..versions.len())], random.usize(range(beside))));
-                }
+                    point(versions[random.usize(..versions.len())], random, version)
+                }));
             }
         }
-        (now, reordered, other)
+        [now, reordered, other]
+    }
+}
+
+struct Point {
+    text: String,
+    order: u64,
+}
+
+impl Point {
+    /// Chance depends on the seed and on what the point is, not on how many there are: that differs a little from one
+    /// recording to the next.
+    fn new(seed: u64, label: String, text: impl FnOnce(&str, &mut fastrand::Rng) -> String) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (seed, &label).hash(&mut hasher);
+        let mut random = fastrand::Rng::with_seed(hasher.finish());
+        Self { order: random.u64(..), text: text(&label, &mut random) }
     }
 }
 
 /// A reboot takes its time, and what it shows is seldom another thing.
 fn reboot(random: &mut fastrand::Rng) -> &'static str {
     if random.u8(..4) == 0 { ":reboot" } else { "" }
+}
+
+/// Past the capture of the test harness: somebody waits for this.
+fn say(text: &str) {
+    writeln!(std::io::stderr().lock(), "{text}").unwrap();
 }
 
 fn summary(tried: &[Tried], took: Duration) -> String {

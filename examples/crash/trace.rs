@@ -71,6 +71,7 @@ struct Tracer<'a> {
 
 /// Runs a command to its end. Whoever outlives it runs on. `on_rename` is a shell command to run after each rename by the
 /// agent, which stands still meanwhile.
+#[expect(clippy::zombie_processes, reason = "waited for in the loop")]
 pub(crate) fn run(command: &[String], victim: Option<&Victim>, on_rename: Option<&str>, output: &Path) -> Seen {
     let output = fs::File::create(output).unwrap();
     // waits for a line, so that it can be seized before it begins
