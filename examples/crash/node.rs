@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::umount;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -106,22 +105,32 @@ pub(crate) fn unmount_all() {
     }
 }
 
-/// What a reboot does to what runs and is open: the agent, its workers and what they started, mounts, mappings.
-pub(crate) fn shut_down() {
-    let left = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+/// The agent, its workers and what they started.
+fn running() -> Vec<Pid> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let entry = entry.unwrap();
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let name = fs::read_to_string(entry.path().join("comm")).ok()?;
         ["luks-agent", "exe", "mkfs.ext4", "mount"].contains(&name.trim()).then(|| Pid::from_raw(pid))
     });
-    for pid in left {
-        // gone by itself, perhaps
-        let _ = kill(pid, Signal::SIGKILL);
-        let began = Instant::now();
-        while Path::new("/proc").join(pid.to_string()).exists() {
-            assert!(began.elapsed() < Duration::from_secs(30), "process {pid} does not end");
-            std::thread::sleep(Duration::from_millis(5));
+    processes.collect()
+}
+
+/// What a reboot does to what runs, is mounted and is open.
+pub(crate) fn shut_down() {
+    let began = Instant::now();
+    // again and again: one that is about to die may start another
+    loop {
+        let left = running();
+        if left.is_empty() {
+            break;
         }
+        assert!(began.elapsed() < Duration::from_secs(60), "processes {left:?} do not end");
+        for pid in left {
+            // gone by itself, perhaps
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
     unmount_all();
     let open = mappings();
@@ -163,14 +172,9 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 /// Makes the disk hold this, and zeros behind it.
 pub(crate) fn write_disk(disk: &Path, image: &[u8]) {
     let (file, size) = open(disk, true);
-    let flags = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    fallocate(&file, flags, 0, i64::try_from(size).unwrap()).unwrap();
-    let chunk = 1 << 20;
-    for (i, bytes) in image.chunks(chunk).enumerate() {
-        if !is_zero(bytes) {
-            file.write_all_at(bytes, (i * chunk) as u64).unwrap();
-        }
-    }
+    let mut image = image.to_vec();
+    image.resize(size, 0);
+    file.write_all_at(&image, 0).unwrap();
     file.sync_all().unwrap();
 }
 
