@@ -35,10 +35,10 @@ pub(crate) struct Volume {
     pub(crate) committed: bool,
 }
 
-/// The volumes in a state file, and how many keys there are in it; none of either if there is no such file.
+/// The volumes in a state file, and how many keys there are in it; none of either if there is no such file, or a torn one.
 pub(crate) fn read_state(path: &Path) -> (Vec<Volume>, usize) {
-    let Ok(text) = fs::read(path) else { return (Vec::new(), 0) };
-    let state: Value = serde_json::from_slice(&text).unwrap();
+    let text = fs::read(path).unwrap_or_default();
+    let Ok(state) = serde_json::from_slice::<Value>(&text) else { return (Vec::new(), 0) };
     let volumes = state["volumes"].as_array().unwrap().iter().map(|volume| {
         let text = |name: &str| volume[name].as_str().unwrap().to_owned();
         Volume {
