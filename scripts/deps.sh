@@ -8,8 +8,8 @@
 # ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
 set -euo pipefail
 
-# A C compiler also for aws-lc-sys; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
-BUILD="gcc libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev"
+# A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
+BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
 KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
 # Stacks that a boot disk can be in.

@@ -12,8 +12,8 @@ use futures_util::future::join;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::key::Passphrase;
@@ -155,8 +155,11 @@ async fn converse(
     let sent = sent.await;
     drop(input);
     let device = progress.device.clone();
-    let (answer, last_words) =
-        join(last_answer(BufReader::new(output).lines(), progress), log_lines(errors, &device)).await;
+    let (answer, last_words) = join(
+        last_answer(BufReader::new(output), |stage, percent| progress.show(stage, percent)),
+        log_lines(errors, &device),
+    )
+    .await;
     let status = child.wait().await?;
     let died = |last_words| HostError::Died { status, last_words };
     match answer? {
@@ -181,15 +184,21 @@ async fn log_lines(errors: ChildStderr, device: &str) -> String {
     last
 }
 
-async fn last_answer(
-    mut lines: Lines<BufReader<ChildStdout>>,
-    progress: &mut Progress<'_>,
+/// Reads what a worker says, to the end; `progress` is told its stage, and how many percent of that are done. `None` if it
+/// said nothing of an outcome.
+///
+/// # Errors
+/// [`HostError::Garbled`] at the first line that is not an answer, [`HostError::Io`] when it cannot be read or is not UTF-8.
+pub async fn last_answer(
+    output: impl AsyncBufRead + Unpin,
+    mut progress: impl FnMut(String, Option<u64>),
 ) -> Result<Option<Answer>, HostError> {
+    let mut lines = output.lines();
     let mut last = None;
     while let Some(line) = lines.next_line().await? {
         let answer = serde_json::from_str(&line).map_err(HostError::Garbled)?;
         if let Answer::Progress { stage, percent } = answer {
-            progress.show(stage, percent);
+            progress(stage, percent);
         } else {
             last = Some(answer);
         }

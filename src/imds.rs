@@ -9,12 +9,29 @@ use std::time::Duration;
 use aws_config::imds::Client;
 use aws_config::imds::client::error::ImdsError as SdkError;
 use aws_config::provider_config::ProviderConfig;
+use aws_sdk_kms::config::SharedHttpClient;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
 use tokio::time::{Instant, sleep};
 
 /// Between two attempts while IMDS does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Until a connection stands, and until an answer comes.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longer than any instance id or Region.
+const WORD_MAX: usize = 64;
+/// How many seconds a session token is valid.
+const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+/// The longest that can be asked for.
+const TOKEN_TTL_MAX: u64 = 21_600;
+/// One of the HTTP statuses by which the SDK's client sees that there is no session token.
+const BAD_REQUEST: u16 = 400;
 
 /// IMDS answered, but not what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +49,14 @@ pub enum ImdsError {
         "IMDS gives no session token; turn it on: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`"
     )]
     Token,
+    /// Something else than IMDS answered, or something between has changed the answer.
+    #[error(
+        "what IMDS answered for {path} is nothing that IMDS would; see what answers at 169.254.169.254 in place of IMDS, or at AWS_EC2_METADATA_SERVICE_ENDPOINT"
+    )]
+    Garbled {
+        /// What was asked for.
+        path: String,
+    },
     /// Something else, such as an endpoint that is not a URL.
     #[error("IMDS cannot be asked for {path}; see AWS_EC2_METADATA_SERVICE_ENDPOINT")]
     Other {
@@ -61,7 +86,14 @@ impl Default for Imds {
 impl Imds {
     /// A client that asks once, for at most a few seconds.
     pub fn new() -> Self {
-        let http = aws_smithy_http_client::Builder::new().build_http();
+        Self::over(aws_smithy_http_client::Builder::new().build_http())
+    }
+
+    /// The same, over another HTTP client than one that knows neither TLS nor proxies.
+    pub fn over(http: SharedHttpClient) -> Self {
+        let http = http_client_fn(move |settings, components| {
+            SharedHttpConnector::new(SoundTokens(http.http_connector(settings, components)))
+        });
         let client = Client::builder()
             .configure(&ProviderConfig::without_region().with_http_client(http))
             .connect_timeout(TIMEOUT)
@@ -88,7 +120,7 @@ impl Imds {
     /// # Errors
     /// [`ImdsError`] when IMDS answers with an error.
     pub async fn instance_id(&self) -> Result<Option<String>, ImdsError> {
-        self.get("/latest/meta-data/instance-id").await
+        self.word("/latest/meta-data/instance-id").await
     }
 
     /// The Region; `None` where there is no IMDS.
@@ -96,7 +128,7 @@ impl Imds {
     /// # Errors
     /// [`ImdsError`] when IMDS answers with an error.
     pub async fn region(&self) -> Result<Option<String>, ImdsError> {
-        self.get("/latest/meta-data/placement/region").await
+        self.word("/latest/meta-data/placement/region").await
     }
 
     /// The block device mapping: `ami`, `root`, `ebsN`, `ephemeralN` or `swap` to a device name such as `sdb`, without
@@ -108,12 +140,28 @@ impl Imds {
         let base = "/latest/meta-data/block-device-mapping/";
         let Some(names) = self.get(base).await? else { return Ok(None) };
         let mut mapping = BTreeMap::new();
-        for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
+        // the names become parts of paths, and the SDK's client panics at what cannot be one
+        if names.contains(|c: char| !c.is_ascii_alphanumeric() && !c.is_ascii_whitespace()) {
+            return Err(ImdsError::Garbled { path: base.to_owned() });
+        }
+        for name in names.split_ascii_whitespace() {
             if let Some(device) = self.get(&format!("{base}{name}")).await? {
                 mapping.insert(name.to_owned(), device);
             }
         }
         Ok(Some(mapping))
+    }
+
+    /// An identifier. What answers in place of IMDS, such as a proxy with a page of HTML, is not taken for one.
+    async fn word(&self, path: &str) -> Result<Option<String>, ImdsError> {
+        let answer = self.get(path).await?;
+        let is_word = |text: &String| {
+            (1..=WORD_MAX).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        };
+        match answer {
+            Some(text) if !is_word(&text) => Err(ImdsError::Garbled { path: path.to_owned() }),
+            answer => Ok(answer),
+        }
     }
 
     async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
@@ -130,7 +178,7 @@ impl Imds {
                 Ok(_) => true,
                 Err(ImdsError::Status { status, .. }) => matches!(status, 401 | 404 | 429 | 500..),
                 Err(ImdsError::Token) => true,
-                Err(ImdsError::Other { .. }) => false,
+                Err(ImdsError::Garbled { .. } | ImdsError::Other { .. }) => false,
             };
             let wait = PAUSE.mul_f64(0.5 + fastrand::f64());
             match self.wait_until {
@@ -148,6 +196,34 @@ impl Imds {
                 }
             }
         }
+    }
+}
+
+/// Keeps session tokens from the SDK's client that make it panic (`aws-config` 1.13): those that are not text, and those
+/// whose validity ends later than time can be told.
+#[derive(Debug)]
+struct SoundTokens(SharedHttpConnector);
+
+impl HttpConnector for SoundTokens {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        // nothing else is PUT
+        let for_token = request.method() == "PUT";
+        let answer = self.0.call(request);
+        if !for_token {
+            return answer;
+        }
+        HttpConnectorFuture::new(async move {
+            let mut answer = answer.await?;
+            let body = ByteStream::new(answer.take_body()).collect().await;
+            let body = body.map_err(|e| ConnectorError::io(e.into()))?.into_bytes();
+            let seconds = answer.headers().get(TOKEN_TTL).and_then(|text| text.parse::<u64>().ok());
+            if std::str::from_utf8(&body).is_ok() && seconds.is_none_or(|seconds| seconds <= TOKEN_TTL_MAX) {
+                *answer.body_mut() = SdkBody::from(body);
+            } else {
+                *answer.status_mut() = BAD_REQUEST.try_into().map_err(|e| ConnectorError::user(Box::new(e)))?;
+            }
+            Ok(answer)
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
+use aws_sdk_kms::config::SharedHttpClient;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyMetadata};
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -48,9 +49,21 @@ impl AwsKms {
     /// # Errors
     /// As [`AwsKms::connect`].
     pub async fn connect_with(config: &config::Kms, options: Options) -> Result<Self, KmsError> {
+        Self::connect_over(setup::https_client(), config, options).await
+    }
+
+    /// As [`AwsKms::connect_with`], over another HTTP client than the system's trust store and proxies ask for.
+    ///
+    /// # Errors
+    /// As [`AwsKms::connect`].
+    pub async fn connect_over(
+        http: SharedHttpClient,
+        config: &config::Kms,
+        options: Options,
+    ) -> Result<Self, KmsError> {
         let deadline = Instant::now() + config.deadline;
         let limits = options.limits.clone();
-        let sdk = setup::sdk_config(config, options, deadline).await?;
+        let sdk = setup::sdk_config(http, config, options, deadline).await?;
         Ok(Self { config: config.clone(), sdk, limits, deadline })
     }
 

@@ -34,13 +34,13 @@ pub struct Options {
 
 /// The SDK's configuration for calls to KMS.
 pub(super) async fn sdk_config(
+    http: SharedHttpClient,
     config: &config::Kms,
     options: Options,
     deadline: Instant,
 ) -> Result<SdkConfig, KmsError> {
     let imds = Imds::new();
     let region = region(config, &imds, &options.limits, deadline).await?;
-    let http = https_client();
     let credentials = match options.credentials {
         Some(credentials) => credentials,
         None => SharedCredentialsProvider::new(
@@ -133,7 +133,7 @@ fn named_region(config: &config::Kms) -> Result<Option<String>, KmsError> {
 
 /// The SDK's default client (rustls with the system's trust store, proxies from the environment), save that it does not
 /// mind a system without any CA certificate before something is sent over TLS.
-fn https_client() -> SharedHttpClient {
+pub(super) fn https_client() -> SharedHttpClient {
     let any = !rustls_native_certs::load_native_certs().certs.is_empty();
     if !any {
         tracing::warn!("the system trusts no CA certificate, so https will fail; install the package ca-certificates");

@@ -1,0 +1,70 @@
+//! The configuration file and its drop-ins, which lines `%%` keep apart.
+
+use std::cell::LazyCell;
+use std::fs;
+use std::path::{Component, Path};
+
+use luks_agent::config::{Config, ConfigError};
+use tempfile::TempDir;
+
+thread_local! {
+    static DIR: LazyCell<TempDir> = LazyCell::new(|| tempfile::tempdir().expect("a temporary directory"));
+}
+
+pub(crate) fn run(data: &[u8]) -> String {
+    DIR.with(|dir| check(dir.path(), data))
+}
+
+fn check(dir: &Path, data: &[u8]) -> String {
+    let main = dir.join("config.toml");
+    let drop_ins = dir.join("config.d");
+    let _ = fs::remove_dir_all(&drop_ins);
+    fs::create_dir(&drop_ins).expect("config.d");
+    let mut files = Vec::new();
+    for (i, text) in super::split(data).into_iter().enumerate() {
+        let path = if i == 0 { main.clone() } else { drop_ins.join(format!("{i:02}.toml")) };
+        fs::write(&path, text).expect("a file");
+        files.push((path, text));
+    }
+
+    let loaded = Config::load(&main);
+    let again = Config::load(&main);
+    assert_eq!(format!("{loaded:?}"), format!("{again:?}"), "not the same twice");
+    match loaded {
+        Ok(config) => {
+            valid(&config);
+            format!("{config:?}")
+        }
+        Err(ConfigError::Invalid { path, line, message }) => {
+            let (_, text) = files.iter().find(|(file, _)| *file == path).expect("one of the files");
+            let lines = text.split(|b| *b == b'\n').count();
+            assert!((1..=lines).contains(&line), "line {line} of {lines}: {message}");
+            assert!(!message.trim().is_empty());
+            message
+        }
+        Err(ConfigError::Required { path, key, expected: _ }) => {
+            assert_eq!((path, key), (main, "kms.key_id"));
+            "no key".to_owned()
+        }
+        Err(ConfigError::Read { path, source }) => {
+            let (_, text) = files.iter().find(|(file, _)| *file == path).expect("one of the files");
+            assert!(std::str::from_utf8(text).is_err(), "{source}");
+            "not UTF-8".to_owned()
+        }
+        Err(error @ ConfigError::Missing { .. }) => panic!("{error}"),
+    }
+}
+
+/// What the rest of the program relies on.
+fn valid(config: &Config) {
+    let plain = |path: &Path| path.is_absolute() && path.components().all(|c| c != Component::ParentDir);
+    assert!(!config.kms.key_id.trim().is_empty());
+    assert!(!config.kms.deadline.is_zero() && !config.volumes.deadline.is_zero());
+    assert!(plain(&config.state.dir));
+    assert!(plain(&config.filesystem.mount_base) && config.filesystem.mount_base.file_name().is_some());
+    assert!([256, 512].contains(&config.luks.key_size));
+    assert!(config.luks.sector_size.is_none_or(|size| [512, 1024, 2048, 4096].contains(&size)));
+    for option in &config.filesystem.options {
+        assert!(!option.is_empty() && !option.contains(',') && !option.contains(char::is_whitespace));
+    }
+}

@@ -1,0 +1,93 @@
+//! A worker's standard input. Nothing that it names may be touched: whatever is a job is pointed at a plain file first, and
+//! at a mapping that does not exist.
+
+use std::cell::LazyCell;
+use std::fs;
+use std::path::PathBuf;
+
+use luks_agent::worker::{Answer, Job, Target, serve};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const CONTENT: &[u8] = b"not a block device";
+
+thread_local! {
+    static DIR: LazyCell<TempDir> = LazyCell::new(|| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::write(dir.path().join("disk"), CONTENT).expect("a file");
+        dir
+    });
+}
+
+pub(crate) fn run(data: &[u8]) -> String {
+    DIR.with(|dir| {
+        let file = dir.path().join("disk");
+        let end = data.iter().position(|b| *b == b'\n').unwrap_or(data.len());
+        let (line, rest) = data.split_at(end);
+        let answer = match serde_json::from_slice::<Job>(line) {
+            Ok(job) => {
+                let job = harmless(job, file.clone());
+                let line = serde_json::to_vec(&job).expect("JSON");
+                // the job means the same once it has gone from the parent to the worker
+                let back: Job = serde_json::from_slice(&line).expect("a job");
+                assert_eq!(format!("{back:?}"), format!("{job:?}"));
+                let answer = answer(&[&line, rest].concat(), rest);
+                let nothing_to_close = matches!(job, Job::Close { .. }) && answer == Answer::Closed;
+                assert!(nothing_to_close || matches!(answer, Answer::Failed { .. }), "{answer:?}");
+                answer
+            }
+            Err(_) => {
+                let answer = answer(data, rest);
+                let Answer::Failed { message } = &answer else { panic!("{answer:?}") };
+                assert!(message.starts_with("not a job: "), "{message}");
+                answer
+            }
+        };
+        assert_eq!(fs::read(file).expect("the file"), CONTENT);
+        format!("{answer:?}")
+    })
+}
+
+/// The same job for what is not a block device.
+fn harmless(mut job: Job, file: PathBuf) -> Job {
+    let point = |target: &mut Target| target.path = file;
+    match &mut job {
+        Job::Probe { target, .. } | Job::Format { target, .. } => point(target),
+        Job::Unlock { target, mapper, mount, .. } => {
+            point(target);
+            mapper.clone_from(&NO_MAPPING.to_owned());
+            *mount = None;
+        }
+        Job::Close { mapper, mounts } => {
+            mapper.clone_from(&NO_MAPPING.to_owned());
+            mounts.clear();
+        }
+    }
+    job
+}
+
+const NO_MAPPING: &str = "luks-agent-fuzz-has-no-mapping";
+
+/// The outcome; checks the form of all that was said, and that the passphrase is not in it.
+fn answer(input: &[u8], passphrase: &[u8]) -> Answer {
+    let mut output = Vec::new();
+    serve(input, &mut output).expect("answers can be written");
+    let text = String::from_utf8(output).expect("UTF-8");
+    assert!(text.ends_with('\n'));
+    let mut answers: Vec<Answer> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect();
+    let last = answers.pop().expect("an answer");
+    assert!(!matches!(last, Answer::Progress { .. }));
+    assert!(answers.iter().all(|answer| matches!(answer, Answer::Progress { .. })), "{text}");
+
+    let secret = String::from_utf8_lossy(passphrase.strip_prefix(b"\n").unwrap_or_default());
+    let quoted = Value::from(secret.trim()).to_string();
+    let (job, _) = input.split_at(input.len() - passphrase.len());
+    if secret.trim().len() >= 16 && !String::from_utf8_lossy(job).contains(secret.trim()) {
+        assert!(
+            !text.contains(secret.trim()) && !text.contains(quoted.trim_matches('"')),
+            "the passphrase is in {text}"
+        );
+    }
+    last
+}

@@ -1,0 +1,90 @@
+//! Every target for a few seconds, from its seeds and with a given seed of randomness: the same inputs each time. `make fuzz`
+//! does the same guided by coverage, and longer.
+#![allow(clippy::print_stdout, reason = "figures")]
+
+use std::path::Path;
+use std::process::Command;
+
+use luks_agent_fuzz::{TARGET, TARGETS};
+
+/// How long a target may take in all. No target should need it: executions are counted, so that a run can be repeated.
+const SECONDS: u32 = 60;
+/// How long one input may take.
+const INPUT_SECONDS: u32 = 10;
+/// Seed of randomness; the environment may give another.
+const SEED: &str = "1";
+
+fn fuzz(target: &str, executions: u32) {
+    let seed = std::env::var("FUZZ_SEED").unwrap_or_else(|_| SEED.to_owned());
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let seeds = package.join("seeds").join(target);
+    let found = Path::new(env!("CARGO_TARGET_TMPDIR")).join("found");
+    std::fs::create_dir_all(&found).unwrap();
+    // in memory where possible: targets write small files all the time
+    let memory = Path::new("/dev/shm");
+    let work = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let corpus = work.path().join("corpus");
+    std::fs::create_dir(&corpus).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luks-agent-fuzz"));
+    command
+        .env(TARGET, target)
+        .env("TMPDIR", work.path())
+        .env_remove("RUST_LOG")
+        .arg(format!("-seed={seed}"))
+        .arg(format!("-runs={executions}"))
+        .arg(format!("-max_total_time={SECONDS}"))
+        .arg(format!("-timeout={INPUT_SECONDS}"))
+        // without coverage no seed would seem to be worth keeping
+        .args(["-keep_seed=1", "-print_final_stats=1", "-max_len=16384", "-reduce_inputs=0"])
+        .arg(format!("-artifact_prefix={}/{target}-", found.display()))
+        // what is new goes into the first, and with this away again
+        .arg(&corpus)
+        .arg(&seeds);
+    let dictionary = package.join("dictionaries").join(format!("{target}.dict"));
+    if dictionary.exists() {
+        command.arg(format!("-dict={}", dictionary.display()));
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{target}, FUZZ_SEED={seed}: {}\n{said}\nput what was found into {} under a name that says what it is",
+        output.status,
+        seeds.display(),
+    );
+    let figure = |name: &str| -> u32 {
+        let found = said.lines().find_map(|line| line.strip_prefix(&format!("stat::{name}:")));
+        found.and_then(|n| n.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in:\n{said}"))
+    };
+    let (done, rate) = (figure("number_of_executed_units"), figure("average_exec_per_sec"));
+    println!("{target}: {done} executions, {rate} a second, FUZZ_SEED={seed}");
+    assert!(done >= executions, "{target}: only {done} of {executions} executions in {SECONDS} s");
+}
+
+macro_rules! short {
+    ($($target:ident: $executions:expr,)*) => {
+        $(
+            #[test]
+            fn $target() {
+                fuzz(stringify!($target), $executions);
+            }
+        )*
+
+        #[test]
+        fn every_target_is_run() {
+            assert_eq!(TARGETS.map(|(name, _)| name), [$(stringify!($target)),*]);
+        }
+    };
+}
+
+// about five seconds each on a machine of 2026
+short! {
+    answers: 20_000,
+    config: 3_000,
+    disk: 2_000,
+    header: 10_000,
+    imds: 1_000,
+    kms: 600,
+    state: 2_000,
+    worker: 3_000,
+}
