@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep demo lint clean
+.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo lint clean
 
 CARGO ?= cargo
 
@@ -34,6 +34,10 @@ test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
 sweep: build ## every crash point: kills at every system call, power cuts after every write (hours; SWEEP_POINTS=n for fewer)
 	@scripts/deps.sh kernel
 	@scripts/test.sh sweep
+
+fuzz: ## every fuzz target for FUZZ_SECONDS (180), guided by coverage; FUZZ_TARGETS="kms state" for some
+	@scripts/deps.sh build
+	@scripts/fuzz.sh $(FUZZ_TARGETS)
 
 demo: ## the whole story in a VM: first boot, a file, a reboot, the file is back
 	@scripts/deps.sh build machine

@@ -157,7 +157,10 @@ impl Subject {
 
 /// Decides what to do with every disk. `inventory` has the content of the disks that are free to be opened.
 pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -> Plan {
-    let owners = Owners { state, inventory, rules: &config.volumes.rules };
+    // by serial number, so that neither mount points nor words depend on how the kernel numbered the disks
+    let mut inventory = inventory.clone();
+    inventory.devices.sort_by(|a, b| by_serial(a).cmp(&by_serial(b)));
+    let owners = Owners { state, inventory: &inventory, rules: &config.volumes.rules };
     let mut planner = Planner {
         mode,
         config,
@@ -165,14 +168,15 @@ pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -
         mount_points: MountPoints::new(&owners, &config.filesystem.mount_base),
         plan: Plan { steps: Vec::new(), refusals: Vec::new(), left: Vec::new() },
     };
-    // by serial number, so that mount points do not depend on how the kernel numbered the disks
-    let mut devices: Vec<&DeviceFacts> = inventory.devices.iter().collect();
-    devices.sort_by_key(|facts| (facts.serial.is_none(), &facts.serial, &facts.name));
-    for facts in devices {
+    for facts in &inventory.devices {
         planner.device(facts);
     }
     planner.missing();
     planner.plan
+}
+
+fn by_serial(facts: &DeviceFacts) -> impl Ord {
+    (facts.serial.is_none(), &facts.serial, &facts.name)
 }
 
 /// Whether a worker should open the disk to see what is on it: only what could be a target and is free.

@@ -1,22 +1,38 @@
 //! What holds for every plan, whatever is on the disks and in the state file.
 
-use std::collections::BTreeSet;
+#![allow(clippy::print_stdout, reason = "how often each case came up")]
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::*;
 use crate::config::{MatchRule, RuleRole};
 
 const DISKS: u32 = 4;
 
-/// One disk, its identity drawn from few so that they clash.
+/// The header of volume `n`, made by this instance, by another, or where there was no telling.
+fn header_of(n: u32, instance_id: Option<&str>) -> Content {
+    let token = Token::new(WrappedKey::new(vec![1]).unwrap(), "arn:key".to_owned(), instance_id.map(str::to_owned));
+    Content::Luks2 { luks_uuid: id(n), token: Some(Box::new(token)) }
+}
+
+/// Mostly the number of the disk itself, so that what belongs together often meets; else any, so that they clash.
+fn mostly(own: u32) -> impl Strategy<Value = u32> {
+    prop_oneof![3 => Just(own), 1 => 1..=DISKS]
+}
+
+/// One disk, its identity and its volume drawn from few.
 fn disk(position: u32) -> impl Strategy<Value = DeviceFacts> {
+    let instance = || select(vec![Some("i-here"), Some("i-1"), None]);
     let content = prop_oneof![
-        4 => Just(Some(blank())),
-        4 => (1..=DISKS).prop_map(|n| Some(header(n))),
+        7 => Just(Some(blank())),
+        6 => (mostly(position), instance()).prop_map(|(n, instance)| Some(header_of(n, instance))),
         1 => (1..=DISKS).prop_map(|n| Some(Content::Luks2 { luks_uuid: id(n), token: None })),
-        1 => Just(Some(header(50))),
+        1 => instance().prop_map(|instance| Some(header_of(50, instance))),
         1 => Just(Some(Content::Luks2 { luks_uuid: id(51), token: None })),
         2 => Just(Some(Content::Unfinished)),
         2 => Just(Some(foreign())),
@@ -24,18 +40,25 @@ fn disk(position: u32) -> impl Strategy<Value = DeviceFacts> {
         1 => Just(Some(Content::Unknown { reason: "i/o error".to_owned() })),
         1 => Just(None),
     ];
-    let serial = prop_oneof![3 => Just(Some(position)), 2 => (1..=DISKS).prop_map(Some), 1 => Just(None)];
+    let serial = prop_oneof![9 => mostly(position).prop_map(Some), 1 => Just(None)];
     let mounts = || prop_oneof![3 => Just(vec![]), 1 => Just(vec!["/mnt"]), 1 => Just(vec!["/data"])];
-    let holder = (prop_oneof![3 => (1..=DISKS).boxed(), 1 => Just(60).boxed()], mounts(), any::<bool>())
+    let holder = (prop_oneof![5 => mostly(position).boxed(), 1 => Just(60).boxed()], mounts(), any::<bool>())
         .prop_map(|(n, mounts, held)| Holder { held, ..mapping(n, &mounts) });
     let rarely = || prop::bool::weighted(0.1);
-    let flags = (rarely(), rarely(), rarely(), rarely(), select(vec![GIB, 2 * GIB]));
-    (content, serial, prop::bool::weighted(0.25), holder, mounts(), any::<bool>(), flags).prop_map(
-        move |(content, serial, held, holder, mounts, instance_store, (system, parts, read_only, touched, size))| {
-            let facts = if instance_store { store(position) } else { ebs(position) };
+    // twice EBS and instance store on Nitro, once on Xen, where there are no serial numbers
+    let kind = (0..3u32, any::<bool>());
+    let flags = (rarely(), rarely(), rarely(), rarely(), select(vec![GIB, GIB, GIB, 2 * GIB]));
+    (content, serial, prop::bool::weighted(0.25), holder, mounts(), kind, flags).prop_map(
+        move |(content, serial, held, holder, mounts, kind, (system, parts, read_only, touched, size))| {
+            let facts = match kind {
+                (0, true) => xen(&format!("nvme{position}n1"), "ephemeral0"),
+                (0, false) => xen(&format!("nvme{position}n1"), "ebs1"),
+                (_, true) => store(position),
+                (_, false) => ebs(position),
+            };
             let held = held || touched;
             DeviceFacts {
-                serial: serial.map(|n| format!("vol{n}")),
+                serial: serial.filter(|_| kind.0 > 0).map(|n| format!("vol{n}")),
                 size,
                 read_only,
                 system: system.then(|| "carries swap".to_owned()),
@@ -52,14 +75,13 @@ fn disk(position: u32) -> impl Strategy<Value = DeviceFacts> {
 
 fn volume(n: u32) -> impl Strategy<Value = Option<VolumeRecord>> {
     let at = select(vec!["/mnt", "/mnt", "/mnt1", "/mnt7", ""]);
-    (any::<bool>(), 1..=DISKS, any::<bool>(), any::<bool>(), any::<bool>(), at).prop_map(
-        move |(there, disk, named, instance_store, committed, at)| {
+    (prop::bool::weighted(0.8), mostly(n), prop::bool::weighted(0.25), any::<bool>(), prop::bool::weighted(0.7), at)
+        .prop_map(move |(there, disk, named, instance_store, committed, at)| {
             let facts = if instance_store { store(disk) } else { ebs(disk) };
             let facts = if named { DeviceFacts { serial: None, ..facts } } else { facts };
             let phase = if committed { Phase::Committed } else { Phase::Intent };
             there.then(|| record(n, phase, at, &facts))
-        },
-    )
+        })
 }
 
 prop_compose! {
@@ -69,6 +91,8 @@ prop_compose! {
         volumes in (volume(1), volume(2), volume(3), volume(4)),
         order in Just((0..DISKS as usize).collect::<Vec<_>>()).prop_shuffle(),
         unresolved in prop::bool::weighted(0.1),
+        lost in prop::bool::weighted(0.15),
+        instance_id in prop_oneof![3 => Just(Some("i-here".to_owned())), 1 => Just(None)],
     ) -> (State, Inventory) {
         let (a, b, c, d) = volumes;
         let volumes = [a, b, c, d];
@@ -82,7 +106,8 @@ prop_compose! {
             rest[0].holders.retain(|h| !taken(h));
         }
         let boot_unresolved = unresolved.then(|| "unknown".to_owned());
-        (state(volumes), Inventory { boot_unresolved, ..inventory(devices) })
+        let state = if lost { State::default() } else { state(volumes) };
+        (state, Inventory { boot_unresolved, instance_id, ..inventory(devices) })
     }
 }
 
@@ -102,6 +127,11 @@ fn may_be_formatted(step: &Step, resume: Option<Uuid>, basis: &Basis, config: &C
     let (state, inventory) = world;
     let disk = &step.device;
     assert_eq!(inventory.boot_unresolved, None);
+    let made_here = |other: &&DeviceFacts| match &other.content {
+        Some(Content::Luks2 { token: Some(token), .. }) => token.instance_id == inventory.instance_id,
+        _ => false,
+    };
+    assert!(!state.keys.is_empty() || !inventory.devices.iter().any(|d| made_here(&d)), "the state file is lost");
     assert_eq!(disk.system, None);
     assert_eq!(disk.mounts, Vec::<PathBuf>::new());
     let committed = |v: &&VolumeRecord| v.phase == Phase::Committed;
@@ -173,6 +203,34 @@ fn record_on(disk: &DeviceFacts) -> Option<Uuid> {
     disk.holders.iter().find_map(Holder::luks_uuid).or(header)
 }
 
+/// Whether nothing stands against unlocking this known volume: it is on this disk and no other, and the disk is the one that
+/// it was made for.
+fn is_plainly_on(record: &VolumeRecord, disk: &DeviceFacts, config: &Config, inventory: &Inventory) -> bool {
+    let there = |other: &DeviceFacts| {
+        let in_header =
+            matches!(&other.content, Some(Content::Luks2 { luks_uuid, .. }) if *luks_uuid == record.luks_uuid);
+        in_header || other.mapping_of(record.luks_uuid).is_some()
+    };
+    let wanted = match classify(disk, &config.volumes.rules) {
+        Role::Ebs => config.volumes.ebs == Policy::Encrypt,
+        Role::InstanceStore => config.volumes.instance_store == Policy::Encrypt,
+        Role::Boot { .. } | Role::Ignored { .. } => false,
+    };
+    wanted
+        && there(disk)
+        && record_on(disk) == Some(record.luks_uuid)
+        && record.is_for(disk)
+        && inventory.devices.iter().filter(|other| there(other)).count() == 1
+}
+
+/// A plan as sets: what it is about, whatever the order.
+fn rows(plan: &Plan) -> BTreeSet<String> {
+    let Plan { steps, refusals, left } = plan;
+    let steps = steps.iter().map(|step| format!("{step:?}"));
+    let refusals = refusals.iter().map(|refusal| format!("{refusal:?}"));
+    steps.chain(refusals).chain(left.iter().map(|left| format!("{left:?}"))).collect()
+}
+
 fn mount_point(step: &Step) -> Option<PathBuf> {
     match &step.action {
         Action::Format { mount_point, .. } | Action::Unlock { mount_point, .. } => mount_point.clone(),
@@ -180,7 +238,7 @@ fn mount_point(step: &Step) -> Option<PathBuf> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, max_shrink_iters: 2048, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_formatted_without_cause(world in world(), text in configs()) {
@@ -235,14 +293,97 @@ proptest! {
         }
     }
 
-    /// No known volume is passed over in silence.
+    /// The shortest way to say it: without leave to wipe, and without work of our own that did not end, only what is blank is
+    /// formatted.
+    #[test]
+    fn only_what_is_blank_is_formatted(world in world(), ebs in any::<bool>()) {
+        let (mut state, inventory) = world;
+        state.volumes.retain(|volume| volume.phase == Phase::Committed);
+        let text = if ebs { "" } else { "[volumes]\nebs = \"ignore\"" };
+        for step in plan(Mode::Provision, &config(text), &state, &inventory).steps {
+            if let Action::Format { resume, basis, .. } = step.action {
+                prop_assert!(matches!(step.device.content, Some(Content::Blank { .. })), "{:?}", step.device);
+                prop_assert!(matches!(basis, Basis::Blank { .. }) && resume.is_none(), "{:?}", basis);
+            }
+        }
+    }
+
+    #[test]
+    fn every_known_volume_that_is_there_is_unlocked(world in world(), text in configs()) {
+        let (config, (state, inventory)) = (config(text), world);
+        for mode in [Mode::Provision, Mode::Unlock] {
+            let plan = plan(mode, &config, &state, &inventory);
+            for record in state.volumes.iter().filter(|volume| volume.phase == Phase::Committed) {
+                let on_it = |disk: &&DeviceFacts| is_plainly_on(record, disk, &config, &inventory);
+                let Some(disk) = inventory.devices.iter().find(on_it) else { continue };
+                let mapping = disk.mapping_of(record.luks_uuid);
+                let unlocked = plan.steps.iter().find(|step| step.device == *disk).is_some_and(|step| match step.action {
+                    Action::Unlock { luks_uuid, key, open, .. } => {
+                        (luks_uuid, key, open) == (record.luks_uuid, record.key, mapping.is_some())
+                    }
+                    Action::Format { .. } => false,
+                });
+                let mounted = plan.left.iter().filter_map(|left| left.volume.as_ref()).any(|volume| {
+                    let at = |mapping: &Holder| volume.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
+                    volume.luks_uuid == record.luks_uuid && mapping.is_some_and(at)
+                });
+                prop_assert!(unlocked != mounted, "{} on {}: {plan:#?}", record.luks_uuid, disk.name);
+            }
+        }
+    }
+
+    /// No known volume is passed over in silence. (Instance store may be: it is gone with a stop, and its disk is new then.)
     #[test]
     fn every_known_volume_is_spoken_of(world in world()) {
-        let plan = plan(Mode::Unlock, &config(""), &world.0, &world.1);
-        let text = format!("{plan:?}");
-        let known = world.0.volumes.iter().filter(|v| v.phase == Phase::Committed && v.role == VolumeRole::Ebs);
-        for volume in known {
-            prop_assert!(text.contains(&volume.luks_uuid.to_string()), "{}", volume.luks_uuid);
+        for mode in [Mode::Provision, Mode::Unlock] {
+            let plan = plan(mode, &config(""), &world.0, &world.1);
+            let text = format!("{plan:?}");
+            let known = world.0.volumes.iter().filter(|v| v.phase == Phase::Committed && v.role == VolumeRole::Ebs);
+            for volume in known {
+                prop_assert!(text.contains(&volume.luks_uuid.to_string()), "{}", volume.luks_uuid);
+            }
+        }
+    }
+
+    #[test]
+    fn planning_is_deterministic_and_does_not_depend_on_the_order_of_disks(
+        world in world(),
+        text in configs(),
+        order in Just((0..DISKS as usize).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let (config, (state, inventory)) = (config(text), world);
+        let devices = order.iter().filter_map(|i| inventory.devices.get(*i).cloned()).collect();
+        let shuffled = Inventory { devices, ..inventory.clone() };
+        for mode in [Mode::Provision, Mode::Unlock] {
+            let first = plan(mode, &config, &state, &inventory);
+            prop_assert_eq!(&first, &plan(mode, &config, &state, &inventory));
+            prop_assert_eq!(&first, &plan(mode, &config, &state, &shuffled));
+        }
+    }
+
+    /// The order of the records is that in which the volumes were made, and the newest of a disk counts, as the older of a
+    /// mount point does. Where neither is contested, the order says nothing.
+    #[test]
+    fn planning_does_not_depend_on_the_order_of_records_that_do_not_clash(
+        world in world(),
+        text in configs(),
+        order in Just((0..DISKS as usize).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let (config, (mut state, inventory)) = (config(text), world);
+        let (mut disks, mut points) = (BTreeSet::new(), BTreeSet::new());
+        for (n, volume) in state.volumes.iter_mut().enumerate() {
+            if volume.mount_point.as_ref().is_some_and(|at| !points.insert(at.clone())) {
+                volume.mount_point = Some(PathBuf::from(format!("/elsewhere{n}")));
+            }
+        }
+        state.volumes.retain(|volume| disks.insert(volume.identity()));
+        let volumes = order.iter().filter_map(|i| state.volumes.get(*i).cloned()).collect();
+        let shuffled = State { volumes, ..state.clone() };
+        for mode in [Mode::Provision, Mode::Unlock] {
+            prop_assert_eq!(
+                rows(&plan(mode, &config, &state, &inventory)),
+                rows(&plan(mode, &config, &shuffled, &inventory))
+            );
         }
     }
 
@@ -286,4 +427,110 @@ proptest! {
         prop_assert_eq!(before.len(), devices.len());
         prop_assert_eq!(by_serial(shuffled), before);
     }
+}
+
+/// Properties say little of worlds that hardly ever come up: here are those that must, and how many of 4096 have them.
+#[test]
+fn worlds_have_what_matters_in_them() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = (world(), configs());
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..4096 {
+        let ((state, inventory), text) = strategy.new_tree(&mut runner).unwrap().current();
+        let config = config(text);
+        let plan = plan(Mode::Provision, &config, &state, &inventory);
+        for case in cases(&config, &state, &inventory, &plan) {
+            *seen.entry(case).or_default() += 1;
+        }
+    }
+    for (case, worlds) in &seen {
+        println!("{worlds:5} {case}");
+    }
+    let contents =
+        ["blank", "luks2 with token", "luks2", "unfinished", "foreign", "unrecognised", "unknown", "not looked at"];
+    let of_each = ["ebs", "instance-store"].map(|role| contents.map(|content| format!("disk: {role}, {content}")));
+    let others = [
+        "disk: without serial number",
+        "disks: twins",
+        "disks: a header twice",
+        "disks: boot disk not resolved",
+        "state: lost, with a volume made here",
+        "state: empty, without",
+        "state: intent",
+        "state: two volumes of one disk",
+        "step: format, blank",
+        "step: format, blank, replaces",
+        "step: format, unfinished",
+        "step: format, wipe",
+        "step: unlock",
+        "step: mount",
+        "left: mounted",
+        "volume: plainly there",
+        "refusal: safety",
+        "refusal: known volume",
+    ];
+    for case in of_each.into_iter().flatten().chain(others.map(str::to_owned)) {
+        assert!(seen.get(&case).is_some_and(|worlds| *worlds >= 15), "{case}: {:?} of 4096 worlds", seen.get(&case));
+    }
+}
+
+fn cases(config: &Config, state: &State, inventory: &Inventory, plan: &Plan) -> BTreeSet<String> {
+    let mut cases = BTreeSet::new();
+    let mut add = |is: bool, case: &str| {
+        if is {
+            cases.insert(case.to_owned());
+        }
+    };
+    for disk in &inventory.devices {
+        let role = classify(disk, &config.volumes.rules);
+        let content = match &disk.content {
+            Some(Content::Blank { .. }) => "blank",
+            Some(Content::Luks2 { token: Some(_), .. }) => "luks2 with token",
+            Some(Content::Luks2 { token: None, .. }) => "luks2",
+            Some(Content::Unfinished) => "unfinished",
+            Some(Content::Foreign { .. }) => "foreign",
+            Some(Content::Unrecognised { .. }) => "unrecognised",
+            Some(Content::Unknown { .. }) => "unknown",
+            None => "not looked at",
+        };
+        add(matches!(role, Role::Ebs | Role::InstanceStore), &format!("disk: {role}, {content}"));
+        add(disk.serial.is_none(), "disk: without serial number");
+        let others = || inventory.devices.iter().filter(|other| other.name != disk.name);
+        add(others().any(|other| other.identity() == disk.identity()), "disks: twins");
+        let header = record_on(disk).filter(|_| disk.content.is_some());
+        add(header.is_some() && others().any(|other| record_on(other) == header), "disks: a header twice");
+    }
+    let made_here = |disk: &DeviceFacts| match &disk.content {
+        Some(Content::Luks2 { token: Some(token), .. }) => token.instance_id == inventory.instance_id,
+        _ => false,
+    };
+    let made_here = inventory.devices.iter().any(made_here);
+    add(state.keys.is_empty() && made_here, "state: lost, with a volume made here");
+    add(state.keys.is_empty() && !made_here, "state: empty, without");
+    add(inventory.boot_unresolved.is_some(), "disks: boot disk not resolved");
+    add(state.volumes.iter().any(|volume| volume.phase == Phase::Intent), "state: intent");
+    let disks: BTreeSet<String> = state.volumes.iter().map(VolumeRecord::identity).collect();
+    add(disks.len() < state.volumes.len(), "state: two volumes of one disk");
+    for step in &plan.steps {
+        add(
+            true,
+            match &step.action {
+                Action::Format { basis: Basis::Blank { replaces: None, .. }, .. } => "step: format, blank",
+                Action::Format { basis: Basis::Blank { replaces: Some(_), .. }, .. } => "step: format, blank, replaces",
+                Action::Format { basis: Basis::Unfinished { .. }, .. } => "step: format, unfinished",
+                Action::Format { basis: Basis::Wipe { .. }, .. } => "step: format, wipe",
+                Action::Unlock { open: false, .. } => "step: unlock",
+                Action::Unlock { open: true, .. } => "step: mount",
+            },
+        );
+    }
+    add(plan.left.iter().any(|left| left.volume.is_some()), "left: mounted");
+    add(plan.refusals.iter().any(|refusal| !refusal.known), "refusal: safety");
+    add(plan.refusals.iter().any(|refusal| refusal.known), "refusal: known volume");
+    let plainly = |record: &VolumeRecord| {
+        record.phase == Phase::Committed
+            && inventory.devices.iter().any(|disk| is_plainly_on(record, disk, config, inventory))
+    };
+    add(state.volumes.iter().any(plainly), "volume: plainly there");
+    cases
 }

@@ -1,0 +1,56 @@
+#!/bin/bash
+# Fuzzes for longer, guided by coverage, on stable Rust. What is found stays in target/fuzz/found, and the corpus that grew
+# in target/fuzz/corpus, from where the next run goes on.
+#
+#   scripts/fuzz.sh [TARGET]...        (default: all of them)
+#   FUZZ_SECONDS   for each target (default 180)
+#   FUZZ_SEED      of randomness (default: another each time; printed)
+set -euo pipefail
+cd "$(dirname "$(realpath "$0")")/.."
+
+seconds=${FUZZ_SECONDS:-180}
+seed=${FUZZ_SEED:-$RANDOM}
+cargo=${CARGO:-cargo}
+out=$PWD/target/fuzz
+host=$(rustc -vV | sed -n 's/^host: //p')
+(($#)) || set -- $(ls fuzz/seeds)
+
+# The compiler's own coverage, as cargo-fuzz asks for it; no sanitizer, which would need a nightly compiler, and the package
+# has no unsafe code. --target keeps the flags from build scripts.
+flags=(--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
+    -Cllvm-args=-sanitizer-coverage-trace-compares)
+RUSTFLAGS="${flags[*]}" "$cargo" build --profile fuzz --package luks-agent-fuzz --bins --target "$host" --target-dir "$out"
+
+memory=/dev/shm
+[[ -d $memory ]] || memory=${TMPDIR:-/tmp}
+work=$(mktemp -d "$memory/luks-agent-fuzz.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out/found"
+
+summary=()
+failed=0
+for target in "$@"; do
+    [[ -d fuzz/seeds/$target ]] || { echo "fuzz.sh: unknown target '$target': expected one of" fuzz/seeds/* >&2; exit 2; }
+    printf '\n== %s, FUZZ_SEED=%s\n' "$target" "$seed"
+    mkdir -p "$out/corpus/$target"
+    dictionary=()
+    [[ ! -e fuzz/dictionaries/$target.dict ]] || dictionary=("-dict=fuzz/dictionaries/$target.dict")
+    log=$work/log
+    word=passed
+    FUZZ_TARGET=$target TMPDIR=$work "$out/$host/fuzz/luks-agent-fuzz" "-seed=$seed" "-max_total_time=$seconds" -timeout=10 \
+        -max_len=16384 -print_final_stats=1 -close_fd_mask=1 "${dictionary[@]}" "-artifact_prefix=$out/found/$target-" \
+        "$out/corpus/$target" "fuzz/seeds/$target" 2>&1 | tee "$log" | grep --line-buffered -vE '\b(NEW|REDUCE|NEW_FUNC)\b' ||
+        { word=FAILED; failed=1; }
+    figure() { sed -n "s/^stat::$1: *//p" "$log"; }
+    covered=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
+    summary+=("$(printf '%-8s %s  %9s executions, %6s a second, %6s edges' "$target" "$word" \
+        "$(figure number_of_executed_units)" "$(figure average_exec_per_sec)" "$covered")")
+done
+
+printf '\n== summary, FUZZ_SEED=%s\n' "$seed"
+printf '%s\n' "${summary[@]}"
+if ((failed)); then
+    echo "put what is in $out/found into fuzz/seeds/TARGET under a name that says what it is, and mend what it shows"
+fi
+exit "$failed"
