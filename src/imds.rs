@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
+use http_body_util::Limited;
 use tokio::time::{Instant, sleep};
 
 /// Between two attempts while IMDS does not answer.
@@ -24,6 +25,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Until a connection stands, and until an answer comes.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The longest answer that is read, in bytes: the credentials of a role have about 2 KiB.
+const ANSWER_MAX: usize = 64 << 10;
 /// Longer than any instance id or Region.
 const WORD_MAX: usize = 64;
 /// How many seconds a session token is valid.
@@ -92,7 +95,7 @@ impl Imds {
     /// The same, over another HTTP client than one that knows neither TLS nor proxies.
     pub fn over(http: SharedHttpClient) -> Self {
         let http = http_client_fn(move |settings, components| {
-            SharedHttpConnector::new(SoundTokens(http.http_connector(settings, components)))
+            SharedHttpConnector::new(SoundAnswers(http.http_connector(settings, components)))
         });
         let client = Client::builder()
             .configure(&ProviderConfig::without_region().with_http_client(http))
@@ -199,23 +202,23 @@ impl Imds {
     }
 }
 
-/// Keeps session tokens from the SDK's client that make it panic (`aws-config` 1.13): those that are not text, and those
-/// whose validity ends later than time can be told.
+/// Keeps answers from the SDK's client that it does not stand (`aws-config` 1.13): it reads them to the end, however long they
+/// are, and session tokens make it panic that are not text, or are valid for longer than time can be told.
 #[derive(Debug)]
-struct SoundTokens(SharedHttpConnector);
+struct SoundAnswers(SharedHttpConnector);
 
-impl HttpConnector for SoundTokens {
+impl HttpConnector for SoundAnswers {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        // nothing else is PUT
         let for_token = request.method() == "PUT";
         let answer = self.0.call(request);
-        if !for_token {
-            return answer;
-        }
         HttpConnectorFuture::new(async move {
             let mut answer = answer.await?;
-            let body = ByteStream::new(answer.take_body()).collect().await;
-            let body = body.map_err(|e| ConnectorError::io(e.into()))?.into_bytes();
+            let body = SdkBody::from_body_1_x(Limited::new(answer.take_body(), ANSWER_MAX));
+            if !for_token {
+                *answer.body_mut() = body;
+                return Ok(answer);
+            }
+            let body = ByteStream::new(body).collect().await.map_err(|e| ConnectorError::io(e.into()))?.into_bytes();
             let seconds = answer.headers().get(TOKEN_TTL).and_then(|text| text.parse::<u64>().ok());
             if std::str::from_utf8(&body).is_ok() && seconds.is_none_or(|seconds| seconds <= TOKEN_TTL_MAX) {
                 *answer.body_mut() = SdkBody::from(body);

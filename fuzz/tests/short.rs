@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use luks_agent::state::State;
+use luks_agent::worker::{Answer, Job};
 use luks_agent_fuzz::{TARGET, TARGETS};
 
 /// How long a target may take in all. No target should need it: executions are counted, so that a run can be repeated.
@@ -87,4 +89,29 @@ short! {
     kms: 600,
     state: 2_000,
     worker: 3_000,
+}
+
+/// A seed that no longer is what its name says would be of little use, and nothing else would tell.
+#[test]
+fn seeds_are_still_read() {
+    let read = |target: &str, name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target).join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    };
+    for name in ["probe", "format-blank", "format-unfinished", "format-wipe", "unlock", "mount", "close"] {
+        let text = read("worker", name);
+        let job = serde_json::from_str::<Job>(text.lines().next().unwrap_or_default());
+        job.unwrap_or_else(|e| panic!("worker/{name}: {e}"));
+    }
+    for name in ["blank", "luks2", "content-0", "content-4", "changed", "formatted", "unlocked", "closed", "failed"] {
+        for line in read("answers", name).lines() {
+            serde_json::from_str::<Answer>(line).unwrap_or_else(|e| panic!("answers/{name}: {e}"));
+        }
+    }
+    for name in ["empty", "one-volume", "three-volumes", "version-1"] {
+        let text = read("state", &format!("{name}.json"));
+        let mut state: serde_json::Value = serde_json::from_str(&text).unwrap();
+        state.as_object_mut().unwrap().remove("sha256");
+        serde_json::from_value::<State>(state).unwrap_or_else(|e| panic!("state/{name}: {e}"));
+    }
 }

@@ -4,10 +4,11 @@
 use std::cell::LazyCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use luks_agent::config::BlankScan;
 use luks_agent::device::Content;
-use luks_agent::probe::probe;
+use luks_agent::probe::{Scan, probe};
 use luks_agent::token::{DATA_OFFSET, TOKEN_TYPE};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
@@ -59,7 +60,8 @@ pub(crate) fn run(data: &[u8]) -> String {
         }
         let mut before = vec![0; usize::try_from(size).expect("small")];
         file.read_exact_at(&mut before, 0).expect("what was written");
-        let content = probe(disk.path(), intent, BlankScan::Sampled, &mut |_, _| {});
+        let scan = Scan { how: BlankScan::Sampled, within: Duration::from_secs(60) };
+        let content = probe(disk.path(), intent, scan, &mut |_, _| {});
         let mut after = vec![1; before.len()];
         file.read_exact_at(&mut after, 0).expect("what was written");
         assert!(before == after && file.metadata().expect("a file").len() == size, "examining has written");
