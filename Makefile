@@ -31,9 +31,9 @@ test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
 	@scripts/deps.sh machine localstack
 	@scripts/test.sh machine
 
-sweep: build ## every crash point: kills at every system call, power cuts after every write (hours; SWEEP_POINTS=n for fewer)
-	@scripts/deps.sh kernel
-	@scripts/test.sh sweep
+sweep: build ## hours: every crash point, 60 power pulls, the corpus in both roles (SWEEP_POINTS=n, SWEEP_PULLS=n for fewer)
+	@scripts/deps.sh kernel machine
+	@scripts/test.sh sweep-corpus sweep-crashes sweep-power
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (180), guided by coverage; FUZZ_TARGETS="kms state" for some
 	@scripts/deps.sh build

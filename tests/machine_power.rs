@@ -2,7 +2,7 @@
 //!
 //! | variable | for |
 //! |---|---|
-//! | `SWEEP_POINTS` | how many moments to try; a few unless told, which is what CI does |
+//! | `SWEEP_PULLS` | how many moments to try; a few unless told, which is what CI does |
 //! | `SWEEP_SEED` | which they are, and what the disks lose |
 //!
 //! Each boot repairs what the cut before left behind, and its own work is cut in turn, so a moment costs one boot. The disks
@@ -130,9 +130,9 @@ struct Sweep {
 #[ignore = "machine tier: needs QEMU, run make test-machine"]
 fn power_cuts_in_provision_and_unlock() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let points = usize::try_from(number("SWEEP_POINTS").unwrap_or(3)).unwrap();
+    let points = usize::try_from(number("SWEEP_PULLS").unwrap_or(3)).unwrap();
     let seed = number("SWEEP_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
-    eprintln!("SWEEP_SEED={seed} SWEEP_POINTS={points}");
+    eprintln!("SWEEP_SEED={seed} SWEEP_PULLS={points}");
     let mut random = fastrand::Rng::with_seed(seed);
 
     let aws = ec2::aws();
@@ -156,7 +156,7 @@ fn power_cuts_in_provision_and_unlock() {
     }
     let summary = format!(
         "power cuts: {points} points {by_work:?} in {took} s, {unflushed} writes not flushed, \
-         {lost_writes} of them lost; {} lost, {} wrongly formatted, {} stuck (SWEEP_SEED={seed} SWEEP_POINTS={points})",
+         {lost_writes} of them lost; {} lost, {} wrongly formatted, {} stuck (SWEEP_SEED={seed} SWEEP_PULLS={points})",
         lost.len(),
         wrongly_formatted.len(),
         stuck.len(),
