@@ -19,7 +19,7 @@ fn boot(scenario: &str, part: &str, disks: &str) {
         .arg(part)
         .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
         .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(300));
+        .timeout(Duration::from_secs(600));
     // which is read at each attempt, but not formatted where nothing is known
     let free = if scenario == "boot-unresolved" { 8 * MIB } else { 40 * MIB };
     let boot = node.disk("ubdp", free).boot(&script);

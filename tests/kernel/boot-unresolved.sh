@@ -71,7 +71,7 @@ refused "what carries the journal of a file system is not known: /sys/class/bloc
 umount /sys/class/block
 # the workers miss it as well: nothing can be examined
 hide /sys/dev/block
-refused "disk sequence number None" 1
+refused "is another disk now: disk sequence number" 1
 umount /sys/dev/block
 umount /boot
 chatter mkfs.btrfs -q -M /dev/ubdh
