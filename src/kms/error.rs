@@ -11,6 +11,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use http_body_util::LengthLimitError;
 use rustls::CertificateError;
 
 use super::class::{Class, class};
@@ -199,8 +200,9 @@ impl Failure {
                     Self::new(Class::Transient, format!("cannot reach {place}")).with_cause(error)
                 }
             }
+            SdkError::ResponseError(_) if find::<LengthLimitError>(error).is_some() => Self::garbled(place),
             // the error value holds the answer, and the answer may hold the data key: only that it was one
-            SdkError::ResponseError(_) => Self::new(Class::Garbled, format!("the answer of {place} cannot be read")),
+            SdkError::ResponseError(_) => Self::new(Class::Transient, format!("the answer of {place} broke off")),
             _ => Self::new(Class::Unexpected, "an unknown kind of error of the AWS SDK"),
         };
         failure.request_id = error.request_id().map(Box::from);

@@ -7,7 +7,7 @@ use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
-use aws_sdk_kms::config::{AppName, IdentityCache, SharedHttpClient};
+use aws_sdk_kms::config::{AppName, IdentityCache, SharedHttpClient, StalledStreamProtectionConfig};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -65,6 +65,8 @@ pub(super) async fn sdk_config(
         // every attempt asks for credentials anew: IMDS may have renewed them, and the process is short-lived
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
+        // an answer that stalls has until the end of its attempt, as one that does not come
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(
             TimeoutConfig::builder().connect_timeout(limits.connect).operation_attempt_timeout(limits.attempt).build(),
         );
