@@ -11,22 +11,21 @@ cd "$(dirname "$(realpath "$0")")/.."
 seconds=${FUZZ_SECONDS:-180}
 seed=${FUZZ_SEED:-$RANDOM}
 cargo=${CARGO:-cargo}
-out=$PWD/target/fuzz
-host=$(rustc -vV | sed -n 's/^host: //p')
-(($#)) || set -- $(ls fuzz/seeds)
+target_dir=${CARGO_TARGET_DIR:-$PWD/target}
+out=$target_dir/fuzz
+targets=(fuzz/seeds/*)
+(($#)) || set -- "${targets[@]##*/}"
 
-# The compiler's own coverage, as cargo-fuzz asks for it; no sanitizer, which would need a nightly compiler, and the package
-# has no unsafe code. --target keeps the flags from build scripts.
-flags=(--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
-    -Cllvm-args=-sanitizer-coverage-trace-compares)
-RUSTFLAGS="${flags[*]}" "$cargo" build --profile fuzz --package luks-agent-fuzz --bins --target "$host" --target-dir "$out"
+# Dependencies are those that are built already; only what is compiled from this workspace shows its coverage.
+RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/rustc-coverage.sh "$cargo" build --workspace --bin luks-agent-fuzz
+mkdir -p "$out/found"
+# the next build without coverage puts its own there
+cp "$target_dir/debug/luks-agent-fuzz" "$out/luks-agent-fuzz"
 
 memory=/dev/shm
 [[ -d $memory ]] || memory=${TMPDIR:-/tmp}
 work=$(mktemp -d "$memory/luks-agent-fuzz.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$out/found"
 
 summary=()
 failed=0
@@ -38,9 +37,9 @@ for target in "$@"; do
     [[ ! -e fuzz/dictionaries/$target.dict ]] || dictionary=("-dict=fuzz/dictionaries/$target.dict")
     log=$work/log
     word=passed
-    FUZZ_TARGET=$target TMPDIR=$work "$out/$host/fuzz/luks-agent-fuzz" "-seed=$seed" "-max_total_time=$seconds" -timeout=10 \
+    FUZZ_TARGET=$target TMPDIR=$work "$out/luks-agent-fuzz" "-seed=$seed" "-max_total_time=$seconds" -timeout=10 \
         -max_len=16384 -print_final_stats=1 -close_fd_mask=1 "${dictionary[@]}" "-artifact_prefix=$out/found/$target-" \
-        "$out/corpus/$target" "fuzz/seeds/$target" 2>&1 | tee "$log" | grep --line-buffered -vE '\b(NEW|REDUCE|NEW_FUNC)\b' ||
+        "$out/corpus/$target" "fuzz/seeds/$target" 2>&1 | tee "$log" | grep --line-buffered -vE '\b(NEW|REDUCE|NEW_FUNC)\b|# Uses|dictionary. #|#\s*pulse' ||
         { word=FAILED; failed=1; }
     figure() { sed -n "s/^stat::$1: *//p" "$log"; }
     covered=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -1)
