@@ -121,9 +121,8 @@ role = "ebs"
             "https-to-http": f"https://127.0.0.1:{self.port}",
             "proxy": f"https://127.0.0.1:{HTTPS}",
         }[place]
-        if place == "https-untrusted":
-            del env["SSL_CERT_FILE"]
-        if place == "https-expired":
+        # each has a CA of its own
+        if place in ["https-untrusted", "https-expired"]:
             env["SSL_CERT_FILE"] = "/run/expired.pem"
         if place == "proxy":
             env["HTTPS_PROXY"] = f"http://127.0.0.1:{CLOSED}"

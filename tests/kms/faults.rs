@@ -195,13 +195,17 @@ struct Places {
     https: Server,
     expired: Server,
     ca: tempfile::NamedTempFile,
+    other_ca: tempfile::NamedTempFile,
 }
 
 impl Places {
     fn new() -> Self {
         let ca = TestCa::new().unwrap();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), ca.pem()).unwrap();
+        let file = |ca: &TestCa| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), ca.pem()).unwrap();
+            file
+        };
         let https = |identity| {
             let tls_listen = vec![([127, 0, 0, 1], 0).into()];
             let options = fake_aws::Options::default();
@@ -230,7 +234,8 @@ impl Places {
             _waiting: waiting,
             https: https(ca.identity(&["127.0.0.1"]).unwrap()),
             expired: https(ca.expired_identity(&["127.0.0.1"]).unwrap()),
-            ca: file,
+            other_ca: file(&TestCa::new().unwrap()),
+            ca: file(&ca),
         }
     }
 
@@ -254,7 +259,7 @@ impl Places {
         }
         let https = self.https.tls_url();
         let trusted = ("SSL_CERT_FILE", self.ca.path().to_str().unwrap().to_owned());
-        let untrusted = ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt".to_owned());
+        let untrusted = ("SSL_CERT_FILE", self.other_ca.path().to_str().unwrap().to_owned());
         let (url, certificates) = match row.endpoint.as_deref().unwrap_or("fake") {
             "fake" => (fake.url(), trusted),
             "closed" => (format!("http://{}", self.closed), trusted),
