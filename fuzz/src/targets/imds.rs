@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::http::{Exchange, Scripted};
 
 /// How long the agent is told to wait for IMDS.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long one request may hang, and the session token's before it.
 const HANGS: Duration = Duration::from_secs(5);
 
