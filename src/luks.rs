@@ -45,7 +45,7 @@ pub enum LuksError {
     },
     /// No keyslot takes the passphrase.
     #[error(
-        "no keyslot of {luks_uuid} opens with the data key that KMS unwrapped for it: its keyslots were changed, or it was made with another key"
+        "no keyslot of {luks_uuid} opens with the data key that KMS unwrapped for it: its keyslots were changed, or it was made with another key; restore what was changed, the state file or the header, from a backup"
     )]
     WrongKey {
         /// The volume.

@@ -270,9 +270,9 @@ fn check_token(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolat
             "its token says that {} wraps the key, the state file says {}",
             token.key_arn, expected.key_arn
         )),
-        Ok(token) if token.wrapped_key != expected.wrapped_key => {
-            violation("the wrapped key in its token is not the one in the state file")
-        }
+        Ok(token) if token.wrapped_key != expected.wrapped_key => violation(
+            "the wrapped key in its token is not the one in the state file, so that one of the two was changed",
+        ),
         Ok(_) => Ok(()),
     }
 }
