@@ -447,6 +447,13 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_cannot_be_read_is_not_no_header() {
+        let (dir, path) = disk(512);
+        assert!(matches!(Luks2Header::read(&File::open(&path).unwrap()), Ok(None)), "shorter than a header");
+        assert!(Luks2Header::read(&File::open(dir.path()).unwrap()).is_err(), "a directory cannot be read");
+    }
+
+    #[test]
     fn what_cannot_be_opened_is_unknown() {
         let content = content(Path::new("/nonexistent"), None);
         assert!(matches!(content, Content::Unknown { .. }), "{content:?}");
