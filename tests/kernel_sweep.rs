@@ -30,7 +30,8 @@ const DATA_DISK: u64 = 33 * MIB;
 const OTHER_DISK: u64 = 8 * MIB;
 const LOG_DISK: u64 = 96 * MIB;
 
-const SAMPLE: usize = 12;
+/// One of each kind.
+const SAMPLE: usize = 10;
 /// Few enough that somebody who watches sees that it goes on.
 const POINTS_A_BOOT: usize = 25;
 
