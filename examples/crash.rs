@@ -47,7 +47,7 @@ enum Action {
 fn main() -> ExitCode {
     match Action::parse() {
         Action::Trace { on_rename, list, output, command } => {
-            let seen = trace::run(&command, None, on_rename.as_deref(), &output);
+            let seen = trace::list(&command, on_rename, &output);
             std::fs::write(list, seen.text).unwrap();
             return if seen.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }

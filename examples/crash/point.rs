@@ -85,7 +85,7 @@ impl Sweep {
             }
             _ => {
                 let victim = Victim { process: parts[0].to_owned(), at: parts[1].parse().unwrap() };
-                self.kill(scenario, &victim, parts.contains(&"cold"), reboot)
+                self.kill(scenario, victim, parts.contains(&"cold"), reboot)
             }
         };
         self.check_others();
@@ -118,7 +118,7 @@ impl Sweep {
     }
 
     /// SIGKILL, and the next provision. `None`: the victim never came that far.
-    fn kill(&mut self, scenario: &str, victim: &Victim, cold: bool, reboot: bool) -> Option<String> {
+    fn kill(&mut self, scenario: &str, victim: Victim, cold: bool, reboot: bool) -> Option<String> {
         shut_down();
         let base = Path::new(BASE).join(scenario);
         replace_state(Some(base.join("state/state.json")).as_deref().filter(|file| file.exists()));
@@ -127,12 +127,13 @@ impl Sweep {
             write_disk(&device(disk), &image);
         }
         let provision = [std::env::var("LUKS_AGENT").unwrap(), "provision".to_owned()];
-        let seen = trace::run(&provision, Some(victim), None, Path::new("/run/crashed"));
+        let of_agent = victim.process == "agent";
+        let seen = trace::kill_at(&provision, victim, Path::new("/run/crashed"));
         fs::write("/run/list", &seen.text).unwrap();
         match (&seen.killed, seen.status.code(), seen.status.signal()) {
             (None, Some(0), _) => {}
-            (Some(_), _, Some(_)) if victim.process == "agent" => {}
-            (Some(_), Some(0 | 1), _) if victim.process != "agent" => {}
+            (Some(_), _, Some(_)) if of_agent => {}
+            (Some(_), Some(0 | 1), _) if !of_agent => {}
             (_, _, _) => self.bad(Wrong::Stuck, format_args!("{} of the run with the kill", seen.status)),
         }
         let _ = fs::copy(state_file(), "/run/state.crashed");

@@ -10,7 +10,10 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
@@ -51,16 +54,10 @@ struct Thread {
     inside: bool,
 }
 
-/// What a process is stopped for.
-enum Interest {
-    Calls,
-    Children,
-    None,
-}
-
-struct Tracer<'a> {
-    victim: Option<&'a Victim>,
-    on_rename: Option<&'a str>,
+struct Tracer {
+    /// `None` only lists, and stops for every system call.
+    victim: Option<Victim>,
+    on_rename: Option<String>,
     agent: Pid,
     processes: BTreeMap<Pid, Process>,
     threads: BTreeMap<Pid, Thread>,
@@ -69,14 +66,36 @@ struct Tracer<'a> {
     killed: Option<String>,
 }
 
-/// Runs a command to its end. Whoever outlives it runs on. `on_rename` is a shell command to run after each rename by the
-/// agent, which stands still meanwhile.
-#[expect(clippy::zombie_processes, reason = "waited for in the loop")]
-pub(crate) fn run(command: &[String], victim: Option<&Victim>, on_rename: Option<&str>, output: &Path) -> Seen {
+/// Runs a command to its end, and lists what its processes did. `on_rename` is a shell command to run after each rename by
+/// the agent, which stands still meanwhile.
+pub(crate) fn list(command: &[String], on_rename: Option<String>, output: &Path) -> Seen {
+    let (sender, seen) = mpsc::channel();
+    trace(command, None, on_rename, output, &sender);
+    seen.recv().unwrap()
+}
+
+/// Runs a command and kills the victim. Whoever outlives the command runs on.
+pub(crate) fn kill_at(command: &[String], victim: Victim, output: &Path) -> Seen {
+    let (sender, seen) = mpsc::channel();
+    let (command, output) = (command.to_owned(), output.to_owned());
+    // a thread of its own, which stays with those that are left: what they may not do by themselves would fail without it
+    thread::spawn(move || trace(&command, Some(victim), None, &output, &sender));
+    seen.recv().unwrap()
+}
+
+/// Tells what it saw when the command ends, and ends itself with the last of its processes.
+#[expect(clippy::zombie_processes, reason = "waited for by the tracer")]
+fn trace(
+    command: &[String],
+    victim: Option<Victim>,
+    on_rename: Option<String>,
+    output: &Path,
+    sender: &mpsc::Sender<Seen>,
+) {
     let output = fs::File::create(output).unwrap();
-    // waits for a line, so that it can be seized before it begins
-    let mut child = Command::new("/bin/bash")
-        .args(["-c", "read -r; exec \"$@\" </dev/null", "trace"])
+    // waits for a byte, so that it can be seized before it begins
+    let mut child = Command::new("/usr/bin/perl")
+        .args(["-e", BEGIN, &if victim.is_some() { filter() } else { String::new() }])
         .args(command)
         .stdin(Stdio::piped())
         .stdout(output.try_clone().unwrap())
@@ -88,7 +107,8 @@ pub(crate) fn run(command: &[String], victim: Option<&Victim>, on_rename: Option
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
-        | Options::PTRACE_O_TRACEEXEC;
+        | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_TRACESECCOMP;
     ptrace::seize(agent, options).unwrap();
     let mut tracer = Tracer {
         victim,
@@ -101,16 +121,50 @@ pub(crate) fn run(command: &[String], victim: Option<&Victim>, on_rename: Option
         killed: None,
     };
     ptrace::interrupt(agent).unwrap();
-    let status = tracer.run(|| child.stdin.take().unwrap().write_all(b"\n").unwrap());
-    Seen { status, text: tracer.seen(), killed: tracer.killed }
+    let mut stdin = child.stdin.take();
+    tracer.run(sender, || drop(stdin.take().map(|mut stdin| stdin.write_all(b"\n"))));
 }
 
-impl Tracer<'_> {
-    fn run(&mut self, begin: impl FnOnce()) -> ExitStatus {
-        let mut begin = Some(begin);
+/// Takes the filter, in hexadecimal, as its first argument: no program of the distribution's has seccomp with a filter of
+/// one's own, nor has safe Rust. 157 is prctl, 22 `PR_SET_SECCOMP`, 2 `SECCOMP_MODE_FILTER`; then a `struct sock_fprog`.
+const BEGIN: &str = r#"
+sysread(STDIN, my $byte, 1);
+open(STDIN, "<", "/dev/null");
+if (length(my $filter = pack("H*", shift))) {
+    my $program = pack("S x6 P", length($filter) / 8, $filter);
+    syscall(157, 22, 2, $program) == 0 or die "seccomp: $!";
+}
+exec(@ARGV);
+"#;
+
+/// A seccomp filter that has the tracer asked at every system call but the harmless ones: to stop for those takes longer
+/// than all else.
+fn filter() -> String {
+    // struct sock_filter: code (16 bits), where to jump if true and if false (8 bits each), operand (32 bits)
+    let mut program = Vec::new();
+    let mut push = |code: u16, yes: u8, no: u8, operand: u32| {
+        program.extend(code.to_ne_bytes());
+        program.extend([yes, no]);
+        program.extend(operand.to_ne_bytes());
+    };
+    // BPF_LD | BPF_W | BPF_ABS: the number of the system call, the first field of struct seccomp_data
+    push(0x20, 0, 0, 0);
+    for number in HARMLESS {
+        // BPF_JMP | BPF_JEQ | BPF_K, BPF_RET | BPF_K
+        push(0x15, 0, 1, u32::try_from(*number).unwrap());
+        push(0x06, 0, 0, libc::SECCOMP_RET_ALLOW);
+    }
+    push(0x06, 0, 0, libc::SECCOMP_RET_TRACE);
+    program.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+impl Tracer {
+    fn run(&mut self, sender: &mpsc::Sender<Seen>, mut begin: impl FnMut()) {
         loop {
-            let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
-                Err(nix::errno::Errno::EINTR) => continue,
+            // only what this thread has started: others of this program are not its business
+            let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
+                Err(Errno::EINTR) => continue,
+                Err(Errno::ECHILD) => return,
                 other => other.unwrap(),
             };
             let (thread, signal) = match status {
@@ -124,43 +178,31 @@ impl Tracer<'_> {
                     (thread, None)
                 }
                 WaitStatus::Stopped(thread, signal) => (thread, Some(signal)),
-                WaitStatus::Exited(thread, code) if thread == self.agent => return ExitStatus::from_raw(code << 8),
+                WaitStatus::Exited(thread, code) if thread == self.agent => {
+                    self.tell(sender, ExitStatus::from_raw(code << 8));
+                    continue;
+                }
                 WaitStatus::Signaled(thread, signal, _) if thread == self.agent => {
-                    return ExitStatus::from_raw(signal as i32);
+                    self.tell(sender, ExitStatus::from_raw(signal as i32));
+                    continue;
                 }
                 WaitStatus::Exited(..)
                 | WaitStatus::Signaled(..)
                 | WaitStatus::Continued(_)
-                | WaitStatus::StillAlive => {
-                    continue;
-                }
+                | WaitStatus::StillAlive => continue,
             };
+            self.thread(thread);
             // whoever was killed meanwhile cannot be told anything any more
-            let _ = match self.interest(thread) {
-                Interest::Calls => ptrace::syscall(thread, signal),
-                Interest::Children => ptrace::cont(thread, signal),
-                Interest::None => ptrace::detach(thread, signal),
+            let _ = match self.victim {
+                None => ptrace::syscall(thread, signal),
+                Some(_) => ptrace::cont(thread, signal),
             };
-            if let Some(begin) = begin.take() {
-                begin();
-            }
+            begin();
         }
     }
 
-    /// To stop at every system call of every process takes longer than what they do.
-    fn interest(&mut self, thread: Pid) -> Interest {
-        let Some(process) = self.thread(thread).map(|thread| thread.process) else { return Interest::None };
-        let label = &self.processes[&process].label;
-        match self.victim.map(|victim| &victim.process) {
-            _ if self.killed.is_some() => Interest::None,
-            None => Interest::Calls,
-            Some(victim) if victim == label => Interest::Calls,
-            Some(victim) => match label.split_once('.').map_or("agent", |(kind, _)| kind) {
-                "agent" => Interest::Children,
-                "worker" if victim.starts_with("tool") => Interest::Children,
-                _ => Interest::None,
-            },
-        }
+    fn tell(&self, sender: &mpsc::Sender<Seen>, status: ExitStatus) {
+        sender.send(Seen { status, text: self.seen(), killed: self.killed.clone() }).unwrap();
     }
 
     fn event(&mut self, thread: Pid, event: libc::c_int) {
@@ -168,9 +210,15 @@ impl Tracer<'_> {
             && thread == self.agent
             && let Some(own) = self.processes.get_mut(&thread)
         {
-            // bash has become the agent: what came before is of no interest
+            // perl has become the agent: what came before is of no interest
             own.calls = 0;
             own.counted.clear();
+        }
+        if event == libc::PTRACE_EVENT_SECCOMP
+            && let Some(process) = self.thread(thread).map(|thread| thread.process)
+            && let Ok(regs) = ptrace::getregs(thread)
+        {
+            self.entry(process, &regs);
         }
     }
 
@@ -214,19 +262,24 @@ impl Tracer<'_> {
         thread.inside = entry;
         if !entry {
             let rename = [libc::SYS_rename, libc::SYS_renameat, libc::SYS_renameat2].contains(&number);
-            if let Some(hook) = self.on_rename.filter(|_| rename && process == self.agent) {
+            if let Some(hook) = self.on_rename.as_ref().filter(|_| rename && process == self.agent) {
                 assert!(Command::new("/bin/bash").args(["-c", hook]).status().unwrap().success(), "{hook}");
             }
             return;
         }
+        self.entry(process, &regs);
+    }
+
+    fn entry(&mut self, process: Pid, regs: &libc::user_regs_struct) {
+        let number = regs.orig_rax.cast_signed();
         let own = self.processes.get_mut(&process).unwrap();
         own.calls += 1;
-        if is_harmless(number, &regs) {
+        if is_harmless(number, regs) {
             return;
         }
         own.counted.push(name(number));
         let dies = |victim: &Victim| victim.process == own.label && victim.at == own.counted.len();
-        if self.killed.is_none() && self.victim.is_some_and(dies) {
+        if self.killed.is_none() && self.victim.as_ref().is_some_and(dies) {
             self.killed = Some(name(number));
             kill(process, Signal::SIGKILL).unwrap();
         }
@@ -376,6 +429,7 @@ fn name(number: libc::c_long) -> String {
         libc::SYS_sync => "sync",
         libc::SYS_rename => "rename",
         libc::SYS_mkdir => "mkdir",
+        libc::SYS_mkdirat => "mkdirat",
         libc::SYS_unlink => "unlink",
         libc::SYS_rmdir => "rmdir",
         libc::SYS_chmod => "chmod",
