@@ -308,6 +308,17 @@ proptest! {
         }
     }
 
+    /// Whatever else is attached: where a volume of this instance turns up and no state file knows of any, one was lost.
+    #[test]
+    fn nothing_is_formatted_when_the_state_file_is_lost(world in world(), text in configs(), which in 0..DISKS as usize) {
+        let (_, mut inventory) = world;
+        inventory.instance_id = Some("i-here".to_owned());
+        let Some(disk) = inventory.devices.get_mut(which) else { return Ok(()) };
+        disk.content = Some(header_of(50, Some("i-here")));
+        let plan = plan(Mode::Provision, &config(text), &State::default(), &inventory);
+        prop_assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+    }
+
     #[test]
     fn every_known_volume_that_is_there_is_unlocked(world in world(), text in configs()) {
         let (config, (state, inventory)) = (config(text), world);
