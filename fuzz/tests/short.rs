@@ -83,7 +83,7 @@ macro_rules! short {
 short! {
     answers: 20_000,
     config: 3_000,
-    disk: 2_000,
+    disk: 1_000,
     header: 10_000,
     imds: 1_000,
     kms: 600,
