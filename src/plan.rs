@@ -485,7 +485,8 @@ impl Planner<'_> {
                 }
             },
             Content::Luks2 { luks_uuid, token: Some(token) } => {
-                let key = &token.key_arn;
+                // whoever can write to the disk wrote this: no control characters for a terminal
+                let key = token.key_arn.escape_debug();
                 let (evidence, remedy) = match self.owners.made_here_and_forgotten(facts) {
                     true => (
                         format!(
@@ -496,7 +497,7 @@ impl Planner<'_> {
                     false => (
                         format!(
                             "LUKS2 volume {luks_uuid} of luks-agent on {}, unknown to this node's state file; its key is wrapped by {key}",
-                            token.instance_id.as_deref().unwrap_or("an unknown instance"),
+                            token.instance_id.as_deref().unwrap_or("an unknown instance").escape_debug(),
                         ),
                         "it is not formatted; see 'break-glass' in the README to get its data back".to_owned(),
                     ),

@@ -180,7 +180,9 @@ fn cipher(value: Option<&Value>) -> Option<Cipher> {
 
 /// What a value of the metadata says, for a message.
 fn shown(value: Option<&Value>) -> String {
-    value.map_or("missing".to_owned(), |value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    value.map_or("missing".to_owned(), |value| {
+        value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string())
+    })
 }
 
 fn check_segment(segment: &Value, policy: HeaderPolicy) -> Result<(), PolicyViolation> {
@@ -268,7 +270,8 @@ fn check_token(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolat
         Err(e) => violation(format!("its {TOKEN_TYPE} token cannot be read: {e}")),
         Ok(token) if token.key_arn != expected.key_arn => violation(format!(
             "its token says that {} wraps the key, the state file says {}",
-            token.key_arn, expected.key_arn
+            token.key_arn.escape_debug(),
+            expected.key_arn
         )),
         Ok(token) if token.wrapped_key != expected.wrapped_key => violation(
             "the wrapped key in its token is not the one in the state file, so that one of the two was changed",

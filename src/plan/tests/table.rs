@@ -347,6 +347,17 @@ fn unfinished_volumes() {
 }
 
 #[test]
+fn what_a_header_says_reaches_no_terminal_as_it_is() {
+    let token = Token::new(WrappedKey::new(vec![1]).unwrap(), "arn\u{1b}[2J\nkey".into(), Some("i-\r1".into()));
+    let forged = Content::Luks2 { luks_uuid: id(7), token: Some(Box::new(token)) };
+    let [line] = lines(&plan(Provision, &config(""), &state(vec![]), &inventory(vec![with(forged, ebs(1))])))
+        .try_into()
+        .unwrap();
+    assert!(!line.contains(char::is_control), "{line}");
+    assert!(line.contains(r"on i-\r1, ") && line.contains(r"wrapped by arn\u{1b}[2J\nkey"), "{line}");
+}
+
+#[test]
 fn a_lost_state_file_is_told_from_a_new_node() {
     let here = "i-1";
     let made = "LUKS2 volume #4, which luks-agent made on this instance, and there is no state file; its key is wrapped by arn:key";
