@@ -12,10 +12,10 @@ failed=0
 # Always --workspace: other packages in a run would mean other features of dependencies, and building them again.
 run_tier() {
     case $1 in
-        unit) "$cargo" test --workspace ;;
+        unit) "$cargo" test --workspace --no-fail-fast ;;
         # A node is two busy processes; more than two at once only wait for each other on a small machine.
-        kernel) "$cargo" test --workspace --test 'kernel*' -- --include-ignored --test-threads=2 ;;
-        machine) "$cargo" test --workspace --test 'machine*' -- --include-ignored --test-threads=1 ;;
+        kernel) "$cargo" test --workspace --no-fail-fast --test 'kernel*' -- --include-ignored --test-threads=2 ;;
+        machine) "$cargo" test --workspace --no-fail-fast --test 'machine*' -- --include-ignored --test-threads=1 ;;
         # Of these the kernel and the machine tier have samples. What else the environment can say is in the tests' sources.
         sweep-corpus) CORPUS_ROLES=both "$cargo" test --workspace --test kernel_corpus -- --include-ignored --nocapture ;;
         sweep-crashes) SWEEP_POINTS=${SWEEP_POINTS:-all} SWEEP_NODES=${SWEEP_NODES:-2} \

@@ -64,14 +64,26 @@ reasons() {
 # quiet STATUS ARGS...: as expect_agent, but shows what it said only if it should not have.
 quiet() { (expect_agent "$@") >/run/out 2>&1 || { cat /run/out; exit 1; }; }
 
+# quiesce DISK...: waits until nothing writes to them any more; an array still notes in its superblocks that it is clean, a
+# moment after the last write to it. Sets `before` to their sums.
+quiesce() {
+    local next
+    sync
+    before=$(sums "$@")
+    until
+        sleep 0.5
+        next=$(sums "$@")
+        [[ $next == "$before" ]]
+    do before=$next; done
+}
+
 # protected DISKS EXPECTED: the agent touches no other disk than those in FREE, which it formats; not a byte of DISKS changes;
 # and EXPECTED is what it says of boot disks, a line each.
 protected() {
     local before expected disks command
     read -ra disks <<<"$1"
     expected=$(LC_ALL=C sort <<<"$2")
-    sync
-    before=$(sums "${disks[@]}")
+    quiesce "${disks[@]}"
     for command in "status ebs" "provision instance-store"; do
         worst "${command#* }"
         quiet 0 "${command% *}" --json
