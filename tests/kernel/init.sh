@@ -74,6 +74,8 @@ mount -t tmpfs tmpfs /dev/shm
 # Lets stock tools find the modules under their usual name.
 mkdir -p /lib/modules "$HOME"
 [[ -e /lib/modules/$(uname -r) ]] || ln -s "/usr/lib/uml/modules/$(uname -r)" "/lib/modules/$(uname -r)"
+# Some tools insist on it.
+[[ -e /etc/mtab ]] || ln -s /proc/self/mounts /etc/mtab
 ip link set lo up || broken "no loopback"
 echo uml-node >/proc/sys/kernel/hostname
 
