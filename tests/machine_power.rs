@@ -122,6 +122,8 @@ struct Sweep {
     random: fastrand::Rng,
     usual: BTreeMap<Work, Duration>,
     held: BTreeMap<String, Held>,
+    /// LUKS UUIDs of volumes that went with their instance store.
+    gone: Vec<String>,
     foreign: Vec<u8>,
     counts: Counts,
 }
@@ -182,8 +184,15 @@ impl Sweep {
             .quiet();
         let foreign: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(24 << 20).collect();
         std::fs::write(vm.disk_path(FOREIGN), &foreign).unwrap();
-        let mut sweep =
-            Self { vm, random, usual: BTreeMap::new(), held: BTreeMap::new(), foreign, counts: Counts::default() };
+        let mut sweep = Self {
+            vm,
+            random,
+            usual: BTreeMap::new(),
+            held: BTreeMap::new(),
+            gone: Vec::new(),
+            foreign,
+            counts: Counts::default(),
+        };
         let config = format!(
             "{}[filesystem]\ntype = \"ext4\"\n[[volumes.match]]\nserial = \"{FOREIGN}\"\nrole = \"ignore\"\n",
             ec2::config(aws)
@@ -207,7 +216,10 @@ impl Sweep {
 
     fn prepare(&mut self, work: Work) {
         self.vm.ok(&format!("luks-agent close; {}udevadm settle; sync", work.setting()));
-        self.held.retain(|serial, _| !work.blanks().contains(&serial.as_str()));
+        // the state file may go on to call them committed, until their disk is formatted anew
+        for serial in work.blanks() {
+            self.gone.extend(self.held.remove(*serial).map(|held| held.luks_uuid));
+        }
     }
 
     /// Has the node work and cuts its power meanwhile.
@@ -237,7 +249,9 @@ impl Sweep {
     fn make_good(&mut self, number: usize, work: Work) {
         let at = format!("{number}: {work:?}");
         for (serial, uuid) in committed(&self.vm.run(&format!("cat {STATE}")).stdout) {
-            self.held.entry(serial).or_insert(Held { luks_uuid: uuid, file: None });
+            if !self.gone.contains(&uuid) {
+                self.held.entry(serial).or_insert(Held { luks_uuid: uuid, file: None });
+            }
         }
         let Output { status, stdout, stderr } = self.vm.run("luks-agent provision");
         eprintln!("{at}: {}", stdout.lines().last().unwrap_or("no report"));
