@@ -84,7 +84,7 @@ impl CommandError {
 pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
     need_root("plan")?;
     let state = state::read(&config.state.dir)?.unwrap_or_default();
-    let plan = make_plan(Mode::Provision, config, &state, &workers(config)).await?;
+    let plan = make_plan(Mode::Provision, config, &state, &workers(config), &Instance::new(config)).await?;
     Ok(Report::of_plan(&plan))
 }
 
@@ -97,9 +97,10 @@ pub async fn provision(config: &Config) -> Result<Report, CommandError> {
     let store = StateDir::create(&config.state.dir)?;
     let state = store.load()?;
     let host = workers(config);
-    let plan = make_plan(Mode::Provision, config, &state, &host).await?;
+    let instance = Instance::new(config);
+    let plan = make_plan(Mode::Provision, config, &state, &host, &instance).await?;
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
-    let instance_id = if formats { instance_id(config).await } else { None };
+    let instance_id = if formats { instance.id().await } else { None };
     let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
     let outcome = apply.run(&plan, state).await;
@@ -115,7 +116,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let store = StateDir::open(&config.state.dir)?;
     let state = store.load()?;
     let host = workers(config);
-    let plan = make_plan(Mode::Unlock, config, &state, &host).await?;
+    let plan = make_plan(Mode::Unlock, config, &state, &host, &Instance::new(config)).await?;
     let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
@@ -251,7 +252,13 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
 }
 
 /// From sysfs to a plan: lists the disks, has workers look at those that may be targets, decides.
-async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host) -> Result<Plan, CommandError> {
+async fn make_plan(
+    mode: Mode,
+    config: &Config,
+    state: &State,
+    host: &impl Host,
+    instance: &Instance<'_>,
+) -> Result<Plan, CommandError> {
     let disks = Disks::new(config);
     let before = disks.inventory().await?;
     let scan = Scan::from(&config.volumes);
@@ -279,7 +286,7 @@ async fn make_plan(mode: Mode, config: &Config, state: &State, host: &impl Host)
     }
     let of_ours = |facts: &DeviceFacts| matches!(&facts.content, Some(Content::Luks2 { token: Some(_), .. }));
     if state.keys.is_empty() && now.devices.iter().any(of_ours) {
-        now.instance_id = instance_id(config).await;
+        now.instance_id = instance.id().await;
     }
     Ok(plan(mode, config, state, &now))
 }
@@ -328,12 +335,29 @@ async fn mapping(config: &Config) -> Option<BTreeMap<String, String>> {
     }
 }
 
-/// Not waited for longer than a minute: what it is good for, telling a clone from its original, is not worth the boot.
-async fn instance_id(config: &Config) -> Option<String> {
-    imds(config.kms.deadline.min(Duration::from_secs(60))).instance_id().await.unwrap_or_else(|e| {
-        tracing::warn!("the instance id is not known: {}", chain(e));
-        None
-    })
+/// This instance, of which IMDS is asked once, when its id is first needed.
+#[derive(Debug)]
+struct Instance<'a> {
+    config: &'a Config,
+    id: OnceCell<Option<String>>,
+}
+
+impl<'a> Instance<'a> {
+    fn new(config: &'a Config) -> Self {
+        Self { config, id: OnceCell::new() }
+    }
+
+    /// Not waited for longer than a minute: what it is good for, telling a clone from its original, is not worth the boot.
+    async fn id(&self) -> Option<String> {
+        let patience = self.config.kms.deadline.min(Duration::from_secs(60));
+        let ask = || async {
+            imds(patience).instance_id().await.unwrap_or_else(|e| {
+                tracing::warn!("the instance id is not known: {}", chain(e));
+                None
+            })
+        };
+        self.id.get_or_init(ask).await.clone()
+    }
 }
 
 /// Waited for on EC2, where it is there as soon as the network is; asked once elsewhere.

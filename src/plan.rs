@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::config::{Config, FilesystemKind, Policy, WhenNotBlank};
 use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, Role, classify};
-use crate::state::{Phase, State, VolumeRecord, VolumeRole};
+use crate::state::{self, Phase, State, VolumeRecord, VolumeRole};
 use mount_points::MountPoints;
 pub use owner::record_of;
 use owner::{Owner, Owners, ignored_by_rule};
@@ -585,7 +585,7 @@ impl Planner<'_> {
     fn restore(&self) -> String {
         format!(
             "nothing is formatted: restore {} from a backup of the boot volume, or get the data back as 'break-glass' in the README says",
-            self.config.state.dir.join("state.json").display()
+            state::file(&self.config.state.dir).display()
         )
     }
 

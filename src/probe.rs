@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use libblkid_rs::{BlkidProbe, BlkidProbeRet, BlkidSublks, BlkidSublksFlags};
@@ -64,8 +64,8 @@ pub fn probe(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress
 
 fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Result<Content, String> {
     let file = open_exclusively(device)?;
-    // by way of what is held exclusively: the name of the device may be another's by now
-    let mut reader = Reader::open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), scan)?;
+    // by way of what is held exclusively
+    let mut reader = Reader::open(&path_of(&file), scan)?;
     // blkid says that it could not read, and not where
     let signatures = signatures(&file).map_err(|e| reader.unreadable(progress).err().unwrap_or(e))?;
     let header = Luks2Header::read(&file)?;
@@ -127,6 +127,11 @@ fn open_exclusively(device: &Path) -> Result<File, String> {
             ),
         }
     }
+}
+
+/// A path to what is open here, whoever has its name by now.
+pub fn path_of(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 fn is_luks(signature: &str) -> bool {
@@ -370,8 +375,6 @@ fn random_fraction() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use proptest::prelude::*;
 
     use super::*;

@@ -234,12 +234,17 @@ impl State {
     }
 }
 
+/// Where the state file of a state directory is.
+pub fn file(dir: &Path) -> PathBuf {
+    dir.join(FILE)
+}
+
 /// Reads the state file without a lock: `None` when there is none.
 ///
 /// # Errors
 /// [`StateError`] when there is one that cannot be used.
 pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
-    let path = dir.join(FILE);
+    let path = file(dir);
     let io = |action| {
         let path = path.clone();
         move |source| StateError::Io { action, path, source }
@@ -322,7 +327,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or what the system says.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        let path = dir.join(FILE);
+        let path = file(dir);
         match path.try_exists() {
             Ok(true) => Self::lock(dir, dir),
             Ok(false) => Err(StateError::NeverProvisioned { path }),
@@ -380,7 +385,7 @@ impl StateDir {
     pub fn save(&self, state: &State) -> Result<(), StateError> {
         self.make_dir()?;
         let temporary = self.dir.join(TEMPORARY);
-        let path = self.dir.join(FILE);
+        let path = file(&self.dir);
         let io = |action: &'static str, path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { action, path, source }

@@ -7,7 +7,6 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use crate::key::Passphrase;
 use crate::luks::{self, FormatSpec, mapper_name};
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
-use crate::probe::{Scan, probe};
+use crate::probe::{Scan, path_of, probe};
 use crate::token::Expected;
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
@@ -234,11 +233,10 @@ fn examine(target: &Target, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<
     Ok(Answer::Content { content: content("examining", &disk, intent, scan, stage) })
 }
 
-/// By way of the claimed disk: its name may be another's by now.
+/// By way of the claimed disk.
 fn content(what: &str, disk: &File, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<'_>) -> Content {
     stage.enter(what);
-    let path = format!("/proc/self/fd/{}", disk.as_raw_fd());
-    probe(Path::new(&path), intent, scan, &mut |done, total| stage.percent(what, done, total))
+    probe(&path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
 }
 
 fn format(

@@ -19,9 +19,7 @@ fn node(name: &str) -> Node {
 
 fn script(name: &str) -> Script {
     let localstack = LocalStack::find();
-    Script::new(name)
-        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
-        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
+    Script::with_agent(name)
         .env("LOCALSTACK_VENV", localstack.venv())
         .env("AWS_CLI", localstack.aws_cli())
         .timeout(Duration::from_secs(400))

@@ -15,11 +15,7 @@ fn boot(scenario: &str, part: &str, disks: &str) {
         let size = if ('h'..='l').contains(&letter) { 48 * MIB } else { 24 * MIB };
         node.disk(&format!("ubd{letter}"), size)
     });
-    let script = Script::new(scenario)
-        .arg(part)
-        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
-        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(600));
+    let script = Script::with_agent(scenario).arg(part).timeout(Duration::from_secs(600));
     // which is read at each attempt, but not formatted where nothing is known
     let free = if scenario == "boot-unresolved" { 8 * MIB } else { 40 * MIB };
     let boot = node.disk("ubdp", free).boot(&script);

@@ -29,10 +29,7 @@ struct Specimen {
 }
 
 fn script(name: &str) -> Script {
-    Script::new(name)
-        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
-        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(180))
+    Script::with_agent(name).timeout(Duration::from_secs(180))
 }
 
 fn slot(number: usize) -> String {

@@ -17,16 +17,12 @@ fn boot(scenario: &str, disks: &[&str]) {
     let (name, arg) = scenario.split_once(' ').map_or((scenario, None), |(name, arg)| (name, Some(arg)));
     let node = Node::new(&scenario.replace(' ', "-"));
     // with serial numbers, as on EC2: a name alone does not tell which volume it was while another cannot be examined
-    let serial = |disk: &str| format!("serial-{disk}");
-    let mut node = disks.iter().fold(node, |node, disk| match name {
-        "killed" => node.disk_with_serial(disk, DATA_DISK, &serial(disk)),
-        _ => node.disk(disk, DATA_DISK),
-    });
-    let script = arg.iter().fold(Script::new(name), |script, arg| script.arg(*arg));
-    let script = script
-        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
-        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(300));
+    let mut node = match name {
+        "killed" => node.numbered_disks(disks, DATA_DISK),
+        _ => disks.iter().fold(node, |node, disk| node.disk(disk, DATA_DISK)),
+    };
+    let script = arg.iter().fold(Script::with_agent(name), |script, arg| script.arg(*arg));
+    let script = script.timeout(Duration::from_secs(300));
     node.boot(&script).assert_ok();
 }
 

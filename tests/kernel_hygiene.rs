@@ -11,10 +11,7 @@ use support::uml::{MIB, Node, Script};
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn key_material_is_nowhere_but_in_the_processes_that_use_it() {
     let mut node = Node::new("hygiene").disk("ubdb", 40 * MIB);
-    let script = Script::new("hygiene")
-        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
-        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(150));
+    let script = Script::with_agent("hygiene").timeout(Duration::from_secs(150));
     let boot = node.boot(&script);
     println!("{}", boot.timed_console());
     boot.assert_ok();

@@ -10,10 +10,7 @@ use std::time::Duration;
 use support::uml::{MIB, Node, Script};
 
 fn script(name: &str) -> Script {
-    Script::new(name)
-        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
-        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(300))
+    Script::with_agent(name).timeout(Duration::from_secs(300))
 }
 
 #[test]
@@ -31,10 +28,7 @@ fn every_fault_of_the_key_service_has_its_exit_code_and_writes_no_disk() {
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn a_wrapped_key_that_is_not_the_volumes_opens_nothing_and_is_told() {
-    let disks = ["ubdb", "ubdc"];
-    let node = Node::new("swapped-key");
-    let mut node =
-        disks.iter().fold(node, |node, disk| node.disk_with_serial(disk, 40 * MIB, &format!("serial-{disk}")));
+    let mut node = Node::new("swapped-key").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
     let boot = node.boot(&script("swapped-key"));
     boot.assert_ok();
     println!("{}", boot.timed_console());

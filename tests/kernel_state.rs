@@ -12,19 +12,13 @@ use support::uml::{MIB, Node, Script};
 const DATA_DISK: u64 = 40 * MIB;
 
 fn script(name: &str) -> Script {
-    Script::new(name)
-        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
-        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .timeout(Duration::from_secs(400))
+    Script::with_agent(name).timeout(Duration::from_secs(400))
 }
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn a_damaged_or_lost_state_file_formats_nothing_and_says_what_to_do() {
-    let disks = ["ubdb", "ubdc", "ubdd", "ubde"];
-    let node = Node::new("damaged-state");
-    let mut node =
-        disks.iter().fold(node, |node, disk| node.disk_with_serial(disk, DATA_DISK, &format!("serial-{disk}")));
+    let mut node = Node::new("damaged-state").numbered_disks(&["ubdb", "ubdc", "ubdd", "ubde"], DATA_DISK);
     node.boot(&script("damaged-state")).assert_ok();
 }
 
@@ -53,9 +47,6 @@ fn a_stop_loses_the_instance_store_and_nothing_else_and_a_clone_gets_its_own_key
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn a_tampered_header_is_not_opened() {
-    let disks = ["ubdb", "ubdc"];
-    let node = Node::new("tampered");
-    let mut node =
-        disks.iter().fold(node, |node, disk| node.disk_with_serial(disk, DATA_DISK, &format!("serial-{disk}")));
+    let mut node = Node::new("tampered").numbered_disks(&["ubdb", "ubdc"], DATA_DISK);
     node.boot(&script("tampered")).assert_ok();
 }

@@ -146,11 +146,8 @@ fn node(number: usize) -> Node {
 }
 
 fn script<'a>(action: &str, points: impl IntoIterator<Item = &'a String>) -> Script {
-    let script = Script::new("sweep")
-        .env("LUKS_AGENT", env!("CARGO_BIN_EXE_luks-agent"))
-        .env("FAKE_AWS", support::fake_aws().to_str().unwrap())
-        .env("CRASH", support::program("examples/crash").to_str().unwrap())
-        .arg(action);
+    let script =
+        Script::with_agent("sweep").env("CRASH", support::program("examples/crash").to_str().unwrap()).arg(action);
     points.into_iter().fold(script, Script::arg)
 }
 

@@ -61,6 +61,15 @@ config() {
     } >"$CONFIG"
 }
 
+# ext4_volumes PATTERN ROLE [PATTERN ROLE]...: a configuration file in which disks have these roles. With ext4, which is made
+# faster than xfs and on smaller disks, and at /data.
+ext4_volumes() {
+    {
+        printf '[filesystem]\ntype = "ext4"\nmount_base = "/data"\n'
+        printf '[[volumes.match]]\npath = "%s"\nrole = "%s"\n' "$@"
+    } | config "$KEY_ARN"
+}
+
 # expect_agent STATUS ARGS...: runs the agent, shows what it said, and fails unless it exits with STATUS. Leaves the report in
 # /run/report and the rest in /run/stderr.
 expect_agent() {

@@ -51,14 +51,7 @@ snapshot() {
 
 # a volume of luks-agent, of a node whose state file nobody has any more
 ours() {
-    config "$KEY_ARN" <<TOML
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "$I"
-role = "instance-store"
-TOML
+    ext4_volumes "$I" instance-store
     expect_agent 0 provision
     assert_said "1 formatted"
     echo data >/data/file

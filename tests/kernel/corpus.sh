@@ -7,17 +7,7 @@ source "$(dirname "$0")/agent.sh"
 
 start_fake
 while (($#)); do
-    config "$KEY_ARN" <<TOML
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "/dev/ubd[p$1]"
-role = "ebs"
-[[volumes.match]]
-path = "/dev/ubd[$2]"
-role = "instance-store"
-TOML
+    ext4_volumes "/dev/ubd[p$1]" ebs "/dev/ubd[$2]" instance-store
     status=0
     agent provision --json >/run/report 2>/run/stderr || status=$?
     cat /run/stderr

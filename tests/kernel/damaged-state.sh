@@ -4,20 +4,7 @@ source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 start_fake --log /run/requests
-config "$KEY_ARN" <<'TOML'
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "/dev/ubdb"
-role = "instance-store"
-[[volumes.match]]
-path = "/dev/ubd[cd]"
-role = "ebs"
-[[volumes.match]]
-path = "/dev/ubde"
-role = "ignore"
-TOML
+ext4_volumes /dev/ubdb instance-store '/dev/ubd[cd]' ebs /dev/ubde ignore
 dir=${STATE%/*}
 
 # the blank disk comes later
@@ -70,9 +57,11 @@ with open(sys.argv[1], "r+b") as f:
     at = int(sys.argv[2]); f.seek(at); byte = f.read(1)[0]; f.seek(at); f.write(bytes([byte ^ 1 << int(sys.argv[3])]))' "$STATE" "$@"
 }
 # in a UUID, in a serial number, in a wrapped key: still JSON, and each would mean another volume or key
-for field in luks_uuid serial wrapped_key; do
+for field in luks_uuid:14 serial:1 wrapped_key:1; do
+    # which of its characters: of a random UUID only the version, 4, becomes another digit whatever the UUID is
+    character=${field#*:} field=${field%:*}
     at=$(grep -bo "\"$field\": \"" "$STATE" | head -n 1)
-    at=$((${at%%:*} + ${#field} + 6))
+    at=$((${at%%:*} + ${#field} + 5 + character))
     say "a flipped bit in $field, byte $at"
     flip "$at" 0
     refused 1 "$STATE is damaged" "its checksum is wrong"

@@ -13,14 +13,7 @@ KEY_ARN=arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-123456789
 # slow enough for who reads or writes it to be stopped in the middle
 modprobe dm-delay
 dmsetup create slow --table "0 $(blockdev --getsz /dev/ubdb) delay /dev/ubdb 0 20 /dev/ubdb 0 40"
-config "$KEY_ARN" <<'TOML'
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "/dev/mapper/slow"
-role = "ebs"
-TOML
+ext4_volumes /dev/mapper/slow ebs
 
 say "tools that wait until they are told to go on"
 mkdir -p /run/hold

@@ -4,17 +4,7 @@ source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 start_fake --log /run/requests
-config "$KEY_ARN" <<'TOML'
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "/dev/ubdb"
-role = "instance-store"
-[[volumes.match]]
-path = "/dev/ubdc"
-role = "ebs"
-TOML
+ext4_volumes /dev/ubdb instance-store /dev/ubdc ebs
 
 now() { echo $((10#$(date +%s%3N))); }
 

@@ -18,14 +18,7 @@ nothing_written() {
 
 configure_key() {
     # a refusal is tried again for as long as this
-    KMS_DEADLINE=4s config "$1" <<'TOML'
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "/dev/ubd[bc]"
-role = "ebs"
-TOML
+    KMS_DEADLINE=4s KEY_ARN=$1 ext4_volumes '/dev/ubd[bc]' ebs
 }
 
 start_fake --log /run/requests

@@ -8,17 +8,7 @@ source "$(dirname "$0")/agent.sh"
 instance=i-0000000000000000a
 [[ $1 == clone ]] && instance=i-0000000000000000b
 start_fake --log "/root/requests.$1" --instance-id "$instance"
-config "$KEY_ARN" <<'TOML'
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "/dev/ubdb"
-role = "instance-store"
-[[volumes.match]]
-path = "/dev/ubd[cd]"
-role = "ebs"
-TOML
+ext4_volumes /dev/ubdb instance-store '/dev/ubd[cd]' ebs
 made() { requests "/root/requests.$phase" 'r["operation"] == "GenerateDataKey"'; }
 phase=$1
 state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }

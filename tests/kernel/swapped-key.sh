@@ -3,17 +3,6 @@
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-# disks PATTERN
-disks() {
-    config "$KEY_ARN" <<TOML
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "$1"
-role = "ebs"
-TOML
-}
 # state STATEMENT: changes the state file's content `s`, its checksum too.
 state() {
     python3 -c 'import json, sys
@@ -54,11 +43,11 @@ nothing_opens() {
 
 say "two volumes with a data key each: the second instance found the state file of the first"
 start_fake --log /run/requests --instance-id i-0000000000000000a
-disks /dev/ubdb
+ext4_volumes /dev/ubdb ebs
 expect_agent 0 provision
 kill "$FAKE_AWS_PID"
 start_fake --log /run/requests --instance-id i-0000000000000000b
-disks '/dev/ubd[bc]'
+ext4_volumes '/dev/ubd[bc]' ebs
 expect_agent 0 provision
 for at in /data /data1; do echo "file of $at" >"$at/file"; done
 expect_agent 0 close

@@ -22,19 +22,7 @@ logs=(ubdf ubdg)
 mounts=(/data /data1)
 
 # roles PREFIX: the roles of the disks PREFIXb and PREFIXc.
-roles() {
-    config "$KEY_ARN" <<TOML
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "$1b"
-role = "instance-store"
-[[volumes.match]]
-path = "$1c"
-role = "ebs"
-TOML
-}
+roles() { ext4_volumes "$1b" instance-store "$1c" ebs; }
 
 write_file() {
     head -c 50000 /dev/urandom >"$1/file"

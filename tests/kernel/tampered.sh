@@ -4,14 +4,7 @@ source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 start_fake
-config "$KEY_ARN" <<'TOML'
-[filesystem]
-type = "ext4"
-mount_base = "/data"
-[[volumes.match]]
-path = "/dev/ubd[bc]"
-role = "ebs"
-TOML
+ext4_volumes '/dev/ubd[bc]' ebs
 expect_agent 0 provision
 echo kept >/data/file
 expect_agent 0 close

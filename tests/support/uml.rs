@@ -104,6 +104,12 @@ impl Script {
         }
     }
 
+    /// One that runs the agent, against the fake endpoint.
+    pub fn with_agent(name: &str) -> Self {
+        let program = |name| super::program(name).to_str().unwrap().to_owned();
+        Self::new(name).env("LUKS_AGENT", program("luks-agent")).env("FAKE_AWS", program("fake-aws"))
+    }
+
     /// One more argument.
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
@@ -183,6 +189,11 @@ impl Node {
     pub fn disk_with_serial(mut self, name: &str, bytes: u64, serial: &str) -> Self {
         self.attach(name, bytes, Some(serial.to_owned()));
         self
+    }
+
+    /// More disks of one size, each with the serial number `serial-NAME`.
+    pub fn numbered_disks(self, names: &[&str], bytes: u64) -> Self {
+        names.iter().fold(self, |node, name| node.disk_with_serial(name, bytes, &format!("serial-{name}")))
     }
 
     /// Attaches a blank disk between two boots, in place of one of the same name if there is one.
