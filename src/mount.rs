@@ -204,6 +204,19 @@ fn unescape(text: &str) -> String {
         .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
 }
 
+/// The node of a mapping, `/dev/mapper/NAME`. udev makes it, and libdevmapper where there is no udev; a process killed between
+/// the mapping and its node leaves one without, and then it is made here.
+///
+/// # Errors
+/// When `dmsetup` fails.
+pub fn mapping_node(name: &str) -> Result<PathBuf, MountError> {
+    let node = Path::new("/dev/mapper").join(name);
+    if !node.exists() {
+        run("dmsetup", &["mknodes".as_ref(), "--".as_ref(), name.as_ref()])?;
+    }
+    Ok(node)
+}
+
 /// Mounts a mapping; a mount point that does not exist is made.
 ///
 /// # Errors

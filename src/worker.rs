@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -281,7 +281,7 @@ fn format(
     luks::open(&target.path, &name, &spec.expected, &key).map_err(chain)?;
     // what is to come can take minutes
     drop(key);
-    let mapping = mapper_path(&name);
+    let mapping = mount::mapping_node(&name).map_err(chain)?;
     if !(complete && mount::has_filesystem(filesystem, &mapping).map_err(chain)?) {
         stage.enter("making the file system");
         mount::make_filesystem(filesystem, &mapping, complete).map_err(chain)?;
@@ -320,9 +320,10 @@ fn unlock(
         // its last use: mounting can take minutes
         luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?).map_err(chain)?;
     }
+    let mapping = mount::mapping_node(mapper).map_err(chain)?;
     if let Some(mount) = mount {
         stage.enter("mounting");
-        mount::mount(&mapper_path(mapper), mount).map_err(chain)?;
+        mount::mount(&mapping, mount).map_err(chain)?;
     }
     Ok(Answer::Unlocked)
 }
@@ -334,10 +335,6 @@ fn close(mapper: &str, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answ
     }
     luks::close(mapper).map_err(chain)?;
     Ok(Answer::Closed)
-}
-
-fn mapper_path(name: &str) -> PathBuf {
-    Path::new("/dev/mapper").join(name)
 }
 
 /// Checks that the node is still the disk that was planned for, and takes the advisory lock on it that keeps udev and

@@ -94,8 +94,10 @@ pub(crate) fn mapping(luks_uuid: &str) -> PathBuf {
     Path::new("/dev/mapper").join(format!("luks-{luks_uuid}"))
 }
 
+/// As the kernel has them: a mapping need not have a node in `/dev/mapper`.
 fn mappings() -> Vec<String> {
-    let names = fs::read_dir("/dev/mapper").unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let disks = fs::read_dir("/sys/block").unwrap().map(|entry| entry.unwrap().path().join("dm/name"));
+    let names = disks.filter_map(|file| fs::read_to_string(file).ok()).map(|name| name.trim_end().to_owned());
     names.filter(|name| name.starts_with("luks-")).collect()
 }
 

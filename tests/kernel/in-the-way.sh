@@ -107,3 +107,15 @@ expect_agent 1 unlock
 assert_said "/dev/ubdd is locked by another program" "3 unlocked"
 exec 8<&-
 expect_agent 0 unlock
+
+say "mappings without a node, as a process leaves them that is killed before it has made one"
+umount "$at"
+rm /dev/mapper/luks-*
+expect_agent 0 provision
+assert_said "1 unlocked, 3 unchanged"
+findmnt -n "$at"
+assert_eq "$(find /dev/mapper -name 'luks-*' | wc -l)" 1 "nodes made"
+rm /dev/mapper/luks-*
+expect_agent 0 close
+assert_said "4 of 4 closed"
+[[ -z $(dmsetup ls | grep luks-) ]] || fail "mappings are left"
