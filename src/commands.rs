@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::apply::Apply;
 use crate::config::{self, Config, ConfigError, FilesystemKind};
 use crate::device::{Content, DeviceFacts, DiskKind, Inventory, Role, classify, is_shown};
-use crate::discover::{DiscoverError, Roots, discover};
+use crate::discover::{DiscoverError, Roots, discover, empty_mappings};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::key::{DataKey, WrappedKey};
@@ -97,6 +97,7 @@ pub async fn provision(config: &Config) -> Result<Report, CommandError> {
     let store = StateDir::create(&config.state.dir)?;
     let state = store.load()?;
     let host = workers(config);
+    remove_empty_mappings(&state, &host).await?;
     let instance = Instance::new(config);
     let plan = make_plan(Mode::Provision, config, &state, &host, &instance).await?;
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
@@ -116,6 +117,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let store = StateDir::open(&config.state.dir)?;
     let state = store.load()?;
     let host = workers(config);
+    remove_empty_mappings(&state, &host).await?;
     let plan = make_plan(Mode::Unlock, config, &state, &host, &Instance::new(config)).await?;
     let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
@@ -249,6 +251,26 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
         Some(_) => row(Verdict::NotMounted, at),
         None => row(Verdict::Locked, at),
     }
+}
+
+/// Removes what is left of volumes that were being opened when their worker was killed: mappings that hold the disk and map
+/// nothing.
+async fn remove_empty_mappings(state: &State, host: &impl Host) -> Result<(), CommandError> {
+    let mut empty = empty_mappings(&Roots::host())?;
+    empty.retain(|name| state.volumes.iter().any(|volume| mapper_name(volume.luks_uuid) == *name));
+    let removals = empty.into_iter().map(async |mapper| {
+        let job = Job::Close { mapper: mapper.clone(), mounts: Vec::new() };
+        let why = match host.run(&mapper, job, None).await {
+            Ok(Answer::Failed { message }) => message,
+            Ok(_) => {
+                return tracing::info!(mapper, "removed a mapping that maps nothing, left by a run that did not end");
+            }
+            Err(e) => chain(e),
+        };
+        tracing::warn!(mapper, "a mapping that maps nothing cannot be removed: {why}");
+    });
+    join_all(removals).await;
+    Ok(())
 }
 
 /// From sysfs to a plan: lists the disks, has workers look at those that may be targets, decides.

@@ -136,6 +136,21 @@ pub fn discover(
     Ok(Inventory { devices, boot_unresolved, instance_id: None })
 }
 
+/// The names of the mappings whose table is not in use, so that they have no size: what is left of a process that was killed
+/// while it made one. They hold their disks.
+///
+/// # Errors
+/// [`DiscoverError`] when `/sys/block` cannot be listed.
+pub fn empty_mappings(roots: &Roots) -> Result<Vec<String>, DiscoverError> {
+    let sysfs = Sysfs::new(roots);
+    let name = |disk: &str| {
+        let disk = sysfs.disk(disk).ok()?;
+        let size: u64 = disk.number("size").ok()?;
+        optional(text(&disk.dir.join("dm/name"))).ok()?.filter(|_| size == 0)
+    };
+    Ok(sysfs.disk_names()?.iter().filter_map(|disk| name(disk)).collect())
+}
+
 /// Mount points by the number of the block device directly below, in the order of mounting.
 fn mounted(sysfs: &Sysfs<'_>, mounts: &Mounts) -> BTreeMap<DevNo, Vec<PathBuf>> {
     let mut all: BTreeMap<DevNo, Vec<PathBuf>> = BTreeMap::new();

@@ -263,19 +263,27 @@ pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) ->
     call("open the volume", opened).map(|_| ())
 }
 
-/// Whether a mapping of this name is there.
+/// What there is of a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// Nothing.
+    Absent,
+    /// A name without a table in use: what is left of a process that was killed while it opened the volume.
+    Empty,
+    /// It is open.
+    Open,
+}
+
+/// Asks device-mapper.
 ///
 /// # Errors
-/// When device-mapper does not answer.
-pub fn is_open(name: &str) -> Result<bool, LuksError> {
-    match call("ask device-mapper", libcryptsetup_rs::status(None, name))? {
-        CryptStatusInfo::Active | CryptStatusInfo::Busy => Ok(true),
-        CryptStatusInfo::Inactive => Ok(false),
-        CryptStatusInfo::Invalid => {
-            let source = LibcryptErr::Other("device-mapper gives no answer".to_owned());
-            call("ask device-mapper", Err(source))
-        }
-    }
+/// When it does not answer.
+pub fn mapping(name: &str) -> Result<Mapping, LuksError> {
+    Ok(match call("ask device-mapper", libcryptsetup_rs::status(None, name))? {
+        CryptStatusInfo::Active | CryptStatusInfo::Busy => Mapping::Open,
+        CryptStatusInfo::Inactive => Mapping::Absent,
+        CryptStatusInfo::Invalid => Mapping::Empty,
+    })
 }
 
 /// Removes the mapping.

@@ -217,6 +217,14 @@ pub fn mapping_node(name: &str) -> Result<PathBuf, MountError> {
     Ok(node)
 }
 
+/// Removes a mapping, with or without a table, unless it is in use.
+///
+/// # Errors
+/// When `dmsetup` fails.
+pub fn remove_mapping(name: &str) -> Result<(), MountError> {
+    run("dmsetup", &["remove".as_ref(), "--".as_ref(), name.as_ref()])
+}
+
 /// Mounts a mapping; a mount point that does not exist is made.
 ///
 /// # Errors

@@ -3,6 +3,8 @@
 //! A disk counts as blank only on positive evidence: the kernel lets us open it exclusively, blkid finds nothing, and all
 //! that is read is zero. Whatever cannot be read is [`Content::Unknown`], never blank.
 
+mod header;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -18,6 +20,7 @@ use uuid::Uuid;
 use crate::config::{BlankScan, Volumes};
 use crate::device::{Bytes, Content, Evidence};
 use crate::token::{DATA_OFFSET, Token};
+use header::Luks2Header;
 
 /// How long a disk that is in use is tried again.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
@@ -76,17 +79,21 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
         // somebody made something else of the disk, and of our header only the second copy is left
         return Ok(Content::Foreign { signatures: vec![other.clone()] });
     }
-    if let Some(Luks2Header { luks_uuid, metadata: Some(metadata) }) = header {
+    // what a torn header of our own begins with names the UUID that was intended, or there is nothing at all yet
+    let torn = intent.is_some()
+        && match &header {
+            Some(header) => {
+                Some(header.luks_uuid) == intent && !header.intact && signatures.iter().all(|name| is_luks(name))
+            }
+            None => signatures.is_empty(),
+        };
+    if let Some(Luks2Header { luks_uuid, metadata: Some(metadata), .. }) = header
+        && !torn
+    {
         let token =
             Token::find(&metadata).map_err(|e| format!("it has a luks-agent token that cannot be read: {e}"))?;
         return Ok(Content::Luks2 { luks_uuid, token: token.map(Box::new) });
     }
-    // what a torn header of our own begins with names the UUID that was intended, or there is nothing at all yet
-    let torn = intent.is_some()
-        && match &header {
-            Some(header) => Some(header.luks_uuid) == intent && signatures.iter().all(|name| is_luks(name)),
-            None => signatures.is_empty(),
-        };
     if !signatures.is_empty() && !torn {
         return Ok(Content::Foreign { signatures });
     }
@@ -171,62 +178,6 @@ fn signatures(file: &File) -> Result<Vec<String>, String> {
         });
     }
     Ok(found)
-}
-
-/// The LUKS2 header as far as it must be known to tell whose a disk is. Read by us and not by libcryptsetup, which would
-/// repair a damaged copy, and examining must not write.
-struct Luks2Header {
-    luks_uuid: Uuid,
-    /// The JSON area, when it is one.
-    metadata: Option<serde_json::Value>,
-}
-
-impl Luks2Header {
-    /// Offsets of the secondary header (LUKS2 on-disk format, section 2.2).
-    const SECONDARY: [u64; 9] =
-        [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
-
-    fn read(file: &File) -> Result<Option<Self>, String> {
-        let primary = Self::read_at(file, 0, b"LUKS\xba\xbe")?;
-        if primary.as_ref().is_some_and(|h| h.metadata.is_some()) {
-            return Ok(primary);
-        }
-        for offset in Self::SECONDARY {
-            if let Some(header) = Self::read_at(file, offset, b"SKUL\xba\xbe")?
-                && header.metadata.is_some()
-            {
-                return Ok(Some(header));
-            }
-        }
-        Ok(primary)
-    }
-
-    fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, String> {
-        let mut header = [0; 4096];
-        match file.read_exact_at(&mut header, offset) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(e) => return Err(format!("it cannot be read at byte {offset}: {e}")),
-        }
-        // binary header, section 2.1: magic 0..6, version 6..8, hdr_size 8..16, uuid 168..208
-        let uuid = std::str::from_utf8(&header[168..208]).ok().map(|text| text.trim_end_matches('\0'));
-        let uuid = uuid.and_then(|text| Uuid::parse_str(text).ok());
-        let (Some(luks_uuid), true, [0, 2]) = (uuid, header.starts_with(magic), &header[6..8]) else {
-            return Ok(None);
-        };
-        let size = u64::from_be_bytes(header[8..16].try_into().expect("8 bytes"));
-        let metadata = match usize::try_from(size) {
-            Ok(size @ 0x4000..=0x40_0000) => {
-                let mut json = vec![0; size - header.len()];
-                let read = file.read_exact_at(&mut json, offset + header.len() as u64);
-                read.map_err(|e| format!("its LUKS2 metadata cannot be read: {e}"))?;
-                let end = json.iter().position(|b| *b == 0).unwrap_or(json.len());
-                serde_json::from_slice(&json[..end]).ok()
-            }
-            _ => None,
-        };
-        Ok(Some(Self { luks_uuid, metadata }))
-    }
 }
 
 /// Reads past the page cache, so that what is seen is what the disk holds.
@@ -447,13 +398,6 @@ mod tests {
         write_swap(&path);
         let Content::Foreign { signatures } = content(&path, None) else { panic!("not foreign") };
         assert!(signatures.iter().any(|s| s.starts_with("swap at byte 4086")), "{signatures:?}");
-    }
-
-    #[test]
-    fn a_header_that_cannot_be_read_is_not_no_header() {
-        let (dir, path) = disk(512);
-        assert!(matches!(Luks2Header::read(&File::open(&path).unwrap()), Ok(None)), "shorter than a header");
-        assert!(Luks2Header::read(&File::open(dir.path()).unwrap()).is_err(), "a directory cannot be read");
     }
 
     #[test]

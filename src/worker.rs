@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
 use crate::key::Passphrase;
-use crate::luks::{self, FormatSpec, mapper_name};
+use crate::luks::{self, FormatSpec, Mapping, mapper_name};
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
 use crate::probe::{Scan, path_of, probe};
@@ -253,9 +253,7 @@ fn format(
     let name = mapper_name(spec.expected.luks_uuid);
     let intent = match basis {
         Basis::Unfinished { luks_uuid } => {
-            if luks::is_open(&name).map_err(chain)? {
-                luks::close(&name).map_err(chain)?;
-            }
+            remove_mapping(&name)?;
             Some(*luks_uuid)
         }
         Basis::Blank { .. } | Basis::Wipe { .. } => None,
@@ -317,6 +315,10 @@ fn unlock(
     let _lock = claim(target, stage)?;
     if !open {
         stage.enter("unlocking");
+        // a name alone is not open, and keeps others from having it
+        if luks::mapping(mapper).map_err(chain)? == Mapping::Empty {
+            remove_mapping(mapper)?;
+        }
         // its last use: mounting can take minutes
         luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?).map_err(chain)?;
     }
@@ -333,8 +335,17 @@ fn close(mapper: &str, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answ
     for path in mounts.iter().rev() {
         mount::unmount(path).map_err(chain)?;
     }
-    luks::close(mapper).map_err(chain)?;
+    remove_mapping(mapper)?;
     Ok(Answer::Closed)
+}
+
+fn remove_mapping(name: &str) -> Result<(), String> {
+    match luks::mapping(name).map_err(chain)? {
+        Mapping::Absent => Ok(()),
+        // libcryptsetup closes nothing that is not open
+        Mapping::Empty => mount::remove_mapping(name).map_err(chain),
+        Mapping::Open => luks::close(name).map_err(chain),
+    }
 }
 
 /// Checks that the node is still the disk that was planned for, and takes the advisory lock on it that keeps udev and

@@ -108,3 +108,34 @@ fn a_failure_says_what_libcryptsetup_said() {
     let message = verify(&path, &other_uuid(), &key(1)).unwrap_err().to_string();
     assert!(message.starts_with("cannot read the LUKS2 header"), "{message}");
 }
+
+/// A write of a header is cut off before its checksum, or between its two copies.
+#[test]
+fn a_torn_header_is_unfinished_only_where_it_was_intended_and_nothing_lies_behind_it() {
+    use crate::config::BlankScan;
+    use crate::device::Content;
+    use crate::probe::{Scan, probe};
+    use std::os::unix::fs::FileExt;
+
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let ours = expected().luks_uuid;
+    let found = |intent| {
+        let scan = Scan { how: BlankScan::Full, within: std::time::Duration::from_secs(600) };
+        probe(&path, intent, scan, &mut |_, _| {})
+    };
+    let whole = |content| matches!(content, Content::Luks2 { luks_uuid, token: Some(_) } if luks_uuid == ours);
+    assert!(whole(found(Some(ours))));
+    // a byte of the checksum: the first copy alone, then both
+    file.write_all_at(b"????", 448).unwrap();
+    assert!(whole(found(Some(ours))), "the second copy is whole");
+    assert!(resume(&path, &expected(), &key(1)).unwrap(), "libcryptsetup mends the first one");
+    file.write_all_at(b"????", 448).unwrap();
+    file.write_all_at(b"????", 0x4000 + 448).unwrap();
+    assert_eq!(found(Some(ours)), Content::Unfinished);
+    assert!(whole(found(Some(Uuid::nil()))), "not what was intended");
+    assert!(whole(found(None)), "nothing was intended");
+    file.write_all_at(&[1], SIZE - 1).unwrap();
+    assert_eq!(found(Some(ours)), Content::Unrecognised { offset: SIZE - 1 });
+}

@@ -119,3 +119,21 @@ rm /dev/mapper/luks-*
 expect_agent 0 close
 assert_said "4 of 4 closed"
 [[ -z $(dmsetup ls | grep luks-) ]] || fail "mappings are left"
+
+say "mappings that map nothing, as a process leaves them that is killed while it makes one"
+agent status --json >/run/report
+names=$(report '" ".join(row["mapper"] for row in rows.values() if row["result"] == "locked")')
+read -r name_only loaded _ <<<"$names"
+for name in "$name_only" "$loaded"; do
+    uuid=${name#luks-}
+    dmsetup create "$name" --notable --uuid "CRYPT-LUKS2-${uuid//-/}-$name"
+done
+disk=$(report "[row['device'] for row in rows.values() if row['mapper'] == '$loaded'][0]")
+# a table that is not in use yet holds the disk all the same
+dmsetup load "$loaded" --table "0 8 linear /dev/$disk 0"
+[[ -n $(ls "/sys/block/$disk/holders") ]] || fail "$disk has no holder"
+dmsetup create not-ours --notable
+expect_agent 0 unlock
+assert_said "4 unlocked" "$loaded"
+for mounted in "$at" "${at}1" "${at}2" "${at}3"; do findmnt -n "$mounted"; done
+dmsetup remove not-ours

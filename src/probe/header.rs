@@ -1,0 +1,104 @@
+//! The LUKS2 header as far as it must be known to tell whose a disk is.
+//!
+//! Read by us and not by libcryptsetup, which would repair a damaged copy, and examining must not write.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Size of the binary header; the JSON area follows it (LUKS2 on-disk format, section 2.1).
+const BINARY: usize = 4096;
+/// Offsets of the secondary header (section 2.2).
+const SECONDARY: [u64; 9] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
+
+/// One copy of a header.
+pub(super) struct Luks2Header {
+    pub(super) luks_uuid: Uuid,
+    /// The JSON area, when it is one.
+    pub(super) metadata: Option<serde_json::Value>,
+    /// Whether its checksum is right, without which libcryptsetup does not take it for a header.
+    pub(super) intact: bool,
+}
+
+impl Luks2Header {
+    /// The primary copy if it is intact, else a secondary one if that is; else whatever there is.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub(super) fn read(file: &File) -> Result<Option<Self>, String> {
+        let primary = Self::read_at(file, 0, b"LUKS\xba\xbe")?;
+        if primary.as_ref().is_some_and(|h| h.intact) {
+            return Ok(primary);
+        }
+        let mut damaged = primary;
+        for offset in SECONDARY {
+            let Some(secondary) = Self::read_at(file, offset, b"SKUL\xba\xbe")? else { continue };
+            let better = match &damaged {
+                // with another UUID it would be of a volume that was on the disk before
+                Some(found) if found.metadata.is_some() => secondary.intact && secondary.luks_uuid == found.luks_uuid,
+                _ => secondary.metadata.is_some(),
+            };
+            if better {
+                damaged = Some(secondary);
+            }
+        }
+        Ok(damaged)
+    }
+
+    fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, String> {
+        let mut header = [0; BINARY];
+        match file.read_exact_at(&mut header, offset) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(e) => return Err(format!("it cannot be read at byte {offset}: {e}")),
+        }
+        // binary header, section 2.1: magic 0..6, version 6..8, hdr_size 8..16, uuid 168..208
+        let uuid = std::str::from_utf8(&header[168..208]).ok().map(|text| text.trim_end_matches('\0'));
+        let uuid = uuid.and_then(|text| Uuid::parse_str(text).ok());
+        let (Some(luks_uuid), true, [0, 2]) = (uuid, header.starts_with(magic), &header[6..8]) else {
+            return Ok(None);
+        };
+        let size = u64::from_be_bytes(header[8..16].try_into().expect("8 bytes"));
+        let (metadata, intact) = match usize::try_from(size) {
+            Ok(size @ 0x4000..=0x40_0000) => {
+                let mut json = vec![0; size - BINARY];
+                let read = file.read_exact_at(&mut json, offset + BINARY as u64);
+                read.map_err(|e| format!("its LUKS2 metadata cannot be read: {e}"))?;
+                let end = json.iter().position(|b| *b == 0).unwrap_or(json.len());
+                let metadata: Option<serde_json::Value> = serde_json::from_slice(&json[..end]).ok();
+                let intact = metadata.is_some() && has_its_checksum(header, &json);
+                (metadata, intact)
+            }
+            _ => (None, false),
+        };
+        Ok(Some(Self { luks_uuid, metadata, intact }))
+    }
+}
+
+/// Section 2.1: `csum` 448..512 is the hash by the name `csum_alg` 72..104 of binary header and JSON area, calculated with
+/// zeros in its place. An algorithm that is none of ours cannot be judged, and counts as right.
+fn has_its_checksum(mut header: [u8; BINARY], json: &[u8]) -> bool {
+    if header[72..104].strip_prefix(b"sha256").is_none_or(|rest| rest.iter().any(|b| *b != 0)) {
+        return true;
+    }
+    let recorded: [u8; 32] = header[448..480].try_into().expect("32 bytes");
+    header[448..512].fill(0);
+    Sha256::new().chain_update(header).chain_update(json).finalize()[..] == recorded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_not_no_header() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        File::create(&path).unwrap().set_len(512).unwrap();
+        assert!(matches!(Luks2Header::read(&File::open(&path).unwrap()), Ok(None)), "shorter than a header");
+        assert!(Luks2Header::read(&File::open(dir.path()).unwrap()).is_err(), "a directory cannot be read");
+    }
+}
