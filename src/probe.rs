@@ -483,6 +483,15 @@ mod tests {
         assert!(between >= SAMPLES, "{between}");
     }
 
+    #[test]
+    fn each_check_looks_elsewhere() {
+        let ranges = |start| ranges(0, 10 << 30, BlankScan::Sampled, start);
+        assert_ne!(ranges(0.1), ranges(0.9));
+        let fractions: Vec<f64> = std::iter::repeat_with(random_fraction).take(100).collect();
+        assert!(fractions.iter().all(|f| (0.0..1.0).contains(f)), "{fractions:?}");
+        assert!(fractions.iter().any(|f| *f < 0.5) && fractions.iter().any(|f| *f > 0.5), "{fractions:?}");
+    }
+
     proptest! {
         #[test]
         fn ranges_stay_on_the_disk_and_do_not_overlap(
@@ -496,6 +505,20 @@ mod tests {
                 prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0);
             }
             prop_assert!(ranges.iter().all(|(at, length)| at % 512 == 0 && *length > 0));
+            if size <= WHOLE_UP_TO {
+                prop_assert_eq!(ranges.len(), 1);
+                return Ok(());
+            }
+            // both ends, and between them samples that leave no more out in one place than in another
+            let (head, tail) = (from + ranges[0].1, last);
+            prop_assert!(head >= END && size - tail >= END);
+            let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
+            for pair in ranges.windows(2) {
+                let gap = pair[1].0 - (pair[0].0 + pair[0].1);
+                prop_assert!(gap <= stride - SAMPLE as u64 + ALIGN as u64, "{gap} between {pair:?}, stride {stride}");
+            }
+            let whole = ranges.iter().filter(|(_, length)| *length == SAMPLE as u64).count() as u64;
+            prop_assert!(whole + 1 >= SAMPLES, "{whole} samples");
         }
     }
 }
