@@ -58,6 +58,6 @@ fn after_a_kill_at_any_moment_the_next_provision_converges() {
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
-fn volumes_are_made_as_configured_and_leave_no_key_material_behind() {
+fn volumes_are_made_as_configured() {
     boot("options", &["ubdb", "ubdc", "ubdd"]);
 }
