@@ -151,6 +151,15 @@ pub fn empty_mappings(roots: &Roots) -> Result<Vec<String>, DiscoverError> {
     Ok(sysfs.disk_names()?.iter().filter_map(|disk| name(disk)).collect())
 }
 
+/// What is mounted at a path, as the mount table names it, topmost last.
+///
+/// # Errors
+/// What keeps the mount table from being read.
+pub fn mounted_at(roots: &Roots, path: &Path) -> Result<Vec<PathBuf>, String> {
+    let mounts = Mounts::read(roots)?;
+    Ok(mounts.iter().filter(|mount| mount.point == path).map(|mount| mount.source.clone()).collect())
+}
+
 /// Mount points by the number of the block device directly below, in the order of mounting.
 fn mounted(sysfs: &Sysfs<'_>, mounts: &Mounts) -> BTreeMap<DevNo, Vec<PathBuf>> {
     let mut all: BTreeMap<DevNo, Vec<PathBuf>> = BTreeMap::new();

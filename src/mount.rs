@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::config::FilesystemKind;
+use crate::discover::{Roots, mounted_at};
 
 /// Where the tools are looked for, whatever the environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -70,6 +71,9 @@ pub enum MountError {
         /// The mount point.
         path: PathBuf,
     },
+    /// The mount table is unknown.
+    #[error("{0}")]
+    Table(String),
     /// A system call failed.
     #[error("cannot {action} {path}")]
     Io {
@@ -184,26 +188,6 @@ pub fn wipe_signatures(device: &Path) -> Result<(), MountError> {
     run("wipefs", &["--all".as_ref(), "--quiet".as_ref(), device.as_os_str()])
 }
 
-/// What is mounted at a path, topmost last.
-fn mounted_at(path: &Path) -> Result<Vec<String>, MountError> {
-    let table = PathBuf::from("/proc/self/mountinfo");
-    let text =
-        fs::read_to_string(&table).map_err(|source| MountError::Io { action: "read", path: table.clone(), source })?;
-    let at = |line: &str| {
-        let (before, after) = line.split_once(" - ")?;
-        let point = unescape(before.split(' ').nth(4)?);
-        (Path::new(&point) == path).then(|| unescape(after.split(' ').nth(1).unwrap_or("something")))
-    };
-    Ok(text.lines().filter_map(at).collect())
-}
-
-/// Undoes the octal escapes of `/proc/self/mountinfo` (space, tab, newline, backslash).
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
-}
-
 /// The node of a mapping, `/dev/mapper/NAME`. udev makes it, and libdevmapper where there is no udev; a process killed between
 /// the mapping and its node leaves one without, and then it is made here.
 ///
@@ -232,8 +216,8 @@ pub fn remove_mapping(name: &str) -> Result<(), MountError> {
 pub fn mount(device: &Path, mount: &Mount) -> Result<(), MountError> {
     let Some((kind, _, _)) = mount.filesystem.tools() else { return Ok(()) };
     let path = &mount.at;
-    if let Some(source_device) = mounted_at(path)?.pop() {
-        return Err(MountError::Taken { path: path.clone(), source_device });
+    if let Some(source) = mounted_at(&Roots::host(), path).map_err(MountError::Table)?.pop() {
+        return Err(MountError::Taken { path: path.clone(), source_device: source.display().to_string() });
     }
     let io = |action| move |source| MountError::Io { action, path: path.clone(), source };
     match fs::symlink_metadata(path) {
@@ -269,11 +253,6 @@ mod tests {
 
     fn to(at: &Path) -> Mount {
         Mount { at: at.to_owned(), filesystem: FilesystemKind::Xfs, options: vec!["noatime".into()] }
-    }
-
-    #[test]
-    fn mountinfo_escapes_are_undone() {
-        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) struct Mount {
     pub(super) devno: DevNo,
     pub(super) point: PathBuf,
     pub(super) fs: String,
-    source: PathBuf,
+    pub(super) source: PathBuf,
     /// The file system's own options, still escaped.
     options: Vec<u8>,
 }
