@@ -17,16 +17,15 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
-use http_body_util::Limited;
 use tokio::time::{Instant, sleep};
+
+use crate::http::limited;
 
 /// Between two attempts while IMDS does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Until a connection stands, and until an answer comes.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The longest answer that is read, in bytes: the credentials of a role have about 2 KiB.
-const ANSWER_MAX: usize = 64 << 10;
 /// Longer than any instance id or Region.
 const WORD_MAX: usize = 64;
 /// How many seconds a session token is valid.
@@ -94,6 +93,7 @@ impl Imds {
 
     /// The same, over another HTTP client than one that knows neither TLS nor proxies.
     pub fn over(http: SharedHttpClient) -> Self {
+        let http = limited(http);
         let http = http_client_fn(move |settings, components| {
             SharedHttpConnector::new(SoundAnswers(http.http_connector(settings, components)))
         });
@@ -202,8 +202,8 @@ impl Imds {
     }
 }
 
-/// Keeps answers from the SDK's client that it does not stand (`aws-config` 1.13): it reads them to the end, however long they
-/// are, and session tokens make it panic that are not text, or are valid for longer than time can be told.
+/// Keeps answers from the SDK's client that it does not stand (`aws-config` 1.13): session tokens make it panic that are not
+/// text, or are valid for longer than time can be told.
 #[derive(Debug)]
 struct SoundAnswers(SharedHttpConnector);
 
@@ -213,12 +213,14 @@ impl HttpConnector for SoundAnswers {
         let answer = self.0.call(request);
         HttpConnectorFuture::new(async move {
             let mut answer = answer.await?;
-            let body = SdkBody::from_body_1_x(Limited::new(answer.take_body(), ANSWER_MAX));
             if !for_token {
-                *answer.body_mut() = body;
                 return Ok(answer);
             }
-            let body = ByteStream::new(body).collect().await.map_err(|e| ConnectorError::io(e.into()))?.into_bytes();
+            let body = ByteStream::new(answer.take_body())
+                .collect()
+                .await
+                .map_err(|e| ConnectorError::io(e.into()))?
+                .into_bytes();
             let seconds = answer.headers().get(TOKEN_TTL).and_then(|text| text.parse::<u64>().ok());
             if std::str::from_utf8(&body).is_ok() && seconds.is_none_or(|seconds| seconds <= TOKEN_TTL_MAX) {
                 *answer.body_mut() = SdkBody::from(body);

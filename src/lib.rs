@@ -29,6 +29,7 @@ pub mod config;
 pub mod device;
 pub mod discover;
 pub mod host;
+mod http;
 pub mod imds;
 pub mod key;
 pub mod kms;

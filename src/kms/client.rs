@@ -5,13 +5,6 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedHttpClient;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyMetadata};
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextMut;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::config_bag::ConfigBag;
-use http_body_util::Limited;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -22,6 +15,7 @@ use super::retry::{Limits, retry};
 use super::setup::{self, Options};
 use super::{GeneratedKey, KeyService};
 use crate::config;
+use crate::http::limited;
 use crate::key::{DataKey, KeyError, WrappedKey};
 
 /// AWS KMS, or what `kms.endpoint_url` puts in its place.
@@ -63,7 +57,7 @@ impl AwsKms {
     ) -> Result<Self, KmsError> {
         let deadline = Instant::now() + config.deadline;
         let limits = options.limits.clone();
-        let sdk = setup::sdk_config(http, config, options, deadline).await?;
+        let sdk = setup::sdk_config(limited(http), config, options, deadline).await?;
         Ok(Self { config: config.clone(), sdk, limits, deadline })
     }
 
@@ -74,8 +68,7 @@ impl AwsKms {
         let region = region_of(key).unwrap_or(configured).to_owned();
         let place = setup::place(&self.config, &region);
         let sdk = self.sdk.to_builder().region(Region::new(region)).build();
-        let config = aws_sdk_kms::config::Builder::from(&sdk).interceptor(LimitedAnswer).build();
-        Asking { client: Client::from_conf(config), operation, key, place }
+        Asking { client: Client::new(&sdk), operation, key, place }
     }
 
     async fn describe(&self, key: &str) -> Result<String, KmsError> {
@@ -178,33 +171,6 @@ impl Asking<'_> {
             Some(other) => Err(Failure::new(Class::Unexpected, format!("KMS answered for another key, {other}"))),
             None => Err(Failure::new(Class::Unexpected, "KMS does not say which key it used")),
         }
-    }
-}
-
-/// Reads no more of an answer than one of KMS can have: the SDK would put all of it into memory, which is locked.
-#[derive(Debug)]
-struct LimitedAnswer;
-
-impl LimitedAnswer {
-    /// The largest answer is `GenerateDataKey`'s, with two blobs of a few KiB in base64.
-    const BYTES: usize = 64 << 10;
-}
-
-impl Intercept for LimitedAnswer {
-    fn name(&self) -> &'static str {
-        "LimitedAnswer"
-    }
-
-    fn modify_before_deserialization(
-        &self,
-        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
-        _components: &RuntimeComponents,
-        _config: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let body = context.response_mut().body_mut();
-        let whole = std::mem::replace(body, SdkBody::taken());
-        *body = SdkBody::from_body_1_x(Limited::new(whole, Self::BYTES));
-        Ok(())
     }
 }
 

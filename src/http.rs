@@ -1,0 +1,33 @@
+//! Answers of HTTP services, as far as they are read.
+
+use aws_sdk_kms::config::SharedHttpClient;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
+
+/// The longest answer that is read, in bytes: the credentials of a role have about 2 KiB, `GenerateDataKey` answers with two
+/// blobs of a few KiB.
+const ANSWER_MAX: usize = 64 << 10;
+
+/// The same client, which reads no more of an answer than one of AWS can have: the SDK puts all of it into memory, which is
+/// locked.
+pub(crate) fn limited(http: SharedHttpClient) -> SharedHttpClient {
+    http_client_fn(move |settings, components| {
+        SharedHttpConnector::new(LimitedAnswers(http.http_connector(settings, components)))
+    })
+}
+
+#[derive(Debug)]
+struct LimitedAnswers(SharedHttpConnector);
+
+impl HttpConnector for LimitedAnswers {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let answer = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            Ok(answer.await?.map(|body| SdkBody::from_body_1_x(Limited::new(body, ANSWER_MAX))))
+        })
+    }
+}
