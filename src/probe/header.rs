@@ -101,4 +101,45 @@ mod tests {
         assert!(matches!(Luks2Header::read(&File::open(&path).unwrap()), Ok(None)), "shorter than a header");
         assert!(Luks2Header::read(&File::open(dir.path()).unwrap()).is_err(), "a directory cannot be read");
     }
+
+    /// A copy of a header, of 16 KiB.
+    fn copy(magic: &[u8], luks_uuid: Uuid, json: &[u8], intact: bool) -> Vec<u8> {
+        let mut bytes = vec![0; 0x4000];
+        bytes[..6].copy_from_slice(magic);
+        bytes[6..8].copy_from_slice(&[0, 2]);
+        bytes[8..16].copy_from_slice(&0x4000_u64.to_be_bytes());
+        bytes[72..78].copy_from_slice(b"sha256");
+        bytes[168..204].copy_from_slice(luks_uuid.to_string().as_bytes());
+        bytes[BINARY..BINARY + json.len()].copy_from_slice(json);
+        let checksum = Sha256::digest(&bytes);
+        bytes[448..480].copy_from_slice(&checksum);
+        bytes[448] ^= u8::from(!intact);
+        bytes
+    }
+
+    #[test]
+    fn the_copy_that_is_intact_counts_unless_it_is_of_another_volume() {
+        let (ours, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let dir = tempfile::tempdir().unwrap();
+        // primary: JSON, intact; secondary: UUID, intact; which is found: UUID, by its JSON, intact
+        let table = [
+            (b"1", true, ours, true, ours, 1, true),
+            (b"1", true, ours, false, ours, 1, true),
+            (b"1", false, ours, true, ours, 2, true),
+            (b"1", false, ours, false, ours, 1, false),
+            (b"1", false, other, true, ours, 1, false),
+            (b"{", true, ours, false, ours, 2, false),
+            (b"{", false, other, true, other, 2, true),
+        ];
+        for (number, (json, whole, second, second_whole, luks_uuid, metadata, intact)) in table.into_iter().enumerate()
+        {
+            let path = dir.path().join(number.to_string());
+            let primary = copy(b"LUKS\xba\xbe", ours, json, whole);
+            let secondary = copy(b"SKUL\xba\xbe", second, b"2", second_whole);
+            std::fs::write(&path, [primary, secondary].concat()).unwrap();
+            let found = Luks2Header::read(&File::open(&path).unwrap()).unwrap().unwrap();
+            let metadata = Some(metadata.into());
+            assert_eq!((found.luks_uuid, found.metadata, found.intact), (luks_uuid, metadata, intact), "row {number}");
+        }
+    }
 }
