@@ -406,11 +406,17 @@ impl StateDir {
         file.sync_all().map_err(io("sync", &temporary))?;
         fs::rename(&temporary, &path).map_err(io("replace", &path))?;
         sync_dir(&self.dir)?;
+        self.holds(state)
+    }
+
+    /// Checks that the state file is what was written.
+    fn holds(&self, state: &State) -> Result<(), StateError> {
         match read(&self.dir)? {
             Some(found) if found == *state => Ok(()),
-            Some(_) | None => {
-                Err(StateError::Damaged { path, reason: "what was read back is not what was written".to_owned() })
-            }
+            Some(_) | None => Err(StateError::Damaged {
+                path: file(&self.dir),
+                reason: "what was read back is not what was written".to_owned(),
+            }),
         }
     }
 }
@@ -527,6 +533,11 @@ mod tests {
         assert_eq!(store.load().unwrap(), sample());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
         assert_eq!(fs::metadata(path.join(FILE)).unwrap().mode() & 0o7777, 0o600);
+        // what a disk that lies, or another writer, would leave there
+        assert!(store.holds(&sample()).is_ok());
+        assert!(store.holds(&State::default()).is_err());
+        fs::remove_file(path.join(FILE)).unwrap();
+        assert!(store.holds(&sample()).is_err());
     }
 
     #[test]
