@@ -116,12 +116,6 @@ pub const FILES: &[Image] = &[
     image("reiserfs", 64, "reiserfs at byte 65588", "mkfs.reiserfs -q -ff $I"),
     image("reiser4", S, "reiser4 at byte 65536", "mkfs.reiser4 -f -y $I"),
     image("ufs", S, "ufs at byte", "makefs -t ffs -s 32m $T/ufs $T/tree; over $T/ufs"),
-    image(
-        "ocfs2",
-        64,
-        "ocfs2 at byte",
-        "mkfs.ocfs2 -q -x -F -M local -N 1 --fs-feature-level=max-compat $I </dev/null",
-    ),
     image("gfs2", 64, "gfs2 at byte 65536", "mkfs.gfs2 -q -O -p lock_nolock -j 1 -J 8 $I"),
     image("ubi with ubifs", S, "ubi at byte 0", "ubi $T/ubi; over $T/ubi"),
     image("apfs (by hand)", S, "apfs at byte 32", "put 24 01; put 32 4e585342 00100000; put 72 $U"),
@@ -221,12 +215,18 @@ pub const DISKS: &[Image] = &[
     image("LVM with ext4 on a logical volume", S, "LVM2_member at byte 536", "lvm_ext4"),
     image("md 0.90", S, "linux_raid_member at byte", "md 0.90"),
     image("md 1.0", S, "linux_raid_member at byte", "md 1.0"),
-    // it wants an /etc/mtab, which not every machine has
-    image("nilfs2", 136, "nilfs2 at byte 1030", "mkfs.nilfs2 -q $I"),
     image("md 1.1", S, "linux_raid_member at byte 0", "md 1.1"),
     image("md 1.2", S, "linux_raid_member at byte 4096", "md 1.2"),
     image("md with ddf", S, "ddf_raid_member at byte", "container ddf"),
     image("md with imsm", S, "isw_raid_member at byte", "container imsm"),
+    // these two want an /etc/mtab, which not every machine has
+    image("nilfs2", 136, "nilfs2 at byte 1030", "mkfs.nilfs2 -q $I"),
+    image(
+        "ocfs2",
+        64,
+        "ocfs2 at byte",
+        "mkfs.ocfs2 -q -x -F -M local -N 1 --fs-feature-level=max-compat $I </dev/null",
+    ),
     image("bcache backing device", S, "bcache at byte 4120", "make-bcache -B $I"),
     image("bcache cache device", S, "bcache at byte 4120", "make-bcache -C --bucket 128k $I"),
     image("dm-integrity", S, "DM_integrity at byte 0", "integritysetup format -q $I"),
