@@ -28,7 +28,11 @@ fn a_node_keeps_its_boot_volume_and_writes_nothing_to_the_host() {
         "the failed line is not named:\n{}",
         failed.timed_console()
     );
-    node.boot(&Script::new("harness").arg("hang").timeout(Duration::from_secs(10))).assert_end(End::TimedOut);
+    let hung = node.boot(&Script::new("harness").arg("hang").timeout(Duration::from_secs(10)));
+    hung.assert_end(End::TimedOut);
+    for said in ["host: stat: ", "mconsole: version: Linux", "mconsole: sysrq w: "] {
+        assert!(hung.console().contains(said), "what it hangs at is not told:\n{}", hung.timed_console());
+    }
 }
 
 #[test]

@@ -6,7 +6,8 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -279,8 +280,14 @@ impl Node {
                     break;
                 }
                 Err(RecvTimeoutError::Timeout) if end.is_some() => break,
+                Err(RecvTimeoutError::Timeout) if cut_at.is_some() => {
+                    end = Some(End::PowerCut);
+                    break;
+                }
                 Err(RecvTimeoutError::Timeout) => {
-                    end = Some(if cut_at.is_some() { End::PowerCut } else { End::TimedOut });
+                    let at = began.elapsed();
+                    console.extend(still_life(&uml_dir.path().join(&self.name)).into_iter().map(|line| (at, line)));
+                    end = Some(End::TimedOut);
                     break;
                 }
             }
@@ -427,6 +434,48 @@ fn console_lines(child: &mut Child, began: Instant) -> mpsc::Receiver<(Duration,
 }
 
 /// Has the watchdog kill the node, if it still runs, and waits for it.
+/// What a kernel that does not come to its end is at: as its process on the host, and by its management console (`mconsole`),
+/// should it still answer. `dir` is where its sockets live.
+fn still_life(dir: &Path) -> Vec<String> {
+    let mut said = Vec::new();
+    let pid = fs::read_to_string(dir.join("pid")).unwrap_or_default();
+    for what in ["stat", "wchan", "syscall"] {
+        let state = fs::read_to_string(format!("/proc/{}/{what}", pid.trim()));
+        said.push(format!("host: {what}: {}", state.unwrap_or_else(|e| e.to_string()).trim()));
+    }
+    for command in ["version", "proc loadavg", "proc interrupts", "sysrq w"] {
+        match ask_mconsole(dir, command) {
+            Ok(answer) => said.extend(answer.lines().map(|line| format!("mconsole: {command}: {line}"))),
+            Err(e) => said.push(format!("mconsole: {command}: {e}")),
+        }
+    }
+    said
+}
+
+/// One request, with its answer in pieces: magic, version, length, text; then error, whether there is more, length, text
+/// (`arch/um/drivers/mconsole.h`).
+fn ask_mconsole(dir: &Path, command: &str) -> io::Result<String> {
+    const MAGIC: u32 = 0xcafe_babe;
+    const VERSION: u32 = 2;
+    let own = dir.join("asking");
+    let _ = fs::remove_file(&own);
+    let socket = UnixDatagram::bind(&own)?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut request = [MAGIC, VERSION, u32::try_from(command.len()).unwrap()].map(u32::to_ne_bytes).concat();
+    request.extend(command.bytes());
+    request.resize(12 + 512, 0);
+    socket.send_to(&request, dir.join("mconsole"))?;
+    let mut answer = String::new();
+    let mut piece = [0; 4096];
+    loop {
+        let got = socket.recv(&mut piece)?;
+        answer.push_str(&String::from_utf8_lossy(&piece[12.min(got)..got]));
+        if piece[4..8] == [0; 4] {
+            return Ok(answer.replace('\0', ""));
+        }
+    }
+}
+
 fn kill_all(child: &mut Child) {
     if child.try_wait().unwrap().is_none() {
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
