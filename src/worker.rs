@@ -317,7 +317,7 @@ fn unlock(
         stage.enter("unlocking");
         // a name alone is not open, and keeps others from having it
         if luks::mapping(mapper).map_err(chain)? == Mapping::Empty {
-            remove_mapping(mapper)?;
+            mount::remove_mapping(mapper).map_err(chain)?;
         }
         // its last use: mounting can take minutes
         luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?).map_err(chain)?;
