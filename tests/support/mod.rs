@@ -37,11 +37,6 @@ pub fn program(name: &str) -> PathBuf {
     program
 }
 
-/// The `fake-aws` program, which cargo builds with the workspace but names to no test of this package.
-pub fn fake_aws() -> PathBuf {
-    program("fake-aws")
-}
-
 /// For what lasts no longer than a test: `target/tmp`.
 pub fn scratch_dir() -> PathBuf {
     profile_dir().with_file_name("tmp")

@@ -433,7 +433,6 @@ fn console_lines(child: &mut Child, began: Instant) -> mpsc::Receiver<(Duration,
     receiver
 }
 
-/// Has the watchdog kill the node, if it still runs, and waits for it.
 /// What a kernel that does not come to its end is at: as its process on the host, and by its management console (`mconsole`),
 /// should it still answer. `dir` is where its sockets live.
 fn still_life(dir: &Path) -> Vec<String> {
@@ -476,6 +475,7 @@ fn ask_mconsole(dir: &Path, command: &str) -> io::Result<String> {
     }
 }
 
+/// Has the watchdog kill the node, if it still runs, and waits for it.
 fn kill_all(child: &mut Child) {
     if child.try_wait().unwrap().is_none() {
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
