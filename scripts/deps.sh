@@ -9,7 +9,7 @@
 set -euo pipefail
 
 # A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
-BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev"
+BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev libudev-dev"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
 KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
 # Stacks that a boot disk can be in.

@@ -71,6 +71,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Provision a node that has no volume yet, unlock one that has; what the boot service runs
+    Boot {
+        /// Print one JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Unmount and close volumes
     Close {
         /// Which: device, mapper name, mount point, serial number or LUKS UUID; all open ones if none is given
@@ -86,6 +92,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check that this node would come back after a reboot: the KMS key, the state file, every volume
+    Health {
+        /// Print one JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Watch disks and the key; have systemd provision what is new
+    Daemon,
     /// Print a completion script
     #[command(hide = true)]
     Completions {
@@ -110,8 +124,11 @@ impl Command {
             Self::Plan { .. } => "plan",
             Self::Provision { .. } => "provision",
             Self::Unlock { .. } => "unlock",
+            Self::Boot { .. } => "boot",
             Self::Close { .. } => "close",
             Self::Status { .. } => "status",
+            Self::Health { .. } => "health",
+            Self::Daemon => "daemon",
             Self::Completions { .. } => "completions",
             Self::ManPages { .. } => "man-pages",
             Self::Worker => "worker",
@@ -124,9 +141,11 @@ impl Command {
             Self::Plan { json }
             | Self::Provision { json }
             | Self::Unlock { json }
+            | Self::Boot { json }
             | Self::Close { json, .. }
-            | Self::Status { json } => *json,
-            Self::Completions { .. } | Self::ManPages { .. } | Self::Worker => false,
+            | Self::Status { json }
+            | Self::Health { json } => *json,
+            Self::Daemon | Self::Completions { .. } | Self::ManPages { .. } | Self::Worker => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The commands: each is a stretch of the one way from configuration to report.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::apply::Apply;
 use crate::config::{self, Config, ConfigError, FilesystemKind};
-use crate::device::{Content, DeviceFacts, DiskKind, Inventory, Role, classify, is_shown};
-use crate::discover::{DiscoverError, Roots, discover, empty_mappings};
+use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
+use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::key::{DataKey, WrappedKey};
@@ -25,7 +25,7 @@ use crate::mount::{MountError, check_tools};
 use crate::plan::{Action, Mode, Plan, Subject, plan, record_of, wants_probe};
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict};
-use crate::state::{self, Phase, State, StateDir, StateError};
+use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
 use crate::worker::{Answer, Job, Target, chain};
 
 /// A command that could not begin; nothing was written.
@@ -93,19 +93,31 @@ pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
 /// # Errors
 /// When it cannot begin.
 pub async fn provision(config: &Config) -> Result<Report, CommandError> {
-    preflight("provision", config.filesystem.kind)?;
+    provision_as("provision", Mode::Provision, config).await
+}
+
+/// `boot`: provisions a node that has no volume yet; unlocks one that has, see [`Mode::Boot`].
+///
+/// # Errors
+/// When it cannot begin.
+pub async fn boot(config: &Config) -> Result<Report, CommandError> {
+    provision_as("boot", Mode::Boot, config).await
+}
+
+async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Result<Report, CommandError> {
+    preflight(command, config.filesystem.kind)?;
     let store = StateDir::create(&config.state.dir)?;
     let state = store.load()?;
     let host = workers(config);
-    remove_empty_mappings(&state, &host).await?;
+    remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
-    let plan = make_plan(Mode::Provision, config, &state, &host, &instance).await?;
+    let plan = make_plan(mode, config, &state, &host, &instance).await?;
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
     let instance_id = if formats { instance.id().await } else { None };
     let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
     let outcome = apply.run(&plan, state).await;
-    Ok(Report::of_outcome("provision", &plan, &outcome))
+    Ok(Report::of_outcome(command, &plan, &outcome))
 }
 
 /// `unlock`: opens and mounts what is known.
@@ -117,7 +129,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let store = StateDir::open(&config.state.dir)?;
     let state = store.load()?;
     let host = workers(config);
-    remove_empty_mappings(&state, &host).await?;
+    remove_orphans(config, &state, &host).await?;
     let plan = make_plan(Mode::Unlock, config, &state, &host, &Instance::new(config)).await?;
     let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
@@ -189,6 +201,76 @@ fn is_called(facts: &DeviceFacts, luks_uuid: Uuid, name: &str) -> bool {
         || luks_uuid.to_string() == name
 }
 
+/// `health`: whether the node would come back after a reboot.
+///
+/// # Errors
+/// When the disks or the state file cannot be read.
+pub async fn health(config: &Config) -> Result<Report, CommandError> {
+    need_root("health")?;
+    let Some(state) = state::read(&config.state.dir)? else {
+        return Ok(Report::new("health", Vec::new(), "this node was never provisioned".to_owned()));
+    };
+    let inventory = Disks::new(config).inventory().await?;
+    let host = workers(config);
+    let committed = || state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
+    let rows = join_all(committed().map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
+    let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
+    let kms = LazyKms::new(&config.kms);
+    let probes = state
+        .keys
+        .iter()
+        .filter(|key| used.contains(&key.id))
+        .map(async |key| kms.get().await?.probe(&key.wrapped_key, &key.key_arn).await);
+    let unusable = join_all(probes).await.into_iter().find_map(Result::err);
+    let unsound = rows.iter().find(|row| row.result != Verdict::Sound);
+    let because = match (&unusable, unsound) {
+        (Some(error), _) => Some((ExitCode::KeyService, chain(error))),
+        (None, Some(row)) => {
+            let volume = row.serial.as_ref().or(row.device.as_ref()).map_or("a volume", |name| name.as_str());
+            Some((ExitCode::Failed, format!("{volume}: {}", row.reason.as_deref().unwrap_or("it is not there"))))
+        }
+        (None, None) => None,
+    };
+    let summary = match rows.iter().filter(|row| row.result == Verdict::Sound).count() {
+        sound if sound == rows.len() => format!("the key can be used, {sound} sound"),
+        sound => format!("{sound} of {} sound", rows.len()),
+    };
+    let report = Report::new("health", rows, summary);
+    Ok(match because {
+        Some((code, why)) => report.failed(code, format!("this node would not survive a reboot, because {why}")),
+        None => report,
+    })
+}
+
+async fn health_row(
+    config: &Config,
+    state: &State,
+    volume: &VolumeRecord,
+    inventory: &Inventory,
+    host: &impl Host,
+) -> Row {
+    let row = |subject: &Subject, result| {
+        Row::new(subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
+    };
+    let Some(facts) = inventory.devices.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some()) else {
+        let role = volume.role.to_string();
+        let subject = Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None };
+        return row(&subject, Verdict::Locked).because("it is not open");
+    };
+    let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
+    let mapper = facts.mapping_of(volume.luks_uuid).and_then(|mapping| mapping.dm_name.clone());
+    let (Some(expected), Some(mapper)) = (state.expected(volume.luks_uuid), mapper) else {
+        return row(&subject, Verdict::Wrong).because("the state file does not say how it was made");
+    };
+    match host.run(&facts.name, Job::Check { target: Target::from(facts), expected, mapper }, None).await {
+        Ok(Answer::Sound) => row(&subject, Verdict::Sound),
+        Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),
+        Ok(other) => row(&subject, Verdict::Failed).because(format!("the worker answered something else: {other:?}")),
+        Err(e @ HostError::Hung { .. }) => row(&subject, Verdict::Hung).because(chain(e)),
+        Err(e) => row(&subject, Verdict::Failed).because(chain(e)),
+    }
+}
+
 /// `status`: every disk as sysfs and the state file have it; nothing is opened.
 ///
 /// # Errors
@@ -253,21 +335,22 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
     }
 }
 
-/// Removes what is left of volumes that were being opened when their worker was killed: mappings that hold the disk and map
-/// nothing.
-async fn remove_empty_mappings(state: &State, host: &impl Host) -> Result<(), CommandError> {
-    let mut empty = empty_mappings(&Roots::host())?;
-    empty.retain(|name| state.volumes.iter().any(|volume| mapper_name(volume.luks_uuid) == *name));
-    let removals = empty.into_iter().map(async |mapper| {
-        let job = Job::Close { mapper: mapper.clone(), mounts: Vec::new() };
+/// Closes the mappings of known volumes that lead to no disk: the disk was pulled, or a worker was killed while it opened the
+/// volume. Either would keep the volume from being opened again.
+async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Result<(), CommandError> {
+    let roots = Roots::host();
+    let devices = discover(&roots, &config.state.dir, None)?.devices;
+    let known = |luks_uuid| state.volumes.iter().any(|volume| Some(volume.luks_uuid) == luks_uuid);
+    let orphans = orphans(&roots, &devices)?;
+    let removals = orphans.into_iter().filter(|mapping| known(mapping.luks_uuid())).map(async |mapping| {
+        let Holder { dm_name: Some(mapper), mounts, .. } = mapping else { return };
+        let job = Job::Close { mapper: mapper.clone(), mounts };
         let why = match host.run(&mapper, job, None).await {
             Ok(Answer::Failed { message }) => message,
-            Ok(_) => {
-                return tracing::info!(mapper, "removed a mapping that maps nothing, left by a run that did not end");
-            }
+            Ok(_) => return tracing::warn!(mapper, "closed {mapper}, which leads to no disk any more"),
             Err(e) => chain(e),
         };
-        tracing::warn!(mapper, "a mapping that maps nothing cannot be removed: {why}");
+        tracing::error!(mapper, "{mapper} leads to no disk any more and cannot be closed: {why}");
     });
     join_all(removals).await;
     Ok(())

@@ -70,6 +70,8 @@ pub struct Config {
     pub luks: Luks,
     /// What is made on them and where it is mounted.
     pub filesystem: Filesystem,
+    /// What the daemon looks at.
+    pub health: Health,
 }
 
 /// `[kms]`
@@ -240,6 +242,13 @@ pub struct Filesystem {
     pub options: Vec<String>,
 }
 
+/// `[health]`
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// How often key and volumes are looked at.
+    pub interval: Duration,
+}
+
 /// The file systems the agent makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -267,6 +276,8 @@ struct Fragment {
     luks: LuksFragment,
     #[serde(default)]
     filesystem: FilesystemFragment,
+    #[serde(default)]
+    health: HealthFragment,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -314,6 +325,12 @@ struct FilesystemFragment {
     kind: Option<FilesystemKind>,
     mount_base: Option<MountBase>,
     options: Option<Vec<MountOption>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthFragment {
+    interval: Option<Span>,
 }
 
 /// Values that are checked while they are read, so that the error has the line.
@@ -495,12 +512,13 @@ impl Fragment {
             volumes: instance_store ebs when_not_blank blank_scan deadline;
             luks: cipher key_size sector_size discards no_read_workqueue no_write_workqueue;
             filesystem: kind mount_base options;
+            health: interval;
         }
         self.volumes.rules.extend(later.volumes.rules);
     }
 
     fn validate(self, path: &Path) -> Result<Config, ConfigError> {
-        let Self { kms, state, volumes, luks, filesystem } = self;
+        let Self { kms, state, volumes, luks, filesystem, health } = self;
         let minutes = |n: u64| Duration::from_secs(n * 60);
         Ok(Config {
             kms: Kms {
@@ -537,6 +555,7 @@ impl Fragment {
                     .options
                     .map_or_else(|| vec!["noatime".to_owned()], |list| list.into_iter().map(|v| v.0).collect()),
             },
+            health: Health { interval: health.interval.map_or(minutes(15), |v| v.0) },
         })
     }
 }

@@ -7,7 +7,7 @@ mod mounts;
 mod sysfs;
 mod xen;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -136,19 +136,23 @@ pub fn discover(
     Ok(Inventory { devices, boot_unresolved, instance_id: None })
 }
 
-/// The names of the mappings whose table is not in use, so that they have no size: what is left of a process that was killed
-/// while it made one. They hold their disks.
+/// The mappings of LUKS2 volumes that lead to none of the disks: those of a disk that was pulled, and those without a table in
+/// use, which a process leaves behind that is killed while it makes one. The latter hold their disk.
 ///
 /// # Errors
 /// [`DiscoverError`] when `/sys/block` cannot be listed.
-pub fn empty_mappings(roots: &Roots) -> Result<Vec<String>, DiscoverError> {
+pub fn orphans(roots: &Roots, devices: &[DeviceFacts]) -> Result<Vec<Holder>, DiscoverError> {
     let sysfs = Sysfs::new(roots);
-    let name = |disk: &str| {
-        let disk = sysfs.disk(disk).ok()?;
-        let size: u64 = disk.number("size").ok()?;
-        optional(text(&disk.dir.join("dm/name"))).ok()?.filter(|_| size == 0)
+    let mounted = Mounts::read(roots).map(|mounts| mounted(&sysfs, &mounts)).unwrap_or_default();
+    let held: BTreeSet<&str> = devices.iter().flat_map(|facts| &facts.holders).map(|held| held.name.as_str()).collect();
+    let orphan = |name: &String| {
+        // what vanishes meanwhile is none
+        let size: u64 = sysfs.disk(name).ok()?.number("size").ok()?;
+        let mapping = read_holder(&sysfs, name.clone(), &mounted).ok()?;
+        mapping.luks_uuid()?;
+        (size == 0 || !held.contains(name.as_str())).then_some(mapping)
     };
-    Ok(sysfs.disk_names()?.iter().filter_map(|disk| name(disk)).collect())
+    Ok(sysfs.disk_names()?.iter().filter(|name| kind(name) == DiskKind::DeviceMapper).filter_map(orphan).collect())
 }
 
 /// What is mounted at a path, as the mount table names it, topmost last.

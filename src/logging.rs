@@ -38,6 +38,11 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
     started.map_err(io::Error::other)
 }
 
+/// Whether log lines go to the journal.
+pub fn to_journal() -> bool {
+    connected_to_journal()
+}
+
 /// Hands events to systemd-journal-logger, which is a backend of `log`: through tracing's own bridge to `log` the fields
 /// would end up in the message.
 struct Journal(JournalLog);

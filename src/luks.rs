@@ -8,6 +8,7 @@ mod tests;
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Once;
 
@@ -20,8 +21,11 @@ use libcryptsetup_rs::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::device::DevNo;
 use crate::key::Passphrase;
-use crate::token::{DATA_OFFSET, Expected, Flags, Layout, PolicyViolation, SUBSYSTEM, Token, check_header};
+use crate::token::{
+    DATA_OFFSET, Expected, Flags, HeaderPolicy, Layout, PolicyViolation, SUBSYSTEM, Token, check_header,
+};
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
 /// it would only cost time; systemd-cryptenroll and clevis do the same for machine keys.
@@ -62,6 +66,14 @@ pub enum LuksError {
     /// A header that does not pass the policy.
     #[error(transparent)]
     Policy(#[from] PolicyViolation),
+    /// A mapping that is not as it was made.
+    #[error("mapping {mapper} is not as luks-agent made it: {what}")]
+    Mapping {
+        /// Mapper name.
+        mapper: String,
+        /// What is otherwise.
+        what: String,
+    },
     /// A disk that has no room for data behind the header.
     #[error("the disk has {size} bytes, a LUKS2 header alone takes {DATA_OFFSET}; volumes need at least twice that")]
     TooSmall {
@@ -284,6 +296,41 @@ pub fn mapping(name: &str) -> Result<Mapping, LuksError> {
         CryptStatusInfo::Inactive => Mapping::Absent,
         CryptStatusInfo::Invalid => Mapping::Empty,
     })
+}
+
+/// Checks that a mapping leads to this disk, and encrypts as it was recorded.
+///
+/// # Errors
+/// [`LuksError::Mapping`] says what is otherwise.
+pub fn check_mapping(name: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), LuksError> {
+    LOG.take();
+    let mut cd = call(format!("use mapping {name}"), CryptInit::init_by_name_and_header(name, None))?;
+    let differs = |what: &str| Err(LuksError::Mapping { mapper: name.to_owned(), what: what.to_owned() });
+    let path = call("find the disk below the mapping", cd.status_handle().get_device_path())?.to_owned();
+    let below = std::fs::metadata(&path).ok().and_then(|node| DevNo::from_rdev(node.rdev()));
+    if below != Some(disk) {
+        return differs(&format!("it leads to {}", path.display()));
+    }
+    let active = cd.runtime_handle(name).get_active_device();
+    let active = call("ask for the state of the mapping", active)?;
+    if active.offset != DATA_OFFSET / SECTOR {
+        return differs(&format!("its data begins at sector {}", active.offset));
+    }
+    let HeaderPolicy::Recorded(layout) = policy else { return Ok(()) };
+    let cipher = call("ask for the cipher", cd.status_handle().get_cipher())?;
+    let mode = call("ask for the cipher's mode", cd.status_handle().get_cipher_mode())?;
+    if (cipher.as_str(), mode.as_str()) != layout.cipher.parts() {
+        return differs(&format!("it is encrypted with {cipher}-{mode}"));
+    }
+    let flags = Flags {
+        discards: active.flags.contains(CryptActivate::ALLOW_DISCARDS),
+        no_read_workqueue: active.flags.contains(CryptActivate::NO_READ_WORKQUEUE),
+        no_write_workqueue: active.flags.contains(CryptActivate::NO_WRITE_WORKQUEUE),
+    };
+    if flags != layout.flags {
+        return differs(&format!("{flags:?} in use, {:?} recorded", layout.flags));
+    }
+    Ok(())
 }
 
 /// Removes the mapping.

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use nix::libc::MCL_ONFAULT;
@@ -19,9 +21,12 @@ use tracing::level_filters::LevelFilter;
 use luks_agent::cli::{Cli, Command};
 use luks_agent::commands::{self, CommandError};
 use luks_agent::config::Config;
-use luks_agent::logging;
 use luks_agent::report::Report;
 use luks_agent::worker::{self, chain};
+use luks_agent::{daemon, last, logging};
+
+/// How long systemd waits for the next sign of life.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -61,16 +66,23 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             write_man_pages(dir)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Daemon => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(daemon::run(&cli.config))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Worker => Ok(work().map(|()| ExitCode::SUCCESS)?),
         Command::Plan { .. }
         | Command::Provision { .. }
         | Command::Unlock { .. }
+        | Command::Boot { .. }
         | Command::Close { .. }
-        | Command::Status { .. } => {
+        | Command::Status { .. }
+        | Command::Health { .. } => {
             guard_memory();
             umask(Mode::from_bits_truncate(0o077));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let ended = runtime.block_on(command(&cli.command, &cli.config));
+            let ended = runtime.block_on(patiently(command(&cli.command, &cli.config)));
             // a worker that hangs in the kernel must not be waited for
             runtime.shutdown_background();
             say(&cli.command, ended)
@@ -84,9 +96,30 @@ async fn command(command: &Command, config: &Path) -> Result<Report, CommandErro
         Command::Plan { .. } => commands::show_plan(&config).await,
         Command::Provision { .. } => commands::provision(&config).await,
         Command::Unlock { .. } => commands::unlock(&config).await,
+        Command::Boot { .. } => commands::boot(&config).await,
         Command::Close { volumes, .. } => commands::close(&config, volumes).await,
-        Command::Status { .. } | Command::Completions { .. } | Command::ManPages { .. } | Command::Worker => {
-            commands::status(&config).await
+        Command::Health { .. } => commands::health(&config).await,
+        Command::Status { .. }
+        | Command::Daemon
+        | Command::Completions { .. }
+        | Command::ManPages { .. }
+        | Command::Worker => commands::status(&config).await,
+    }
+}
+
+/// Asks systemd, if that has started this process, to wait for it for as long as it works: it has deadlines of its own, for KMS
+/// and for each volume, and only a process that does not even ask hangs.
+async fn patiently<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let mut tick = tokio::time::interval(PATIENCE / 4);
+    let more = u32::try_from(PATIENCE.as_micros()).unwrap_or(u32::MAX);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = tick.tick() => {
+                // not under systemd, nobody listens
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(more)]);
+            }
         }
     }
 }
@@ -109,6 +142,16 @@ fn say(command: &Command, ended: Result<Report, CommandError>) -> Result<ExitCod
         Ok(report) => (report, true),
         Err(e) => (Report::of_failure(command.name(), e.exit_code(), chain(e)), false),
     };
+    // what is only shown is not kept: it would hide what was done
+    if matches!(
+        command,
+        Command::Boot { .. } | Command::Provision { .. } | Command::Unlock { .. } | Command::Health { .. }
+    ) {
+        last::keep(&report);
+    }
+    if logging::to_journal() {
+        report.log();
+    }
     if command.json() {
         print(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
     } else if began {

@@ -25,6 +25,9 @@ use words::{in_use, names};
 pub enum Mode {
     /// Unlock what is known, format what is new and blank.
     Provision,
+    /// As the boot service does it: a node that has no volume yet is provisioned; one that has is unlocked, and of its volumes
+    /// those are made again or finished that hold nothing, instance store after a stop above all.
+    Boot,
     /// Unlock what is known; never format.
     Unlock,
 }
@@ -161,8 +164,9 @@ pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -
     let mut inventory = inventory.clone();
     inventory.devices.sort_by(|a, b| by_serial(a).cmp(&by_serial(b)));
     let owners = Owners { state, inventory: &inventory, rules: &config.volumes.rules };
+    let provisioned = state.volumes.iter().any(|volume| volume.phase == Phase::Committed);
     let mut planner = Planner {
-        mode,
+        mode: if mode == Mode::Boot && !provisioned { Mode::Provision } else { mode },
         config,
         owners,
         mount_points: MountPoints::new(&owners, &config.filesystem.mount_base),
@@ -360,7 +364,7 @@ impl Planner<'_> {
         // what either says is EBS does not come back blank
         let kind = if record.role == VolumeRole::Ebs { VolumeRole::Ebs } else { role };
         let (evidence, remedy) = match (&facts.content, kind, self.mode) {
-            (Some(Content::Blank { evidence }), VolumeRole::InstanceStore, Mode::Provision) => {
+            (Some(Content::Blank { evidence }), VolumeRole::InstanceStore, Mode::Provision | Mode::Boot) => {
                 // a name says little while the volume may be where nobody could look
                 let hidden = self.owners.may_be_hidden(facts, record);
                 let replaces = Some(luks_uuid).filter(|_| !hidden);
@@ -480,7 +484,7 @@ impl Planner<'_> {
                     let basis = Basis::Blank { evidence: *evidence, replaces: None };
                     self.format(facts, subject, role, None, basis, None);
                 }
-                Mode::Unlock => {
+                Mode::Unlock | Mode::Boot => {
                     self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
                 }
             },

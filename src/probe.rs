@@ -120,6 +120,18 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
     Ok(Content::Blank { evidence: Evidence { read: reader.read, of: reader.size } })
 }
 
+/// The LUKS2 metadata of a disk, which may be in use, and its UUID. Nothing is repaired.
+///
+/// # Errors
+/// What is wrong with the header.
+pub fn metadata(file: &File) -> Result<(Uuid, serde_json::Value), String> {
+    match Luks2Header::read(file)? {
+        Some(Luks2Header { luks_uuid, metadata: Some(metadata), intact: true }) => Ok((luks_uuid, metadata)),
+        Some(_) => Err("its LUKS2 header is damaged".to_owned()),
+        None => Err("it has no LUKS2 header any more".to_owned()),
+    }
+}
+
 /// udev's helpers, mdadm among them, may have a disk open exclusively for a moment.
 fn open_exclusively(device: &Path) -> Result<File, String> {
     let since = Instant::now();

@@ -1,5 +1,6 @@
 //! What a command says in the end: a table for people, JSON for programs, an exit code for both.
 
+mod events;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use crate::kms::Fault;
 use crate::luks::mapper_name;
 use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
 use crate::worker::chain;
+pub use events::MESSAGE_IDS;
 
 /// Name of the JSON schema of a report.
 pub const SCHEMA: &str = "luks-agent/report";
@@ -158,6 +160,8 @@ pub enum Verdict {
     Hung,
     /// No key to open it with.
     NoKey,
+    /// `health`: open, and as it was made.
+    Sound,
     /// `status`: open and, if it should be, mounted.
     Open,
     /// `status`: open, but not mounted where it should be.
@@ -188,6 +192,7 @@ impl fmt::Display for Verdict {
             Self::Failed => "failed",
             Self::Hung => "hung",
             Self::NoKey => "no key",
+            Self::Sound => "sound",
             Self::Open => "open",
             Self::NotMounted => "not mounted",
             Self::Locked => "locked",
@@ -211,6 +216,7 @@ impl Verdict {
             | Self::Unlocked
             | Self::Unchanged
             | Self::Closed
+            | Self::Sound
             | Self::Open
             | Self::NotMounted
             | Self::Locked
@@ -383,6 +389,17 @@ impl Report {
             report.exit_code = key_exit_code(error) as u8;
         }
         report
+    }
+
+    /// The same with what is wrong as a whole.
+    #[must_use]
+    pub fn failed(self, code: ExitCode, error: String) -> Self {
+        Self { exit_code: code as u8, error: Some(error), ..self }
+    }
+
+    /// Which command it is of.
+    pub fn command(&self) -> &'static str {
+        self.command
     }
 
     /// The exit code.

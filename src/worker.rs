@@ -19,11 +19,11 @@ use zeroize::Zeroizing;
 use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
 use crate::key::Passphrase;
-use crate::luks::{self, FormatSpec, Mapping, mapper_name};
+use crate::luks::{self, FormatSpec, LuksError, Mapping, mapper_name};
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
-use crate::probe::{Scan, path_of, probe};
-use crate::token::Expected;
+use crate::probe::{self, Scan, path_of};
+use crate::token::{Expected, check_header};
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
@@ -92,6 +92,15 @@ pub enum Job {
         /// Where to mount it.
         mount: Option<Mount>,
     },
+    /// Check that an open volume is, on the disk and in the kernel, what the state file says. Writes nothing.
+    Check {
+        /// The disk.
+        target: Target,
+        /// The volume that must be on it.
+        expected: Expected,
+        /// Mapper name.
+        mapper: String,
+    },
     /// Unmount the volume and remove its mapping.
     Close {
         /// Mapper name.
@@ -105,7 +114,7 @@ impl Job {
     /// Whether a passphrase follows the job.
     pub fn needs_key(&self) -> bool {
         match self {
-            Self::Probe { .. } | Self::Close { .. } => false,
+            Self::Probe { .. } | Self::Check { .. } | Self::Close { .. } => false,
             Self::Format { .. } => true,
             Self::Unlock { open, .. } => !open,
         }
@@ -137,6 +146,8 @@ pub enum Answer {
     },
     /// Open and mounted.
     Unlocked,
+    /// As it should be.
+    Sound,
     /// Closed.
     Closed,
     /// Failed.
@@ -223,6 +234,7 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         Job::Unlock { target, expected, mapper, open, mount } => {
             unlock(&target, &expected, &mapper, open, mount.as_ref(), key, &mut stage)
         }
+        Job::Check { target, expected, mapper } => check(&target, &expected, &mapper, &mut stage),
         Job::Close { mapper, mounts } => close(&mapper, &mounts, &mut stage),
     };
     done.unwrap_or_else(|message| Answer::Failed { message })
@@ -236,7 +248,7 @@ fn examine(target: &Target, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<
 /// By way of the claimed disk.
 fn content(what: &str, disk: &File, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<'_>) -> Content {
     stage.enter(what);
-    probe(&path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
+    probe::probe(&path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
 }
 
 fn format(
@@ -328,6 +340,18 @@ fn unlock(
         mount::mount(&mapping, mount).map_err(chain)?;
     }
     Ok(Answer::Unlocked)
+}
+
+fn check(target: &Target, expected: &Expected, mapper: &str, stage: &mut Stage<'_>) -> Result<Answer, String> {
+    let disk = claim(target, stage)?;
+    stage.enter("checking");
+    let (luks_uuid, metadata) = probe::metadata(&disk)?;
+    if luks_uuid != expected.luks_uuid {
+        return Err(chain(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }));
+    }
+    check_header(&metadata, expected).map_err(chain)?;
+    luks::check_mapping(mapper, target.devno, expected.header).map_err(chain)?;
+    Ok(Answer::Sound)
 }
 
 fn close(mapper: &str, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answer, String> {

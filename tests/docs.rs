@@ -39,7 +39,7 @@ fn known_keys(section: &str) -> Vec<String> {
 /// Dotted keys of the whole configuration, as the program knows them.
 fn all_keys() -> Vec<String> {
     let mut keys = Vec::new();
-    for section in ["kms", "state", "volumes", "luks", "filesystem"] {
+    for section in known_keys("") {
         keys.extend(known_keys(&format!("[{section}]")).iter().map(|key| format!("{section}.{key}")));
     }
     keys.retain(|key| key != "volumes.match");

@@ -267,7 +267,7 @@ impl World {
                 }
                 Answer::Unlocked
             }
-            Job::Probe { .. } | Job::Close { .. } => panic!("apply does not ask for that"),
+            Job::Probe { .. } | Job::Check { .. } | Job::Close { .. } => panic!("apply does not ask for that"),
         }
     }
 }
@@ -278,7 +278,7 @@ impl Host for World {
             Job::Format { .. } => "format",
             Job::Unlock { open: true, .. } => "mount",
             Job::Unlock { .. } => "unlock",
-            Job::Probe { .. } | Job::Close { .. } => "something else",
+            Job::Probe { .. } | Job::Check { .. } | Job::Close { .. } => "something else",
         };
         let cut = self.call(format!("{what} {device}")).await;
         match self.faults.get(device) {

@@ -3,6 +3,7 @@
 use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedHttpClient;
+use aws_sdk_kms::error::ProvideErrorMetadata;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyMetadata};
 use tokio::time::Instant;
@@ -76,6 +77,27 @@ impl AwsKms {
         self.retry(asking, || async { check(&asking.describe().await?) }).await
     }
 
+    /// Whether the data key could be unwrapped at the next boot: the KMS key's state by `DescribeKey`, where that is allowed, and
+    /// a dry run of `Decrypt`. A service that knows no dry runs, as LocalStack, unwraps it; what it gives is wiped.
+    ///
+    /// # Errors
+    /// [`KmsError`], after the retries that its class deserves.
+    pub async fn probe(&self, wrapped: &WrappedKey, key_id: &str) -> Result<(), KmsError> {
+        let describing = &self.asking(Operation::DescribeKey, key_id);
+        let described = self.retry(describing, || async { usable(&describing.describe().await?) }).await;
+        described.or_else(|e| if e.class() == Class::Denied { Ok(()) } else { Err(e) })?;
+        let asking = &self.asking(Operation::Decrypt, key_id);
+        self.retry(asking, || async {
+            let blob = Blob::new(wrapped.as_bytes());
+            match asking.client.decrypt().key_id(key_id).ciphertext_blob(blob).dry_run(true).send().await {
+                Ok(mut answer) => take_data_key(answer.plaintext.take()).map(|_| ()),
+                Err(error) if error.code() == Some("DryRunOperationException") => Ok(()),
+                Err(error) => Err(asking.explain(Failure::of(&error, asking.context())).await),
+            }
+        })
+        .await
+    }
+
     async fn retry<T, F>(&self, asking: &Asking<'_>, attempt: impl FnMut() -> F) -> Result<T, KmsError>
     where
         F: Future<Output = Result<T, Failure>>,
@@ -105,7 +127,7 @@ impl KeyService for AwsKms {
                 Ok(GeneratedKey { data_key, wrapped_key, key_arn: arn.clone() })
             })
             .await?;
-        tracing::info!(key = %key.key_arn, "generated the data key with KMS key {}", key.key_arn);
+        tracing::info!(kms_key = %key.key_arn, "generated the data key with KMS key {}", key.key_arn);
         Ok(key)
     }
 
@@ -123,7 +145,7 @@ impl KeyService for AwsKms {
                 Ok(data_key)
             })
             .await?;
-        tracing::info!(key = key_id, "unwrapped the data key with KMS key {key_id}");
+        tracing::info!(kms_key = key_id, "unwrapped the data key with KMS key {key_id}");
         Ok(key)
     }
 }

@@ -53,6 +53,10 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
     let point = |target: &mut Target| target.path = file;
     match &mut job {
         Job::Probe { target, .. } | Job::Format { target, .. } => point(target),
+        Job::Check { target, mapper, .. } => {
+            point(target);
+            mapper.clone_from(&NO_MAPPING.to_owned());
+        }
         Job::Unlock { target, mapper, mount, .. } => {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());

@@ -1,6 +1,6 @@
 //! One row for each combination of mode, role, record, content and use that is decided differently.
 
-use super::Mode::{Provision, Unlock};
+use super::Mode::{Boot, Provision, Unlock};
 use super::*;
 
 const WIPE: &str = "if it holds nothing you need, make it blank with 'wipefs --all /dev/nvme1n1' and 'blkdiscard --zeroout /dev/nvme1n1'; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
@@ -772,4 +772,30 @@ fn only_what_may_be_a_target_and_is_free_is_looked_at() {
     assert!(!wants(&open(1, &[], ebs(1))));
     assert!(!wants(&DeviceFacts { mounts: vec!["/data".into()], ..ebs(1) }));
     assert!(!wants(&DeviceFacts { read_only: true, ..ebs(1) }));
+}
+
+/// What a first boot formats, a later one leaves to the daemon; but what a stop has lost is made again before anything waits
+/// for it in vain.
+#[test]
+fn boots() {
+    let config = config("");
+    let first = vec![store(1), ebs(2)];
+    let format = |name: &str, at: &str| format!("{name}: format at {at}: {BLANK}");
+    let both = [format("nvme1n1", "/mnt"), format("nvme2n1", "/mnt1")];
+    check("first", Boot, &config, vec![], first.clone(), &both.each_ref().map(String::as_str));
+    let begun = vec![intent(2, "/mnt1", &ebs(2))];
+    let both = [format("nvme1n1", "/mnt"), format!("nvme2n1: format as #2 at /mnt1: {BLANK}")];
+    check("first, cut off", Boot, &config, begun, first, &both.each_ref().map(String::as_str));
+
+    let volumes = vec![known(1, "/mnt", &store(1)), known(2, "/mnt1", &ebs(2)), intent(3, "/mnt2", &ebs(3))];
+    let devices = vec![store(1), with(header(2), ebs(2)), with(Content::Unfinished, ebs(3)), ebs(4)];
+    let plan = plan(Boot, &config, &state(volumes), &inventory(devices));
+    let later: Vec<String> = lines(&plan).into_iter().map(|line| line.chars().take(30).collect()).collect();
+    let expected = [
+        "nvme1n1: format at /mnt: no si",
+        "nvme2n1: unlock #2 at /mnt1",
+        "nvme3n1: format as #3 at /mnt2",
+        "nvme4n1: left: blank and not k",
+    ];
+    assert_eq!(later, expected);
 }

@@ -1,0 +1,98 @@
+//! A report as entries of the journal: one for each disk that something was done with or that is not as it should be, and one
+//! for what went wrong as a whole. `docs/journal.md` lists them.
+
+use super::{ExitCode, Report, Row, Verdict};
+
+/// Kinds of entries, by their `MESSAGE_ID` (`systemd.journal-fields(7)`). They stay what they are for ever.
+pub const MESSAGE_IDS: [(&str, &str); 10] = [
+    ("formatted", "5d7635bb74b544489d44fba8941532f7"),
+    ("unlocked", "13ff651c4a334029ba1aba2150b187ad"),
+    ("closed", "d5ed024768db48d8b890d239722d86e8"),
+    ("refused", "32bfc571aa7243bdafeb1b0854ff2026"),
+    ("wrong", "7767c19b0bb342dc93434e25eb9243bd"),
+    ("failed", "4574bdeac4aa492bae6a4fb1e5fc1b92"),
+    ("hung", "77948640204e43e4b3e76c7761e1faa1"),
+    ("no key", "61168bb8edad437f85aa33a508f3b975"),
+    ("command failed", "1dd72d8902a4463d848222778ff4c085"),
+    ("would not survive a reboot", "5eca565bae244f68843ae4b6ca1166bb"),
+];
+
+fn message_id(kind: &str) -> Option<&'static str> {
+    MESSAGE_IDS.iter().find(|(name, _)| *name == kind).map(|(_, id)| *id)
+}
+
+impl Report {
+    /// Writes the entries. For the journal alone: on a terminal the table says the same.
+    pub fn log(&self) {
+        for row in &self.rows {
+            if let Some(message_id) = message_id(&row.result.to_string()) {
+                row.log(message_id);
+            }
+        }
+        let Some(error) = &self.error else { return };
+        let kind = if self.command == "health" { "would not survive a reboot" } else { "command failed" };
+        tracing::error!(
+            message_id = message_id(kind),
+            error_class = self.error_class(),
+            exit_code = self.exit_code,
+            "{error}"
+        );
+    }
+
+    /// Where what went wrong lies, in a word.
+    fn error_class(&self) -> &'static str {
+        let is = |code: ExitCode| self.exit_code == code as u8;
+        match () {
+            () if is(ExitCode::KeyService) => "key-service",
+            () if is(ExitCode::Configuration) => "configuration",
+            () if is(ExitCode::Refused) => "refused",
+            () => "failed",
+        }
+    }
+}
+
+impl Row {
+    fn log(&self, message_id: &str) {
+        let device = self.device.as_deref();
+        let volume_serial = self.serial.as_deref();
+        let luks_uuid = self.luks_uuid.map(|luks_uuid| luks_uuid.to_string());
+        let mount_point = self.mount_point.as_ref().map(|at| at.display().to_string());
+        let mut text = format!("{}: {}", device.or(volume_serial).unwrap_or("a volume"), self.result);
+        for (before, part) in [(" at ", &mount_point), (": ", &self.reason), ("; ", &self.remedy)] {
+            if let Some(part) = part {
+                text.push_str(before);
+                text.push_str(part);
+            }
+        }
+        macro_rules! entry {
+            ($level:ident) => {
+                tracing::$level!(message_id, device, volume_serial, luks_uuid, mount_point, role = self.role, "{text}")
+            };
+        }
+        if self.result == Verdict::Refused {
+            entry!(warn);
+        } else if self.result.exit_code() == ExitCode::Done {
+            entry!(info);
+        } else {
+            entry!(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_of_entry_has_an_id_of_its_own_and_is_documented() {
+        let ids: BTreeSet<&str> = MESSAGE_IDS.iter().map(|(_, id)| *id).collect();
+        assert_eq!(ids.len(), MESSAGE_IDS.len());
+        let documented = include_str!("../../docs/journal.md");
+        for (kind, id) in MESSAGE_IDS {
+            assert!(uuid::Uuid::parse_str(id).is_ok() && id.len() == 32, "{id}");
+            assert!(documented.contains(&format!("| `{id}` | {kind} |")), "{kind} is not in docs/journal.md");
+        }
+    }
+}
