@@ -80,6 +80,8 @@ pub struct Holder {
     pub dm_name: Option<String>,
     /// Device-mapper UUID; for an open LUKS2 volume `CRYPT-LUKS2-<uuid without dashes>-<name>`.
     pub dm_uuid: Option<String>,
+    /// Size in bytes.
+    pub size: u64,
     /// Where this holder is mounted, in the order of mounting.
     pub mounts: Vec<PathBuf>,
     /// Whether something is stacked on the holder in turn.
@@ -503,6 +505,7 @@ mod tests {
             name: name.to_owned(),
             dm_name: None,
             dm_uuid: dm_uuid.map(str::to_owned),
+            size: 1 << 30,
             mounts: Vec::new(),
             held: false,
         };

@@ -309,9 +309,11 @@ fn read_holder(
     for on in std::iter::once(&node).chain(&partitions) {
         mounts.extend(mounted.get(&on.devno()?).into_iter().flatten().cloned());
     }
+    let sectors: u64 = node.number("size")?;
     Ok(Holder {
         dm_name: optional("dm/name")?,
         dm_uuid: optional("dm/uuid")?,
+        size: sectors.saturating_mul(512),
         mounts,
         held: !partitions.is_empty() || !node.links("holders")?.is_empty(),
         name,

@@ -15,7 +15,7 @@ use crate::key::{DataKey, WrappedKey};
 use crate::kms::GeneratedKey;
 use crate::plan::{Mode, plan};
 use crate::state;
-use crate::token::{Expected, Token};
+use crate::token::{DATA_OFFSET, Expected, Token};
 
 const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1";
 
@@ -144,6 +144,7 @@ impl World {
                     name: format!("dm-{minor}"),
                     dm_name: Some(format!("luks-{luks_uuid}")),
                     dm_uuid: Some(format!("CRYPT-LUKS2-{}-luks-{luks_uuid}", luks_uuid.simple())),
+                    size: facts.size - DATA_OFFSET,
                     mounts: mounts.clone(),
                     held: false,
                 }),

@@ -11,7 +11,7 @@ use super::*;
 use crate::device::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE};
 use crate::key::WrappedKey;
 use crate::state::KeyRecord;
-use crate::token::{HeaderPolicy, Token};
+use crate::token::{DATA_OFFSET, HeaderPolicy, Token};
 
 const GIB: u64 = 1 << 30;
 
@@ -81,6 +81,7 @@ fn mapping(n: u32, mounts: &[&str]) -> Holder {
         name: format!("dm-{n}"),
         dm_uuid: Some(format!("CRYPT-LUKS2-{}-{name}", id(n).simple())),
         dm_name: Some(name),
+        size: GIB - DATA_OFFSET,
         mounts: mounts.iter().map(PathBuf::from).collect(),
         held: false,
     }

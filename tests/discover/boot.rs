@@ -33,6 +33,7 @@ fn lvm() {
     let holders = &device(&inventory, "nvme0n1").holders;
     assert_eq!(holders.len(), 1);
     assert_eq!((holders[0].name.as_str(), holders[0].dm_name.as_deref()), ("dm-0", Some("vg-root")));
+    assert_eq!(holders[0].size, GIB);
     assert_eq!((holders[0].mounts.as_slice(), holders[0].held), (["/".into()].as_slice(), false));
     assert_eq!(device(&inventory, "dm-0").links, [Path::new("/dev/mapper/vg-root")]);
 }
