@@ -48,6 +48,10 @@ pub enum StepResult {
         /// LUKS UUID.
         luks_uuid: Uuid,
     },
+    /// Larger than it was.
+    Grown,
+    /// As large as its disk already.
+    Unchanged,
     /// Not formatted: the disk is no longer what it was when the plan was made.
     Changed {
         /// What is on it now.
@@ -134,6 +138,10 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 Action::Unlock { luks_uuid, key, open, .. } => match keys.get(*key) {
                     None if !open => StepResult::NoKey,
                     passphrase => self.unlock(step, *luks_uuid, *open, passphrase, &state).await,
+                },
+                Action::Grow { luks_uuid, key, mapping, .. } => match keys.get(*key) {
+                    None if *mapping => StepResult::NoKey,
+                    passphrase => self.grow(step, *luks_uuid, passphrase, &state).await,
                 },
             };
             tracing::debug!(device = step.device.name, ?result, "step ended");
@@ -350,25 +358,63 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         key: Option<&Passphrase>,
         state: &RefCell<State>,
     ) -> StepResult {
-        let Some(expected) = state.borrow().expected(luks_uuid) else {
-            return StepResult::Failed { message: format!("the state file does not say how {luks_uuid} was made") };
-        };
+        let Some(expected) = state.borrow().expected(luks_uuid) else { return unrecorded(luks_uuid) };
         let (mount_point, filesystem) = match &step.action {
-            Action::Format { mount_point, filesystem, .. } | Action::Unlock { mount_point, filesystem, .. } => {
-                (mount_point, *filesystem)
-            }
+            Action::Format { mount_point, filesystem, .. }
+            | Action::Unlock { mount_point, filesystem, .. }
+            | Action::Grow { mount_point, filesystem, .. } => (mount_point, *filesystem),
         };
         let options = &self.config.filesystem.options;
         let mount = mount_point.clone().map(|at| Mount { at, filesystem, options: options.clone() });
-        // break-glass may have given it another name
-        let opened = step.device.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
-        let mapper = opened.unwrap_or_else(|| mapper_name(luks_uuid));
+        let mapper = mapper_of(step, luks_uuid);
         let job = Job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount };
         match self.host.run(&step.device.name, job, key).await {
             Ok(Answer::Unlocked) => StepResult::Unlocked { luks_uuid },
             other => failure(other),
         }
     }
+
+    /// Grows a volume, and then has the recorded size follow: until it does, the next run looks at the volume again.
+    async fn grow(&self, step: &Step, luks_uuid: Uuid, key: Option<&Passphrase>, state: &RefCell<State>) -> StepResult {
+        let Action::Grow { mapping, filesystem, mount_point, .. } = &step.action else {
+            unreachable!("checked by the caller")
+        };
+        let Some(expected) = state.borrow().expected(luks_uuid) else { return unrecorded(luks_uuid) };
+        let job = Job::Grow {
+            target: Target::from(&step.device),
+            expected,
+            mapper: mapper_of(step, luks_uuid),
+            mapping: *mapping,
+            filesystem: *filesystem,
+            mount_point: mount_point.clone(),
+        };
+        let result = match self.host.run(&step.device.name, job, key).await {
+            Ok(Answer::Grown) => StepResult::Grown,
+            Ok(Answer::Unchanged) => StepResult::Unchanged,
+            other => return failure(other),
+        };
+        let size = step.device.size;
+        if state.borrow().volume(luks_uuid).is_some_and(|volume| volume.size == size) {
+            return result;
+        }
+        let recorded = self.update(state, |s| {
+            s.volumes.iter_mut().filter(|v| v.luks_uuid == luks_uuid).for_each(|v| v.size = size);
+        });
+        match recorded {
+            Ok(()) => result,
+            Err(message) => StepResult::Failed { message: format!("grown, but its size was not recorded: {message}") },
+        }
+    }
+}
+
+/// The name of the mapping that is open, or is to be: break-glass may have given it another one.
+fn mapper_of(step: &Step, luks_uuid: Uuid) -> String {
+    let opened = step.device.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
+    opened.unwrap_or_else(|| mapper_name(luks_uuid))
+}
+
+fn unrecorded(luks_uuid: Uuid) -> StepResult {
+    StepResult::Failed { message: format!("the state file does not say how {luks_uuid} was made") }
 }
 
 /// What the key service gave.
@@ -421,9 +467,9 @@ struct Intent {
 /// Keys of volumes that have to be opened, or whose formatting is to be ended.
 fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
     let key = |step: &Step| match &step.action {
-        Action::Unlock { key, open: false, .. } => Some(*key),
+        Action::Unlock { key, open: false, .. } | Action::Grow { key, mapping: true, .. } => Some(*key),
         Action::Format { basis: Basis::Unfinished { luks_uuid }, .. } => state.volume(*luks_uuid).map(|v| v.key),
-        Action::Unlock { .. } | Action::Format { .. } => None,
+        Action::Unlock { .. } | Action::Grow { .. } | Action::Format { .. } => None,
     };
     plan.steps.iter().filter_map(key).collect()
 }
@@ -432,7 +478,7 @@ fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
 fn is_new(action: &Action) -> bool {
     match action {
         Action::Format { basis, .. } => !matches!(basis, Basis::Unfinished { .. }),
-        Action::Unlock { .. } => false,
+        Action::Unlock { .. } | Action::Grow { .. } => false,
     }
 }
 

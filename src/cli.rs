@@ -77,6 +77,15 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Grow open volumes to the size of their disks: the mapping, then the file system, while it is mounted
+    Grow {
+        /// Which: device, mapper name, mount point, serial number or LUKS UUID; all open ones if none is given
+        #[arg(value_name = "DEVICE")]
+        volumes: Vec<String>,
+        /// Print one JSON object instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Unmount and close volumes
     Close {
         /// Which: device, mapper name, mount point, serial number or LUKS UUID; all open ones if none is given
@@ -125,6 +134,7 @@ impl Command {
             Self::Provision { .. } => "provision",
             Self::Unlock { .. } => "unlock",
             Self::Boot { .. } => "boot",
+            Self::Grow { .. } => "grow",
             Self::Close { .. } => "close",
             Self::Status { .. } => "status",
             Self::Health { .. } => "health",
@@ -142,6 +152,7 @@ impl Command {
             | Self::Provision { json }
             | Self::Unlock { json }
             | Self::Boot { json }
+            | Self::Grow { json, .. }
             | Self::Close { json, .. }
             | Self::Status { json }
             | Self::Health { json } => *json,

@@ -21,7 +21,7 @@ use crate::imds::Imds;
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError};
 use crate::luks::mapper_name;
-use crate::mount::{MountError, check_tools};
+use crate::mount::{MountError, check_growing_tools, check_tools};
 use crate::plan::{Action, Mode, Plan, Subject, plan, record_of, wants_probe};
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict};
@@ -51,7 +51,7 @@ pub enum CommandError {
         "device-mapper is not available: cannot open /dev/mapper/control; load the modules with 'modprobe dm-crypt', or boot a kernel that has them"
     )]
     NoDeviceMapper(#[source] io::Error),
-    /// `close` of something that is not an open volume.
+    /// `close` or `grow` of something that is not an open volume.
     #[error(
         "no open volume is called '{name}'; expected the device, mapper name, mount point, serial number or LUKS UUID of one of: {open}"
     )]
@@ -108,6 +108,9 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
     preflight(command, config.filesystem.kind)?;
     let store = StateDir::create(&config.state.dir)?;
     let state = store.load()?;
+    if config.volumes.grow {
+        check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
+    }
     let host = workers(config);
     remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
@@ -146,26 +149,9 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
     let store = StateDir::open(&config.state.dir)?;
     let state = store.load()?;
     let inventory = Disks::new(config).inventory().await?;
-    let open: Vec<(&DeviceFacts, Uuid)> = inventory
-        .devices
-        .iter()
-        .flat_map(|facts| state.volumes.iter().map(move |volume| (facts, volume.luks_uuid)))
-        .filter(|(facts, luks_uuid)| facts.mapping_of(*luks_uuid).is_some())
-        .collect();
-    for name in names {
-        if !open.iter().any(|(facts, luks_uuid)| is_called(facts, *luks_uuid, name)) {
-            let open = match open.as_slice() {
-                [] => "none is open".to_owned(),
-                open => open.iter().map(|(facts, _)| facts.name.as_str()).collect::<Vec<_>>().join(", "),
-            };
-            return Err(CommandError::NoSuchVolume { name: name.clone(), open });
-        }
-    }
-    let wanted = |(facts, luks_uuid): &&(&DeviceFacts, Uuid)| {
-        names.is_empty() || names.iter().any(|name| is_called(facts, *luks_uuid, name))
-    };
+    let wanted = open_volumes(&state, &inventory, names)?;
     let host = workers(config);
-    let rows = open.iter().filter(wanted).map(async |(facts, luks_uuid)| {
+    let rows = wanted.iter().map(async |(facts, luks_uuid)| {
         let mounts = facts.mapping_of(*luks_uuid).map(|holder| holder.mounts.clone()).unwrap_or_default();
         let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
         let row = |result| Row::new(&subject, result).volume(Some(*luks_uuid), mounts.last().cloned());
@@ -185,6 +171,56 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
         closed => format!("{closed} of {} closed", rows.len()),
     };
     Ok(Report::new("close", rows, summary))
+}
+
+/// `grow`: grows open volumes to the size of their disks.
+///
+/// # Errors
+/// When it cannot begin, or one of those that are asked for is not an open volume.
+pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandError> {
+    preflight("grow", FilesystemKind::None)?;
+    let store = StateDir::open(&config.state.dir)?;
+    let state = store.load()?;
+    check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
+    let inventory = Disks::new(config).inventory().await?;
+    let mut plan = plan(Mode::Grow, config, &state, &inventory);
+    if !names.is_empty() {
+        let wanted = open_volumes(&state, &inventory, names)?;
+        let wanted = |name: &str| wanted.iter().any(|(facts, _)| facts.name == name);
+        plan.steps.retain(|step| wanted(&step.device.name));
+        plan.refusals.retain(|refusal| refusal.subject.device.as_deref().is_some_and(wanted));
+        plan.left.retain(|left| left.subject.device.as_deref().is_some_and(wanted));
+    }
+    let (keys, host) = (LazyKms::new(&config.kms), workers(config));
+    let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
+    let outcome = apply.run(&plan, state).await;
+    Ok(Report::of_outcome("grow", &plan, &outcome))
+}
+
+/// The known volumes that are open, on their disks: those that are asked for, or all.
+fn open_volumes<'a>(
+    state: &State,
+    inventory: &'a Inventory,
+    names: &[String],
+) -> Result<Vec<(&'a DeviceFacts, Uuid)>, CommandError> {
+    let volumes = state.volumes.iter().map(|volume| volume.luks_uuid);
+    let mut open: Vec<(&DeviceFacts, Uuid)> = inventory
+        .devices
+        .iter()
+        .flat_map(|facts| volumes.clone().map(move |luks_uuid| (facts, luks_uuid)))
+        .filter(|(facts, luks_uuid)| facts.mapping_of(*luks_uuid).is_some())
+        .collect();
+    for name in names {
+        if !open.iter().any(|(facts, luks_uuid)| is_called(facts, *luks_uuid, name)) {
+            let open = match open.as_slice() {
+                [] => "none is open".to_owned(),
+                open => open.iter().map(|(facts, _)| facts.name.as_str()).collect::<Vec<_>>().join(", "),
+            };
+            return Err(CommandError::NoSuchVolume { name: name.clone(), open });
+        }
+    }
+    open.retain(|(facts, luks_uuid)| names.is_empty() || names.iter().any(|name| is_called(facts, *luks_uuid, name)));
+    Ok(open)
 }
 
 fn is_called(facts: &DeviceFacts, luks_uuid: Uuid, name: &str) -> bool {

@@ -107,6 +107,8 @@ pub struct Volumes {
     pub blank_scan: BlankScan,
     /// How long the work on one volume may go without progress, and how long a sampled look at it may take in all.
     pub deadline: Duration,
+    /// Whether provision grows volumes whose disk has grown.
+    pub grow: bool,
     /// `[[volumes.match]]`, in order.
     pub rules: Vec<MatchRule>,
 }
@@ -303,6 +305,7 @@ struct VolumesFragment {
     when_not_blank: Option<WhenNotBlank>,
     blank_scan: Option<BlankScan>,
     deadline: Option<Span>,
+    grow: Option<bool>,
     #[serde(default, rename = "match")]
     rules: Vec<MatchRule>,
 }
@@ -509,7 +512,7 @@ impl Fragment {
         take! {
             kms: key_id region endpoint_url deadline;
             state: dir;
-            volumes: instance_store ebs when_not_blank blank_scan deadline;
+            volumes: instance_store ebs when_not_blank blank_scan deadline grow;
             luks: cipher key_size sector_size discards no_read_workqueue no_write_workqueue;
             filesystem: kind mount_base options;
             health: interval;
@@ -538,6 +541,7 @@ impl Fragment {
                 when_not_blank: volumes.when_not_blank.unwrap_or(WhenNotBlank::Refuse),
                 blank_scan: volumes.blank_scan.unwrap_or(BlankScan::Sampled),
                 deadline: volumes.deadline.map_or(minutes(5), |v| v.0),
+                grow: volumes.grow.unwrap_or(false),
                 rules: volumes.rules,
             },
             luks: Luks {

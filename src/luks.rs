@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::device::DevNo;
 use crate::key::Passphrase;
 use crate::token::{
-    DATA_OFFSET, Expected, Flags, HeaderPolicy, Layout, PolicyViolation, SUBSYSTEM, Token, check_header,
+    DATA_OFFSET, Expected, Flags, HeaderPolicy, Layout, PolicyViolation, SUBSYSTEM, Token, check_header, grown_size,
 };
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
@@ -217,7 +217,7 @@ pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bo
         return Ok(false);
     };
     check_header(&metadata, expected)?;
-    check_key(&mut cd, expected.luks_uuid, key)?;
+    check_key(&mut cd, expected.luks_uuid, key, CryptActivate::empty())?;
     // the last thing that format writes; to do it again does no harm
     if let Some(token) = Token::find_id(&metadata) {
         call("assign the token to the keyslot", cd.token_handle().assign_keyslot(token, Some(keyslot)))?;
@@ -244,8 +244,10 @@ fn load(device: &Path, expected: &Expected) -> Result<CryptDevice, LuksError> {
     Ok(cd)
 }
 
-fn check_key(cd: &mut CryptDevice, luks_uuid: Uuid, key: &Passphrase) -> Result<(), LuksError> {
-    match cd.activate_handle().activate_by_passphrase(None, None, key.expose(), CryptActivate::empty()) {
+/// Proves that the passphrase opens the volume, without opening it. `keyring`: [`CryptActivate::KEYRING_KEY`] leaves the volume
+/// key in the keyring of this thread.
+fn check_key(cd: &mut CryptDevice, luks_uuid: Uuid, key: &Passphrase, keyring: CryptActivate) -> Result<(), LuksError> {
+    match cd.activate_handle().activate_by_passphrase(None, None, key.expose(), keyring) {
         Err(LibcryptErr::IOError(e)) if e.raw_os_error() == Some(nix::libc::EPERM) => {
             LOG.take();
             Err(LuksError::WrongKey { luks_uuid })
@@ -259,7 +261,7 @@ fn check_key(cd: &mut CryptDevice, luks_uuid: Uuid, key: &Passphrase) -> Result<
 /// # Errors
 /// [`LuksError::WrongKey`] if it does not, or whatever libcryptsetup says of the header.
 pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<(), LuksError> {
-    check_key(&mut load(device, expected)?, expected.luks_uuid, key)
+    check_key(&mut load(device, expected)?, expected.luks_uuid, key, CryptActivate::empty())
 }
 
 /// Opens the volume as `/dev/mapper/NAME`, after its header, the very one that is used, has passed the policy.
@@ -269,7 +271,7 @@ pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<()
 pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<(), LuksError> {
     let mut cd = load(device, expected)?;
     // apart from the mapping: device-mapper too says EPERM, to a process without privileges, which is no wrong key
-    check_key(&mut cd, expected.luks_uuid, key)?;
+    check_key(&mut cd, expected.luks_uuid, key, CryptActivate::empty())?;
     // the flags stored in the header are added by libcryptsetup
     let opened = cd.activate_handle().activate_by_passphrase(Some(name), None, key.expose(), CryptActivate::empty());
     call("open the volume", opened).map(|_| ())
@@ -331,6 +333,36 @@ pub fn check_mapping(name: &str, disk: DevNo, policy: HeaderPolicy) -> Result<()
         return differs(&format!("{flags:?} in use, {:?} recorded", layout.flags));
     }
     Ok(())
+}
+
+/// Makes the mapping of an open volume larger, up to what a disk of `disk_size` bytes has room for; `false` when it has that
+/// size. libcryptsetup needs the volume key for it, since a table is loaded anew; the header is only read. That the mapping is on
+/// this disk, [`check_mapping`] says.
+///
+/// # Errors
+/// As [`open`]; [`LuksError::Mapping`] when the mapping is larger than the disk: it never shrinks.
+pub fn grow(
+    device: &Path,
+    disk_size: u64,
+    name: &str,
+    expected: &Expected,
+    key: &Passphrase,
+) -> Result<bool, LuksError> {
+    let mut cd = load(device, expected)?;
+    let active = call("ask for the state of the mapping", cd.runtime_handle(name).get_active_device())?;
+    let (now, wanted) = (active.size, grown_size(disk_size) / SECTOR);
+    if now > disk_size.saturating_sub(DATA_OFFSET) / SECTOR {
+        let what = format!("it has {now} sectors, which are more than its disk of {disk_size} bytes has room for");
+        return Err(LuksError::Mapping { mapper: name.to_owned(), what });
+    }
+    if now >= wanted {
+        return Ok(false);
+    }
+    // where the mapping has its key from the keyring, there it must be for the new table
+    let keyring = active.flags & CryptActivate::KEYRING_KEY;
+    check_key(&mut cd, expected.luks_uuid, key, keyring)?;
+    call(format!("grow mapping {name}"), cd.context_handle().resize(name, wanted))?;
+    Ok(true)
 }
 
 /// Removes the mapping.

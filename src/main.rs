@@ -76,6 +76,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         | Command::Provision { .. }
         | Command::Unlock { .. }
         | Command::Boot { .. }
+        | Command::Grow { .. }
         | Command::Close { .. }
         | Command::Status { .. }
         | Command::Health { .. } => {
@@ -97,6 +98,7 @@ async fn command(command: &Command, config: &Path) -> Result<Report, CommandErro
         Command::Provision { .. } => commands::provision(&config).await,
         Command::Unlock { .. } => commands::unlock(&config).await,
         Command::Boot { .. } => commands::boot(&config).await,
+        Command::Grow { volumes, .. } => commands::grow(&config, volumes).await,
         Command::Close { volumes, .. } => commands::close(&config, volumes).await,
         Command::Health { .. } => commands::health(&config).await,
         Command::Status { .. }

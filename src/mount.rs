@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use crate::config::FilesystemKind;
@@ -71,6 +72,16 @@ pub enum MountError {
         /// The mount point.
         path: PathBuf,
     },
+    /// A file system that is not where it is to be grown.
+    #[error("{device} is not mounted as {kind} at {path}; mount it with 'luks-agent unlock', then try again")]
+    NotThere {
+        /// The mapping.
+        device: PathBuf,
+        /// The file system's name.
+        kind: &'static str,
+        /// Where it should be mounted.
+        path: PathBuf,
+    },
     /// The mount table is unknown.
     #[error("{0}")]
     Table(String),
@@ -107,6 +118,15 @@ impl FilesystemKind {
             Self::None => None,
         }
     }
+
+    /// What grows it while it is mounted, and the package that has it.
+    fn growing_tool(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Xfs => Some(("xfs_growfs", "xfsprogs")),
+            Self::Ext4 => Some(("resize2fs", "e2fsprogs")),
+            Self::None => None,
+        }
+    }
 }
 
 /// Checks that the tools are there, before anything is written.
@@ -118,6 +138,18 @@ pub fn check_tools(kind: FilesystemKind) -> Result<(), MountError> {
     if let Some((_, mkfs, package)) = kind.tools() {
         tools.extend([(mkfs, package), ("mount", "mount or util-linux")]);
     }
+    need(tools)
+}
+
+/// The same for what grows file systems of these kinds.
+///
+/// # Errors
+/// [`MountError::NoTool`] names the program and its package.
+pub fn check_growing_tools(kinds: impl IntoIterator<Item = FilesystemKind>) -> Result<(), MountError> {
+    need(kinds.into_iter().filter_map(FilesystemKind::growing_tool))
+}
+
+fn need(tools: impl IntoIterator<Item = (&'static str, &'static str)>) -> Result<(), MountError> {
     let there = |tool: &str| std::env::split_paths(PATH).any(|dir| dir.join(tool).is_file());
     match tools.into_iter().find(|(tool, _)| !there(tool)) {
         Some((tool, package)) => Err(MountError::NoTool { tool, package }),
@@ -239,6 +271,36 @@ pub fn mount(device: &Path, mount: &Mount) -> Result<(), MountError> {
     run("mount", &args)
 }
 
+/// The size in bytes of the file system of a mapping, as its mount point has it; 0 where it is to have none.
+///
+/// # Errors
+/// [`MountError::NotThere`] when something else is mounted there: what is grown goes by the mount point.
+pub fn filesystem_size(kind: FilesystemKind, device: &Path, at: &Path) -> Result<u64, MountError> {
+    let Some((name, _, _)) = kind.tools() else { return Ok(0) };
+    let examine = |path: &Path| {
+        let path = path.to_owned();
+        move |source| MountError::Io { action: "examine", path, source }
+    };
+    let expected = fs::metadata(device).map_err(examine(device))?.rdev();
+    let there = fs::metadata(at).map_err(examine(at))?.dev();
+    let facts = statfs(at).map_err(|e| examine(at)(e.into()))?;
+    let magic = if kind == FilesystemKind::Xfs { XFS_SUPER_MAGIC } else { EXT4_SUPER_MAGIC };
+    if there != expected || facts.filesystem_type() != magic {
+        return Err(MountError::NotThere { device: device.to_owned(), kind: name, path: at.to_owned() });
+    }
+    Ok(facts.blocks().saturating_mul(u64::try_from(facts.block_size()).unwrap_or(0)))
+}
+
+/// Grows a mounted file system to the size of its mapping. One that has it stays as it is.
+///
+/// # Errors
+/// When the tool fails.
+pub fn grow_filesystem(kind: FilesystemKind, device: &Path, at: &Path) -> Result<(), MountError> {
+    // XFS is told by its mount point, ext4 by its device
+    let what = if kind == FilesystemKind::Xfs { at } else { device };
+    kind.growing_tool().map_or(Ok(()), |(tool, _)| run(tool, &[what.as_os_str()]))
+}
+
 /// Unmounts a path.
 ///
 /// # Errors
@@ -278,6 +340,18 @@ mod tests {
         make_filesystem(FilesystemKind::Xfs, &disk, true).unwrap();
         fs::OpenOptions::new().write(true).open(&disk).unwrap().write_all_at(&[1], 126).unwrap();
         assert!(!has_filesystem(FilesystemKind::Xfs, &disk).unwrap());
+    }
+
+    /// Whatever else is mounted there, and be it of the right kind, is not what is to be grown.
+    #[test]
+    fn a_file_system_is_measured_where_it_is_mounted_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        for kind in [FilesystemKind::Xfs, FilesystemKind::Ext4] {
+            let message = filesystem_size(kind, Path::new("/dev/null"), dir.path()).unwrap_err().to_string();
+            assert!(message.starts_with("/dev/null is not mounted as "), "{message}");
+        }
+        assert_eq!(filesystem_size(FilesystemKind::None, Path::new("/dev/null"), dir.path()).unwrap(), 0);
+        assert!(filesystem_size(FilesystemKind::Xfs, Path::new("/dev/null"), Path::new("/none-such")).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is to be done with each disk, and why: pure, so that every refusal can be tested without a disk.
 
+mod growth;
 mod mount_points;
 mod owner;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use uuid::Uuid;
 use crate::config::{Config, FilesystemKind, Policy, WhenNotBlank};
 use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, Role, classify};
 use crate::state::{self, Phase, State, VolumeRecord, VolumeRole};
+use growth::{outgrown, shrunk};
 use mount_points::MountPoints;
 pub use owner::record_of;
 use owner::{Owner, Owners, ignored_by_rule};
@@ -30,6 +32,8 @@ pub enum Mode {
     Boot,
     /// Unlock what is known; never format.
     Unlock,
+    /// Grow what is open to the size of its disk, and nothing else. No disk is looked at for it.
+    Grow,
 }
 
 /// What is to be done; `apply` decides nothing beyond it.
@@ -54,7 +58,7 @@ pub struct Step {
     pub action: Action,
 }
 
-/// The two things that can be done with a disk.
+/// The things that can be done with a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Encrypt it, then open and mount it.
@@ -80,6 +84,22 @@ pub enum Action {
         filesystem: FilesystemKind,
         /// Whether the mapping is there already, so that no key is needed.
         open: bool,
+    },
+    /// Grow an open volume to the size of its disk: the mapping, then the file system.
+    Grow {
+        /// Its LUKS UUID.
+        luks_uuid: Uuid,
+        /// Id of the key that opens it.
+        key: u32,
+        /// Where its file system is mounted; `None` where it has none.
+        mount_point: Option<PathBuf>,
+        /// What is on it.
+        filesystem: FilesystemKind,
+        /// Size of the disk in bytes when the volume was made or last grown.
+        from: u64,
+        /// Whether the mapping is to grow too, for which the key is needed: it has the size of the disk already where that had
+        /// grown before the volume was opened.
+        mapping: bool,
     },
 }
 
@@ -240,6 +260,9 @@ impl Planner<'_> {
         }
         match (owner, owner.record().map(|record| record.phase)) {
             (Owner::Open(record), Some(Phase::Committed)) => self.open(facts, subject, role, record),
+            (_, phase) if self.mode == Mode::Grow => {
+                self.not_open(subject, owner.record().filter(|_| phase == Some(Phase::Committed)))
+            }
             (Owner::Header(record), Some(Phase::Committed)) => self.header(facts, subject, role, record),
             (Owner::Identity(record), Some(Phase::Committed)) => self.lost(facts, subject, role, record),
             (Owner::Open(record) | Owner::Header(record) | Owner::Identity(record), _) => {
@@ -278,14 +301,33 @@ impl Planner<'_> {
 
     /// A known volume that is open.
     fn open(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+        let Some(mapping) = facts.mapping_of(record.luks_uuid) else { return self.not_open(subject, Some(record)) };
+        if let Some((evidence, remedy)) = shrunk(facts, mapping) {
+            return self.refuse(subject, true, evidence, remedy);
+        }
+        // every volume is looked at when it is asked for: without a sign of it here, a file system can be smaller than its
+        // mapping, such as one restored from an older snapshot
+        if self.mode == Mode::Grow {
+            return match self.growth(facts, record, mapping) {
+                Ok(action) => self.plan.steps.push(Step { device: facts.clone(), role, action }),
+                Err((known, evidence, remedy)) => self.refuse(subject, known, evidence, remedy),
+            };
+        }
         let mount_point = self.mount_points.of(record);
-        let mounts = facts.mapping_of(record.luks_uuid).map(|mapping| mapping.mounts.as_slice()).unwrap_or_default();
+        let mounts = &mapping.mounts;
         let (because, mount_point) = match (&mount_point, &facts.system) {
             (None, _) => ("open".to_owned(), None),
             (Some(at), _) if mounts.contains(at) => (format!("open, mounted at {}", at.display()), mount_point),
             (Some(at), Some(system)) => (format!("open, but not mounted at {}: it {system}", at.display()), None),
             (Some(_), None) => return self.unlock(facts, role, record, true),
         };
+        if self.mode == Mode::Provision
+            && self.config.volumes.grow
+            && outgrown(facts, record, mapping)
+            && let Ok(action) = self.growth(facts, record, mapping)
+        {
+            return self.plan.steps.push(Step { device: facts.clone(), role, action });
+        }
         let volume = Some(VolumeRecord { mount_point, ..record.clone() });
         self.plan.left.push(Left { subject, because, volume });
     }
@@ -484,7 +526,7 @@ impl Planner<'_> {
                     let basis = Basis::Blank { evidence: *evidence, replaces: None };
                     self.format(facts, subject, role, None, basis, None);
                 }
-                Mode::Unlock | Mode::Boot => {
+                Mode::Unlock | Mode::Boot | Mode::Grow => {
                     self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
                 }
             },
@@ -629,6 +671,8 @@ impl Planner<'_> {
                 _ if self.policy(volume.role) == Policy::Ignore => {
                     self.leave(subject, "not attached; the configuration says ignore".to_owned());
                 }
+                // no disk was looked at, and one without a serial number that has grown is known by its header alone
+                VolumeRole::Ebs if self.mode == Mode::Grow => self.not_open(subject, Some(volume)),
                 VolumeRole::Ebs => self.refuse(
                     subject,
                     true,

@@ -142,11 +142,15 @@ pub enum Verdict {
     WouldFormat,
     /// `plan`: provision would open and mount it.
     WouldUnlock,
+    /// `plan`: provision would grow it.
+    WouldGrow,
     /// Encrypted, open, mounted.
     Formatted,
     /// Opened and mounted.
     Unlocked,
-    /// Open and mounted already.
+    /// Grown to the size of its disk.
+    Grown,
+    /// Open and mounted already; of `grow`: as large as its disk.
     Unchanged,
     /// Unmounted and closed.
     Closed,
@@ -183,8 +187,10 @@ impl fmt::Display for Verdict {
         f.pad(match self {
             Self::WouldFormat => "would format",
             Self::WouldUnlock => "would unlock",
+            Self::WouldGrow => "would grow",
             Self::Formatted => "formatted",
             Self::Unlocked => "unlocked",
+            Self::Grown => "grown",
             Self::Unchanged => "unchanged",
             Self::Closed => "closed",
             Self::Refused => "refused",
@@ -212,8 +218,10 @@ impl Verdict {
             Self::Refused => ExitCode::Refused,
             Self::WouldFormat
             | Self::WouldUnlock
+            | Self::WouldGrow
             | Self::Formatted
             | Self::Unlocked
+            | Self::Grown
             | Self::Unchanged
             | Self::Closed
             | Self::Sound
@@ -272,7 +280,9 @@ impl Row {
         };
         let (luks_uuid, mount_point) = match &step.action {
             Action::Format { resume, mount_point, .. } => (*resume, mount_point),
-            Action::Unlock { luks_uuid, mount_point, .. } => (Some(*luks_uuid), mount_point),
+            Action::Unlock { luks_uuid, mount_point, .. } | Action::Grow { luks_uuid, mount_point, .. } => {
+                (Some(*luks_uuid), mount_point)
+            }
         };
         Self::new(&subject, result).volume(luks_uuid, mount_point.clone())
     }
@@ -299,7 +309,13 @@ pub fn planned(step: &Step) -> Row {
         Action::Format { basis, .. } => Row::step(step, Verdict::WouldFormat).because(basis.to_string()),
         Action::Unlock { open: true, .. } => Row::step(step, Verdict::WouldUnlock).because("open already, not mounted"),
         Action::Unlock { .. } => Row::step(step, Verdict::WouldUnlock),
+        Action::Grow { from, .. } => Row::step(step, Verdict::WouldGrow).because(growth(*from, step.device.size)),
     }
+}
+
+/// How far a volume grows, by the sizes of its disk. The recorded one says nothing where its file system alone was behind.
+fn growth(from: u64, to: u64) -> String {
+    if from < to { format!("from {} to {}", Bytes(from), Bytes(to)) } else { format!("to {}", Bytes(to)) }
 }
 
 fn done(step: &Step, result: &StepResult) -> Row {
@@ -310,6 +326,8 @@ fn done(step: &Step, result: &StepResult) -> Row {
             Row { result: Verdict::Formatted, ..row }.volume(Some(*luks_uuid), mount_point)
         }
         StepResult::Unlocked { .. } => Row::step(step, Verdict::Unlocked),
+        StepResult::Grown => Row { result: Verdict::Grown, ..planned(step) },
+        StepResult::Unchanged => Row::step(step, Verdict::Unchanged).because("as large as its disk"),
         StepResult::Changed { content } => {
             let mut row = Row::step(step, Verdict::Refused)
                 .because(format!("it has changed since the plan was made: {}", describe(content)));
@@ -352,10 +370,12 @@ impl Report {
     pub fn of_plan(plan: &Plan) -> Self {
         let rows = plan.steps.iter().map(planned).chain(rest(plan)).collect();
         let count = |what: Verdict| plan.steps.iter().filter(|step| planned(step).result == what).count();
-        let (format, unlock) = (count(Verdict::WouldFormat), count(Verdict::WouldUnlock));
+        let (format, unlock, grow) =
+            (count(Verdict::WouldFormat), count(Verdict::WouldUnlock), count(Verdict::WouldGrow));
         let wrong = plan.refusals.iter().filter(|refusal| refusal.known).count();
         let refused = plan.refusals.len() - wrong;
-        let mut summary = format!("would format {format}, would unlock {unlock}, {refused} refused");
+        let grow = if grow > 0 { format!(", would grow {grow}") } else { String::new() };
+        let mut summary = format!("would format {format}, would unlock {unlock}{grow}, {refused} refused");
         if wrong > 0 {
             summary.push_str(&format!(", {wrong} wrong"));
         }
@@ -370,6 +390,7 @@ impl Report {
         let parts = [
             (count(Verdict::Formatted), "formatted"),
             (count(Verdict::Unlocked), "unlocked"),
+            (count(Verdict::Grown), "grown"),
             (count(Verdict::Unchanged), "unchanged"),
             (count(Verdict::Refused), "refused"),
             (count(Verdict::Failed) + count(Verdict::Hung) + count(Verdict::Wrong), "failed"),
@@ -377,7 +398,7 @@ impl Report {
         ];
         let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
         let mut summary = parts.collect::<Vec<_>>().join(", ");
-        if plan.steps.is_empty() {
+        if outcome.results.iter().all(|result| *result == StepResult::Unchanged) {
             summary = match summary.as_str() {
                 "" => "no volumes to take care of, nothing changed".to_owned(),
                 counts => format!("nothing changed: {counts}"),

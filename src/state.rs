@@ -143,7 +143,7 @@ pub struct VolumeRecord {
     pub device: String,
     /// What kind of volume.
     pub role: VolumeRole,
-    /// Size of the disk in bytes.
+    /// Size of the disk in bytes when the volume was made, or last grown to the end of it.
     pub size: u64,
     /// Where it is mounted.
     pub mount_point: Option<PathBuf>,

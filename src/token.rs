@@ -22,6 +22,15 @@ pub const SUBSYSTEM: &str = "luks-agent";
 pub const DATA_OFFSET: u64 = 16 << 20;
 /// The same as the header writes it.
 const DATA_OFFSET_TEXT: &str = "16777216";
+/// The largest encryption sector there is, in bytes.
+const LARGEST_SECTOR: u64 = 4096;
+
+/// The size in bytes to which the mapping of a volume grows on a disk of `disk` bytes: all that lies behind the header, in whole
+/// encryption sectors of whatever size. 0 where the disk has no room for any.
+pub fn grown_size(disk: u64) -> u64 {
+    let data = disk.saturating_sub(DATA_OFFSET);
+    data - data % LARGEST_SECTOR
+}
 
 /// The token as it stands in the JSON area.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -327,6 +336,21 @@ mod tests {
             "digests": {"0": {"type": "pbkdf2", "hash": "sha256", "digest": STANDARD.encode([7; 32])}},
             "config": {"json_size": "12288", "flags": ["allow-discards"]},
         })
+    }
+
+    #[test]
+    fn a_mapping_grows_to_whole_sectors_behind_the_header() {
+        for (disk, expected) in [
+            (0, 0),
+            (DATA_OFFSET, 0),
+            (DATA_OFFSET + 4095, 0),
+            (DATA_OFFSET + 4096, 4096),
+            (1 << 30, (1 << 30) - DATA_OFFSET),
+            ((1 << 30) + 512, (1 << 30) - DATA_OFFSET),
+            (u64::MAX, u64::MAX - DATA_OFFSET - 4095),
+        ] {
+            assert_eq!(grown_size(disk), expected, "{disk}");
+        }
     }
 
     #[test]

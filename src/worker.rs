@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -101,6 +101,21 @@ pub enum Job {
         /// Mapper name.
         mapper: String,
     },
+    /// Grow an open volume to the size of the disk.
+    Grow {
+        /// The disk.
+        target: Target,
+        /// The volume that must be on it.
+        expected: Expected,
+        /// Mapper name.
+        mapper: String,
+        /// Whether the mapping is to grow too; without it there is no passphrase.
+        mapping: bool,
+        /// What is on it.
+        filesystem: FilesystemKind,
+        /// Where that is mounted; `None` where there is none.
+        mount_point: Option<PathBuf>,
+    },
     /// Unmount the volume and remove its mapping.
     Close {
         /// Mapper name.
@@ -117,6 +132,7 @@ impl Job {
             Self::Probe { .. } | Self::Check { .. } | Self::Close { .. } => false,
             Self::Format { .. } => true,
             Self::Unlock { open, .. } => !open,
+            Self::Grow { mapping, .. } => *mapping,
         }
     }
 }
@@ -146,6 +162,10 @@ pub enum Answer {
     },
     /// Open and mounted.
     Unlocked,
+    /// Larger than it was.
+    Grown,
+    /// As large as its disk already.
+    Unchanged,
     /// As it should be.
     Sound,
     /// Closed.
@@ -235,6 +255,9 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
             unlock(&target, &expected, &mapper, open, mount.as_ref(), key, &mut stage)
         }
         Job::Check { target, expected, mapper } => check(&target, &expected, &mapper, &mut stage),
+        Job::Grow { target, expected, mapper, filesystem, mount_point, .. } => {
+            grow(&target, &expected, &mapper, filesystem, mount_point.as_deref(), key, &mut stage)
+        }
         Job::Close { mapper, mounts } => close(&mapper, &mounts, &mut stage),
     };
     done.unwrap_or_else(|message| Answer::Failed { message })
@@ -345,13 +368,49 @@ fn unlock(
 fn check(target: &Target, expected: &Expected, mapper: &str, stage: &mut Stage<'_>) -> Result<Answer, String> {
     let disk = claim(target, stage)?;
     stage.enter("checking");
-    let (luks_uuid, metadata) = probe::metadata(&disk)?;
+    sound(&disk, target, expected, mapper)?;
+    Ok(Answer::Sound)
+}
+
+/// Checks that header and mapping are what the state file says, as far as that can be told without a key.
+fn sound(disk: &File, target: &Target, expected: &Expected, mapper: &str) -> Result<(), String> {
+    let (luks_uuid, metadata) = probe::metadata(disk)?;
     if luks_uuid != expected.luks_uuid {
         return Err(chain(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }));
     }
     check_header(&metadata, expected).map_err(chain)?;
-    luks::check_mapping(mapper, target.devno, expected.header).map_err(chain)?;
-    Ok(Answer::Sound)
+    luks::check_mapping(mapper, target.devno, expected.header).map_err(chain)
+}
+
+/// The mapping first; what a run leaves that is cut between the two is a file system smaller than its mapping, which the next
+/// one grows.
+fn grow(
+    target: &Target,
+    expected: &Expected,
+    mapper: &str,
+    filesystem: FilesystemKind,
+    mount_point: Option<&Path>,
+    key: Option<Passphrase>,
+    stage: &mut Stage<'_>,
+) -> Result<Answer, String> {
+    let disk = claim(target, stage)?;
+    sound(&disk, target, expected, mapper)?;
+    let mapping = mount::mapping_node(mapper).map_err(chain)?;
+    let size = || {
+        let at = mount_point.map(|at| mount::filesystem_size(filesystem, &mapping, at));
+        at.transpose().map_err(chain)
+    };
+    let before = size()?;
+    let mut grown = false;
+    if let Some(key) = key {
+        stage.enter("growing the mapping");
+        grown = luks::grow(&target.path, target.size, mapper, expected, &key).map_err(chain)?;
+    }
+    if let Some(at) = mount_point {
+        stage.enter("growing the file system");
+        mount::grow_filesystem(filesystem, &mapping, at).map_err(chain)?;
+    }
+    Ok(if grown || size()? > before { Answer::Grown } else { Answer::Unchanged })
 }
 
 fn close(mapper: &str, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answer, String> {

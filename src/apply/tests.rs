@@ -1,6 +1,7 @@
 //! The order of keys, state file and disks, and every place where it can be cut, against a model of disks and of KMS.
 
 mod crash;
+mod growing;
 mod order;
 
 use std::cell::Cell;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, FilesystemKind};
 use crate::device::{DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::GeneratedKey;
@@ -62,6 +63,21 @@ struct Call {
     state: Option<State>,
 }
 
+/// Sizes in bytes of a disk and of what is on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sizes {
+    disk: u64,
+    mapping: u64,
+    filesystem: u64,
+}
+
+impl Sizes {
+    /// All of a disk of this size in use.
+    fn whole(disk: u64) -> Self {
+        Self { disk, mapping: disk - DATA_OFFSET, filesystem: disk - DATA_OFFSET }
+    }
+}
+
 /// A machine, its disks, and a KMS.
 struct World {
     config: Config,
@@ -76,6 +92,8 @@ struct World {
     cut: Cell<Option<(usize, Cut)>>,
     crashed: Notify,
     instance_id: RefCell<String>,
+    /// Of disks that have grown.
+    sizes: RefCell<BTreeMap<String, Sizes>>,
     /// The call at which a file takes the place of the state directory.
     lose_state_dir_at: Option<&'static str>,
 }
@@ -99,6 +117,7 @@ impl World {
             cut: Cell::new(None),
             crashed: Notify::new(),
             instance_id: RefCell::new("i-1".to_owned()),
+            sizes: RefCell::default(),
             lose_state_dir_at: None,
         }
     }
@@ -120,13 +139,19 @@ impl World {
         state::read(&self.state_dir()).unwrap().unwrap_or_default()
     }
 
+    fn sizes(&self, disk: &str) -> Sizes {
+        self.sizes.borrow().get(disk).copied().unwrap_or_else(|| Sizes::whole(1 << 30))
+    }
+
     /// As discovery and probes would have it.
     fn inventory(&self) -> Inventory {
         let intents = self.state();
         let disks = self.disks.borrow();
         let devices = disks.iter().zip(1..).map(|((name, (ebs, on)), minor)| {
             let model = Some(if *ebs { MODEL_EBS } else { MODEL_INSTANCE_STORE }.to_owned());
-            let mut facts = DeviceFacts { model, serial: Some(name.clone()), ..DeviceFacts::sample(name, minor) };
+            let size = self.sizes(name).disk;
+            let serial = Some(name.clone());
+            let mut facts = DeviceFacts { model, serial, size, ..DeviceFacts::sample(name, minor) };
             match on {
                 On::Nothing => {
                     facts.content = Some(Content::Blank { evidence: Evidence { read: facts.size, of: facts.size } })
@@ -144,7 +169,7 @@ impl World {
                     name: format!("dm-{minor}"),
                     dm_name: Some(format!("luks-{luks_uuid}")),
                     dm_uuid: Some(format!("CRYPT-LUKS2-{}-luks-{luks_uuid}", luks_uuid.simple())),
-                    size: facts.size - DATA_OFFSET,
+                    size: self.sizes(name).mapping,
                     mounts: mounts.clone(),
                     held: false,
                 }),
@@ -160,7 +185,7 @@ impl World {
         let state = store.load().unwrap();
         let plan = plan(mode, &self.config, &state, &self.inventory());
         let instance_id = Some(self.instance_id.borrow().clone());
-        let store = (mode == Mode::Provision).then_some(&store);
+        let store = matches!(mode, Mode::Provision | Mode::Grow).then_some(&store);
         let apply = Apply { config: &self.config, store, keys: self, host: self, instance_id };
         let crashed = self.crashed.notified();
         tokio::select! {
@@ -180,6 +205,10 @@ impl World {
                 *open = false;
                 mounts.clear();
             }
+        }
+        // a mapping is as large as the disk when it is made
+        for sizes in self.sizes.borrow_mut().values_mut() {
+            sizes.mapping = Sizes::whole(sizes.disk).mapping;
         }
     }
 
@@ -268,6 +297,23 @@ impl World {
                 }
                 Answer::Unlocked
             }
+            Job::Grow { expected, mapping, filesystem, mount_point, target, .. } => {
+                let On::Luks { luks_uuid, passphrase, open: true, mounts, .. } = on else { panic!("{device}: {on:?}") };
+                assert_eq!(*luks_uuid, expected.luks_uuid, "{device}");
+                let before = self.sizes(device);
+                assert_eq!(target.size, before.disk, "{device}");
+                let mut sizes = before;
+                if mapping {
+                    assert_eq!(key.expect("a passphrase").expose(), passphrase, "{device}");
+                    sizes.mapping = Sizes::whole(sizes.disk).mapping;
+                }
+                if !half && filesystem != FilesystemKind::None {
+                    assert_eq!(mount_point.as_ref(), mounts.first(), "{device}");
+                    sizes.filesystem = sizes.mapping;
+                }
+                self.sizes.borrow_mut().insert(device.to_owned(), sizes);
+                if sizes == before { Answer::Unchanged } else { Answer::Grown }
+            }
             Job::Probe { .. } | Job::Check { .. } | Job::Close { .. } => panic!("apply does not ask for that"),
         }
     }
@@ -279,6 +325,7 @@ impl Host for World {
             Job::Format { .. } => "format",
             Job::Unlock { open: true, .. } => "mount",
             Job::Unlock { .. } => "unlock",
+            Job::Grow { .. } => "grow",
             Job::Probe { .. } | Job::Check { .. } | Job::Close { .. } => "something else",
         };
         let cut = self.call(format!("{what} {device}")).await;

@@ -87,6 +87,20 @@ fn a_format_that_ended_is_kept_and_one_without_a_keyslot_is_not() {
     assert!(!resume(&path, &expected(), &key(1)).unwrap());
 }
 
+/// No mapping is asked for before the header is the expected one.
+#[test]
+fn another_volume_is_not_grown() {
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let grow = |expected: &Expected| grow(&path, 2 * SIZE, "luks-agent-none-such", expected, &key(1)).unwrap_err();
+    assert!(matches!(grow(&other_uuid()), LuksError::OtherVolume { .. }));
+    let token = Expected { key_arn: "another".into(), ..expected() };
+    assert!(matches!(grow(&token), LuksError::Policy(_)));
+    assert!(matches!(grow(&expected()), LuksError::Call { .. }), "there is no such mapping");
+    assert!(before == std::fs::read(&path).unwrap());
+}
+
 #[test]
 fn another_volume_is_not_opened() {
     let (_dir, path) = disk();

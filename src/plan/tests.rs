@@ -1,5 +1,6 @@
 //! Every way to a step, a refusal, or nothing; then properties over disks and state files made up at random.
 
+mod growing;
 mod properties;
 mod table;
 
@@ -140,6 +141,11 @@ fn lines(plan: &Plan) -> Vec<String> {
             }
             Action::Unlock { luks_uuid, mount_point, open, .. } => {
                 format!("{} {luks_uuid} at {}", if *open { "mount" } else { "unlock" }, at(mount_point))
+            }
+            Action::Grow { luks_uuid, mount_point, from, mapping, .. } => {
+                let what = if *mapping { "grow" } else { "grow file system of" };
+                let size = Bytes(*from);
+                format!("{what} {luks_uuid} at {} from {size} to {}", at(mount_point), Bytes(step.device.size))
             }
         };
         format!("{}: {what}", step.device.name)

@@ -4,9 +4,10 @@
 use super::{ExitCode, Report, Row, Verdict};
 
 /// Kinds of entries, by their `MESSAGE_ID` (`systemd.journal-fields(7)`). They stay what they are for ever.
-pub const MESSAGE_IDS: [(&str, &str); 10] = [
+pub const MESSAGE_IDS: [(&str, &str); 11] = [
     ("formatted", "5d7635bb74b544489d44fba8941532f7"),
     ("unlocked", "13ff651c4a334029ba1aba2150b187ad"),
+    ("grown", "146481638a854fea858309bb5adec5f1"),
     ("closed", "d5ed024768db48d8b890d239722d86e8"),
     ("refused", "32bfc571aa7243bdafeb1b0854ff2026"),
     ("wrong", "7767c19b0bb342dc93434e25eb9243bd"),

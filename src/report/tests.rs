@@ -43,6 +43,18 @@ fn unlock(n: u32, open: bool) -> Step {
     Step { device: DeviceFacts { content, ..disk(n) }, role: VolumeRole::InstanceStore, action }
 }
 
+fn grow(n: u32, from: u64) -> Step {
+    let action = Action::Grow {
+        luks_uuid: id(n),
+        key: 1,
+        mount_point: at(n),
+        filesystem: FilesystemKind::Xfs,
+        from,
+        mapping: true,
+    };
+    Step { device: disk(n), role: VolumeRole::Ebs, action }
+}
+
 fn subject(n: u32) -> Subject {
     let disk = disk(n);
     Subject {
@@ -131,6 +143,21 @@ fn an_outcome_without_a_key_as_it_is_printed() {
     let report = Report::of_outcome("unlock", &plan, &outcome(vec![StepResult::NoKey], Some(error)));
     assert_eq!(report.error(), Some("Denied"));
     insta::assert_snapshot!("without_a_key", both(&report));
+}
+
+#[test]
+fn what_grows_as_it_is_printed() {
+    let plan = Plan {
+        steps: vec![grow(2, 1 << 30), grow(3, 3 << 30), grow(4, 4 << 30)],
+        refusals: vec![],
+        left: vec![left(9)],
+    };
+    let results = vec![StepResult::Grown, StepResult::Grown, StepResult::Unchanged];
+    let reports = [Report::of_plan(&plan), Report::of_outcome("grow", &plan, &outcome(results, None))];
+    insta::assert_snapshot!(reports.map(|report| report.to_string()).join("\n"));
+    let plan = Plan { steps: vec![grow(4, 4 << 30)], refusals: vec![], left: vec![] };
+    let report = Report::of_outcome("grow", &plan, &outcome(vec![StepResult::Unchanged], None));
+    assert_eq!(report.summary, "nothing changed: 1 unchanged");
 }
 
 #[test]

@@ -57,6 +57,11 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());
         }
+        Job::Grow { target, mapper, mount_point, .. } => {
+            point(target);
+            mapper.clone_from(&NO_MAPPING.to_owned());
+            *mount_point = None;
+        }
         Job::Unlock { target, mapper, mount, .. } => {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());

@@ -1,7 +1,6 @@
 //! What is asked of whom, in which order, and what the state file says by then.
 
 use super::*;
-use crate::config::FilesystemKind;
 
 fn formatted(outcome: &Outcome) -> usize {
     outcome.results.iter().filter(|result| matches!(result, StepResult::Formatted { .. })).count()

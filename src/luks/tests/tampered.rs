@@ -200,7 +200,7 @@ fn a_header_changed_after_its_check_is_not_the_one_that_is_used() {
     format(&path, SIZE, &spec(), &key(1)).unwrap();
     let mut cd = load(&path, &expected()).unwrap();
     rewrite(&path, set("/keyslots/0/area/encryption", json!("cipher_null-ecb")));
-    check_key(&mut cd, expected().luks_uuid, &key(1)).unwrap();
+    check_key(&mut cd, expected().luks_uuid, &key(1), CryptActivate::empty()).unwrap();
     assert_eq!(cd.status_handle().get_cipher().unwrap(), "aes");
     let metadata = cd.status_handle().dump_json().unwrap();
     assert_eq!(metadata.pointer("/keyslots/0/area/encryption").unwrap(), "aes-xts-plain64");

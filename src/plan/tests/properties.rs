@@ -233,7 +233,9 @@ fn rows(plan: &Plan) -> BTreeSet<String> {
 
 fn mount_point(step: &Step) -> Option<PathBuf> {
     match &step.action {
-        Action::Format { mount_point, .. } | Action::Unlock { mount_point, .. } => mount_point.clone(),
+        Action::Format { mount_point, .. } | Action::Unlock { mount_point, .. } | Action::Grow { mount_point, .. } => {
+            mount_point.clone()
+        }
     }
 }
 
@@ -252,6 +254,7 @@ proptest! {
                     assert_eq!(record_on(&step.device), Some(*luks_uuid));
                     assert_eq!(*open, step.device.mapping_of(*luks_uuid).is_some());
                 }
+                Action::Grow { .. } => panic!("not configured: {step:?}"),
             }
         }
     }
@@ -268,10 +271,35 @@ proptest! {
         prop_assert_eq!(&unlock.steps, &unlocks(Mode::Provision));
     }
 
+    /// Growing touches nothing but what is open, known and no part of the system; it changes nothing of what else is done.
+    #[test]
+    fn only_open_and_known_volumes_are_grown(world in world(), text in configs()) {
+        let off = config(text);
+        let mut on = off.clone();
+        on.volumes.grow = true;
+        let (state, inventory) = &world;
+        let (grows, others): (Vec<_>, Vec<_>) =
+            plan(Mode::Provision, &on, state, inventory).steps.into_iter().partition(|s| matches!(s.action, Action::Grow { .. }));
+        prop_assert_eq!(others, plan(Mode::Provision, &off, state, inventory).steps);
+        let asked_for = plan(Mode::Grow, &off, state, inventory).steps;
+        for step in &grows {
+            prop_assert!(asked_for.contains(step), "{:?}", step);
+        }
+        for step in asked_for {
+            let Action::Grow { luks_uuid, mount_point, mapping, .. } = &step.action else { panic!("{step:?}") };
+            let open = step.device.mapping_of(*luks_uuid).expect("an open mapping");
+            prop_assert_eq!(state.volume(*luks_uuid).map(|v| v.phase), Some(Phase::Committed));
+            prop_assert_eq!(&step.device.system, &None);
+            prop_assert!(open.size + DATA_OFFSET <= step.device.size);
+            prop_assert!(!mapping || open.size + DATA_OFFSET < step.device.size);
+            prop_assert!(mount_point.as_ref().is_none_or(|at| open.mounts.contains(at)));
+        }
+    }
+
     #[test]
     fn every_disk_is_accounted_for_once_and_nothing_is_given_twice(world in world(), text in configs()) {
         let config = config(text);
-        for mode in [Mode::Provision, Mode::Unlock] {
+        for mode in [Mode::Provision, Mode::Unlock, Mode::Grow] {
             let plan = plan(mode, &config, &world.0, &world.1);
             let subjects = plan.refusals.iter().map(|r| &r.subject).chain(plan.left.iter().map(|l| &l.subject));
             let mut names: Vec<_> = subjects.filter_map(|s| s.device.clone()).collect();
@@ -281,13 +309,15 @@ proptest! {
             expected.sort();
             prop_assert_eq!(names, expected);
 
-            let points: Vec<_> = plan.steps.iter().filter_map(mount_point).collect();
+            // grown is what is mounted wherever that is
+            let given = plan.steps.iter().filter(|step| !matches!(step.action, Action::Grow { .. }));
+            let points: Vec<_> = given.filter_map(mount_point).collect();
             let mounted = plan.left.iter().filter_map(|l| l.volume.as_ref()?.mount_point.clone());
             let points: Vec<_> = points.into_iter().chain(mounted).collect();
             prop_assert_eq!(points.iter().collect::<BTreeSet<_>>().len(), points.len(), "{:?}", points);
             let volumes: Vec<_> = plan.steps.iter().filter_map(|s| match &s.action {
                 Action::Format { resume, .. } => *resume,
-                Action::Unlock { luks_uuid, .. } => Some(*luks_uuid),
+                Action::Unlock { luks_uuid, .. } | Action::Grow { luks_uuid, .. } => Some(*luks_uuid),
             }).collect();
             prop_assert_eq!(volumes.iter().collect::<BTreeSet<_>>().len(), volumes.len());
         }
@@ -332,7 +362,7 @@ proptest! {
                     Action::Unlock { luks_uuid, key, open, .. } => {
                         (luks_uuid, key, open) == (record.luks_uuid, record.key, mapping.is_some())
                     }
-                    Action::Format { .. } => false,
+                    Action::Format { .. } | Action::Grow { .. } => false,
                 });
                 let mounted = plan.left.iter().filter_map(|left| left.volume.as_ref()).any(|volume| {
                     let at = |mapping: &Holder| volume.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
@@ -532,6 +562,7 @@ fn cases(config: &Config, state: &State, inventory: &Inventory, plan: &Plan) -> 
                 Action::Format { basis: Basis::Wipe { .. }, .. } => "step: format, wipe",
                 Action::Unlock { open: false, .. } => "step: unlock",
                 Action::Unlock { open: true, .. } => "step: mount",
+                Action::Grow { .. } => "step: grow",
             },
         );
     }

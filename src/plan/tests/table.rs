@@ -733,7 +733,9 @@ fn mount_points() {
     let points = |config: &Config, volumes, devices| {
         let plan = plan(Provision, config, &state(volumes), &inventory(devices));
         let steps = plan.steps.iter().map(|step| match &step.action {
-            Action::Format { mount_point, .. } | Action::Unlock { mount_point, .. } => {
+            Action::Format { mount_point, .. }
+            | Action::Unlock { mount_point, .. }
+            | Action::Grow { mount_point, .. } => {
                 let at = mount_point.as_ref().map_or("-".to_owned(), |at| at.display().to_string());
                 format!("{}={at}", step.device.serial.as_deref().unwrap_or_default())
             }

@@ -1,0 +1,73 @@
+//! Volumes that are smaller than their disks, and how they are to grow.
+
+use super::{Action, Planner, Subject};
+use crate::config::FilesystemKind;
+use crate::device::{DeviceFacts, Holder};
+use crate::state::VolumeRecord;
+use crate::token::{DATA_OFFSET, grown_size};
+
+/// Whether a volume is smaller than its disk, as far as that can be told without looking at it. The recorded size follows when
+/// all has grown, file system included, so that what was cut is taken up.
+pub(super) fn outgrown(facts: &DeviceFacts, record: &VolumeRecord, mapping: &Holder) -> bool {
+    mapping.size < grown_size(facts.size) || record.size < facts.size
+}
+
+/// That the disk of an open volume has shrunk, and what to do about it.
+pub(super) fn shrunk(facts: &DeviceFacts, mapping: &Holder) -> Option<(String, String)> {
+    let needed = mapping.size.saturating_add(DATA_OFFSET);
+    (needed > facts.size).then(|| {
+        (
+            format!("its disk is smaller than the open volume: it has {} bytes, {needed} are in use", facts.size),
+            "nothing was changed, and what lies behind its end cannot be read: check that the right disk is attached, and restore the volume from a snapshot if it is".to_owned(),
+        )
+    })
+}
+
+impl Planner<'_> {
+    /// How an open volume is to be grown; or why it cannot be, and whether that is because it is not as it should be.
+    pub(super) fn growth(
+        &self,
+        facts: &DeviceFacts,
+        record: &VolumeRecord,
+        mapping: &Holder,
+    ) -> Result<Action, (bool, String, String)> {
+        if let Some(system) = &facts.system {
+            let remedy = "what carries the system is not touched: grow it with 'cryptsetup resize' and the file system's own tool";
+            return Err((false, format!("it {system}"), remedy.to_owned()));
+        }
+        let expected = self.mount_points.of(record);
+        let mount_point = match record.filesystem {
+            FilesystemKind::None => None,
+            FilesystemKind::Xfs | FilesystemKind::Ext4 => {
+                let at = mapping.mounts.iter().find(|at| Some(*at) == expected.as_ref()).or(mapping.mounts.first());
+                let unmounted = || {
+                    let evidence = format!("volume {} is open, but not mounted", record.luks_uuid);
+                    let remedy = "its file system can only grow while it is mounted: mount it with 'luks-agent unlock', then try again";
+                    (true, evidence, remedy.to_owned())
+                };
+                Some(at.cloned().ok_or_else(unmounted)?)
+            }
+        };
+        Ok(Action::Grow {
+            luks_uuid: record.luks_uuid,
+            key: record.key,
+            mount_point,
+            filesystem: record.filesystem,
+            from: record.size,
+            mapping: mapping.size < grown_size(facts.size),
+        })
+    }
+
+    /// A disk that no known volume is open on, where only what is open is wanted.
+    pub(super) fn not_open(&mut self, subject: Subject, record: Option<&VolumeRecord>) {
+        match record {
+            Some(record) => self.refuse(
+                subject,
+                true,
+                format!("known volume, LUKS UUID {}, is not open", record.luks_uuid),
+                "open it with 'luks-agent unlock', then try again".to_owned(),
+            ),
+            None => self.leave(subject, "no known volume is open on it".to_owned()),
+        }
+    }
+}
