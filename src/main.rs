@@ -29,8 +29,8 @@ use luks_agent::{daemon, last, logging};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if matches!(cli.command, Command::Worker) {
+    // before the command line of people is set up, which takes longer than some jobs, and there are two for each disk
+    if std::env::args_os().skip(1).eq(["worker"]) {
         // what it has to say goes to the agent as an answer
         return match work() {
             Ok(()) => ExitCode::SUCCESS,
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             }
         };
     }
+    let cli = Cli::parse();
     // progress lines show on a terminal what the log would say
     let default = if io::stderr().is_terminal() { LevelFilter::WARN } else { LevelFilter::INFO };
     if let Err(e) = logging::start(cli.log_level.map_or(default, LevelFilter::from)) {
