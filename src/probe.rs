@@ -69,9 +69,17 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
     let file = open_exclusively(device)?;
     // by way of what is held exclusively
     let mut reader = Reader::open(&path_of(&file), scan)?;
+    let header = Luks2Header::read(&file);
+    // whatever else is there, a disk with our token in an intact header is opened or left alone, and nothing more need be known
+    if intent.is_none()
+        && let Ok(Some(Luks2Header { luks_uuid, metadata: Some(metadata), intact: true })) = &header
+        && let Ok(Some(token)) = Token::find(metadata)
+    {
+        return Ok(Content::Luks2 { luks_uuid: *luks_uuid, token: Some(Box::new(token)) });
+    }
     // blkid says that it could not read, and not where
     let signatures = signatures(&file).map_err(|e| reader.unreadable(progress).err().unwrap_or(e))?;
-    let header = Luks2Header::read(&file)?;
+    let header = header?;
     if let (Some(header), Some(intended)) = (&header, intent)
         && header.luks_uuid == intended
         && let Some(other) = signatures.iter().find(|name| !is_luks(name))
