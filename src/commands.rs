@@ -84,7 +84,7 @@ impl CommandError {
 pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
     need_root("plan")?;
     let state = state::read(&config.state.dir)?.unwrap_or_default();
-    let plan = make_plan(Mode::Provision, config, &state, &workers(config), &Instance::new(config)).await?;
+    let plan = make_plan(Mode::Provision, config, &state, &workers(config), &Instance::new(config), None).await?;
     Ok(Report::of_plan(&plan))
 }
 
@@ -112,9 +112,9 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
         check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     }
     let host = workers(config);
-    remove_orphans(config, &state, &host).await?;
+    let seen = remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
-    let plan = make_plan(mode, config, &state, &host, &instance).await?;
+    let plan = make_plan(mode, config, &state, &host, &instance, seen).await?;
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
     let instance_id = if formats { instance.id().await } else { None };
     let keys = LazyKms::new(&config.kms);
@@ -132,8 +132,8 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let store = StateDir::open(&config.state.dir)?;
     let state = store.load()?;
     let host = workers(config);
-    remove_orphans(config, &state, &host).await?;
-    let plan = make_plan(Mode::Unlock, config, &state, &host, &Instance::new(config)).await?;
+    let seen = remove_orphans(config, &state, &host).await?;
+    let plan = make_plan(Mode::Unlock, config, &state, &host, &Instance::new(config), seen).await?;
     let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
@@ -372,13 +372,15 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
 }
 
 /// Closes the mappings of known volumes that lead to no disk: the disk was pulled, or a worker was killed while it opened the
-/// volume. Either would keep the volume from being opened again.
-async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Result<(), CommandError> {
+/// volume. Either would keep the volume from being opened again. Gives back what disks there are, if nothing was closed.
+async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Result<Option<Inventory>, CommandError> {
     let roots = Roots::host();
-    let devices = discover(&roots, &config.state.dir, None)?.devices;
+    let found = discover(&roots, &config.state.dir, None)?;
     let known = |luks_uuid| state.volumes.iter().any(|volume| Some(volume.luks_uuid) == luks_uuid);
-    let orphans = orphans(&roots, &devices)?;
-    let removals = orphans.into_iter().filter(|mapping| known(mapping.luks_uuid())).map(async |mapping| {
+    let mut orphans = orphans(&roots, &found.devices)?;
+    orphans.retain(|mapping| known(mapping.luks_uuid()));
+    let unchanged = orphans.is_empty();
+    let removals = orphans.into_iter().map(async |mapping| {
         let Holder { dm_name: Some(mapper), mounts, .. } = mapping else { return };
         let job = Job::Close { mapper: mapper.clone(), mounts };
         let why = match host.run(&mapper, job, None).await {
@@ -389,19 +391,24 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
         tracing::error!(mapper, "{mapper} leads to no disk any more and cannot be closed: {why}");
     });
     join_all(removals).await;
-    Ok(())
+    Ok(unchanged.then_some(found))
 }
 
-/// From sysfs to a plan: lists the disks, has workers look at those that may be targets, decides.
+/// From sysfs to a plan: lists the disks, unless they were `seen` a moment ago, has workers look at those that may be targets,
+/// decides.
 async fn make_plan(
     mode: Mode,
     config: &Config,
     state: &State,
     host: &impl Host,
     instance: &Instance<'_>,
+    seen: Option<Inventory>,
 ) -> Result<Plan, CommandError> {
     let disks = Disks::new(config);
-    let before = disks.inventory().await?;
+    let before = match seen {
+        Some(seen) => disks.candidates(seen).await?,
+        None => disks.inventory().await?,
+    };
     let scan = Scan::from(&config.volumes);
     let contents = before.devices.iter().map(async |facts| {
         if !wants_probe(config, facts) {
@@ -446,13 +453,15 @@ impl<'a> Disks<'a> {
     }
 
     async fn inventory(&self) -> Result<Inventory, CommandError> {
-        let roots = Roots::host();
-        let state_dir = &self.config.state.dir;
-        let mut found = discover(&roots, state_dir, None)?;
+        self.candidates(discover(&Roots::host(), &self.config.state.dir, None)?).await
+    }
+
+    /// Of all that were found those that matter, Xen disks told apart.
+    async fn candidates(&self, mut found: Inventory) -> Result<Inventory, CommandError> {
         if found.devices.iter().any(|facts| facts.kind == DiskKind::Xen)
             && let Some(mapping) = self.mapping.get_or_init(|| mapping(self.config)).await
         {
-            found = discover(&roots, state_dir, Some(mapping))?;
+            found = discover(&Roots::host(), &self.config.state.dir, Some(mapping))?;
         }
         found.devices.retain(|facts| {
             let holds_a_volume = facts.holders.iter().any(|holder| holder.luks_uuid().is_some());
