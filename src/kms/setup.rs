@@ -136,7 +136,7 @@ fn named_region(config: &config::Kms) -> Result<Option<String>, KmsError> {
 /// The SDK's default client (rustls with the system's trust store, proxies from the environment), save that it does not
 /// mind a system without any CA certificate before something is sent over TLS.
 pub(super) fn https_client() -> SharedHttpClient {
-    let any = !rustls_native_certs::load_native_certs().certs.is_empty();
+    let any = any_certificate();
     if !any {
         tracing::warn!("the system trusts no CA certificate, so https will fail; install the package ca-certificates");
     }
@@ -148,6 +148,14 @@ pub(super) fn https_client() -> SharedHttpClient {
         connector.set_proxy_config(Some(ProxyConfig::from_env()));
         connector.build()
     })
+}
+
+/// Whether the system trusts any CA. The SDK's client loads all certificates, hundreds of files on Debian, and once is enough.
+fn any_certificate() -> bool {
+    const BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+    let elsewhere = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
+    let bundle = || BUNDLES.iter().any(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0));
+    (!elsewhere && bundle()) || !rustls_native_certs::load_native_certs().certs.is_empty()
 }
 
 #[cfg(test)]
