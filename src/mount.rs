@@ -150,15 +150,21 @@ pub fn check_growing_tools(kinds: impl IntoIterator<Item = FilesystemKind>) -> R
 }
 
 fn need(tools: impl IntoIterator<Item = (&'static str, &'static str)>) -> Result<(), MountError> {
-    let there = |tool: &str| std::env::split_paths(PATH).any(|dir| dir.join(tool).is_file());
-    match tools.into_iter().find(|(tool, _)| !there(tool)) {
+    match tools.into_iter().find(|(tool, _)| find(tool).is_none()) {
         Some((tool, package)) => Err(MountError::NoTool { tool, package }),
         None => Ok(()),
     }
 }
 
+/// Where a tool is.
+fn find(tool: &str) -> Option<PathBuf> {
+    std::env::split_paths(PATH).map(|dir| dir.join(tool)).find(|path| path.is_file())
+}
+
 fn run(tool: &str, args: &[&OsStr]) -> Result<(), MountError> {
-    let output = Command::new(tool)
+    // by its path: for a name, with another PATH than its own, the standard library copies the whole process to start it, and
+    // this one has all its memory locked
+    let output = Command::new(find(tool).unwrap_or_else(|| tool.into()))
         .args(args)
         .env("PATH", PATH)
         .env("LC_ALL", "C")
