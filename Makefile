@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo lint clean
+.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo bench lint clean
 
 CARGO ?= cargo
 
@@ -43,6 +43,12 @@ demo: ## the whole story in a VM: first boot, a file, a reboot, the file is back
 	@scripts/deps.sh build machine
 	$(CARGO) build --workspace --bins --example demo
 	@"$${CARGO_TARGET_DIR:-target}/debug/examples/demo"
+
+bench: ## how long boot takes, against cryptsetup by hand: BENCH_VOLUMES="1 4 8 24", BENCH_ROUNDS=3 (an hour without KVM)
+	@scripts/deps.sh build machine
+	$(CARGO) build --release --bin luks-agent
+	$(CARGO) build --workspace --bins --example bench --example measure
+	@"$${CARGO_TARGET_DIR:-target}/debug/examples/bench"
 
 lint: ## formatting and clippy, warnings denied
 	@scripts/deps.sh build

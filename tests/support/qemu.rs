@@ -198,6 +198,11 @@ impl Machine {
         self
     }
 
+    /// Whether it runs on KVM, which is tens of times faster than software emulation.
+    pub fn on_kvm(&self) -> bool {
+        accelerator(&self.image)[1] == "kvm"
+    }
+
     /// Adds a disk while the machine is off: it is there at the next boot, as a plain virtio disk or, with a serial of
     /// `vol…` or `AWS…`, for [`attach_order`](Self::attach_order) or `ec2-nvme.sh attach`.
     pub fn add_disk(&mut self, serial: &str, bytes: u64) {

@@ -1,0 +1,66 @@
+#!/bin/sh
+# The guest's side of `make bench`: what people do by hand where there is no luks-agent, and what comes before and after a
+# run. Volumes are called bench-1 and so on. dash, and not bash: as fast as a script that starts programs can be.
+#
+#   bench.sh format-default|open-default N    as `cryptsetup` does it by itself, one after the other
+#   bench.sh format-tuned|open-tuned N        with the cheapest key derivation there is, as many at once as there are cores
+#   bench.sh setup N | blank N | close | cold
+set -eu
+
+# In memory and for nothing: a real script would have to ask KMS for it, with a program that takes a second to start.
+key=/run/bench/key
+
+volumes() { seq -f 'bench-%g' "$1"; }
+at_once() { volumes "$2" | xargs -P "$(nproc)" -n 1 "$0" "$1"; }
+
+open() {
+    cryptsetup open --key-file "$key" "/dev/disk/by-id/virtio-$1" "$1"
+    mount -t xfs -o noatime "/dev/mapper/$1" "/bench/$1"
+}
+
+# what follows the name: options for cryptsetup
+format() {
+    name=$1
+    shift
+    cryptsetup luksFormat --batch-mode --key-file "$key" "$@" "/dev/disk/by-id/virtio-$name"
+    cryptsetup open --key-file "$key" "/dev/disk/by-id/virtio-$name" "$name"
+    mkfs.xfs -q -K "/dev/mapper/$name"
+    mount -t xfs -o noatime "/dev/mapper/$name" "/bench/$name"
+}
+
+case $1 in
+    format-default) for name in $(volumes "$2"); do format "$name"; done ;;
+    open-default) for name in $(volumes "$2"); do open "$name"; done ;;
+    format-tuned) at_once format-one-tuned "$2" ;;
+    open-tuned) at_once open-one "$2" ;;
+    format-one-tuned) format "$2" --pbkdf pbkdf2 --pbkdf-force-iterations 1000 ;;
+    open-one) open "$2" ;;
+
+    setup)
+        mkdir -p /run/bench
+        head -c 32 /dev/urandom | base64 -w 0 >"$key"
+        volumes "$2" | (cd / && mkdir bench && cd bench && xargs mkdir)
+        modprobe -a dm-crypt xfs
+        ;;
+    # zeros, and what was written of the image on the host is given back
+    blank)
+        volumes "$2" | sed 's,^,/dev/disk/by-id/virtio-,' | xargs -n 1 blkdiscard --force --quiet --zeroout
+        rm -rf /etc/luks-agent/state
+        ;;
+    close)
+        for name in $(dmsetup ls --target crypt | cut -f 1); do
+            ! mountpoint=$(findmnt -no TARGET "/dev/mapper/$name") || umount "$mountpoint"
+            cryptsetup close "$name"
+        done
+        ;;
+    # the same for everybody: nothing is at work, and programs, headers and metadata come from the disks, as at boot
+    cold)
+        udevadm settle
+        sync
+        echo 3 >/proc/sys/vm/drop_caches
+        ;;
+    *)
+        echo "bench.sh: unknown command '$1'" >&2
+        exit 2
+        ;;
+esac
