@@ -44,7 +44,7 @@ case $1 in
         ;;
     # zeros, and what was written of the image on the host is given back
     blank)
-        volumes "$2" | sed 's,^,/dev/disk/by-id/virtio-,' | xargs -n 1 blkdiscard --force --quiet --zeroout
+        volumes "$2" | sed 's,^,/dev/disk/by-id/virtio-,' | xargs -n 1 blkdiscard --force --zeroout
         rm -rf /etc/luks-agent/state
         ;;
     close)
