@@ -3,6 +3,7 @@
 #
 #   scripts/deps.sh [build|kernel|machine|localstack]...     (default: all of them)
 #   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
+#   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
 #
 # Debian packages come by apt-get (as root, or through sudo); LocalStack and the AWS CLI go into a virtual environment in
 # ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
@@ -24,6 +25,7 @@ LOCALSTACK="python3 python3-venv"
 
 requirements=$(dirname "$(realpath "$0")")/localstack-requirements.txt
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
+promtool=$cache/promtool
 localstack_dir=$cache/localstack-$(sha256sum "$requirements" | cut -c1-12)
 
 say() { echo "deps: $*"; }
@@ -33,8 +35,15 @@ die() {
     exit 1
 }
 
+as_root=()
+((EUID == 0)) || as_root=(sudo)
+
+update_lists() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null
+}
+
 install_packages() {
-    local package missing=() as_root=()
+    local package missing=()
     for package in "$@"; do
         [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
     done
@@ -43,10 +52,9 @@ install_packages() {
     command -v apt-get >/dev/null || die "no apt-get here: install what Debian 12 calls ${missing[*]} by hand"
     if ((EUID != 0)); then
         command -v sudo >/dev/null || die "need to be root, or to have sudo, to install ${missing[*]}"
-        as_root=(sudo)
     fi
     say "installing ${missing[*]}"
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null
+    update_lists
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 \
         install --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
@@ -65,6 +73,24 @@ make_localstack() {
     /usr/bin/python3 -m venv "$localstack_dir"
     "$localstack_dir/bin/pip" install -qq --no-input --disable-pip-version-check --requirement "$requirements" </dev/null
     touch "$localstack_dir/complete"
+}
+
+# Out of the package, which would install and start a server.
+make_promtool() {
+    [[ -e $promtool ]] && return 0
+    local dir
+    say "fetching promtool (19 MB)"
+    mkdir -p "$cache"
+    # apt's own user must be able to write there
+    dir=$(mktemp -d /var/tmp/luks-agent-promtool.XXXXXX)
+    chmod 0777 "$dir"
+    if ! (cd "$dir" && apt-get -qq download prometheus) </dev/null; then
+        update_lists
+        (cd "$dir" && apt-get -qq download prometheus) </dev/null
+    fi
+    dpkg-deb -x "$dir"/prometheus_*.deb "$dir"
+    mv "$dir/usr/bin/promtool" "$promtool"
+    rm -rf "$dir"
 }
 
 # Every page of a process in User-Mode Linux is a mapping of its own on the host, and LocalStack has more of them than the
@@ -86,6 +112,11 @@ if [[ ${1-} == --localstack-dir ]]; then
     exit
 fi
 
+if [[ ${1-} == --promtool ]]; then
+    echo "$promtool"
+    exit
+fi
+
 (($#)) || set -- build kernel machine localstack
 packages=()
 for group in "$@"; do
@@ -100,5 +131,6 @@ done
 
 install_packages "${packages[@]}"
 [[ " $* " == *" kernel "* ]] && allow_mappings
+[[ " $* " == *" machine "* ]] && make_promtool
 [[ " $* " == *" localstack "* ]] && make_localstack
 say "$* ready"

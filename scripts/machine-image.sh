@@ -19,6 +19,8 @@ packages=(
     systemd systemd-sysv udev dbus kmod initramfs-tools linux-image-cloud-amd64
     libcryptsetup12 cryptsetup-bin dmsetup libblkid1 util-linux xfsprogs e2fsprogs
     ca-certificates iproute2 procps fdisk qemu-guest-agent
+    # off but where a test turns them on: what else may be ordered against the agent's units
+    network-manager cloud-init
 )
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -3,7 +3,9 @@
 #
 #   ec2-nvme.sh attach SERIAL [BACKING]   connect a controller; BACKING is the virtio serial of the disk behind it,
 #                                         behind- and the end of SERIAL unless given: it must be another serial, or
-#                                         the two look like two paths to one disk
+#                                         the two look like two paths to one disk; or the path of a file
+#   ec2-nvme.sh attach-burst N DIR BYTES  N EBS volumes at the same moment, behind files in DIR
+#   ec2-nvme.sh grow SERIAL BYTES         what growing an EBS volume does; for one behind a file
 #   ec2-nvme.sh detach SERIAL             what pulling the device does; the disk behind it keeps its data
 #   ec2-nvme.sh attach-all                those that ec2nvme=SERIAL,SERIAL,... on the kernel command line names,
 #                                         in that order (at boot, by ec2-nvme.service)
@@ -41,6 +43,7 @@ target_up() {
 
 backing_of() {
     local disk serial
+    [[ $1 != /* ]] || { echo "$1"; return; }
     for disk in /sys/block/vd*; do
         # the attribute does not end with a newline, so read says no
         read -r serial 2>/dev/null <"$disk/serial" || true
@@ -49,8 +52,8 @@ backing_of() {
     die "no virtio disk has the serial $1"
 }
 
-attach() {
-    local serial=$1 model backing sub=$nvmet/subsystems/$1 link
+offer() {
+    local serial=$1 model backing sub=$nvmet/subsystems/$1
     model=$(model_of "$serial")
     backing=$(backing_of "${2:-behind-${serial: -13}}")
     target_up
@@ -63,9 +66,38 @@ attach() {
     echo "$backing" >"$sub/namespaces/1/device_path"
     echo 1 >"$sub/namespaces/1/enable"
     ln -s "$sub" "$nvmet/ports/1/subsystems/$serial"
-    echo "transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=$serial,hostnqn=$host,hostid=$host_id" >/dev/nvme-fabrics
+}
+
+connect() {
+    echo "transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=$1,hostnqn=$host,hostid=$host_id" >/dev/nvme-fabrics
+}
+
+attach() {
+    local serial=$1 model link
+    offer "$1" "${2:-}"
+    connect "$1"
+    model=$(model_of "$serial")
     link=/dev/disk/by-id/nvme-${model// /_}_$serial
     udevadm wait --timeout=30 "$link" || die "$link did not appear in 30 s"
+}
+
+# udev is held back until all are connected, which takes seconds under software emulation; the caller lets it go on.
+attach_burst() {
+    local count=$1 dir=$2 bytes=$3 n serial
+    mkdir -p "$dir"
+    udevadm control --stop-exec-queue
+    for ((n = 1; n <= count; n++)); do
+        serial=$(printf 'vol0%016d' "$n")
+        truncate -s "$bytes" "$dir/$serial"
+        offer "$serial" "$dir/$serial"
+        connect "$serial"
+    done
+}
+
+grow() {
+    local ns=$nvmet/subsystems/$1/namespaces/1
+    truncate -s "$2" "$(cat "$ns/device_path")"
+    echo 1 >"$ns/revalidate_size"
 }
 
 detach() {
@@ -106,8 +138,10 @@ list() {
 
 case ${1:-} in
     attach) attach "$2" "${3:-}" ;;
+    attach-burst) attach_burst "$2" "$3" "$4" ;;
+    grow) grow "$2" "$3" ;;
     detach) detach "$2" ;;
     attach-all) attach_all ;;
     list) list ;;
-    *) die "usage: attach SERIAL [BACKING] | detach SERIAL | attach-all | list" ;;
+    *) die "usage: attach SERIAL [BACKING] | attach-burst N DIR BYTES | grow SERIAL BYTES | detach SERIAL | attach-all | list" ;;
 esac

@@ -80,10 +80,13 @@ WantedBy=sysinit.target
 UNIT
 
     chroot "$root" systemctl --quiet enable ec2-nvme.service machine-network.service
+    chroot "$root" systemctl --quiet disable \
+        NetworkManager.service NetworkManager-wait-online.service NetworkManager-dispatcher.service \
+        cloud-init-local.service cloud-init.service cloud-config.service cloud-final.service
     chroot "$root" systemctl --quiet mask \
         apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
         fstrim.timer systemd-tmpfiles-clean.timer getty@tty1.service console-getty.service \
-        systemd-timesyncd.service systemd-networkd.service systemd-resolved.service \
+        systemd-timesyncd.service systemd-resolved.service \
         systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-pstore.service \
         systemd-binfmt.service sys-fs-fuse-connections.mount dev-hugepages.mount
     chroot "$root" dpkg-query -W >"$out/packages"

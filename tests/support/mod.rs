@@ -37,6 +37,17 @@ pub fn program(name: &str) -> PathBuf {
     program
 }
 
+/// Prometheus' `promtool`.
+///
+/// # Panics
+/// When it is not there.
+pub fn promtool() -> PathBuf {
+    let said = std::process::Command::new(project_dir().join("scripts/deps.sh")).arg("--promtool").output().unwrap();
+    let path = PathBuf::from(String::from_utf8(said.stdout).unwrap().trim());
+    assert!(path.exists(), "promtool is not installed: run scripts/deps.sh machine");
+    path
+}
+
 /// For what lasts no longer than a test: `target/tmp`.
 pub fn scratch_dir() -> PathBuf {
     profile_dir().with_file_name("tmp")
