@@ -1,7 +1,10 @@
 //! The commands: each is a stretch of the one way from configuration to report.
 
+mod health;
+mod status;
+
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
@@ -14,19 +17,22 @@ use uuid::Uuid;
 
 use crate::apply::Apply;
 use crate::config::{self, Config, ConfigError, FilesystemKind};
-use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
+use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, classify, is_shown};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::key::{DataKey, WrappedKey};
-use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError};
+use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
 use crate::luks::mapper_name;
 use crate::mount::{MountError, check_growing_tools, check_tools};
-use crate::plan::{Action, Mode, Plan, Subject, plan, record_of, wants_probe};
+use crate::plan::{Action, Mode, Plan, Subject, plan, wants_probe};
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict};
-use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
+use crate::state::{self, Phase, State, StateDir, StateError};
 use crate::worker::{Answer, Job, Target, chain};
+
+pub use health::health;
+pub use status::{local_status, status};
 
 /// A command that could not begin; nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +114,8 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
     preflight(command, config.filesystem.kind)?;
     let store = StateDir::create(&config.state.dir)?;
     let state = store.load()?;
-    if config.volumes.grow {
+    // `boot` never grows, so it must not fail for want of it
+    if config.volumes.grow && mode == Mode::Provision {
         check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     }
     let host = workers(config);
@@ -120,7 +127,7 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
     let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
     let outcome = apply.run(&plan, state).await;
-    Ok(Report::of_outcome(command, &plan, &outcome))
+    Ok(Report::of_outcome(command, &plan, &outcome).measured(keys.usage(), host.stages()))
 }
 
 /// `unlock`: opens and mounts what is known.
@@ -137,7 +144,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
-    Ok(Report::of_outcome("unlock", &plan, &outcome))
+    Ok(Report::of_outcome("unlock", &plan, &outcome).measured(keys.usage(), host.stages()))
 }
 
 /// `close`: unmounts and closes the volumes that are asked for, or all.
@@ -194,7 +201,7 @@ pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandEr
     let (keys, host) = (LazyKms::new(&config.kms), workers(config));
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
-    Ok(Report::of_outcome("grow", &plan, &outcome))
+    Ok(Report::of_outcome("grow", &plan, &outcome).measured(keys.usage(), host.stages()))
 }
 
 /// The known volumes that are open, on their disks: those that are asked for, or all.
@@ -235,140 +242,6 @@ fn is_called(facts: &DeviceFacts, luks_uuid: Uuid, name: &str) -> bool {
         || mapper.is_some_and(|mapper| path == Path::new("/dev/mapper").join(mapper))
         || mapping.is_some_and(|holder| holder.mounts.iter().any(|at| at == path))
         || luks_uuid.to_string() == name
-}
-
-/// `health`: whether the node would come back after a reboot.
-///
-/// # Errors
-/// When the disks or the state file cannot be read.
-pub async fn health(config: &Config) -> Result<Report, CommandError> {
-    need_root("health")?;
-    let Some(state) = state::read(&config.state.dir)? else {
-        return Ok(Report::new("health", Vec::new(), "this node was never provisioned".to_owned()));
-    };
-    let inventory = Disks::new(config).inventory().await?;
-    let host = workers(config);
-    let committed = || state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
-    let rows = join_all(committed().map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
-    let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
-    let kms = LazyKms::new(&config.kms);
-    let probes = state
-        .keys
-        .iter()
-        .filter(|key| used.contains(&key.id))
-        .map(async |key| kms.get().await?.probe(&key.wrapped_key, &key.key_arn).await);
-    let unusable = join_all(probes).await.into_iter().find_map(Result::err);
-    let unsound = rows.iter().find(|row| row.result != Verdict::Sound);
-    let because = match (&unusable, unsound) {
-        (Some(error), _) => Some((ExitCode::KeyService, chain(error))),
-        (None, Some(row)) => {
-            let volume = row.serial.as_ref().or(row.device.as_ref()).map_or("a volume", |name| name.as_str());
-            Some((ExitCode::Failed, format!("{volume}: {}", row.reason.as_deref().unwrap_or("it is not there"))))
-        }
-        (None, None) => None,
-    };
-    let summary = match rows.iter().filter(|row| row.result == Verdict::Sound).count() {
-        sound if sound == rows.len() => format!("the key can be used, {sound} sound"),
-        sound => format!("{sound} of {} sound", rows.len()),
-    };
-    let report = Report::new("health", rows, summary);
-    Ok(match because {
-        Some((code, why)) => report.failed(code, format!("this node would not survive a reboot, because {why}")),
-        None => report,
-    })
-}
-
-async fn health_row(
-    config: &Config,
-    state: &State,
-    volume: &VolumeRecord,
-    inventory: &Inventory,
-    host: &impl Host,
-) -> Row {
-    let row = |subject: &Subject, result| {
-        Row::new(subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
-    };
-    let Some(facts) = inventory.devices.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some()) else {
-        let role = volume.role.to_string();
-        let subject = Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None };
-        return row(&subject, Verdict::Locked).because("it is not open");
-    };
-    let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
-    let mapper = facts.mapping_of(volume.luks_uuid).and_then(|mapping| mapping.dm_name.clone());
-    let (Some(expected), Some(mapper)) = (state.expected(volume.luks_uuid), mapper) else {
-        return row(&subject, Verdict::Wrong).because("the state file does not say how it was made");
-    };
-    match host.run(&facts.name, Job::Check { target: Target::from(facts), expected, mapper }, None).await {
-        Ok(Answer::Sound) => row(&subject, Verdict::Sound),
-        Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),
-        Ok(other) => row(&subject, Verdict::Failed).because(format!("the worker answered something else: {other:?}")),
-        Err(e @ HostError::Hung { .. }) => row(&subject, Verdict::Hung).because(chain(e)),
-        Err(e) => row(&subject, Verdict::Failed).because(chain(e)),
-    }
-}
-
-/// `status`: every disk as sysfs and the state file have it; nothing is opened.
-///
-/// # Errors
-/// When the disks or the state file cannot be read.
-pub async fn status(config: &Config) -> Result<Report, CommandError> {
-    let state = state::read(&config.state.dir)?;
-    let provisioned = state.is_some();
-    let state = state.unwrap_or_default();
-    let inventory = Disks::new(config).inventory().await?;
-    let mut rows: Vec<Row> = inventory.devices.iter().map(|facts| status_row(config, &state, facts)).collect();
-    let present = |luks_uuid| {
-        let devices = &inventory.devices;
-        devices.iter().any(|facts| record_of(&state, facts).is_some_and(|record| record.luks_uuid == luks_uuid))
-    };
-    rows.extend(state.volumes.iter().filter(|v| v.phase == Phase::Committed && !present(v.luks_uuid)).map(|volume| {
-        let role = volume.role.to_string();
-        let subject = Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None };
-        Row::new(&subject, Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
-    }));
-    let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
-    let mut summary = format!(
-        "{} open, {} locked, {} missing, {} new",
-        count(Verdict::Open) + count(Verdict::NotMounted),
-        count(Verdict::Locked),
-        count(Verdict::Missing),
-        count(Verdict::New)
-    );
-    if !provisioned {
-        summary.push_str("; this node was never provisioned");
-    }
-    if let Some(reason) = &inventory.boot_unresolved {
-        summary.push_str(&format!("; the boot disk could not be resolved, so nothing can be formatted: {reason}"));
-    }
-    Ok(Report::new("status", rows, summary))
-}
-
-fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
-    let role = classify(facts, &config.volumes.rules);
-    let subject = Subject::of(facts, &role);
-    let record = record_of(state, facts);
-    // swap on an open volume makes its disk carry the system, and it is the agent's all the same
-    let open = record.is_some_and(|record| facts.mapping_of(record.luks_uuid).is_some());
-    if let Role::Boot { because } | Role::Ignored { because } = role
-        && !open
-    {
-        return Row::new(&subject, Verdict::Left).because(because);
-    }
-    let Some(record) = record else {
-        let row = Row::new(&subject, Verdict::New);
-        return match facts.holders.is_empty() && facts.mounts.is_empty() {
-            true => row,
-            false => row.because("in use, and not by luks-agent"),
-        };
-    };
-    let row = |result, at| Row::new(&subject, result).volume(Some(record.luks_uuid), at);
-    let at = record.mount_point.clone();
-    match facts.mapping_of(record.luks_uuid) {
-        _ if record.phase == Phase::Intent => row(Verdict::Unfinished, at),
-        Some(holder) if at.as_ref().is_none_or(|at| holder.mounts.contains(at)) => row(Verdict::Open, at),
-        Some(_) => row(Verdict::NotMounted, at),
-        None => row(Verdict::Locked, at),
-    }
 }
 
 /// Closes the mappings of known volumes that lead to no disk: the disk was pulled, or a worker was killed while it opened the
@@ -555,6 +428,10 @@ impl<'a> LazyKms<'a> {
         let left = self.config.deadline.saturating_sub(since.elapsed());
         let config = config::Kms { deadline: left, ..self.config.clone() };
         self.kms.get_or_try_init(|| AwsKms::connect(&config)).await
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.kms.get().map(AwsKms::usage)
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Config {
     pub filesystem: Filesystem,
     /// What the daemon looks at.
     pub health: Health,
+    /// Where metrics go.
+    pub metrics: Metrics,
 }
 
 /// `[kms]`
@@ -251,6 +253,13 @@ pub struct Health {
     pub interval: Duration,
 }
 
+/// Where metrics go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// The file for node_exporter's textfile collector, if any.
+    pub textfile: Option<PathBuf>,
+}
+
 /// The file systems the agent makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -280,6 +289,8 @@ struct Fragment {
     filesystem: FilesystemFragment,
     #[serde(default)]
     health: HealthFragment,
+    #[serde(default)]
+    metrics: MetricsFragment,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -334,6 +345,12 @@ struct FilesystemFragment {
 #[serde(deny_unknown_fields)]
 struct HealthFragment {
     interval: Option<Span>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetricsFragment {
+    textfile: Option<AbsolutePath>,
 }
 
 /// Values that are checked while they are read, so that the error has the line.
@@ -516,12 +533,13 @@ impl Fragment {
             luks: cipher key_size sector_size discards no_read_workqueue no_write_workqueue;
             filesystem: kind mount_base options;
             health: interval;
+            metrics: textfile;
         }
         self.volumes.rules.extend(later.volumes.rules);
     }
 
     fn validate(self, path: &Path) -> Result<Config, ConfigError> {
-        let Self { kms, state, volumes, luks, filesystem, health } = self;
+        let Self { kms, state, volumes, luks, filesystem, health, metrics } = self;
         let minutes = |n: u64| Duration::from_secs(n * 60);
         Ok(Config {
             kms: Kms {
@@ -560,6 +578,7 @@ impl Fragment {
                     .map_or_else(|| vec!["noatime".to_owned()], |list| list.into_iter().map(|v| v.0).collect()),
             },
             health: Health { interval: health.interval.map_or(minutes(15), |v| v.0) },
+            metrics: Metrics { textfile: metrics.textfile.map(|v| v.0) },
         })
     }
 }

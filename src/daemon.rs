@@ -4,21 +4,26 @@
 //! they need privileges that the daemon is better without, they mount in the namespace that everybody sees, and neither a
 //! restart nor the death of the daemon touches them.
 
+mod metrics;
 mod schedule;
 
 use std::future::pending;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
 use sd_notify::NotifyState;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep_until};
-use tokio_udev::{AsyncMonitorSocket, MonitorBuilder};
+use tokio_udev::{AsyncMonitorSocket, Event, EventType, MonitorBuilder};
 
 use crate::config::{Config, ConfigError};
 use crate::last::{self, Last};
@@ -27,6 +32,10 @@ use schedule::{Schedule, Work};
 
 /// The tag that the project's udev rule gives to disks that may be volumes.
 const TAG: &str = "luks-agent";
+
+/// What the boot runs, and what consumers wait for.
+const BOOT: &str = "luks-agent-boot.service";
+const TARGET: &str = "luks-agent.target";
 
 /// The daemon cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +49,9 @@ pub enum DaemonError {
     /// Signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
+    /// The socket for metrics is of no use.
+    #[error("cannot use the socket that luks-agent-metrics.socket hands over; expected a stream socket, TCP or unix")]
+    Socket(#[source] io::Error),
 }
 
 impl Work {
@@ -64,7 +76,7 @@ impl Work {
 /// # Errors
 /// When it cannot begin.
 pub async fn run(path: &Path) -> Result<(), DaemonError> {
-    let config = Config::load(path)?;
+    let config = Arc::new(Config::load(path)?);
     let mut disks = disks().map_err(DaemonError::Udev)?;
     let signals = |kind| signal(kind).map_err(DaemonError::Signals);
     let mut terminate = signals(SignalKind::terminate())?;
@@ -74,45 +86,51 @@ pub async fn run(path: &Path) -> Result<(), DaemonError> {
     let watched = sd_notify::watchdog_enabled();
     let mut watchdog = interval(watched.map_or(Duration::from_secs(3600), |limit| limit / 2));
     let mut schedule = Schedule::new(Instant::now(), config.health.interval);
-    let mut running: Option<(Work, LocalBoxFuture<'static, ()>)> = None;
+    let (config, served) = watch::channel(config);
+    let socket = metrics::socket().map_err(DaemonError::Socket)?;
+    let mut asked = pin!(async {
+        match socket {
+            Some(socket) => metrics::serve(socket, served).await,
+            None => pending().await,
+        }
+    });
+    let mut minute = interval(Duration::from_secs(60));
+    let mut running: FuturesUnordered<LocalBoxFuture<'static, Work>> = FuturesUnordered::new();
     tell(&[NotifyState::Ready, NotifyState::Status(&status())]);
-    tracing::info!("watching disks; the key is looked at every {} s", config.health.interval.as_secs());
+    tracing::info!("watching disks; the key is looked at every {} s", config.borrow().health.interval.as_secs());
     loop {
-        let (at, work) = schedule.next();
-        let idle = running.is_none();
-        let ended = async {
-            match &mut running {
-                Some((_, run)) => run.await,
+        let due = async {
+            match schedule.next() {
+                Some((at, work)) => {
+                    sleep_until(at).await;
+                    work
+                }
                 None => pending().await,
             }
         };
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(path, &mut schedule),
-            Some(event) = disks.next() => match event {
-                Ok(event) => {
-                    tracing::debug!(device = %event.sysname().display(), "{} of a disk", event.event_type());
-                    schedule.disk_event(Instant::now());
-                }
-                // some were lost, so that it is not known what they were
-                Err(e) => {
-                    tracing::warn!("udev: {e}; looking at all disks");
-                    schedule.disk_event(Instant::now());
-                }
+            _ = hang_up.recv() => reload(path, &config, &mut schedule),
+            Some(event) = disks.next() => if is_about_a_disk(event) {
+                schedule.disk_event(Instant::now());
             },
             _ = watchdog.tick() => tell(&[NotifyState::Watchdog]),
-            () = ended => {
-                if let Some((work, _)) = running.take()
-                    && last::read(work.command()).is_some_and(|last| last.no_key_service())
-                {
+            _ = minute.tick() => metrics::write_file(&config.borrow()),
+            () = &mut asked => {}
+            Some(work) = running.next() => {
+                schedule.ended(work);
+                if last::read(work.command()).is_some_and(|last| last.no_key_service()) {
                     schedule.again(work, Instant::now(), fastrand::f64());
+                } else if work == Work::Provision {
+                    schedule.check_now(Instant::now());
                 }
                 tell(&[NotifyState::Status(&status())]);
+                metrics::write_file(&config.borrow());
             },
-            () = sleep_until(at), if idle => {
+            work = due => {
                 schedule.started(work, Instant::now(), fastrand::f64());
-                running = Some((work, Box::pin(start(work))));
+                running.push(Box::pin(start(work)));
             }
         }
     }
@@ -126,32 +144,65 @@ fn disks() -> io::Result<AsyncMonitorSocket> {
     MonitorBuilder::new()?.match_subsystem_devtype("block", "disk")?.match_tag(TAG)?.listen()?.try_into()
 }
 
+/// Whether there is another disk than before, or one of another size. That somebody has written to a disk, which udev tells of
+/// too, is no reason to touch it: whoever closes a volume to detach it would find it open again.
+fn is_about_a_disk(event: io::Result<Event>) -> bool {
+    match event {
+        Ok(event) => {
+            let resized = || event.property_value("RESIZE").or(event.property_value("DISK_MEDIA_CHANGE")).is_some();
+            let matters = event.event_type() != EventType::Change || resized();
+            tracing::debug!(device = %event.sysname().display(), matters, "{} of a disk", event.event_type());
+            matters
+        }
+        // some were lost, so that it is not known what they were
+        Err(e) => {
+            tracing::warn!("udev: {e}; looking at all disks");
+            true
+        }
+    }
+}
+
 /// Has systemd run a unit, and waits for its end. What went wrong in it is in its own journal and report.
-async fn start(work: Work) {
+async fn start(work: Work) -> Work {
     let unit = work.unit();
     tracing::debug!(unit, "starting");
+    if let Err(e) = systemctl(&["start", unit]).await {
+        tracing::warn!(unit, "{unit} did not end well: {e}");
+    } else if work == Work::Provision && systemctl(&["is-failed", BOOT]).await.is_ok() {
+        // what the boot could not do is done now: what waits for the target can start
+        tracing::info!("all volumes are there now, starting {TARGET}");
+        if let Err(e) = systemctl(&["start", TARGET]).await {
+            tracing::warn!(unit = TARGET, "{TARGET} was not reached: {e}");
+        }
+    }
+    work
+}
+
+async fn systemctl(arguments: &[&str]) -> Result<(), String> {
     let systemctl = Command::new("systemctl")
-        .args(["--quiet", "start", unit])
+        .args(arguments)
+        // what is meant for the daemon alone
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_USEC")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .output();
     match systemctl.await {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            tracing::warn!(unit, "{unit} did not end well: {}", said.lines().next().unwrap_or_default());
-        }
-        Err(e) => tracing::error!(unit, "cannot run systemctl to start {unit}: {e}"),
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned()),
+        Err(e) => Err(format!("cannot run systemctl: {e}")),
     }
 }
 
-fn reload(path: &Path, schedule: &mut Schedule) {
+fn reload(path: &Path, config: &watch::Sender<Arc<Config>>, schedule: &mut Schedule) {
     tell(&[NotifyState::Reloading]);
     match Config::load(path) {
-        Ok(config) => {
-            schedule.set_interval(Instant::now(), config.health.interval);
+        Ok(new) => {
+            schedule.set_interval(Instant::now(), new.health.interval);
+            metrics::write_file(&new);
+            config.send_replace(Arc::new(new));
             tracing::info!("read the configuration again");
         }
         Err(e) => tracing::error!("the configuration stays as it was: {}", chain(e)),

@@ -1,6 +1,7 @@
 //! Workers as seen from the command that starts them: one process per disk, each with a deadline.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IsTerminal};
@@ -75,12 +76,21 @@ pub trait Host {
 pub struct Workers {
     deadline: Duration,
     bars: Option<MultiProgress>,
+    stages: Stages,
 }
+
+/// How long the slowest disk was at each stage.
+type Stages = RefCell<BTreeMap<String, Duration>>;
 
 impl Workers {
     /// Workers that may go without progress for `deadline`. Their progress is shown if standard error is a terminal.
     pub fn new(deadline: Duration) -> Self {
-        Self { deadline, bars: io::stderr().is_terminal().then(MultiProgress::new) }
+        Self { deadline, bars: io::stderr().is_terminal().then(MultiProgress::new), stages: Stages::default() }
+    }
+
+    /// How long the slowest disk was at each stage so far, in seconds.
+    pub fn stages(&self) -> BTreeMap<String, f64> {
+        self.stages.borrow().iter().map(|(stage, took)| (stage.clone(), took.as_secs_f64())).collect()
     }
 }
 
@@ -99,7 +109,7 @@ impl Host for Workers {
             .spawn()?;
         let patience = if matches!(job, Job::Probe { .. }) { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
         let heard = Cell::new(Instant::now());
-        let mut progress = Progress::new(device, self.bars.as_ref(), &heard);
+        let mut progress = Progress::new(device, self, &heard);
         let answer = {
             let mut talk = pin!(converse(&mut child, &job, key, &mut progress));
             loop {
@@ -118,7 +128,7 @@ impl Host for Workers {
                 let pid = child.id().unwrap_or_default();
                 kill_group(pid);
                 let killed = timeout(KILL_PATIENCE, child.wait()).await.is_ok();
-                Err(HostError::Hung { after: patience, stage: progress.stage.clone(), pid, killed })
+                Err(HostError::Hung { after: patience, stage: progress.stage().to_owned(), pid, killed })
             }
         }
     }
@@ -211,13 +221,15 @@ struct Progress<'a> {
     device: String,
     /// When the worker was last heard of.
     heard: &'a Cell<Instant>,
-    stage: String,
+    /// `None` before the first.
+    stage: Option<(String, Instant)>,
+    stages: &'a Stages,
     bar: Option<ProgressBar>,
 }
 
 impl<'a> Progress<'a> {
-    fn new(device: &str, bars: Option<&MultiProgress>, heard: &'a Cell<Instant>) -> Self {
-        let bar = bars.map(|bars| {
+    fn new(device: &str, workers: &'a Workers, heard: &'a Cell<Instant>) -> Self {
+        let bar = workers.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new_spinner());
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:10} {msg} [{elapsed}]") {
                 bar.set_style(style);
@@ -226,7 +238,20 @@ impl<'a> Progress<'a> {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { device: device.to_owned(), heard, stage: "starting".to_owned(), bar }
+        Self { device: device.to_owned(), heard, stage: None, stages: &workers.stages, bar }
+    }
+
+    fn stage(&self) -> &str {
+        self.stage.as_ref().map_or("starting", |(stage, _)| stage)
+    }
+
+    /// The stage is at its end: notes how long it took.
+    fn note(&mut self) {
+        if let Some((stage, since)) = self.stage.take() {
+            let mut stages = self.stages.borrow_mut();
+            let longest = stages.entry(stage).or_default();
+            *longest = since.elapsed().max(*longest);
+        }
     }
 
     fn show(&mut self, stage: String, percent: Option<u64>) {
@@ -236,15 +261,19 @@ impl<'a> Progress<'a> {
                 Some(percent) => format!("{stage}, {percent} %"),
                 None => stage.clone(),
             });
-        } else if stage != self.stage {
+        } else if stage != self.stage() {
             tracing::info!(device = self.device, "{stage}");
         }
-        self.stage = stage;
+        if stage != self.stage() {
+            self.note();
+            self.stage = Some((stage, Instant::now()));
+        }
     }
 }
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
+        self.note();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -253,6 +282,6 @@ impl Drop for Progress<'_> {
 
 impl fmt::Debug for Progress<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Progress({}: {})", self.device, self.stage)
+        write!(f, "Progress({}: {})", self.device, self.stage())
     }
 }

@@ -9,14 +9,17 @@ mod error;
 mod key_facts;
 mod retry;
 mod setup;
+mod usage;
 
 use std::future::Future;
 
 pub use class::{Class, class};
 pub use client::AwsKms;
 pub use error::{Fault, KmsError, Operation};
+pub use key_facts::KeyState;
 pub use retry::Limits;
 pub use setup::Options;
+pub use usage::Usage;
 
 use crate::key::{DataKey, WrappedKey};
 

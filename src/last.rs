@@ -1,33 +1,93 @@
-//! What the last run of a command said, kept in memory for the daemon and for `status`.
+//! What the last run of a command said, kept in memory for the daemon, for metrics and for `status`.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::report::{ExitCode, Report};
+use crate::kms::Usage;
+use crate::report::{ExitCode, KeyFinding, Report};
 
-/// Where reports are kept; gone at a reboot, as is what they tell of.
+/// Where it is kept; gone at a reboot, as is what it tells of.
 const DIR: &str = "/run/luks-agent";
 
-/// As much of a report as others want to know later.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// The last run of a command since boot, and what is counted over all of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Last {
     /// Which command.
     pub command: String,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// When a run last ended with exit code 0.
+    pub succeeded: Option<Timestamp>,
     /// Its exit code.
     pub exit_code: u8,
     /// What went wrong as a whole.
     pub error: Option<String>,
     /// What came of it.
     pub summary: String,
+    /// The KMS keys that volumes depend on, from `health`.
+    pub keys: Vec<KeyFinding>,
+    /// The calls to the key service in all runs.
+    pub usage: Usage,
+    /// The last run that opened volumes.
+    pub unlock: Option<Unlock>,
+}
+
+/// How long it took to open volumes, in seconds; of what is done for all disks at once, the slowest counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Unlock {
+    /// When it ended.
+    pub ended: Timestamp,
+    /// Until there were credentials.
+    pub credentials: f64,
+    /// Until KMS had unwrapped the key.
+    pub kms: f64,
+    /// LUKS, and formatting where a volume was new.
+    pub luks: f64,
+    /// Mounting.
+    pub mount: f64,
 }
 
 impl Last {
+    /// What is kept of a report, after `before`.
+    fn of(report: &Report, before: Option<Self>) -> Self {
+        let ended = Timestamp::now();
+        let (mut usage, succeeded, unlock) =
+            before.map(|last| (last.usage, last.succeeded, last.unlock)).unwrap_or_default();
+        let kms = report.kms().cloned().unwrap_or_default();
+        usage.count(&kms);
+        let stage = |name| report.stage_seconds().get(name).copied();
+        let opened = stage("unlocking").or_else(|| stage("formatting")).map(|luks| Unlock {
+            ended,
+            credentials: kms.credentials_seconds,
+            kms: kms.kms_seconds,
+            luks,
+            mount: stage("mounting").unwrap_or_default(),
+        });
+        Self {
+            command: report.command().to_owned(),
+            ended,
+            succeeded: if report.exit_code() == ExitCode::Done as u8 { Some(ended) } else { succeeded },
+            exit_code: report.exit_code(),
+            error: report.error().map(str::to_owned),
+            summary: report.summary().to_owned(),
+            keys: report.keys().to_vec(),
+            usage,
+            unlock: opened.or(unlock),
+        }
+    }
+
     /// One line.
     pub fn text(&self) -> &str {
         self.error.as_deref().unwrap_or(&self.summary)
+    }
+
+    /// Whether the run did all that it should.
+    pub fn done(&self) -> bool {
+        self.exit_code == ExitCode::Done as u8
     }
 
     /// Whether only the key service kept it from being done.
@@ -40,23 +100,24 @@ fn file(dir: &Path, command: &str) -> PathBuf {
     dir.join(command).with_extension("json")
 }
 
-/// Keeps a report. It is no key material, but where volumes are is root's business. Not being able to is no failure of the
-/// command: who wants to know asks again.
+/// Keeps what a report says. It is no key material, but where volumes are is root's business. Not being able to is no failure
+/// of the command: who wants to know asks again.
 pub fn keep(report: &Report) {
     if let Err(e) = keep_in(Path::new(DIR), report) {
-        tracing::debug!("the report cannot be kept in {DIR}: {e}");
+        tracing::debug!("what came of it cannot be kept in {DIR}: {e}");
     }
 }
 
-fn keep_in(dir: &Path, report: &Report) -> std::io::Result<()> {
+fn keep_in(dir: &Path, report: &Report) -> io::Result<()> {
     fs::create_dir_all(dir)?;
+    let last = Last::of(report, read_in(dir, report.command()));
     let mut file_in_the_making = tempfile::NamedTempFile::new_in(dir)?;
-    file_in_the_making.write_all(&serde_json::to_vec(report)?)?;
+    file_in_the_making.write_all(&serde_json::to_vec(&last)?)?;
     file_in_the_making.persist(file(dir, report.command()))?;
     Ok(())
 }
 
-/// The last report of a command since boot.
+/// The last run of a command since boot.
 pub fn read(command: &str) -> Option<Last> {
     read_in(Path::new(DIR), command)
 }
@@ -70,15 +131,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_report_is_kept() {
+    fn the_last_run_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("made/as/needed");
         assert_eq!(read_in(&dir, "provision"), None);
         for code in [ExitCode::KeyService, ExitCode::Failed] {
             keep_in(&dir, &Report::of_failure("provision", code, "no answer".to_owned())).unwrap();
             let last = read_in(&dir, "provision").unwrap();
-            assert_eq!((last.text(), last.no_key_service()), ("no answer", code == ExitCode::KeyService));
+            assert_eq!(
+                (last.text(), last.no_key_service(), last.done()),
+                ("no answer", code == ExitCode::KeyService, false)
+            );
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[test]
+    fn calls_are_counted_and_what_a_later_run_does_not_know_is_not_forgotten() {
+        let run = |code, calls: u64, stages: &[(&str, f64)], before| {
+            let mut usage = Usage { credentials_seconds: 0.5, kms_seconds: 1.0, ..Usage::default() };
+            usage.calls.insert("Decrypt".to_owned(), calls);
+            let stages = stages.iter().map(|(stage, took)| ((*stage).to_owned(), *took)).collect();
+            let report = Report::new("unlock", Vec::new(), String::new()).measured(Some(usage), stages);
+            let report = if code == ExitCode::Done { report } else { report.failed(code, "no".to_owned()) };
+            Last::of(&report, before)
+        };
+        let first = run(ExitCode::Done, 1, &[("unlocking", 2.0), ("mounting", 0.2)], None);
+        let opened = first.unlock.clone().unwrap();
+        assert_eq!((opened.credentials, opened.kms, opened.luks, opened.mount), (0.5, 1.0, 2.0, 0.2));
+        let second = run(ExitCode::Failed, 3, &[], Some(first.clone()));
+        assert_eq!(second.usage.calls["Decrypt"], 4);
+        assert_eq!((second.succeeded, &second.unlock), (first.succeeded, &first.unlock));
+        assert!(first.succeeded.is_some() && !second.done());
     }
 }

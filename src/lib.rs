@@ -37,6 +37,8 @@ pub mod kms;
 pub mod last;
 pub mod logging;
 pub mod luks;
+pub mod mapping;
+pub mod metrics;
 pub mod mount;
 pub mod plan;
 pub mod probe;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 
 use log::kv;
+use nix::sys::stat::fstat;
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -41,6 +42,12 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
 /// Whether log lines go to the journal.
 pub fn to_journal() -> bool {
     connected_to_journal()
+}
+
+/// Whether standard output leads there, too (`JOURNAL_STREAM` in `systemd.exec(5)`).
+pub fn stdout_to_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    fstat(io::stdout()).is_ok_and(|stdout| stream == format!("{}:{}", stdout.st_dev, stdout.st_ino))
 }
 
 /// Hands events to systemd-journal-logger, which is a backend of `log`: through tracing's own bridge to `log` the fields

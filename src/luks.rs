@@ -8,7 +8,6 @@ mod tests;
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Once;
 
@@ -21,11 +20,8 @@ use libcryptsetup_rs::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::device::DevNo;
 use crate::key::Passphrase;
-use crate::token::{
-    DATA_OFFSET, Expected, Flags, HeaderPolicy, Layout, PolicyViolation, SUBSYSTEM, Token, check_header, grown_size,
-};
+use crate::token::{DATA_OFFSET, Expected, Flags, Layout, PolicyViolation, SUBSYSTEM, Token, check_header, grown_size};
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
 /// it would only cost time; systemd-cryptenroll and clevis do the same for machine keys.
@@ -310,44 +306,9 @@ pub fn mapping(name: &str) -> Result<Mapping, LuksError> {
     })
 }
 
-/// Checks that a mapping leads to this disk, and encrypts as it was recorded.
-///
-/// # Errors
-/// [`LuksError::Mapping`] says what is otherwise.
-pub fn check_mapping(name: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), LuksError> {
-    LOG.take();
-    let mut cd = call(format!("use mapping {name}"), CryptInit::init_by_name_and_header(name, None))?;
-    let differs = |what: &str| Err(LuksError::Mapping { mapper: name.to_owned(), what: what.to_owned() });
-    let path = call("find the disk below the mapping", cd.status_handle().get_device_path())?.to_owned();
-    let below = std::fs::metadata(&path).ok().and_then(|node| DevNo::from_rdev(node.rdev()));
-    if below != Some(disk) {
-        return differs(&format!("it leads to {}", path.display()));
-    }
-    let active = cd.runtime_handle(name).get_active_device();
-    let active = call("ask for the state of the mapping", active)?;
-    if active.offset != DATA_OFFSET / SECTOR {
-        return differs(&format!("its data begins at sector {}", active.offset));
-    }
-    let HeaderPolicy::Recorded(layout) = policy else { return Ok(()) };
-    let cipher = call("ask for the cipher", cd.status_handle().get_cipher())?;
-    let mode = call("ask for the cipher's mode", cd.status_handle().get_cipher_mode())?;
-    if (cipher.as_str(), mode.as_str()) != layout.cipher.parts() {
-        return differs(&format!("it is encrypted with {cipher}-{mode}"));
-    }
-    let flags = Flags {
-        discards: active.flags.contains(CryptActivate::ALLOW_DISCARDS),
-        no_read_workqueue: active.flags.contains(CryptActivate::NO_READ_WORKQUEUE),
-        no_write_workqueue: active.flags.contains(CryptActivate::NO_WRITE_WORKQUEUE),
-    };
-    if flags != layout.flags {
-        return differs(&format!("{flags:?} in use, {:?} recorded", layout.flags));
-    }
-    Ok(())
-}
-
 /// Makes the mapping of an open volume larger, up to what a disk of `disk_size` bytes has room for; `false` when it has that
 /// size. libcryptsetup needs the volume key for it, since a table is loaded anew; the header is only read. That the mapping is on
-/// this disk, [`check_mapping`] says.
+/// this disk, [`crate::mapping::check`] says.
 ///
 /// # Errors
 /// As [`open`]; [`LuksError::Mapping`] when the mapping is larger than the disk: it never shrinks.

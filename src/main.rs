@@ -148,19 +148,26 @@ fn say(command: &Command, ended: Result<Report, CommandError>) -> Result<ExitCod
     // what is only shown is not kept: it would hide what was done
     if matches!(
         command,
-        Command::Boot { .. } | Command::Provision { .. } | Command::Unlock { .. } | Command::Health { .. }
+        Command::Boot { .. }
+            | Command::Provision { .. }
+            | Command::Unlock { .. }
+            | Command::Grow { .. }
+            | Command::Health { .. }
     ) {
         last::keep(&report);
     }
-    if logging::to_journal() {
+    let logged = logging::to_journal();
+    if logged {
         report.log();
     }
     if command.json() {
         print(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
-    } else if began {
+    } else if began && !(logged && logging::stdout_to_journal()) {
         print(report.to_string().as_bytes())?;
     }
-    if let Some(error) = report.error() {
+    if let Some(error) = report.error()
+        && !logged
+    {
         complain(error);
     }
     Ok(ExitCode::from(report.exit_code()))

@@ -161,7 +161,8 @@ fn find(tool: &str) -> Option<PathBuf> {
     std::env::split_paths(PATH).map(|dir| dir.join(tool)).find(|path| path.is_file())
 }
 
-fn run(tool: &str, args: &[&OsStr]) -> Result<(), MountError> {
+/// Runs a program of the distribution, gives what it printed.
+pub(crate) fn run(tool: &str, args: &[&OsStr]) -> Result<String, MountError> {
     // by its path: for a name, with another PATH than its own, the standard library copies the whole process to start it, and
     // this one has all its memory locked
     let output = Command::new(find(tool).unwrap_or_else(|| tool.into()))
@@ -172,7 +173,7 @@ fn run(tool: &str, args: &[&OsStr]) -> Result<(), MountError> {
         .output()
         .map_err(|source| MountError::Start { tool: tool.to_owned(), source })?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let text = [output.stderr, output.stdout].concat();
     let lines =
@@ -223,7 +224,7 @@ pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, Mount
 /// # Errors
 /// When `wipefs` fails.
 pub fn wipe_signatures(device: &Path) -> Result<(), MountError> {
-    run("wipefs", &["--all".as_ref(), "--quiet".as_ref(), device.as_os_str()])
+    run("wipefs", &["--all".as_ref(), "--quiet".as_ref(), device.as_os_str()]).map(drop)
 }
 
 /// The node of a mapping, `/dev/mapper/NAME`. udev makes it, and libdevmapper where there is no udev; a process killed between
@@ -244,7 +245,7 @@ pub fn mapping_node(name: &str) -> Result<PathBuf, MountError> {
 /// # Errors
 /// When `dmsetup` fails.
 pub fn remove_mapping(name: &str) -> Result<(), MountError> {
-    run("dmsetup", &["remove".as_ref(), "--".as_ref(), name.as_ref()])
+    run("dmsetup", &["remove".as_ref(), "--".as_ref(), name.as_ref()]).map(drop)
 }
 
 /// Mounts a mapping; a mount point that does not exist is made.
@@ -274,7 +275,7 @@ pub fn mount(device: &Path, mount: &Mount) -> Result<(), MountError> {
         args.extend([OsStr::new("-o"), options.as_ref()]);
     }
     args.extend([device.as_os_str(), path.as_os_str()]);
-    run("mount", &args)
+    run("mount", &args).map(drop)
 }
 
 /// The size in bytes of the file system of a mapping, as its mount point has it; 0 where it is to have none.
@@ -304,7 +305,7 @@ pub fn filesystem_size(kind: FilesystemKind, device: &Path, at: &Path) -> Result
 pub fn grow_filesystem(kind: FilesystemKind, device: &Path, at: &Path) -> Result<(), MountError> {
     // XFS is told by its mount point, ext4 by its device
     let what = if kind == FilesystemKind::Xfs { at } else { device };
-    kind.growing_tool().map_or(Ok(()), |(tool, _)| run(tool, &[what.as_os_str()]))
+    kind.growing_tool().map_or(Ok(()), |(tool, _)| run(tool, &[what.as_os_str()]).map(drop))
 }
 
 /// Unmounts a path.
@@ -312,7 +313,7 @@ pub fn grow_filesystem(kind: FilesystemKind, device: &Path, at: &Path) -> Result
 /// # Errors
 /// When it is in use.
 pub fn unmount(path: &Path) -> Result<(), MountError> {
-    run("umount", &[path.as_os_str()])
+    run("umount", &[path.as_os_str()]).map(drop)
 }
 
 #[cfg(test)]

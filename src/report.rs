@@ -4,15 +4,17 @@ mod events;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::apply::{KeyError, Outcome, StepResult};
 use crate::device::{Bytes, Content};
-use crate::kms::Fault;
+use crate::kms::{Fault, KeyState, Usage};
 use crate::luks::mapper_name;
 use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
 use crate::worker::chain;
@@ -58,6 +60,36 @@ pub struct Report {
     /// One line that says what came of it.
     summary: String,
     rows: Vec<Row>,
+    /// What the key service was asked; `None` when it was not connected to.
+    kms: Option<Usage>,
+    /// How long the slowest disk was at each stage of the work, in seconds.
+    stage_seconds: BTreeMap<String, f64>,
+    /// `health`: the KMS keys that volumes depend on.
+    keys: Vec<KeyFinding>,
+    /// `status`: what `health` said last since boot.
+    health: Option<Health>,
+}
+
+/// A KMS key that volumes depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyFinding {
+    /// Its ARN.
+    pub key_arn: String,
+    /// Its state; `None` where `DescribeKey` is not allowed or did not come through.
+    pub state: Option<KeyState>,
+    /// Why `Decrypt` would fail; `None` when it would not.
+    pub error: Option<String>,
+}
+
+/// What `health` said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// When it ended.
+    pub ended: Timestamp,
+    /// Its exit code.
+    pub exit_code: u8,
+    /// Its error, or else its summary.
+    pub text: String,
 }
 
 /// One disk, or one known volume that is not there.
@@ -357,6 +389,10 @@ impl Report {
             error: None,
             summary,
             rows: in_order(rows),
+            kms: None,
+            stage_seconds: BTreeMap::new(),
+            keys: Vec::new(),
+            health: None,
         }
     }
 
@@ -418,6 +454,24 @@ impl Report {
         Self { exit_code: code as u8, error: Some(error), ..self }
     }
 
+    /// The same with what was asked of the key service, and how long the work on the disks took.
+    #[must_use]
+    pub fn measured(self, kms: Option<Usage>, stage_seconds: BTreeMap<String, f64>) -> Self {
+        Self { kms, stage_seconds, ..self }
+    }
+
+    /// The same with the KMS keys that volumes depend on.
+    #[must_use]
+    pub fn of_keys(self, keys: Vec<KeyFinding>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// The same with what `health` said last.
+    #[must_use]
+    pub fn with_health(self, health: Option<Health>) -> Self {
+        Self { health, ..self }
+    }
+
     /// Which command it is of.
     pub fn command(&self) -> &'static str {
         self.command
@@ -431,6 +485,26 @@ impl Report {
     /// What went wrong as a whole.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
+    }
+
+    /// One line that says what came of it.
+    pub fn summary(&self) -> &str {
+        &self.summary
+    }
+
+    /// What the key service was asked.
+    pub fn kms(&self) -> Option<&Usage> {
+        self.kms.as_ref()
+    }
+
+    /// How long the slowest disk was at each stage, in seconds.
+    pub fn stage_seconds(&self) -> &BTreeMap<String, f64> {
+        &self.stage_seconds
+    }
+
+    /// The KMS keys that volumes depend on.
+    pub fn keys(&self) -> &[KeyFinding] {
+        &self.keys
     }
 }
 

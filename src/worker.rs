@@ -20,6 +20,7 @@ use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
 use crate::key::Passphrase;
 use crate::luks::{self, FormatSpec, LuksError, Mapping, mapper_name};
+use crate::mapping;
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
 use crate::probe::{self, Scan, path_of};
@@ -379,7 +380,7 @@ fn sound(disk: &File, target: &Target, expected: &Expected, mapper: &str) -> Res
         return Err(chain(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }));
     }
     check_header(&metadata, expected).map_err(chain)?;
-    luks::check_mapping(mapper, target.devno, expected.header).map_err(chain)
+    mapping::check(mapper, target.devno, expected.header).map_err(chain)
 }
 
 /// The mapping first; what a run leaves that is cut between the two is a file system smaller than its mapping, which the next

@@ -33,3 +33,12 @@ fn a_wrapped_key_that_is_not_the_volumes_opens_nothing_and_is_told() {
     boot.assert_ok();
     println!("{}", boot.timed_console());
 }
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn what_would_keep_a_node_from_coming_back_is_noticed_and_nothing_written() {
+    let mut node = Node::new("health").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
+    let boot = node.boot(&script("health"));
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
+}

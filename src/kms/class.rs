@@ -35,6 +35,28 @@ pub enum Class {
     Unexpected,
 }
 
+impl Class {
+    /// Its name in metrics and journal fields.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::KeyNotReady => "key-not-ready",
+            Self::Limit => "limit",
+            Self::NoCredentials => "no-credentials",
+            Self::NoCredentialSource => "no-credential-source",
+            Self::BadCredentials => "bad-credentials",
+            Self::Clock => "clock",
+            Self::Denied => "denied",
+            Self::KeyState => "key-state",
+            Self::Certificate => "certificate",
+            Self::Configuration => "configuration",
+            Self::WrappedKey => "wrapped-key",
+            Self::Garbled => "garbled",
+            Self::Unexpected => "unexpected",
+        }
+    }
+}
+
 /// The class of an error code of KMS, of AWS's request signing or of its front ends; `status` decides for codes that are
 /// not known. An empty code stands for an answer without one.
 pub fn class(code: &str, status: u16) -> Class {
@@ -53,7 +75,7 @@ pub fn class(code: &str, status: u16) -> Class {
         | "ValidationException"
         | "ValidationError" => Class::Configuration,
         "IncorrectKeyException" | "InvalidCiphertextException" => Class::WrappedKey,
-        // the answer to a dry run, which is never asked for
+        // the answer to a dry run that went well, which only health asks for, and knows
         "DryRunOperationException" => Class::Unexpected,
 
         // policies
@@ -100,6 +122,29 @@ pub fn class(code: &str, status: u16) -> Class {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_class_is_documented() {
+        let all = [
+            Class::Transient,
+            Class::KeyNotReady,
+            Class::Limit,
+            Class::NoCredentials,
+            Class::NoCredentialSource,
+            Class::BadCredentials,
+            Class::Clock,
+            Class::Denied,
+            Class::KeyState,
+            Class::Certificate,
+            Class::Configuration,
+            Class::WrappedKey,
+            Class::Garbled,
+            Class::Unexpected,
+        ];
+        for class in all {
+            assert!(include_str!("../../docs/kms.md").contains(&format!("`{}`", class.name())), "{class:?}");
+        }
+    }
 
     #[test]
     fn codes_decide_whatever_the_status() {

@@ -11,9 +11,10 @@ use zeroize::Zeroizing;
 
 use super::class::Class;
 use super::error::{Context, Failure, KmsError, Operation};
-use super::key_facts::{check, region_of, same_key, usable};
+use super::key_facts::{KeyState, check, key_state, region_of, same_key, usable};
 use super::retry::{Limits, retry};
 use super::setup::{self, Options};
+use super::usage::{Meter, Usage};
 use super::{GeneratedKey, KeyService};
 use crate::config;
 use crate::http::limited;
@@ -27,6 +28,7 @@ pub struct AwsKms {
     limits: Limits,
     /// `kms.deadline`, counted from [`AwsKms::connect`].
     deadline: Instant,
+    meter: Meter,
 }
 
 impl AwsKms {
@@ -58,8 +60,9 @@ impl AwsKms {
     ) -> Result<Self, KmsError> {
         let deadline = Instant::now() + config.deadline;
         let limits = options.limits.clone();
-        let sdk = setup::sdk_config(limited(http), config, options, deadline).await?;
-        Ok(Self { config: config.clone(), sdk, limits, deadline })
+        let meter = Meter::default();
+        let sdk = setup::sdk_config(limited(http), config, options, deadline, &meter).await?;
+        Ok(Self { config: config.clone(), sdk, limits, deadline, meter })
     }
 
     /// The client for a key: an ARN names the Region to ask, and the one recorded in the state file need not be the
@@ -77,15 +80,29 @@ impl AwsKms {
         self.retry(asking, || async { check(&asking.describe().await?) }).await
     }
 
-    /// Whether the data key could be unwrapped at the next boot: the KMS key's state by `DescribeKey`, where that is allowed, and
-    /// a dry run of `Decrypt`. A service that knows no dry runs, as LocalStack, unwraps it; what it gives is wiped.
+    /// What KMS says of the state of a key; `None` where the caller may not ask.
     ///
     /// # Errors
     /// [`KmsError`], after the retries that its class deserves.
-    pub async fn probe(&self, wrapped: &WrappedKey, key_id: &str) -> Result<(), KmsError> {
-        let describing = &self.asking(Operation::DescribeKey, key_id);
-        let described = self.retry(describing, || async { usable(&describing.describe().await?) }).await;
-        described.or_else(|e| if e.class() == Class::Denied { Ok(()) } else { Err(e) })?;
+    pub async fn key_state(&self, key_id: &str) -> Result<Option<KeyState>, KmsError> {
+        let asking = &self.asking(Operation::DescribeKey, key_id);
+        // a policy that does not allow DescribeKey stays as it is
+        let described = self.retry(asking, || async {
+            match asking.describe().await {
+                Ok(key) => Ok(Some(key_state(&key))),
+                Err(failure) if failure.class == Class::Denied => Ok(None),
+                Err(failure) => Err(failure),
+            }
+        });
+        described.await
+    }
+
+    /// Whether the data key could be unwrapped at the next boot: a dry run of `Decrypt`. A service that knows no dry runs, as
+    /// LocalStack, unwraps it; what it gives is wiped.
+    ///
+    /// # Errors
+    /// [`KmsError`], after the retries that its class deserves.
+    pub async fn try_unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<(), KmsError> {
         let asking = &self.asking(Operation::Decrypt, key_id);
         self.retry(asking, || async {
             let blob = Blob::new(wrapped.as_bytes());
@@ -98,11 +115,17 @@ impl AwsKms {
         .await
     }
 
-    async fn retry<T, F>(&self, asking: &Asking<'_>, attempt: impl FnMut() -> F) -> Result<T, KmsError>
+    /// What was asked so far.
+    pub fn usage(&self) -> Usage {
+        self.meter.usage()
+    }
+
+    async fn retry<T, F>(&self, asking: &Asking<'_>, mut attempt: impl FnMut() -> F) -> Result<T, KmsError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        retry(&self.limits, self.deadline, asking.operation, attempt)
+        let metered = || self.meter.call(asking.operation, attempt());
+        retry(&self.limits, self.deadline, asking.operation, metered)
             .await
             .map_err(|(failure, tries)| failure.into_error(asking.context(), tries))
     }

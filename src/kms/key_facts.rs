@@ -1,7 +1,9 @@
 //! Which KMS keys may be used: customer managed, symmetric, for encryption, enabled.
 
 use aws_sdk_kms::primitives::{DateTime, DateTimeFormat};
-use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState, KeyUsageType};
+use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState as State, KeyUsageType};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::class::Class;
 use super::error::Failure;
@@ -30,28 +32,43 @@ pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
     key.arn().map(str::to_owned).ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey answered no ARN"))
 }
 
+/// The state that a KMS key is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyState {
+    /// As KMS calls it, `Enabled` for one.
+    pub name: String,
+    /// When it is to be deleted, if it is.
+    pub deletion: Option<Timestamp>,
+}
+
+/// The state as an answer of KMS has it.
+pub(super) fn key_state(key: &KeyMetadata) -> KeyState {
+    KeyState {
+        name: key.key_state().map_or("unknown", State::as_str).to_owned(),
+        deletion: key.deletion_date().and_then(|date| Timestamp::from_second(date.secs()).ok()),
+    }
+}
+
 /// Refuses a key whose state forbids using it.
 pub(super) fn usable(key: &KeyMetadata) -> Result<(), Failure> {
     let id = key.arn().unwrap_or(key.key_id());
     match key.key_state() {
-        Some(KeyState::Enabled) => Ok(()),
-        Some(KeyState::Disabled) => Err(state("the KMS key is disabled".to_owned())
+        Some(State::Enabled) => Ok(()),
+        Some(State::Disabled) => Err(state("the KMS key is disabled".to_owned())
             .with_remedy(format!("enable it: `aws kms enable-key --key-id {id}`"))),
-        Some(KeyState::PendingDeletion | KeyState::PendingReplicaDeletion) => {
+        Some(State::PendingDeletion | State::PendingReplicaDeletion) => {
             let when = key.deletion_date().and_then(day).map(|d| format!(" on {d}")).unwrap_or_default();
             Err(state(format!("the KMS key is to be deleted{when}")).with_remedy(format!(
                 "keep it: `aws kms cancel-key-deletion --key-id {id}` and `aws kms enable-key --key-id {id}`; once it is \
                  deleted, all that it wrapped is lost"
             )))
         }
-        Some(KeyState::PendingImport) => {
-            Err(state("the KMS key has no key material yet, or it has expired".to_owned())
-                .with_remedy("import its key material: `aws kms import-key-material`"))
-        }
-        Some(KeyState::Unavailable) => {
+        Some(State::PendingImport) => Err(state("the KMS key has no key material yet, or it has expired".to_owned())
+            .with_remedy("import its key material: `aws kms import-key-material`")),
+        Some(State::Unavailable) => {
             Err(Failure::new(Class::KeyNotReady, "the KMS key's custom key store is not available"))
         }
-        Some(changing @ (KeyState::Creating | KeyState::Updating)) => {
+        Some(changing @ (State::Creating | State::Updating)) => {
             Err(Failure::new(Class::KeyNotReady, format!("the KMS key is {}", changing.as_str().to_lowercase())))
         }
         Some(other) => Err(state(format!("the KMS key is in state {}", other.as_str()))),
@@ -113,7 +130,7 @@ mod tests {
             .key_manager(KeyManagerType::Customer)
             .key_spec(KeySpec::SymmetricDefault)
             .key_usage(KeyUsageType::EncryptDecrypt)
-            .key_state(KeyState::Enabled)
+            .key_state(State::Enabled)
     }
 
     #[test]
@@ -129,15 +146,15 @@ mod tests {
         assert!(class == Class::Configuration && text.contains("asymmetric key (RSA_2048)"), "{text}");
         let (class, text) = refused(good().key_spec(KeySpec::Hmac256).key_usage(KeyUsageType::GenerateVerifyMac));
         assert!(class == Class::Configuration && text.contains("HMAC key (HMAC_256)"), "{text}");
-        let (class, text) = refused(good().key_state(KeyState::Disabled));
+        let (class, text) = refused(good().key_state(State::Disabled));
         assert!(class == Class::KeyState && text.contains("disabled"), "{text}");
         let deletion = DateTime::from_secs(1_900_000_000);
-        let (class, text) = refused(good().key_state(KeyState::PendingDeletion).deletion_date(deletion));
+        let (class, text) = refused(good().key_state(State::PendingDeletion).deletion_date(deletion));
         assert!(class == Class::KeyState && text.contains("to be deleted on 2030-03-17"), "{text}");
-        assert_eq!(refused(good().key_state(KeyState::PendingImport)).0, Class::KeyState);
-        assert_eq!(refused(good().key_state(KeyState::Unavailable)).0, Class::KeyNotReady);
-        assert_eq!(refused(good().key_state(KeyState::Creating)).0, Class::KeyNotReady);
-        assert_eq!(refused(good().key_state(KeyState::from("Molten"))).0, Class::KeyState);
+        assert_eq!(refused(good().key_state(State::PendingImport)).0, Class::KeyState);
+        assert_eq!(refused(good().key_state(State::Unavailable)).0, Class::KeyNotReady);
+        assert_eq!(refused(good().key_state(State::Creating)).0, Class::KeyNotReady);
+        assert_eq!(refused(good().key_state(State::from("Molten"))).0, Class::KeyState);
         // silence is not consent
         assert_eq!(refused(good().set_key_manager(None)).0, Class::Configuration);
         assert_eq!(refused(good().set_key_spec(None)).0, Class::Configuration);

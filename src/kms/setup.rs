@@ -20,6 +20,7 @@ use super::class::Class;
 use super::error::{Context, Failure, KmsError, Operation};
 use super::key_facts::region_of;
 use super::retry::{Limits, retry};
+use super::usage::{Meter, Metered};
 use crate::config;
 use crate::imds::Imds;
 
@@ -38,6 +39,7 @@ pub(super) async fn sdk_config(
     config: &config::Kms,
     options: Options,
     deadline: Instant,
+    meter: &Meter,
 ) -> Result<SdkConfig, KmsError> {
     let imds = Imds::new();
     let region = region(config, &imds, &options.limits, deadline).await?;
@@ -61,7 +63,7 @@ pub(super) async fn sdk_config(
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(region)
         .http_client(http)
-        .credentials_provider(credentials)
+        .credentials_provider(Metered(credentials, meter.clone()))
         // every attempt asks for credentials anew: IMDS may have renewed them, and the process is short-lived
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())

@@ -1,5 +1,5 @@
 //! A report as entries of the journal: one for each disk that something was done with or that is not as it should be, and one
-//! for what went wrong as a whole. `docs/journal.md` lists them.
+//! for what came of it as a whole. `docs/journal.md` lists them.
 
 use super::{ExitCode, Report, Row, Verdict};
 
@@ -30,10 +30,13 @@ impl Report {
                 row.log(message_id);
             }
         }
+        tracing::info!("{}: {}", self.command, self.summary);
         let Some(error) = &self.error else { return };
         let kind = if self.command == "health" { "would not survive a reboot" } else { "command failed" };
+        let failing = self.keys.iter().find(|key| key.error.is_some());
         tracing::error!(
             message_id = message_id(kind),
+            kms_key = failing.map(|key| key.key_arn.as_str()),
             error_class = self.error_class(),
             exit_code = self.exit_code,
             "{error}"

@@ -1,0 +1,133 @@
+//! Whether the node would come back after a reboot: the KMS key, the state file, every volume.
+
+use std::collections::BTreeSet;
+
+use futures_util::future::join_all;
+
+use super::status::subject_of;
+use super::{CommandError, Disks, LazyKms, need_root, workers};
+use crate::config::Config;
+use crate::device::{DeviceFacts, Inventory, classify};
+use crate::host::{Host, HostError};
+use crate::plan::{Subject, record_of};
+use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict};
+use crate::state::{self, KeyRecord, Phase, State, VolumeRecord};
+use crate::worker::{Answer, Job, Target, chain};
+
+/// `health`: whether the node would come back after a reboot.
+///
+/// # Errors
+/// When the disks or the state file cannot be read.
+pub async fn health(config: &Config) -> Result<Report, CommandError> {
+    need_root("health")?;
+    let Some(state) = state::read(&config.state.dir)? else {
+        return Ok(Report::new("health", Vec::new(), "this node was never provisioned".to_owned()));
+    };
+    let inventory = Disks::new(config).inventory().await?;
+    let host = workers(config);
+    let committed = || state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
+    let rows = join_all(committed().map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
+    let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
+    let kms = LazyKms::new(&config.kms);
+    let keys = join_all(state.keys.iter().filter(|key| used.contains(&key.id)).map(|key| key_health(&kms, key))).await;
+    let summary = match rows.iter().filter(|row| row.result == Verdict::Sound).count() {
+        0 if rows.is_empty() => "there are no volumes yet".to_owned(),
+        sound if sound == rows.len() => format!("the key can be used, {sound} sound"),
+        sound => format!("{sound} of {} sound", rows.len()),
+    };
+    let wrong = diagnosis(&keys, &rows);
+    let report = Report::new("health", rows, summary).of_keys(keys).measured(kms.usage(), host.stages());
+    Ok(match wrong {
+        Some((code, why)) => report.failed(code, why),
+        None => report,
+    })
+}
+
+/// What would keep the node from coming back, or else what is not as it should be now; the gravest of it.
+fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
+    let fatal = |why: String| format!("this node would not survive a reboot, because {why}");
+    if let Some(why) = keys.iter().find_map(|key| key.error.clone()) {
+        return Some((ExitCode::KeyService, fatal(why)));
+    }
+    let of_volume = |row: &Row| {
+        let volume = row.serial.as_ref().or(row.device.as_ref()).map_or("a volume", |name| name.as_str());
+        format!("{volume}: {}", row.reason.as_deref().unwrap_or_default())
+    };
+    let is = |verdict: Verdict| rows.iter().find(|row| row.result == verdict).map(of_volume);
+    let broken = [Verdict::Wrong, Verdict::Failed, Verdict::Hung].into_iter().find_map(is).map(fatal);
+    // these are no less safe than they were, and yet not as they should be
+    let broken = broken.or_else(|| is(Verdict::Missing)).or_else(|| is(Verdict::Locked));
+    broken.map(|why| (ExitCode::Failed, why))
+}
+
+/// The state of a KMS key, and whether it would unwrap the data key.
+async fn key_health(kms: &LazyKms<'_>, key: &KeyRecord) -> KeyFinding {
+    let mut state = None;
+    let ask = async {
+        let kms = kms.get().await?;
+        state = kms.key_state(&key.key_arn).await?;
+        kms.try_unwrap(&key.wrapped_key, &key.key_arn).await
+    };
+    let error = ask.await.err().map(chain);
+    KeyFinding { key_arn: key.key_arn.clone(), state, error }
+}
+
+async fn health_row(
+    config: &Config,
+    state: &State,
+    volume: &VolumeRecord,
+    inventory: &Inventory,
+    host: &impl Host,
+) -> Row {
+    let row = |subject: &Subject, result| {
+        Row::new(subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
+    };
+    let disks = &inventory.devices;
+    let is_on = |facts: &&DeviceFacts| record_of(state, facts).is_some_and(|found| found.luks_uuid == volume.luks_uuid);
+    let open = disks.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some());
+    let Some(facts) = open.or_else(|| disks.iter().find(is_on)) else {
+        return row(&subject_of(volume), Verdict::Missing).because("it is not there");
+    };
+    let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
+    let Some(mapper) = facts.mapping_of(volume.luks_uuid).and_then(|mapping| mapping.dm_name.clone()) else {
+        return row(&subject, Verdict::Locked).because("it is not open");
+    };
+    let Some(expected) = state.expected(volume.luks_uuid) else {
+        return row(&subject, Verdict::Wrong).because("the state file does not say how it was made");
+    };
+    match host.run(&facts.name, Job::Check { target: Target::from(facts), expected, mapper }, None).await {
+        Ok(Answer::Sound) => row(&subject, Verdict::Sound),
+        Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),
+        Ok(other) => row(&subject, Verdict::Failed).because(format!("the worker answered something else: {other:?}")),
+        Err(e @ HostError::Hung { .. }) => row(&subject, Verdict::Hung).because(chain(e)),
+        Err(e) => row(&subject, Verdict::Failed).because(chain(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diagnosis_names_the_gravest_first_and_what_is_merely_closed_is_not_called_lost() {
+        let row = |result, serial: &str| {
+            let serial = Some(serial.to_owned());
+            let subject = Subject { device: None, role: "ebs".to_owned(), serial, size: 0, content: None };
+            Row::new(&subject, result).because("this is why")
+        };
+        let key = |error: Option<&str>| KeyFinding {
+            key_arn: "arn".to_owned(),
+            state: None,
+            error: error.map(str::to_owned),
+        };
+        let all =
+            [row(Verdict::Sound, "a"), row(Verdict::Locked, "b"), row(Verdict::Missing, "c"), row(Verdict::Wrong, "d")];
+        let said = |keys: &[KeyFinding], rows: &[Row]| diagnosis(keys, rows).unwrap();
+        let lost = |why: &str| format!("this node would not survive a reboot, because {why}");
+        assert_eq!(said(&[key(None), key(Some("no"))], &all), (ExitCode::KeyService, lost("no")));
+        assert_eq!(said(&[key(None)], &all), (ExitCode::Failed, lost("d: this is why")));
+        assert_eq!(said(&[], &all[..3]), (ExitCode::Failed, "c: this is why".to_owned()));
+        assert_eq!(said(&[], &all[..2]), (ExitCode::Failed, "b: this is why".to_owned()));
+        assert_eq!(diagnosis(&[key(None)], &all[..1]), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! Every disk as sysfs and the state file have it; nothing is opened.
+
+use super::{CommandError, Disks};
+use crate::config::Config;
+use crate::device::{DeviceFacts, Inventory, Role, classify};
+use crate::discover::{Roots, discover};
+use crate::last;
+use crate::plan::{Subject, record_of};
+use crate::report::{Health, Report, Row, Verdict};
+use crate::state::{self, Phase, State, VolumeRecord};
+
+/// `status`: every disk as sysfs and the state file have it; nothing is opened.
+///
+/// # Errors
+/// When the disks or the state file cannot be read.
+pub async fn status(config: &Config) -> Result<Report, CommandError> {
+    let state = state::read(&config.state.dir)?;
+    let provisioned = state.is_some();
+    let state = state.unwrap_or_default();
+    let inventory = Disks::new(config).inventory().await?;
+    let rows = status_rows(config, &state, &inventory);
+    let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
+    let mut summary = format!(
+        "{} open, {} locked, {} missing, {} new",
+        count(Verdict::Open) + count(Verdict::NotMounted),
+        count(Verdict::Locked),
+        count(Verdict::Missing),
+        count(Verdict::New)
+    );
+    if !provisioned {
+        summary.push_str("; this node was never provisioned");
+    }
+    if let Some(reason) = &inventory.boot_unresolved {
+        summary.push_str(&format!("; the boot disk could not be resolved, so nothing can be formatted: {reason}"));
+    }
+    let health = last::read("health").map(|last| {
+        summary.push_str(&format!("; health at {:.0}: {}", last.ended, last.text()));
+        Health { ended: last.ended, exit_code: last.exit_code, text: last.text().to_owned() }
+    });
+    Ok(Report::new("status", rows, summary).with_health(health))
+}
+
+/// The rows of `status`, from sysfs and the state file alone: nobody is asked what Xen disks are.
+///
+/// # Errors
+/// When the disks or the state file cannot be read.
+pub fn local_status(config: &Config) -> Result<Vec<Row>, CommandError> {
+    let state = state::read(&config.state.dir)?.unwrap_or_default();
+    Ok(status_rows(config, &state, &discover(&Roots::host(), &config.state.dir, None)?))
+}
+
+fn status_rows(config: &Config, state: &State, inventory: &Inventory) -> Vec<Row> {
+    let disks = &inventory.devices;
+    let present = |luks_uuid| {
+        disks.iter().any(|facts| record_of(state, facts).is_some_and(|record| record.luks_uuid == luks_uuid))
+    };
+    let missing = state.volumes.iter().filter(|v| v.phase == Phase::Committed && !present(v.luks_uuid)).map(|volume| {
+        Row::new(&subject_of(volume), Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
+    });
+    disks.iter().map(|facts| status_row(config, state, facts)).chain(missing).collect()
+}
+
+/// A known volume that is not there.
+pub(super) fn subject_of(volume: &VolumeRecord) -> Subject {
+    let role = volume.role.to_string();
+    Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None }
+}
+
+fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
+    let role = classify(facts, &config.volumes.rules);
+    let subject = Subject::of(facts, &role);
+    let record = record_of(state, facts);
+    // swap on an open volume makes its disk carry the system, and it is the agent's all the same
+    let open = record.is_some_and(|record| facts.mapping_of(record.luks_uuid).is_some());
+    if let Role::Boot { because } | Role::Ignored { because } = role
+        && !open
+    {
+        return Row::new(&subject, Verdict::Left).because(because);
+    }
+    let Some(record) = record else {
+        let row = Row::new(&subject, Verdict::New);
+        return match facts.holders.is_empty() && facts.mounts.is_empty() {
+            true => row,
+            false => row.because("in use, and not by luks-agent"),
+        };
+    };
+    let row = |result, at| Row::new(&subject, result).volume(Some(record.luks_uuid), at);
+    let at = record.mount_point.clone();
+    match facts.mapping_of(record.luks_uuid) {
+        _ if record.phase == Phase::Intent => row(Verdict::Unfinished, at),
+        Some(holder) if at.as_ref().is_none_or(|at| holder.mounts.contains(at)) => row(Verdict::Open, at),
+        Some(_) => row(Verdict::NotMounted, at),
+        None => row(Verdict::Locked, at),
+    }
+}

@@ -1,0 +1,134 @@
+//! Open mappings as device-mapper has them, by `dmsetup`: for a look that must change nothing. libcryptsetup reads the header of a
+//! volume to tell of its mapping, and repairs it where one copy is damaged.
+
+use std::fmt;
+
+use crate::device::DevNo;
+use crate::mount::{MountError, run};
+use crate::token::{DATA_OFFSET, Flags, HeaderPolicy, Layout};
+
+/// A mapping that is not as it was made.
+#[derive(Debug, thiserror::Error)]
+pub enum MappingError {
+    /// `dmsetup` failed.
+    #[error(transparent)]
+    Tool(#[from] MountError),
+    /// It is otherwise.
+    #[error("mapping {mapper} is not as luks-agent made it: {what}; close the volume and unlock it again")]
+    Differs {
+        /// Mapper name.
+        mapper: String,
+        /// What is otherwise.
+        what: String,
+    },
+}
+
+/// Checks that a mapping leads to this disk and encrypts as it was recorded.
+///
+/// # Errors
+/// [`MappingError::Differs`] says what is otherwise.
+pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), MappingError> {
+    // without --showkeys a key that is not in the kernel's keyring is shown as zeros
+    let table = run("dmsetup", &["table".as_ref(), "--".as_ref(), mapper.as_ref()])?;
+    check_table(&table, disk, policy).map_err(|what| MappingError::Differs { mapper: mapper.to_owned(), what })
+}
+
+/// The parameters of target `crypt`, see `Documentation/admin-guide/device-mapper/dm-crypt.rst` of Linux.
+fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), String> {
+    let is = |what: &str, found: &dyn fmt::Display| Err(format!("{what} {found}"));
+    let fields: Vec<&str> = table.split_whitespace().collect();
+    let [_start, _length, "crypt", cipher, key, iv_offset, below, offset, options @ ..] = fields.as_slice() else {
+        return is("its table is no single crypt target:", &table.trim());
+    };
+    // the first of the options is their number
+    let (count, options) = options.split_first().map_or((Some(0), options), |(count, rest)| (count.parse().ok(), rest));
+    if count != Some(options.len()) {
+        return is("its table is no single crypt target:", &table.trim());
+    }
+    if *below != disk.to_string() {
+        return is("it leads to device", below);
+    }
+    if *offset != (DATA_OFFSET / 512).to_string() {
+        return is("its data begins at sector", offset);
+    }
+    if *iv_offset != "0" {
+        return is("its initialization vectors begin at", iv_offset);
+    }
+    let HeaderPolicy::Recorded(layout) = policy else { return Ok(()) };
+    let (name, mode) = layout.cipher.parts();
+    if *cipher != format!("{name}-{mode}") {
+        return is("it is encrypted with", cipher);
+    }
+    // `:BYTES:TYPE:DESCRIPTION` in the keyring, or hexadecimal
+    let bytes = match key.strip_prefix(':') {
+        Some(in_keyring) => in_keyring.split(':').next().and_then(|bytes| bytes.parse().ok()),
+        None => u32::try_from(key.len() / 2).ok(),
+    };
+    if bytes != Some(layout.key_size / 8) {
+        return is("its key in bytes is", &bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string()));
+    }
+    check_options(options, layout)
+}
+
+fn check_options(options: &[&str], layout: Layout) -> Result<(), String> {
+    let has = |option: &str| options.contains(&option);
+    let flags = Flags {
+        discards: has("allow_discards"),
+        no_read_workqueue: has("no_read_workqueue"),
+        no_write_workqueue: has("no_write_workqueue"),
+    };
+    if flags != layout.flags {
+        return Err(format!("{flags:?} in use, {:?} recorded", layout.flags));
+    }
+    let sector = options.iter().find_map(|option| option.strip_prefix("sector_size:")).unwrap_or("512");
+    if sector != layout.sector_size.to_string() {
+        return Err(format!("its sectors have {sector} bytes, {} recorded", layout.sector_size));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Cipher;
+
+    const DISK: DevNo = DevNo { major: 259, minor: 3 };
+    const TABLE: &str = "0 622592 crypt aes-xts-plain64 :64:logon:cryptsetup:5d0f4ff1-9f5c-4a55-8f5d-2b9d8a1c7e10-d0 0 259:3 32768 2 \
+                         sector_size:4096 allow_discards\n";
+
+    fn layout() -> Layout {
+        Layout {
+            cipher: Cipher::AesXtsPlain64,
+            key_size: 512,
+            sector_size: 4096,
+            flags: Flags { discards: true, no_read_workqueue: false, no_write_workqueue: false },
+        }
+    }
+
+    #[test]
+    fn a_mapping_is_as_it_was_recorded_or_the_difference_is_named() {
+        let check = |table: &str| check_table(table, DISK, HeaderPolicy::Recorded(layout()));
+        assert_eq!(check(TABLE), Ok(()));
+        let inline = TABLE.replace(":64:logon:cryptsetup:5d0f4ff1-9f5c-4a55-8f5d-2b9d8a1c7e10-d0", &"0".repeat(128));
+        assert_eq!(check(&inline), Ok(()));
+        for (from, to, named) in [
+            ("crypt", "linear", "no single crypt target"),
+            ("259:3", "259:4", "it leads to device 259:4"),
+            ("32768", "0", "begins at sector 0"),
+            ("d0 0 ", "d0 8 ", "begin at 8"),
+            ("aes-xts-plain64", "cipher_null-ecb", "encrypted with cipher_null-ecb"),
+            (":64:", ":32:", "its key in bytes is 32"),
+            ("2 sector_size:4096 allow_discards", "1 sector_size:4096", "in use"),
+            ("allow_discards", "no_read_workqueue", "in use"),
+            ("sector_size:4096", "same_cpu_crypt", "its sectors have 512 bytes, 4096 recorded"),
+        ] {
+            let said = check(&TABLE.replace(from, to)).unwrap_err();
+            assert!(said.contains(named), "{said}");
+        }
+        assert!(check(&TABLE.repeat(2)).is_err() && check("").is_err());
+        // where the layout is not known, these are all that can be held against it
+        let possible = |table: &str| check_table(table, DISK, HeaderPolicy::Possible);
+        assert_eq!(possible(&TABLE.replace(":64:", ":32:")), Ok(()));
+        assert!(possible(&TABLE.replace("259:3", "8:0")).is_err());
+    }
+}

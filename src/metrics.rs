@@ -1,0 +1,194 @@
+//! The node as metrics in the text format of Prometheus: pure, from what `status` shows and what the last runs kept.
+//! `docs/metrics.md` lists them.
+
+use jiff::Timestamp;
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::last::Last;
+use crate::report::{Row, Verdict};
+
+/// The states of volumes that are counted, zero included, so that an alert sees a series before the first of its kind.
+const STATES: [Verdict; 6] =
+    [Verdict::Open, Verdict::NotMounted, Verdict::Locked, Verdict::Unfinished, Verdict::Missing, Verdict::New];
+const ROLES: [&str; 2] = ["ebs", "instance-store"];
+
+/// Gauges and counters of one page.
+#[derive(Default)]
+struct Page(Registry);
+
+impl Page {
+    /// A family of gauges.
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        let family = GaugeVec::new(Opts::new(format!("luks_agent_{name}"), help), labels)?;
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    /// A gauge that is there once its value is known.
+    fn gauge(&self, name: &str, help: &str, value: Option<f64>) -> prometheus::Result<()> {
+        if let Some(value) = value {
+            self.gauges(name, help, &[])?.with_label_values::<&str>(&[]).set(value);
+        }
+        Ok(())
+    }
+
+    fn counters(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+        let family = IntCounterVec::new(Opts::new(format!("luks_agent_{name}"), help), &[label])?;
+        self.0.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+}
+
+/// Unix time in seconds.
+fn seconds(time: Timestamp) -> f64 {
+    time.as_duration().as_secs_f64()
+}
+
+/// The page: `rows` as `status` has them, the last run of each command, and the time it is.
+///
+/// # Errors
+/// None that a test would not show: two metrics of one name, or a wrong number of labels.
+pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result<String> {
+    let page = Page::default();
+    let build = page.gauges("build_info", "Version of the agent; always 1.", &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+
+    let volumes = IntGaugeVec::new(Opts::new("luks_agent_volumes", "Volumes by role and state."), &["role", "state"])?;
+    page.0.register(Box::new(volumes.clone()))?;
+    for role in ROLES {
+        for state in STATES {
+            let count = rows.iter().filter(|row| row.role == role && row.result == state).count();
+            let state = state.to_string().replace(' ', "_");
+            volumes.with_label_values(&[role, &state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    let of = |command: &str| runs.iter().find(|run| run.command == command);
+    let codes = page.gauges("last_run_exit_code", "Exit code of the last run since boot.", &["command"])?;
+    let times = page.gauges("last_run_timestamp_seconds", "When the last run since boot ended.", &["command"])?;
+    for run in runs {
+        codes.with_label_values(&[&run.command]).set(f64::from(run.exit_code));
+        times.with_label_values(&[&run.command]).set(seconds(run.ended));
+    }
+
+    let unlock = runs.iter().filter_map(|run| run.unlock.as_ref()).max_by_key(|unlock| unlock.ended);
+    let phases = "Time that the last run that opened volumes took; of volumes, the slowest.";
+    let phases = page.gauges("last_unlock_phase_seconds", phases, &["phase"])?;
+    if let Some(unlock) = unlock {
+        let took =
+            [("credentials", unlock.credentials), ("kms", unlock.kms), ("luks", unlock.luks), ("mount", unlock.mount)];
+        for (phase, took) in took {
+            phases.with_label_values(&[phase]).set(took);
+        }
+    }
+    let ended = unlock.map(|unlock| seconds(unlock.ended));
+    page.gauge("last_unlock_timestamp_seconds", "When the last run that opened volumes ended.", ended)?;
+
+    let calls = page.counters("kms_calls_total", "Calls to KMS since boot, failed ones included.", "operation")?;
+    let errors = page.counters("kms_errors_total", "Failed calls to KMS since boot.", "class")?;
+    for run in runs {
+        for (family, counts) in [(&calls, &run.usage.calls), (&errors, &run.usage.errors)] {
+            for (name, count) in counts {
+                family.with_label_values(&[name]).inc_by(*count);
+            }
+        }
+    }
+
+    let health = of("health");
+    let sound = health.map(|run| f64::from(u8::from(run.done())));
+    page.gauge("healthy", "Whether the last health check found that the node would survive a reboot.", sound)?;
+    let succeeded = health.and_then(|run| run.succeeded).map(seconds);
+    let help = "When a health check last found nothing wrong.";
+    page.gauge("last_successful_health_check_timestamp_seconds", help, succeeded)?;
+    let usable = "Whether the last health check could have unwrapped the data key.";
+    let usable = page.gauges("kms_key_usable", usable, &["kms_key"])?;
+    let states =
+        page.gauges("kms_key_state", "State of the KMS key as KMS calls it; always 1.", &["kms_key", "state"])?;
+    let at = "When the KMS key is to be deleted, and with it the data.";
+    let at = page.gauges("kms_key_deletion_timestamp_seconds", at, &["kms_key"])?;
+    let left = "Time until the KMS key is to be deleted.";
+    let left = page.gauges("kms_key_deletion_remaining_seconds", left, &["kms_key"])?;
+    for key in health.iter().flat_map(|run| &run.keys) {
+        let arn = key.key_arn.as_str();
+        usable.with_label_values(&[arn]).set(f64::from(u8::from(key.error.is_none())));
+        let Some(state) = &key.state else { continue };
+        states.with_label_values(&[arn, &state.name]).set(1.0);
+        if let Some(deletion) = state.deletion {
+            at.with_label_values(&[arn]).set(seconds(deletion));
+            left.with_label_values(&[arn]).set((seconds(deletion) - seconds(now)).max(0.0));
+        }
+    }
+    TextEncoder::new().encode_to_string(&page.0.gather())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kms::{KeyState, Usage};
+    use crate::last::Unlock;
+    use crate::plan::Subject;
+    use crate::report::KeyFinding;
+
+    fn run(command: &str, exit_code: u8) -> Last {
+        let ended = Timestamp::from_second(1_800_000_000).unwrap();
+        let mut usage = Usage::default();
+        usage.calls.insert("Decrypt".to_owned(), 2);
+        usage.errors.insert("transient".to_owned(), 1);
+        Last {
+            command: command.to_owned(),
+            ended,
+            succeeded: (exit_code == 0).then_some(ended),
+            exit_code,
+            error: None,
+            summary: String::new(),
+            keys: Vec::new(),
+            usage,
+            unlock: Some(Unlock { ended, credentials: 0.25, kms: 0.5, luks: 1.5, mount: 0.125 }),
+        }
+    }
+
+    #[test]
+    fn a_node_as_a_page() {
+        let row = |role: &str, state| {
+            let subject = Subject { device: None, role: role.to_owned(), serial: None, size: 0, content: None };
+            Row::new(&subject, state)
+        };
+        let rows = [
+            row("ebs", Verdict::Open),
+            row("ebs", Verdict::Open),
+            row("ebs", Verdict::NotMounted),
+            row("instance-store", Verdict::Missing),
+            row("boot", Verdict::Left),
+        ];
+        let mut health = run("health", 4);
+        let deletion = Timestamp::from_second(1_800_604_800).unwrap();
+        let pending = KeyState { name: "PendingDeletion".to_owned(), deletion: Some(deletion) };
+        health.keys =
+            vec![KeyFinding { key_arn: "arn".to_owned(), state: Some(pending), error: Some("no".to_owned()) }];
+        health.unlock = None;
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        insta::assert_snapshot!(render(&rows, &[run("boot", 0), health], now).unwrap());
+    }
+
+    #[test]
+    fn a_node_of_which_nothing_is_known_yet_is_a_page_too() {
+        let page = render(&[], &[], Timestamp::UNIX_EPOCH).unwrap();
+        assert!(page.contains("luks_agent_volumes{role=\"ebs\",state=\"open\"} 0\n"), "{page}");
+        assert!(!page.contains("health"), "{page}");
+    }
+
+    #[test]
+    fn every_metric_is_documented() {
+        let mut health = run("health", 0);
+        let state = KeyState { name: "Enabled".to_owned(), deletion: Some(Timestamp::MAX) };
+        health.keys = vec![KeyFinding { key_arn: "arn".to_owned(), state: Some(state), error: None }];
+        let page = render(&[], &[run("boot", 0), health], Timestamp::UNIX_EPOCH).unwrap();
+        let documented = include_str!("../docs/metrics.md");
+        let names: Vec<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(names.len(), 14, "{names:?}");
+        for name in names {
+            assert!(documented.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+# What `health` notices, and that it writes nothing, whatever it finds.
+source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/agent.sh"
+
+sums() { sha256sum /dev/ubdb /dev/ubdc "$STATE"; }
+# health STATUS TEXT...: asks for the health; nothing on the disks or in the state file changes by that.
+health() {
+    local before
+    before=$(sums)
+    expect_agent "$1" health
+    assert_said "${@:2}"
+    assert_eq "$(sums)" "$before" "disks and state file"
+}
+would_not="this node would not survive a reboot, because"
+
+start_fake --log /run/requests
+ext4_volumes '/dev/ubd[bc]' ebs
+expect_agent 0 health
+assert_said "this node was never provisioned"
+expect_agent 0 provision
+uuid=$(blkid -p -s UUID -o value /dev/ubdb)
+cp "$STATE" /root/state.json
+sync -f /data /data1
+
+say "a sound node: KMS is asked for the key's state, and for a dry run"
+decrypts=$(requests /run/requests 'r["operation"] == "Decrypt"')
+health 0 "health: the key can be used, 2 sound"
+assert_eq "$(requests /run/requests 'r["operation"] == "Decrypt"')" $((decrypts + 1)) "Decrypt"
+expect_agent 0 health --json
+assert_eq "$(report '(report["keys"][0]["state"], report["keys"][0]["error"])')" "({'name': 'Enabled', 'deletion': None}, None)" "the key"
+assert_eq "$(report 'report["kms"]["calls"]')" "{'Decrypt': 1, 'DescribeKey': 1}" "the calls"
+expect_agent 0 status
+assert_said "; health at 20" "the key can be used, 2 sound"
+
+say "the KMS key"
+fake keys/alias/luks-agent/state '{"state": "Disabled"}'
+health 4 "$would_not" "is disabled" "enable-key"
+fake keys/alias/luks-agent/state '{"state": "PendingDeletion"}'
+health 4 "$would_not" "to be deleted on" "cancel-key-deletion"
+expect_agent 4 health --json
+assert_eq "$(report 'report["keys"][0]["state"]["deletion"][:2]')" 20 "the date of the deletion"
+fake keys/alias/luks-agent/state '{"state": "Enabled"}'
+fake allow '["DescribeKey"]'
+health 4 "$would_not" "kms:Decrypt"
+fake allow '["Decrypt"]'
+health 0 "the key can be used, 2 sound"
+fake allow null
+
+say "a header"
+python3 - <<'END'
+with open("/dev/ubdb", "r+b") as disk:
+    header = disk.read(32768)
+    open("/root/header", "wb").write(header)
+    disk.seek(4096)
+    disk.write(bytes(512))
+END
+sync /dev/ubdb
+# one whole copy is enough, also for the next boot
+health 0 "2 sound"
+dd if=/dev/zero of=/dev/ubdb bs=4k seek=4 count=1 conv=notrunc,fsync status=none
+health 1 "$would_not" "ubdb" "1 of 2 sound"
+dd if=/root/header of=/dev/ubdb bs=32k conv=notrunc,fsync status=none
+cryptsetup token export --token-id 0 /dev/ubdb >/root/token
+cryptsetup token remove --token-id 0 /dev/ubdb
+health 1 "$would_not" "it has no luks-agent-awskms token"
+cryptsetup token import --token-id 0 --json-file /root/token /dev/ubdb
+health 0 "2 sound"
+
+say "a mapping that is not as it was made"
+umount /data
+cryptsetup close "luks-$uuid"
+python3 -c 'import json, os, urllib.request
+blob = json.load(open("/root/state.json"))["keys"][0]["wrapped_key"]
+headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
+request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
+print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' |
+    cryptsetup open --type luks2 --key-file=- --allow-discards /dev/ubdb "luks-$uuid"
+health 1 "$would_not" "mapping luks-$uuid is not as luks-agent made it" "discards"
+expect_agent 0 close
+health 1 "it is not open" "0 of 2 sound"
+expect_agent 0 unlock
+health 0 "2 sound"
+
+say "the state file"
+sed -i 's/"ebs"/"instance-store"/' "$STATE"
+health 1 "state.json" "checksum"
+cp /root/state.json "$STATE"
