@@ -27,6 +27,7 @@ use tokio_udev::{AsyncMonitorSocket, Event, EventType, MonitorBuilder};
 
 use crate::config::{Config, ConfigError};
 use crate::last::{self, Last};
+use crate::report::ExitCode;
 use crate::worker::chain;
 use schedule::{Schedule, Work};
 
@@ -52,6 +53,16 @@ pub enum DaemonError {
     /// The socket for metrics is of no use.
     #[error("cannot use the socket that luks-agent-metrics.socket hands over; expected a stream socket, TCP or unix")]
     Socket(#[source] io::Error),
+}
+
+impl DaemonError {
+    /// The exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::Configuration,
+            Self::Udev(_) | Self::Signals(_) | Self::Socket(_) => ExitCode::Failed,
+        }
+    }
 }
 
 impl Work {

@@ -69,8 +69,14 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Daemon => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(daemon::run(&cli.config))?;
-            Ok(ExitCode::SUCCESS)
+            match runtime.block_on(daemon::run(&cli.config)) {
+                Ok(()) => Ok(ExitCode::SUCCESS),
+                Err(e) => {
+                    let code = ExitCode::from(e.exit_code());
+                    complain(&chain(e));
+                    Ok(code)
+                }
+            }
         }
         Command::Worker => Ok(work().map(|()| ExitCode::SUCCESS)?),
         Command::Plan { .. }

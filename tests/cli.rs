@@ -221,3 +221,12 @@ fn a_worker_says_on_standard_output_what_is_wrong() {
     let answer: Value = serde_json::from_slice(&said).unwrap();
     assert_eq!(answer["answer"], "failed");
 }
+
+#[test]
+fn the_daemon_does_not_start_with_a_mistake_in_its_configuration() {
+    let home = Home::with_config("[helth]\n");
+    let config = home.config();
+    let daemon = agent().arg("--config").arg(&config).arg("daemon").assert();
+    // 2 is what its unit does not restart it for
+    daemon.code(2).stderr(contains("config.toml:1").and(contains("did you mean `health`?")));
+}
