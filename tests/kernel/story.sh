@@ -76,8 +76,8 @@ reboot)
     done
     run_expect 0 agent unlock --json >/run/report
     assert_contains "$(report 'report["summary"]')" "nothing changed: 4 unchanged" "the second unlock"
-    # LocalStack, which knows no dry runs, unwraps the key for this
-    run_expect 0 agent health
+    # LocalStack, which knows no dry runs, unwraps the key for this; with the other endpoint calls are counted
+    [[ $service != localstack ]] || run_expect 0 agent health
     ;;
 break-glass)
     # as the README says, with stock tools alone
