@@ -178,6 +178,7 @@ fn ready(vm: &mut Machine, mounts: &[&str]) {
     wait(vm, "the daemon's first runs", "test -s /run/luks-agent/health.json");
     wait(vm, "the system", "systemctl is-system-running");
     assert_eq!(vm.ok("systemctl list-units --no-legend --plain --failed"), "");
+    assert_eq!(vm.ok("stat -c %a /run/luks-agent /run/luks-agent/health.json"), "700\n600");
     assert_eq!(vm.ok("journalctl -b -q -t systemd -g 'ordering cycle' || true"), "");
 }
 
