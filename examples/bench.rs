@@ -198,7 +198,16 @@ impl Bench {
             to_imds: self.since_marker(|operation| operation.starts_with("imds:")),
             to_kms: self.since_marker(|operation| !operation.starts_with("imds:")),
         };
-        eprintln!("  {phase:?}: {:.2} s, largest process {:.1} MiB", sample.seconds, sample.largest_mib);
+        // all of it: a run that is ended early is not lost
+        let first = |at: Option<f64>| at.map_or("-".to_owned(), |at| format!("{at:.0} ms"));
+        eprintln!(
+            "  {phase:?}: {:.2} s, largest process {:.1} MiB, all {:.0} MiB, to IMDS {}, to KMS {}",
+            sample.seconds,
+            sample.largest_mib,
+            sample.all_mib,
+            first(sample.to_imds),
+            first(sample.to_kms)
+        );
         self.samples.entry((phase, volumes, who)).or_default().push(sample);
     }
 
