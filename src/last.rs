@@ -13,6 +13,9 @@ use crate::report::{ExitCode, KeyFinding, Report};
 /// Where it is kept; gone at a reboot, as is what it tells of.
 const DIR: &str = "/run/luks-agent";
 
+/// The commands whose runs are kept. What is only shown is not: it would hide what was done.
+const COMMANDS: [&str; 5] = ["boot", "provision", "unlock", "grow", "health"];
+
 /// The last run of a command since boot, and what is counted over all of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Last {
@@ -100,9 +103,12 @@ fn file(dir: &Path, command: &str) -> PathBuf {
     dir.join(command).with_extension("json")
 }
 
-/// Keeps what a report says. It is no key material, but where volumes are is root's business. Not being able to is no failure
+/// Keeps what a report says, if it is of a command whose runs are kept. It is no key material, but where volumes are is root's business. Not being able to is no failure
 /// of the command: who wants to know asks again.
 pub fn keep(report: &Report) {
+    if !COMMANDS.contains(&report.command()) {
+        return;
+    }
     if let Err(e) = keep_in(Path::new(DIR), report) {
         tracing::debug!("what came of it cannot be kept in {DIR}: {e}");
     }
@@ -115,6 +121,11 @@ fn keep_in(dir: &Path, report: &Report) -> io::Result<()> {
     file_in_the_making.write_all(&serde_json::to_vec(&last)?)?;
     file_in_the_making.persist(file(dir, report.command()))?;
     Ok(())
+}
+
+/// The last run of each command since boot.
+pub fn all() -> Vec<Last> {
+    COMMANDS.iter().filter_map(|command| read(command)).collect()
 }
 
 /// The last run of a command since boot.

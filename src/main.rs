@@ -151,17 +151,7 @@ fn say(command: &Command, ended: Result<Report, CommandError>) -> Result<ExitCod
         Ok(report) => (report, true),
         Err(e) => (Report::of_failure(command.name(), e.exit_code(), chain(e)), false),
     };
-    // what is only shown is not kept: it would hide what was done
-    if matches!(
-        command,
-        Command::Boot { .. }
-            | Command::Provision { .. }
-            | Command::Unlock { .. }
-            | Command::Grow { .. }
-            | Command::Health { .. }
-    ) {
-        last::keep(&report);
-    }
+    last::keep(&report);
     let logged = logging::to_journal();
     if logged {
         report.log();

@@ -25,17 +25,13 @@ use crate::config::Config;
 use crate::last;
 use crate::metrics::render;
 
-/// The commands whose runs are kept.
-const COMMANDS: [&str; 5] = ["boot", "provision", "unlock", "grow", "health"];
-
 /// How long one who asks may take: they are answered one after the other.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The page, or why there is none.
 fn page(config: &Config) -> Result<String, String> {
     let rows = commands::local_status(config).map_err(|e| e.to_string())?;
-    let runs: Vec<_> = COMMANDS.iter().filter_map(|command| last::read(command)).collect();
-    render(&rows, &runs, Timestamp::now()).map_err(|e| e.to_string())
+    render(&rows, &last::all(), Timestamp::now()).map_err(|e| e.to_string())
 }
 
 /// Writes the file, if one is configured. What goes wrong is logged: disks do not wait for metrics.
