@@ -2,7 +2,7 @@
 //! `docs/metrics.md` lists them.
 
 use jiff::Timestamp;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::last::Last;
 use crate::report::{Row, Verdict};
@@ -53,13 +53,12 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
     let build = page.gauges("build_info", "Version of the agent; always 1.", &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
 
-    let volumes = IntGaugeVec::new(Opts::new("luks_agent_volumes", "Volumes by role and state."), &["role", "state"])?;
-    page.0.register(Box::new(volumes.clone()))?;
+    let volumes = page.gauges("volumes", "Volumes by role and state.", &["role", "state"])?;
     for role in ROLES {
         for state in STATES {
             let count = rows.iter().filter(|row| row.role == role && row.result == state).count();
             let state = state.to_string().replace(' ', "_");
-            volumes.with_label_values(&[role, &state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            volumes.with_label_values(&[role, &state]).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
         }
     }
 
