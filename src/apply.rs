@@ -18,7 +18,7 @@ use crate::device::Content;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
 use crate::kms::{Class, KeyService, KmsError};
-use crate::luks::{FormatSpec, mapper_name};
+use crate::luks::{FormatSpec, mapper_on};
 use crate::mount::Mount;
 use crate::plan::{Action, Basis, Plan, Step};
 use crate::probe::Scan;
@@ -366,7 +366,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         };
         let options = &self.config.filesystem.options;
         let mount = mount_point.clone().map(|at| Mount { at, filesystem, options: options.clone() });
-        let mapper = mapper_of(step, luks_uuid);
+        let mapper = mapper_on(&step.device, luks_uuid);
         let job = Job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount };
         match self.host.run(&step.device.name, job, key).await {
             Ok(Answer::Unlocked) => StepResult::Unlocked { luks_uuid },
@@ -383,7 +383,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let job = Job::Grow {
             target: Target::from(&step.device),
             expected,
-            mapper: mapper_of(step, luks_uuid),
+            mapper: mapper_on(&step.device, luks_uuid),
             mapping: *mapping,
             filesystem: *filesystem,
             mount_point: mount_point.clone(),
@@ -405,12 +405,6 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             Err(message) => StepResult::Failed { message: format!("grown, but its size was not recorded: {message}") },
         }
     }
-}
-
-/// The name of the mapping that is open, or is to be: break-glass may have given it another one.
-fn mapper_of(step: &Step, luks_uuid: Uuid) -> String {
-    let opened = step.device.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
-    opened.unwrap_or_else(|| mapper_name(luks_uuid))
 }
 
 fn unrecorded(luks_uuid: Uuid) -> StepResult {

@@ -23,7 +23,7 @@ use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
-use crate::luks::mapper_name;
+use crate::luks::mapper_on;
 use crate::mount::{MountError, check_growing_tools, check_tools};
 use crate::plan::{Action, Mode, Plan, Subject, plan, wants_probe};
 use crate::probe::Scan;
@@ -162,9 +162,7 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
         let mounts = facts.mapping_of(*luks_uuid).map(|holder| holder.mounts.clone()).unwrap_or_default();
         let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
         let row = |result| Row::new(&subject, result).volume(Some(*luks_uuid), mounts.last().cloned());
-        let mapper = facts.mapping_of(*luks_uuid).and_then(|holder| holder.dm_name.clone());
-        let mapper = mapper.unwrap_or_else(|| mapper_name(*luks_uuid));
-        let job = Job::Close { mapper, mounts: mounts.clone() };
+        let job = Job::Close { mapper: mapper_on(facts, *luks_uuid), mounts: mounts.clone() };
         match host.run(&facts.name, job, None).await {
             Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
             Ok(_) => row(Verdict::Closed),

@@ -20,6 +20,7 @@ use libcryptsetup_rs::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::device::DeviceFacts;
 use crate::key::Passphrase;
 use crate::token::{DATA_OFFSET, Expected, Flags, Layout, PolicyViolation, SUBSYSTEM, Token, check_header, grown_size};
 
@@ -345,6 +346,12 @@ pub fn close(name: &str) -> Result<(), LuksError> {
     let mut cd = call(format!("use mapping {name}"), CryptInit::init_by_name_and_header(name, None))?;
     let closed = cd.activate_handle().deactivate(name, CryptDeactivate::empty());
     call(format!("close mapping {name}"), closed)
+}
+
+/// Name of the mapping of a volume that is open on this disk, or is to be: break-glass may have given it another one.
+pub fn mapper_on(disk: &DeviceFacts, luks_uuid: Uuid) -> String {
+    let opened = disk.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
+    opened.unwrap_or_else(|| mapper_name(luks_uuid))
 }
 
 /// Mapper name of a volume.
