@@ -210,17 +210,20 @@ fn what_is_not_blank_is_named_and_left_as_it_is() {
             }
         }
     }
-    show(&table);
     println!("{} images, {} wrong, after {:.1?}", specimens.len(), faults.len(), began.elapsed());
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    judge(&table, &faults);
     assert!(specimens.len() >= 100 || !only.is_empty(), "{} images", specimens.len());
     if !support::keep_machines() {
         fs::remove_dir_all(&dir).unwrap();
     }
 }
 
-/// Prints what was refused and why.
-fn show(table: &[(&str, Value)]) {
+/// Prints what was refused and why; of a failure nothing but what is wrong, which would get lost in it.
+///
+/// # Panics
+/// When there are faults.
+fn judge(table: &[(&str, Value)], faults: &[String]) {
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
     for (number, (name, row)) in table.iter().enumerate() {
         let text = |field| row[field].as_str().unwrap_or("-");
         println!("{:3}  {name:58}  {:14}  {:8}  {}", number + 1, text("role"), text("result"), text("reason"));
@@ -300,8 +303,7 @@ fn what_may_not_be_blank_is_left_as_it_is() {
     if checksum(&node.disk_path("ubdh")) != checksum(&prepared) {
         faults.push("what was written between plan and format has changed".to_owned());
     }
-    show(&table);
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    judge(&table, &faults);
 }
 
 /// What `wipe-instance-store` does with a disk: what must be said of it, or that it is formatted.
@@ -392,7 +394,6 @@ fn only_free_and_unknown_instance_store_is_wiped() {
         }
         table.push((*name, row));
     }
-    show(&table);
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    judge(&table, &faults);
     assert_eq!(rows["ubdm"]["result"], "unlocked", "{}", rows["ubdm"]);
 }

@@ -21,8 +21,8 @@ text() { printf '%s' "$2" | raw "$1"; }
 # zero OFFSET BYTES
 zero() { head -c "$2" /dev/zero | raw "$1"; }
 
-# random OFFSET BYTES
-random() { head -c "$2" /dev/urandom | raw "$1"; }
+# random OFFSET BYTES: the first of them is not zero, so that a test can say at which byte the data are first seen.
+random() { { printf x && head -c "$(($2 - 1))" /dev/urandom; } | raw "$1"; }
 
 # over FILE: over the beginning of the image.
 over() { raw 0 <"$1"; }
