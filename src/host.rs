@@ -1,4 +1,4 @@
-//! Workers as seen from the command that starts them: one process per disk, each with a deadline.
+//! Workers as seen from the command that starts them: one process per disk, and a deadline for each of its jobs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,12 +9,12 @@ use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{Either, select};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::key::Passphrase;
@@ -71,12 +71,15 @@ pub trait Host {
     fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> impl Future<Output = Result<Answer, HostError>>;
 }
 
-/// Runs each job in a process of its own.
+/// Has the jobs on a disk done by a process of its own.
 #[derive(Debug)]
 pub struct Workers {
     deadline: Duration,
     bars: Option<MultiProgress>,
     stages: Stages,
+    /// Those that have done a job which another may follow, by the name of their disk: to start a process takes longer than
+    /// most jobs.
+    waiting: RefCell<BTreeMap<String, Worker>>,
 }
 
 /// How long the slowest disk was at each stage.
@@ -85,7 +88,17 @@ type Stages = RefCell<BTreeMap<String, Duration>>;
 impl Workers {
     /// Workers that may go without progress for `deadline`. Their progress is shown if standard error is a terminal.
     pub fn new(deadline: Duration) -> Self {
-        Self { deadline, bars: io::stderr().is_terminal().then(MultiProgress::new), stages: Stages::default() }
+        let bars = io::stderr().is_terminal().then(MultiProgress::new);
+        Self { deadline, bars, stages: Stages::default(), waiting: RefCell::default() }
+    }
+
+    /// The worker of a disk, started if there is none.
+    fn worker(&self, device: &str) -> io::Result<Worker> {
+        let waiting = self.waiting.borrow_mut().remove(device);
+        match waiting.map(|mut worker| (worker.child.try_wait(), worker)) {
+            Some((Ok(None), worker)) => Ok(worker),
+            _ => Worker::start(),
+        }
     }
 
     /// How long the slowest disk was at each stage so far, in seconds.
@@ -96,22 +109,12 @@ impl Workers {
 
 impl Host for Workers {
     async fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> Result<Answer, HostError> {
-        let mut child = Command::new("/proc/self/exe")
-            .arg("worker")
-            .env_clear()
-            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            // not inherited: who reads the agent's would wait for a worker that is left behind
-            .stderr(Stdio::piped())
-            // a group of its own, so that what it started is killed with it
-            .process_group(0)
-            .spawn()?;
+        let mut worker = self.worker(device)?;
         let patience = if matches!(job, Job::Probe { .. }) { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
         let heard = Cell::new(Instant::now());
         let mut progress = Progress::new(device, self, &heard);
         let answer = {
-            let mut talk = pin!(converse(&mut child, &job, key, &mut progress));
+            let mut talk = pin!(worker.perform(&job, key, &mut progress));
             loop {
                 let until = heard.get() + patience;
                 match timeout_at(until, &mut talk).await {
@@ -123,11 +126,16 @@ impl Host for Workers {
             }
         };
         match answer {
-            Some(answer) => answer,
+            Some(answer) => {
+                if answer.is_ok() && job.is_followed() {
+                    self.waiting.borrow_mut().insert(device.to_owned(), worker);
+                }
+                answer
+            }
             None => {
-                let pid = child.id().unwrap_or_default();
+                let pid = worker.child.id().unwrap_or_default();
                 kill_group(pid);
-                let killed = timeout(KILL_PATIENCE, child.wait()).await.is_ok();
+                let killed = timeout(KILL_PATIENCE, worker.child.wait()).await.is_ok();
                 Err(HostError::Hung { after: patience, stage: progress.stage().to_owned(), pid, killed })
             }
         }
@@ -143,46 +151,88 @@ fn kill_group(pid: u32) {
     }
 }
 
-async fn converse(
-    child: &mut Child,
-    job: &Job,
-    key: Option<&Passphrase>,
-    progress: &mut Progress<'_>,
-) -> Result<Answer, HostError> {
-    let mut input = child.stdin.take().ok_or_else(|| io::Error::other("no pipe"))?;
-    let output = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
-    let errors = child.stderr.take().ok_or_else(|| io::Error::other("no pipe"))?;
-    let mut line = serde_json::to_vec(job).map_err(HostError::Garbled)?;
-    line.push(b'\n');
-    let sent = async {
+/// One process, as long as it has jobs to do.
+#[derive(Debug)]
+struct Worker {
+    child: Child,
+    /// `None` once it has been told that there is nothing more to do.
+    input: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    errors: Lines<BufReader<ChildStderr>>,
+}
+
+impl Worker {
+    fn start() -> io::Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("worker")
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // not inherited: who reads the agent's would wait for a worker that is left behind
+            .stderr(Stdio::piped())
+            // a group of its own, so that what it started is killed with it
+            .process_group(0)
+            .spawn()?;
+        let no_pipe = || io::Error::other("no pipe");
+        Ok(Self {
+            input: Some(child.stdin.take().ok_or_else(no_pipe)?),
+            answers: BufReader::new(child.stdout.take().ok_or_else(no_pipe)?),
+            errors: BufReader::new(child.stderr.take().ok_or_else(no_pipe)?).lines(),
+            child,
+        })
+    }
+
+    /// Has one job done, and waits for the end of the process if no other follows.
+    async fn perform(
+        &mut self,
+        job: &Job,
+        key: Option<&Passphrase>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Answer, HostError> {
+        let device = progress.device.clone();
+        // a worker that died early is better told by its exit status than by a broken pipe
+        let sent = self.send(job, key).await;
+        let (answer, last_words) = {
+            let answer = pin!(answer(&mut self.answers, |stage, percent| progress.show(stage, percent)));
+            let last_words = pin!(log_lines(&mut self.errors, &device));
+            match select(answer, last_words).await {
+                Either::Left((Ok(None), last_words)) => (None, last_words.await),
+                Either::Left((answer, _)) => (answer?, String::new()),
+                Either::Right((last_words, answer)) => (answer.await?, last_words),
+            }
+        };
+        if let Some(answer) = answer {
+            if !job.is_followed() {
+                self.input = None;
+                self.child.wait().await?;
+            }
+            return Ok(answer);
+        }
+        self.input = None;
+        let status = self.child.wait().await?;
+        match sent {
+            Err(e) if status.success() => Err(HostError::Io(e)),
+            _ => Err(HostError::Died { status, last_words }),
+        }
+    }
+
+    async fn send(&mut self, job: &Job, key: Option<&Passphrase>) -> io::Result<()> {
+        let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut line = serde_json::to_vec(job)?;
+        line.push(b'\n');
         input.write_all(&line).await?;
         if let Some(key) = key.filter(|_| job.needs_key()) {
             input.write_all(key.expose()).await?;
+            input.write_all(b"\n").await?;
         }
-        input.shutdown().await
-    };
-    // a worker that died early is better told by its exit status than by a broken pipe
-    let sent = sent.await;
-    drop(input);
-    let device = progress.device.clone();
-    let (answer, last_words) = join(
-        last_answer(BufReader::new(output), |stage, percent| progress.show(stage, percent)),
-        log_lines(errors, &device),
-    )
-    .await;
-    let status = child.wait().await?;
-    let died = |last_words| HostError::Died { status, last_words };
-    match answer? {
-        Some(answer) => Ok(answer),
-        None if status.success() => sent.map_err(HostError::Io).and(Err(died(last_words))),
-        None => Err(died(last_words)),
+        input.flush().await
     }
 }
 
 /// Logs what a worker prints on standard error, where nothing but a panic or a library's complaint ever is; gives back
 /// the last line.
-async fn log_lines(errors: ChildStderr, device: &str) -> String {
-    let mut lines = BufReader::new(errors).lines();
+async fn log_lines(lines: &mut Lines<BufReader<ChildStderr>>, device: &str) -> String {
     let mut last = String::new();
     while let Ok(Some(line)) = lines.next_line().await {
         tracing::warn!(device, "worker: {line}");
@@ -194,26 +244,22 @@ async fn log_lines(errors: ChildStderr, device: &str) -> String {
     last
 }
 
-/// Reads what a worker says, to the end; `progress` is told its stage, and how many percent of that are done. `None` if it
-/// said nothing of an outcome.
+/// Reads what a worker says, up to the outcome of its job; `progress` is told its stage, and how many percent of that are done.
+/// `None` if it ended without.
 ///
 /// # Errors
 /// [`HostError::Garbled`] at the first line that is not an answer, [`HostError::Io`] when it cannot be read or is not UTF-8.
-pub async fn last_answer(
+pub async fn answer(
     output: impl AsyncBufRead + Unpin,
     mut progress: impl FnMut(String, Option<u64>),
 ) -> Result<Option<Answer>, HostError> {
     let mut lines = output.lines();
-    let mut last = None;
     while let Some(line) = lines.next_line().await? {
         let answer = serde_json::from_str(&line).map_err(HostError::Garbled)?;
-        if let Answer::Progress { stage, percent } = answer {
-            progress(stage, percent);
-        } else {
-            last = Some(answer);
-        }
+        let Answer::Progress { stage, percent } = answer else { return Ok(Some(answer)) };
+        progress(stage, percent);
     }
-    Ok(last)
+    Ok(None)
 }
 
 /// What one worker is at: a line on a terminal, log entries elsewhere.

@@ -1,7 +1,8 @@
 //! One disk, one process: the only code that opens block devices.
 //!
-//! A worker reads its job from standard input, one line of JSON, and after it the passphrase; it answers with lines of
-//! JSON on standard output, progress first, the outcome last. A worker that hangs in the kernel hangs alone.
+//! A worker reads a job from standard input, one line of JSON, and after it, on a line of its own, the passphrase, if the job
+//! needs it. It answers with lines of JSON on standard output, progress first, the outcome last. Then comes the next job, or the
+//! end. A worker that hangs in the kernel hangs alone.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -32,8 +33,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a worker that makes progress says so, at least.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// The longest input there is: the wrapped key in it, in base64, has at most 8 KiB.
-const JOB_BYTES: usize = 64 << 10;
+/// The longest line there may be: the wrapped key in a job, in base64, has at most 8 KiB.
+const LINE_BYTES: usize = 64 << 10;
+
+/// How much of the input is read at once.
+const CHUNK: usize = 4096;
 
 /// Which disk: what must still be true of the node at `path` when the worker has opened it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +140,11 @@ impl Job {
             Self::Grow { mapping, .. } => *mapping,
         }
     }
+
+    /// Whether there may be another job to do on the same disk after it.
+    pub fn is_followed(&self) -> bool {
+        matches!(self, Self::Probe { .. } | Self::Format { .. })
+    }
 }
 
 /// One line of a worker's answer.
@@ -178,19 +187,21 @@ pub enum Answer {
     },
 }
 
-/// Reads a job from `input`, does it, writes answers to `output`. The last line is the outcome.
+/// Reads jobs from `input`, to its end, does them, writes answers to `output`. The last line for each is its outcome.
 ///
 /// # Errors
 /// When the answers cannot be written.
 pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
-    let answer = match receive(input) {
-        Ok((job, key)) => {
-            let mut progress = |answer: Answer| send(output, &answer);
-            perform(job, key, &mut progress)
-        }
-        Err(message) => Answer::Failed { message },
-    };
-    send(output, &answer)
+    let mut input = Input::new(input);
+    loop {
+        let answer = match receive(&mut input) {
+            Ok(Some((job, key))) => perform(job, key, &mut |answer| send(output, &answer)),
+            Ok(None) => return Ok(()),
+            // where the next one would begin is not known
+            Err(message) => return send(output, &Answer::Failed { message }),
+        };
+        send(output, &answer)?;
+    }
 }
 
 fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
@@ -199,27 +210,56 @@ fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
     output.flush()
 }
 
-/// Reads the job, one line, and behind it the passphrase, to the end of the input.
-fn receive(input: impl Read) -> Result<(Job, Option<Passphrase>), String> {
-    // of one size from the beginning: growing would leave copies of the passphrase behind
-    let mut buffer = Zeroizing::new(Vec::with_capacity(JOB_BYTES));
-    let mut input = input.take(JOB_BYTES as u64);
-    let mut chunk = Zeroizing::new([0; 4096]);
-    loop {
-        match input.read(&mut chunk[..]) {
-            Ok(0) => break,
-            Ok(read) => buffer.extend_from_slice(&chunk[..read]),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(format!("cannot read the job: {e}")),
+/// The next job and, if it needs it, the passphrase behind it; `None` at the end.
+fn receive(input: &mut Input<impl Read>) -> Result<Option<(Job, Option<Passphrase>)>, String> {
+    let Some(line) = input.line().map_err(|e| format!("cannot read the job: {e}"))? else { return Ok(None) };
+    let job: Job = serde_json::from_slice(&line).map_err(|e| format!("not a job: {e}"))?;
+    if !job.needs_key() {
+        return Ok(Some((job, None)));
+    }
+    let line = input.line().map_err(|e| format!("cannot read the passphrase: {e}"))?;
+    let key = Passphrase::from_slice(&line.unwrap_or_default()).map_err(|e| e.to_string())?;
+    Ok(Some((job, Some(key))))
+}
+
+/// Lines, of which some are passphrases: whatever holds them is wiped.
+struct Input<R> {
+    from: R,
+    /// What was read and not yet asked for; of one size from the beginning, as growing would leave copies behind.
+    buffer: Zeroizing<Vec<u8>>,
+}
+
+impl<R: Read> Input<R> {
+    fn new(from: R) -> Self {
+        Self { from, buffer: Zeroizing::new(Vec::with_capacity(LINE_BYTES + CHUNK)) }
+    }
+
+    /// The next line, without what ends it; `None` at the end of the input.
+    fn line(&mut self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        let mut chunk = Zeroizing::new([0; CHUNK]);
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                return Ok(Some(self.take(end, end + 1)));
+            }
+            if self.buffer.len() > LINE_BYTES {
+                return Err(io::Error::other(format!("a line of more than {LINE_BYTES} bytes")));
+            }
+            match self.from.read(&mut chunk[..]) {
+                Ok(0) if self.buffer.is_empty() => return Ok(None),
+                Ok(0) => return Ok(Some(self.take(self.buffer.len(), self.buffer.len()))),
+                Ok(read) => self.buffer.extend_from_slice(&chunk[..read]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
         }
     }
-    let end = buffer.iter().position(|b| *b == b'\n').ok_or("not a job: no line")?;
-    let job: Job = serde_json::from_slice(&buffer[..end]).map_err(|e| format!("not a job: {e}"))?;
-    if !job.needs_key() {
-        return Ok((job, None));
+
+    /// What is in the buffer up to `end`; the next line begins at `next`.
+    fn take(&mut self, end: usize, next: usize) -> Zeroizing<Vec<u8>> {
+        let line = Zeroizing::new(self.buffer[..end].to_vec());
+        self.buffer.drain(..next);
+        line
     }
-    let key = Passphrase::from_slice(&buffer[end + 1..]).map_err(|e| e.to_string())?;
-    Ok((job, Some(key)))
 }
 
 /// Says what a worker is at; what cannot be said any more is no reason to stop half way.
@@ -542,8 +582,52 @@ mod tests {
     }
 
     #[test]
+    fn one_job_comes_after_the_other() {
+        let key = DataKey::from_slice(&[1; 32]).unwrap().passphrase();
+        let one = [&job(), key.expose(), b"\n"].concat();
+        let all = answers(&[&one[..], &one, b"{}\n", &one].concat());
+        let mut outcomes = Vec::new();
+        for answer in &all {
+            if let Answer::Failed { message } = answer {
+                outcomes.push(message.split(':').next().unwrap());
+            }
+        }
+        // behind what is not a job, nothing is done
+        let not_touched = "/dev/null is no longer block device 1";
+        assert_eq!(outcomes, [not_touched, not_touched, "not a job"]);
+    }
+
+    #[test]
     fn what_is_not_a_job_fails() {
-        assert!(matches!(answers(b"{}\n").pop(), Some(Answer::Failed { .. })));
+        let long = vec![b' '; LINE_BYTES + 1];
+        for input in [&b"{}\n"[..], b"\n", b"{", &long] {
+            assert!(matches!(answers(input).as_slice(), [Answer::Failed { .. }]), "{} bytes", input.len());
+        }
+        assert!(answers(b"").is_empty());
+    }
+
+    /// Gives what it has in pieces of some size.
+    struct Pieces<'a>(&'a [u8], usize);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let (now, later) = self.0.split_at(self.1.min(self.0.len()).min(buffer.len()));
+            buffer[..now.len()].copy_from_slice(now);
+            self.0 = later;
+            Ok(now.len())
+        }
+    }
+
+    #[test]
+    fn lines_come_in_pieces() {
+        for size in [1, 2, 3, 100] {
+            let mut input = Input::new(Pieces(b"one\n\nthree", size));
+            let mut lines = Vec::new();
+            while let Some(line) = input.line().unwrap() {
+                lines.push(line.to_vec());
+            }
+            assert_eq!(lines, [&b"one"[..], b"", b"three"], "in pieces of {size}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the parent makes of a worker's standard output.
 
-use luks_agent::host::{HostError, last_answer};
+use luks_agent::host::{self, HostError};
 use luks_agent::worker::Answer;
 use tokio::io::BufReader;
 use tokio::runtime::Builder;
@@ -8,26 +8,25 @@ use tokio::runtime::Builder;
 pub(crate) fn run(data: &[u8]) -> String {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
     let mut stages = 0;
-    let answer = runtime.block_on(last_answer(BufReader::new(data), |_, percent| {
+    let answer = runtime.block_on(host::answer(BufReader::new(data), |_, percent| {
         assert_eq!(percent.map(|p| p.to_string().parse::<u64>().expect("a number")), percent);
         stages += 1;
     }));
 
-    let parsed = |line: &str| serde_json::from_str::<Answer>(line).ok();
-    let lines: Option<Vec<Answer>> = std::str::from_utf8(data).ok().and_then(|text| text.lines().map(parsed).collect());
+    // up to the first that is no stage: the outcome, or no answer at all
+    let lines: Vec<_> =
+        data.split_inclusive(|b| *b == b'\n').map(|line| serde_json::from_slice::<Answer>(line).ok()).collect();
+    let is_stage = |line: &&Option<Answer>| matches!(line, Some(Answer::Progress { .. }));
+    assert_eq!(stages, lines.iter().take_while(is_stage).count());
     let said = format!("{answer:?}");
-    match (answer, lines) {
-        (Ok(answer), Some(lines)) => {
-            let is_stage = |answer: &Answer| matches!(answer, Answer::Progress { .. });
-            assert_eq!(stages, lines.iter().filter(|answer| is_stage(answer)).count());
-            assert_eq!(answer, lines.into_iter().rfind(|answer| !is_stage(answer)), "not the last that was said");
-            if let Some(answer) = answer {
-                let text = serde_json::to_string(&answer).expect("JSON");
-                assert_eq!(serde_json::from_str::<Answer>(&text).expect("an answer"), answer);
-            }
+    match (answer, lines.iter().find(|line| !is_stage(line))) {
+        (Ok(Some(answer)), Some(Some(expected))) => {
+            assert_eq!(answer, *expected, "not the first outcome");
+            let text = serde_json::to_string(&answer).expect("JSON");
+            assert_eq!(serde_json::from_str::<Answer>(&text).expect("an answer"), answer);
         }
-        (Err(HostError::Garbled(_) | HostError::Io(_)), None) => {}
-        (answer, lines) => panic!("{answer:?} of {lines:?}"),
+        (Ok(None), None) | (Err(HostError::Garbled(_) | HostError::Io(_)), Some(None)) => {}
+        (answer, expected) => panic!("{answer:?}, expected {expected:?}"),
     }
     said
 }

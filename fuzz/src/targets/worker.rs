@@ -20,6 +20,10 @@ thread_local! {
 }
 
 pub(crate) fn run(data: &[u8]) -> String {
+    if data.is_empty() {
+        // no job, no answer
+        return String::new();
+    }
     DIR.with(|dir| {
         let file = dir.path().join("disk");
         let end = data.iter().position(|b| *b == b'\n').unwrap_or(data.len());
@@ -31,7 +35,10 @@ pub(crate) fn run(data: &[u8]) -> String {
                 // the job means the same once it has gone from the parent to the worker
                 let back: Job = serde_json::from_slice(&line).expect("a job");
                 assert_eq!(format!("{back:?}"), format!("{job:?}"));
-                let answer = answer(&[&line, rest].concat(), rest);
+                // what comes behind would be the next job, and nobody has made that harmless
+                let key_lines = if job.needs_key() { 2 } else { 1 };
+                let rest: Vec<u8> = rest.split_inclusive(|b| *b == b'\n').take(key_lines).flatten().copied().collect();
+                let answer = answer(&[&line, &rest[..]].concat(), &rest);
                 let nothing_to_close = matches!(job, Job::Close { .. }) && answer == Answer::Closed;
                 assert!(nothing_to_close || matches!(answer, Answer::Failed { .. }), "{answer:?}");
                 answer
@@ -39,7 +46,10 @@ pub(crate) fn run(data: &[u8]) -> String {
             Err(_) => {
                 let answer = answer(data, rest);
                 let Answer::Failed { message } = &answer else { panic!("{answer:?}") };
-                assert!(message.starts_with("not a job: "), "{message}");
+                assert!(
+                    message.starts_with("not a job: ") || message.starts_with("cannot read the job: "),
+                    "{message}"
+                );
                 answer
             }
         };
