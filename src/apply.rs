@@ -458,6 +458,11 @@ struct Intent {
     replaced: Option<VolumeRecord>,
 }
 
+/// Whether a plan needs a key to be carried out.
+pub fn needs_key(plan: &Plan, state: &State) -> bool {
+    !keys_to_unwrap(plan, state).is_empty() || plan.steps.iter().any(|step| is_new(&step.action))
+}
+
 /// Keys of volumes that have to be opened, or whose formatting is to be ended.
 fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
     let key = |step: &Step| match &step.action {

@@ -3,19 +3,20 @@
 mod health;
 mod status;
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{Either, FutureExt as _, join_all, select};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::apply::Apply;
+use crate::apply::{Apply, needs_key};
 use crate::config::{self, Config, ConfigError, FilesystemKind};
 use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, classify, is_shown};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
@@ -121,10 +122,11 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
     let host = workers(config);
     let seen = remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
-    let plan = make_plan(mode, config, &state, &host, &instance, seen).await?;
+    let keys = LazyKms::new(&config.kms);
+    let likely = likely_keys(&state, seen.as_ref());
+    let plan = keys.meanwhile(&state, &likely, make_plan(mode, config, &state, &host, &instance, seen)).await?;
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
     let instance_id = if formats { instance.id().await } else { None };
-    let keys = LazyKms::new(&config.kms);
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome(command, &plan, &outcome).measured(keys.usage(), host.stages()))
@@ -140,8 +142,10 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let state = store.load()?;
     let host = workers(config);
     let seen = remove_orphans(config, &state, &host).await?;
-    let plan = make_plan(Mode::Unlock, config, &state, &host, &Instance::new(config), seen).await?;
-    let keys = LazyKms::new(&config.kms);
+    let (keys, instance) = (LazyKms::new(&config.kms), Instance::new(config));
+    let likely = likely_keys(&state, seen.as_ref());
+    let plan = make_plan(Mode::Unlock, config, &state, &host, &instance, seen);
+    let plan = keys.meanwhile(&state, &likely, plan).await?;
     let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("unlock", &plan, &outcome).measured(keys.usage(), host.stages()))
@@ -263,6 +267,15 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
     });
     join_all(removals).await;
     Ok(unchanged.then_some(found))
+}
+
+/// Ids of the keys of known volumes whose disks are there and that are not open: what the plan will most likely need.
+fn likely_keys(state: &State, seen: Option<&Inventory>) -> BTreeSet<u32> {
+    let devices = seen.map(|seen| seen.devices.as_slice()).unwrap_or_default();
+    let closed = |facts: &DeviceFacts, luks_uuid| facts.mapping_of(luks_uuid).is_none();
+    let volumes = state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
+    let waiting = volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && closed(facts, v.luks_uuid)));
+    waiting.map(|volume| volume.key).collect()
 }
 
 /// From sysfs to a plan: lists the disks, unless they were `seen` a moment ago, has workers look at those that may be targets,
@@ -413,11 +426,38 @@ struct LazyKms<'a> {
     kms: OnceCell<AwsKms>,
     /// When the first key was asked for: what a failed attempt to connect has waited is not waited again.
     since: Cell<Option<Instant>>,
+    /// What was unwrapped before anybody asked for it.
+    ahead: RefCell<Vec<(WrappedKey, Result<DataKey, KmsError>)>>,
 }
 
 impl<'a> LazyKms<'a> {
     fn new(config: &'a config::Kms) -> Self {
-        Self { config, kms: OnceCell::new(), since: Cell::new(None) }
+        Self { config, kms: OnceCell::new(), since: Cell::new(None), ahead: RefCell::default() }
+    }
+
+    /// Awaits a plan, and unwraps meanwhile the keys that it will `likely` need: that takes about as long as a look at the
+    /// disks. A plan that needs no key after all does not wait for KMS.
+    async fn meanwhile(
+        &self,
+        state: &State,
+        likely: &BTreeSet<u32>,
+        plan: impl Future<Output = Result<Plan, CommandError>>,
+    ) -> Result<Plan, CommandError> {
+        let records = likely.iter().filter_map(|id| state.key(*id));
+        let unwrapped = join_all(records.map(async |record| {
+            let result = self.unwrap(&record.wrapped_key, &record.key_arn).boxed_local().await;
+            self.ahead.borrow_mut().push((record.wrapped_key.clone(), result));
+        }));
+        match select(pin!(plan), pin!(unwrapped)).await {
+            Either::Left((plan, unwrapped)) => {
+                let plan = plan?;
+                if needs_key(&plan, state) {
+                    unwrapped.await;
+                }
+                Ok(plan)
+            }
+            Either::Right((_, plan)) => plan.await,
+        }
     }
 
     async fn get(&self) -> Result<&AwsKms, KmsError> {
@@ -439,6 +479,10 @@ impl KeyService for LazyKms<'_> {
     }
 
     async fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<DataKey, KmsError> {
+        let ahead = self.ahead.borrow().iter().position(|(known, _)| known == wrapped);
+        if let Some(ahead) = ahead {
+            return self.ahead.borrow_mut().swap_remove(ahead).1;
+        }
         self.get().await?.unwrap(wrapped, key_id).await
     }
 }
