@@ -1,7 +1,7 @@
 //! `make bench`: how long the boot path takes, against what people do by hand with `cryptsetup`.
 //!
-//! A Debian 12 in QEMU, with the harness of the machine tier. Everybody works on the same disks, one right after the other,
-//! each time from cold caches, and what counts is the ratio of times within one round ((a) takes part in the first only). [docs/performance.md] says what is
+//! A Debian 12 in QEMU, with the harness of the machine tier. Everybody works on the same disks, one right after the other, and
+//! what counts is the ratio of times within one round ((a) takes part in the first only). [docs/performance.md] says what is
 //! compared with what, and why.
 //!
 //! `BENCH_VOLUMES="1 4 8 24"` and `BENCH_ROUNDS=3` are the defaults.
@@ -34,7 +34,22 @@ const LARGEST_ALLOWED_MIB: f64 = 24.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Provision,
+    /// The same programs and disks as a moment ago.
     Unlock,
+    /// After the kernel has dropped its caches.
+    UnlockCold,
+}
+
+impl Phase {
+    const ALL: [Self; 3] = [Self::Provision, Self::UnlockCold, Self::Unlock];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Provision => "provision",
+            Self::Unlock => "unlock",
+            Self::UnlockCold => "unlock, cold caches",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,11 +75,11 @@ impl Who {
     fn command(self, phase: Phase, volumes: usize) -> String {
         match (self, phase) {
             (Self::Agent, Phase::Provision) => format!("--marker {AWS_ADDRESS}:80 luks-agent provision"),
-            (Self::Agent, Phase::Unlock) => format!("--marker {AWS_ADDRESS}:80 luks-agent unlock"),
+            (Self::Agent, Phase::Unlock | Phase::UnlockCold) => format!("--marker {AWS_ADDRESS}:80 luks-agent unlock"),
             (Self::Default, Phase::Provision) => format!("bench.sh format-default {volumes}"),
-            (Self::Default, Phase::Unlock) => format!("bench.sh open-default {volumes}"),
+            (Self::Default, Phase::Unlock | Phase::UnlockCold) => format!("bench.sh open-default {volumes}"),
             (Self::Tuned, Phase::Provision) => format!("bench.sh format-tuned {volumes}"),
-            (Self::Tuned, Phase::Unlock) => format!("bench.sh open-tuned {volumes}"),
+            (Self::Tuned, Phase::Unlock | Phase::UnlockCold) => format!("bench.sh open-tuned {volumes}"),
         }
     }
 }
@@ -124,7 +139,7 @@ fn bench() {
                 }
                 eprintln!("{volumes} volumes, round {round} of {rounds}: {}", who.name());
                 bench.vm.ok(&format!("bench.sh blank {volumes}"));
-                for phase in [Phase::Provision, Phase::Unlock] {
+                for phase in Phase::ALL {
                     bench.run(phase, volumes, who);
                     bench.vm.ok("bench.sh close");
                 }
@@ -136,7 +151,10 @@ fn bench() {
         "luks-agent against cryptsetup: {}, {cores} cores, {MEMORY_MIB} MiB; {rounds} rounds, medians; (a) once",
         if table.kvm { "KVM" } else { "software emulation, no KVM" }
     );
-    print!("{}{}{}{}", table.times(Phase::Unlock), table.times(Phase::Provision), table.memory(), table.start());
+    for phase in [Phase::Unlock, Phase::UnlockCold, Phase::Provision] {
+        print!("{}", table.times(phase));
+    }
+    print!("{}{}", table.memory(), table.start());
     print!("{}", table.targets());
 }
 
@@ -176,7 +194,7 @@ struct Bench {
 
 impl Bench {
     fn run(&mut self, phase: Phase, volumes: usize, who: Who) {
-        self.vm.ok("bench.sh cold");
+        self.vm.ok(if phase == Phase::UnlockCold { "bench.sh cold" } else { "bench.sh settle" });
         self.aws.clear_requests();
         let command = format!("measure {}", who.command(phase, volumes));
         // a file: whoever reads a pipe takes time of his own
@@ -186,7 +204,7 @@ impl Bench {
         assert_eq!(mounted, volumes.to_string(), "mounted after {command}");
         if who == Who::Agent {
             let calls = |operation| self.aws.count(operation);
-            let expected = if phase == Phase::Unlock { 0 } else { 1 };
+            let expected = if phase == Phase::Provision { 1 } else { 0 };
             assert_eq!((calls("Decrypt"), calls("GenerateDataKey")), (1, expected), "calls of KMS by {command}");
         }
         let measured: Value = serde_json::from_str(&output.stdout).unwrap();
@@ -201,7 +219,8 @@ impl Bench {
         // all of it: a run that is ended early is not lost
         let first = |at: Option<f64>| at.map_or("-".to_owned(), |at| format!("{at:.0} ms"));
         eprintln!(
-            "  {phase:?}: {:.2} s, largest process {:.1} MiB, all {:.0} MiB, to IMDS {}, to KMS {}",
+            "  {}: {:.2} s, largest process {:.1} MiB, all {:.0} MiB, to IMDS {}, to KMS {}",
+            phase.name(),
             sample.seconds,
             sample.largest_mib,
             sample.all_mib,
@@ -254,10 +273,9 @@ impl Table {
     }
 
     fn times(&self, phase: Phase) -> String {
-        let what = if phase == Phase::Unlock { "unlock" } else { "first-boot provisioning" };
         let head =
             "volumes   luks-agent  (a) default    (b) tuned    agent/(a)  agent/(b)    t(n)/t(1)  n/c    (b) t(n)/t(1)";
-        let mut text = format!("\n{what}, seconds\n{head}\n");
+        let mut text = format!("\n{}, seconds\n{head}\n", phase.name());
         for &volumes in &self.counts {
             let [agent, default, tuned] = Who::ALL.map(|who| self.seconds(phase, volumes, who));
             let (a, b) = (self.ratio(phase, volumes, Who::Default), self.ratio(phase, volumes, Who::Tuned));
@@ -282,12 +300,13 @@ impl Table {
     }
 
     fn memory(&self) -> String {
-        let mut text = "\npeak memory, MiB: largest single process / all processes and their page cache\n\
-                        volumes                 luks-agent     (a) default       (b) tuned\n"
-            .to_owned();
-        for phase in [Phase::Unlock, Phase::Provision] {
+        let mut text =
+            "\npeak memory, MiB: largest single process / all processes and the page cache that they filled\n\
+                        volumes                          luks-agent     (a) default       (b) tuned\n"
+                .to_owned();
+        for phase in [Phase::UnlockCold, Phase::Provision] {
             for &volumes in &self.counts {
-                write!(text, "{volumes:>7}   {:<10}", format!("{phase:?}").to_lowercase()).unwrap();
+                write!(text, "{volumes:>7}   {:<19}", phase.name()).unwrap();
                 for who in Who::ALL {
                     let largest = self.peak(phase, volumes, who, |sample| sample.largest_mib);
                     let all = self.peak(phase, volumes, who, |sample| sample.all_mib);
@@ -300,16 +319,15 @@ impl Table {
     }
 
     fn start(&self) -> String {
-        let mut text = "\nfrom exec to the first byte, milliseconds, cold caches, credentials from IMDS\n\
-                        volumes              to IMDS     to KMS\n"
+        let mut text = "\nfrom exec to the first byte, milliseconds, credentials from IMDS\n\
+                        volumes                       to IMDS     to KMS\n"
             .to_owned();
-        for phase in [Phase::Unlock, Phase::Provision] {
+        for phase in [Phase::Unlock, Phase::UnlockCold, Phase::Provision] {
             for &volumes in &self.counts {
                 let samples = self.all(phase, volumes, Who::Agent);
                 let imds = median(samples.iter().filter_map(|sample| sample.to_imds));
                 let kms = median(samples.iter().filter_map(|sample| sample.to_kms));
-                let phase = format!("{phase:?}").to_lowercase();
-                writeln!(text, "{volumes:>7}   {phase:<10} {imds:>7.0}    {kms:>7.0}").unwrap();
+                writeln!(text, "{volumes:>7}   {:<19} {imds:>7.0}    {kms:>7.0}", phase.name()).unwrap();
             }
         }
         let [built, stripped] = self.binary_mib;
@@ -323,7 +341,8 @@ impl Table {
             writeln!(text, "{:<6}  {what:<58}  {measured}", if met { "met" } else { "MISSED" }).unwrap();
         };
         let share = if self.kvm { 0.05 } else { 0.15 };
-        for (phase, what) in [(Phase::Unlock, "unlock"), (Phase::Provision, "provision")] {
+        for phase in [Phase::Unlock, Phase::Provision] {
+            let what = phase.name();
             for &volumes in &self.counts {
                 let (a, b) = (self.ratio(phase, volumes, Who::Default), self.ratio(phase, volumes, Who::Tuned));
                 if volumes >= 8 {

@@ -4,7 +4,7 @@
 #
 #   bench.sh format-default|open-default N    as `cryptsetup` does it by itself, one after the other
 #   bench.sh format-tuned|open-tuned N        with the cheapest key derivation there is, as many at once as there are cores
-#   bench.sh setup N | blank N | close | cold
+#   bench.sh setup N | blank N | close | settle | cold
 set -eu
 
 # In memory and for nothing: a real script would have to ask KMS for it, with a program that takes a second to start.
@@ -53,7 +53,9 @@ case $1 in
             cryptsetup close "$name"
         done
         ;;
-    # the same for everybody: nothing is at work, and programs, headers and metadata come from the disks, as at boot
+    # the same for everybody: nothing is at work
+    settle) udevadm settle ;;
+    # and programs, headers and metadata come from the disks
     cold)
         udevadm settle
         sync
