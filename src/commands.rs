@@ -1,29 +1,26 @@
 //! The commands: each is a stretch of the one way from configuration to report.
 
 mod health;
+mod lazy_kms;
 mod status;
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
-use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{Either, FutureExt as _, join_all, select};
+use futures_util::future::join_all;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::apply::{Apply, needs_key};
-use crate::config::{self, Config, ConfigError, FilesystemKind};
+use crate::apply::Apply;
+use crate::config::{Config, ConfigError, FilesystemKind};
 use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, classify, is_shown};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
-use crate::key::{DataKey, WrappedKey};
-use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
 use crate::luks::mapper_on;
 use crate::mount::{MountError, check_growing_tools, check_tools};
 use crate::plan::{Action, Mode, Plan, Subject, plan, wants_probe};
@@ -31,6 +28,8 @@ use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict};
 use crate::state::{self, Phase, State, StateDir, StateError};
 use crate::worker::{Answer, Job, Target, chain};
+
+use lazy_kms::{LazyKms, likely_keys};
 
 pub use health::health;
 pub use status::{local_status, status};
@@ -269,15 +268,6 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
     Ok(unchanged.then_some(found))
 }
 
-/// Ids of the keys of known volumes whose disks are there and that are not open: what the plan will most likely need.
-fn likely_keys(state: &State, seen: Option<&Inventory>) -> BTreeSet<u32> {
-    let devices = seen.map(|seen| seen.devices.as_slice()).unwrap_or_default();
-    let closed = |facts: &DeviceFacts, luks_uuid| facts.mapping_of(luks_uuid).is_none();
-    let volumes = state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
-    let waiting = volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && closed(facts, v.luks_uuid)));
-    waiting.map(|volume| volume.key).collect()
-}
-
 /// From sysfs to a plan: lists the disks, unless they were `seen` a moment ago, has workers look at those that may be targets,
 /// decides.
 async fn make_plan(
@@ -417,72 +407,4 @@ fn preflight(command: &'static str, filesystem: FilesystemKind) -> Result<(), Co
     // opening it makes the kernel load the module where it is one
     let control = OpenOptions::new().read(true).write(true).open("/dev/mapper/control");
     control.map(|_| ()).map_err(CommandError::NoDeviceMapper)
-}
-
-/// AWS KMS, connected to when the first key is needed: a run that needs none asks nobody.
-#[derive(Debug)]
-struct LazyKms<'a> {
-    config: &'a config::Kms,
-    kms: OnceCell<AwsKms>,
-    /// When the first key was asked for: what a failed attempt to connect has waited is not waited again.
-    since: Cell<Option<Instant>>,
-    /// What was unwrapped before anybody asked for it.
-    ahead: RefCell<Vec<(WrappedKey, Result<DataKey, KmsError>)>>,
-}
-
-impl<'a> LazyKms<'a> {
-    fn new(config: &'a config::Kms) -> Self {
-        Self { config, kms: OnceCell::new(), since: Cell::new(None), ahead: RefCell::default() }
-    }
-
-    /// Awaits a plan, and unwraps meanwhile the keys that it will `likely` need: that takes about as long as a look at the
-    /// disks. A plan that needs no key after all does not wait for KMS.
-    async fn meanwhile(
-        &self,
-        state: &State,
-        likely: &BTreeSet<u32>,
-        plan: impl Future<Output = Result<Plan, CommandError>>,
-    ) -> Result<Plan, CommandError> {
-        let records = likely.iter().filter_map(|id| state.key(*id));
-        let unwrapped = join_all(records.map(async |record| {
-            let result = self.unwrap(&record.wrapped_key, &record.key_arn).boxed_local().await;
-            self.ahead.borrow_mut().push((record.wrapped_key.clone(), result));
-        }));
-        match select(pin!(plan), pin!(unwrapped)).await {
-            Either::Left((plan, unwrapped)) => {
-                let plan = plan?;
-                if needs_key(&plan, state) {
-                    unwrapped.await;
-                }
-                Ok(plan)
-            }
-            Either::Right((_, plan)) => plan.await,
-        }
-    }
-
-    async fn get(&self) -> Result<&AwsKms, KmsError> {
-        let since = self.since.get().unwrap_or_else(Instant::now);
-        self.since.set(Some(since));
-        let left = self.config.deadline.saturating_sub(since.elapsed());
-        let config = config::Kms { deadline: left, ..self.config.clone() };
-        self.kms.get_or_try_init(|| AwsKms::connect(&config)).await
-    }
-
-    fn usage(&self) -> Option<Usage> {
-        self.kms.get().map(AwsKms::usage)
-    }
-}
-
-impl KeyService for LazyKms<'_> {
-    async fn generate(&self) -> Result<GeneratedKey, KmsError> {
-        self.get().await?.generate().await
-    }
-
-    async fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<DataKey, KmsError> {
-        let ahead = self.ahead.borrow().iter().position(|(known, _)| known == wrapped);
-        if let Some(ahead) = ahead {
-            return self.ahead.borrow_mut().swap_remove(ahead).1;
-        }
-        self.get().await?.unwrap(wrapped, key_id).await
-    }
 }

@@ -37,7 +37,7 @@ pub enum Mode {
 }
 
 /// What is to be done; `apply` decides nothing beyond it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Work, in the order of the disks.
     pub steps: Vec<Step>,

@@ -476,22 +476,13 @@ fn sync_dir(dir: &Path) -> Result<(), StateError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
+impl State {
+    /// A node with one volume, `vol0`, that holds data.
+    pub(crate) fn sample() -> Self {
+        use crate::config::Cipher;
+        use crate::token::{Flags, Layout};
 
-    use super::*;
-    use crate::config::Cipher;
-    use crate::token::{Flags, Layout};
-
-    fn dir() -> tempfile::TempDir {
-        // not /tmp, which may be in memory, and such a state directory is refused
-        let target = concat!(env!("CARGO_MANIFEST_DIR"), "/target");
-        fs::create_dir_all(target).unwrap();
-        tempfile::tempdir_in(target).unwrap()
-    }
-
-    fn sample() -> State {
-        State {
+        Self {
             version: VERSION,
             instance_id: Some("i-0".into()),
             keys: vec![KeyRecord {
@@ -520,6 +511,20 @@ mod tests {
             }],
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn dir() -> tempfile::TempDir {
+        // not /tmp, which may be in memory, and such a state directory is refused
+        let target = concat!(env!("CARGO_MANIFEST_DIR"), "/target");
+        fs::create_dir_all(target).unwrap();
+        tempfile::tempdir_in(target).unwrap()
+    }
 
     #[test]
     fn what_is_saved_is_read_back() {
@@ -529,15 +534,15 @@ mod tests {
         let store = StateDir::create(&path).unwrap();
         assert_eq!(store.load().unwrap(), State::default());
         assert!(!tmp.path().join("a").exists(), "made before there was anything to keep");
-        store.save(&sample()).unwrap();
-        assert_eq!(store.load().unwrap(), sample());
+        store.save(&State::sample()).unwrap();
+        assert_eq!(store.load().unwrap(), State::sample());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
         assert_eq!(fs::metadata(path.join(FILE)).unwrap().mode() & 0o7777, 0o600);
         // what a disk that lies, or another writer, would leave there
-        assert!(store.holds(&sample()).is_ok());
+        assert!(store.holds(&State::sample()).is_ok());
         assert!(store.holds(&State::default()).is_err());
         fs::remove_file(path.join(FILE)).unwrap();
-        assert!(store.holds(&sample()).is_err());
+        assert!(store.holds(&State::sample()).is_err());
     }
 
     #[test]
@@ -548,7 +553,7 @@ mod tests {
             let first = StateDir::create(&path).unwrap();
             let message = StateDir::create(&path).unwrap_err().to_string();
             assert!(message.contains(&format!("process {} (", std::process::id())), "{dir_exists}: {message}");
-            first.save(&sample()).unwrap();
+            first.save(&State::sample()).unwrap();
             assert!(matches!(StateDir::create(&path), Err(StateError::Locked { .. })), "{dir_exists}");
             drop(first);
         }
@@ -568,10 +573,10 @@ mod tests {
     fn every_truncation_is_damage_and_a_torn_temporary_file_is_nothing() {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
-        store.save(&sample()).unwrap();
+        store.save(&State::sample()).unwrap();
         let whole = fs::read(tmp.path().join(FILE)).unwrap();
         fs::write(tmp.path().join(TEMPORARY), &whole[..9]).unwrap();
-        assert_eq!(store.load().unwrap(), sample());
+        assert_eq!(store.load().unwrap(), State::sample());
         for length in 0..whole.len() - 1 {
             fs::write(tmp.path().join(FILE), &whole[..length]).unwrap();
             assert!(matches!(store.load(), Err(StateError::Damaged { .. })), "{length}");
@@ -582,7 +587,7 @@ mod tests {
     fn a_flipped_bit_is_damage_or_means_nothing() {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
-        store.save(&sample()).unwrap();
+        store.save(&State::sample()).unwrap();
         let whole = fs::read(tmp.path().join(FILE)).unwrap();
         for bit in 0..(whole.len() - 1) * 8 {
             let mut flipped = whole.clone();
@@ -591,7 +596,7 @@ mod tests {
             match store.load() {
                 Err(StateError::Damaged { .. } | StateError::Newer { .. }) => {}
                 // a letter's case may mean nothing, as in a time of day
-                Ok(same) => assert_eq!(same, sample(), "bit {bit}"),
+                Ok(same) => assert_eq!(same, State::sample(), "bit {bit}"),
                 Err(e) => panic!("bit {bit}: {e}"),
             }
         }
@@ -602,13 +607,13 @@ mod tests {
     fn a_file_of_format_version_1_is_read_and_its_volumes_are_held_to_the_first_policy() {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
-        store.save(&sample()).unwrap();
+        store.save(&State::sample()).unwrap();
         let mut value: serde_json::Value = serde_json::from_slice(&fs::read(tmp.path().join(FILE)).unwrap()).unwrap();
         value["version"] = 1.into();
         value.as_object_mut().unwrap().remove("sha256").unwrap();
         value["volumes"][0].as_object_mut().unwrap().remove("header").unwrap();
         fs::write(tmp.path().join(FILE), serde_json::to_vec(&value).unwrap()).unwrap();
-        let mut expected = sample();
+        let mut expected = State::sample();
         expected.volumes[0].header = HeaderPolicy::Possible;
         assert_eq!(store.load().unwrap(), expected);
         store.save(&expected).unwrap();
@@ -617,7 +622,7 @@ mod tests {
 
     #[test]
     fn a_record_is_for_the_disk_with_its_serial_number_or_without_one_for_the_name() {
-        let mut record = sample().volumes.remove(0);
+        let mut record = State::sample().volumes.remove(0);
         let named = DeviceFacts::sample("nvme1n1", 1);
         let numbered = DeviceFacts { serial: Some("vol0".into()), ..DeviceFacts::sample("nvme9n1", 9) };
         assert_eq!(
@@ -631,7 +636,7 @@ mod tests {
 
     #[test]
     fn what_is_expected_of_a_header_is_what_was_recorded() {
-        let state = sample();
+        let state = State::sample();
         let expected = state.expected(Uuid::from_u128(7)).unwrap();
         assert_eq!(expected.luks_uuid, Uuid::from_u128(7));
         assert_eq!(expected.header, state.volumes[0].header);
@@ -649,15 +654,15 @@ mod tests {
 
     #[test]
     fn other_versions_are_refused() {
-        let of = |version| load(&State { version, ..sample() });
+        let of = |version| load(&State { version, ..State::sample() });
         assert!(matches!(of(VERSION + 1), Err(StateError::Newer { version: 3, .. })));
         assert!(matches!(of(0), Err(StateError::Damaged { .. })));
-        assert_eq!(of(1).unwrap(), sample());
+        assert_eq!(of(1).unwrap(), State::sample());
     }
 
     #[test]
     fn an_inconsistent_file_is_refused() {
-        let mut two = sample();
+        let mut two = State::sample();
         two.keys.push(KeyRecord { id: 2, ..two.keys[0].clone() });
         two.volumes.push(VolumeRecord { luks_uuid: Uuid::from_u128(8), key: 2, ..two.volumes[0].clone() });
         assert_eq!(load(&two).unwrap(), two);
@@ -704,7 +709,7 @@ mod tests {
     fn a_file_that_others_may_write_is_refused() {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
-        store.save(&sample()).unwrap();
+        store.save(&State::sample()).unwrap();
         let path = tmp.path().join(FILE);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let message = store.load().unwrap_err().to_string();

@@ -153,3 +153,27 @@ fn a_torn_header_is_unfinished_only_where_it_was_intended_and_nothing_lies_behin
     file.write_all_at(&[1], SIZE - 1).unwrap();
     assert_eq!(found(Some(ours)), Content::Unrecognised { offset: SIZE - 1 });
 }
+
+#[test]
+fn a_header_with_a_token_ends_the_look_only_where_nothing_was_to_be_formatted() {
+    use std::os::unix::fs::FileExt as _;
+
+    use crate::config::BlankScan;
+    use crate::device::Content;
+    use crate::probe::{Scan, probe};
+
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let ours = expected().luks_uuid;
+    let scan = Scan { how: BlankScan::Sampled, within: std::time::Duration::from_secs(60) };
+    let found = |intent| probe(&path, intent, scan, &mut |_, _| {});
+    let whole = |content| matches!(content, Content::Luks2 { luks_uuid, token: Some(_) } if luks_uuid == ours);
+    assert!(whole(found(None)) && whole(found(Some(ours))));
+    // somebody else's superblock, of btrfs, behind the headers
+    let disk = File::options().write(true).open(&path).unwrap();
+    disk.write_all_at(b"_BHRfS_M", (64 << 10) + 64).unwrap();
+    // it is opened or left alone, whatever else is there
+    assert!(whole(found(None)));
+    let content = found(Some(ours));
+    assert!(matches!(content, Content::Foreign { .. }), "a format would go on over it: {content:?}");
+}

@@ -69,7 +69,7 @@ assert_decrypts() {
 tables() { dmsetup table | grep ^luks- | sort; }
 
 # work DISK MAPPER MAPPING FILESYSTEM MOUNT_POINT: what a worker says to a job for the volume on DISK, with a passphrase that
-# opens nothing.
+# opens nothing where MAPPING is true.
 work() {
     python3 - "$STATE" "$@" >/run/job <<'END'
 import base64, json, os, sys
@@ -88,7 +88,8 @@ print(json.dumps({
                  "wrapped_key": key["wrapped_key"], "key_arn": key["key_arn"]},
     "mapper": mapper, "mapping": mapping == "true", "filesystem": filesystem, "mount_point": at or None,
 }))
-print(base64.b64encode(b"x" * 32).decode(), end="")
+if mapping == "true":
+    print(base64.b64encode(b"x" * 32).decode())
 END
     agent worker </run/job | tail -n 1 >/run/report
     : >/run/stderr

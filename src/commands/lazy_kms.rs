@@ -1,0 +1,158 @@
+//! The key service as the commands have it: asked no more often, and no later, than need be.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::pin::pin;
+
+use futures_util::future::{Either, FutureExt as _, join_all, select};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::CommandError;
+use crate::apply::needs_key;
+use crate::config;
+use crate::device::{DeviceFacts, Inventory};
+use crate::key::{DataKey, WrappedKey};
+use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
+use crate::plan::Plan;
+use crate::state::{Phase, State};
+
+/// Ids of the keys of known volumes whose disks are there and that are not open: what the plan will most likely need.
+pub(super) fn likely_keys(state: &State, seen: Option<&Inventory>) -> BTreeSet<u32> {
+    let devices = seen.map(|seen| seen.devices.as_slice()).unwrap_or_default();
+    let closed = |facts: &DeviceFacts, luks_uuid| facts.mapping_of(luks_uuid).is_none();
+    let volumes = state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
+    let waiting = volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && closed(facts, v.luks_uuid)));
+    waiting.map(|volume| volume.key).collect()
+}
+
+/// AWS KMS, connected to when the first key is needed: a run that needs none asks nobody.
+#[derive(Debug)]
+pub(super) struct LazyKms<'a> {
+    config: &'a config::Kms,
+    kms: OnceCell<AwsKms>,
+    /// When the first key was asked for: what a failed attempt to connect has waited is not waited again.
+    since: Cell<Option<Instant>>,
+    /// What was unwrapped before anybody asked for it.
+    ahead: RefCell<Vec<(WrappedKey, Result<DataKey, KmsError>)>>,
+}
+
+impl<'a> LazyKms<'a> {
+    pub(super) fn new(config: &'a config::Kms) -> Self {
+        Self { config, kms: OnceCell::new(), since: Cell::new(None), ahead: RefCell::default() }
+    }
+
+    /// Awaits a plan, and unwraps meanwhile the keys that it will `likely` need: that takes about as long as a look at the
+    /// disks. A plan that needs no key after all does not wait for KMS.
+    pub(super) async fn meanwhile(
+        &self,
+        state: &State,
+        likely: &BTreeSet<u32>,
+        plan: impl Future<Output = Result<Plan, CommandError>>,
+    ) -> Result<Plan, CommandError> {
+        let records = likely.iter().filter_map(|id| state.key(*id));
+        let unwrapped = join_all(records.map(async |record| {
+            let result = self.unwrap(&record.wrapped_key, &record.key_arn).boxed_local().await;
+            self.ahead.borrow_mut().push((record.wrapped_key.clone(), result));
+        }));
+        match select(pin!(plan), pin!(unwrapped)).await {
+            Either::Left((plan, unwrapped)) => {
+                let plan = plan?;
+                if needs_key(&plan, state) {
+                    unwrapped.await;
+                }
+                Ok(plan)
+            }
+            Either::Right((_, plan)) => plan.await,
+        }
+    }
+
+    pub(super) async fn get(&self) -> Result<&AwsKms, KmsError> {
+        let since = self.since.get().unwrap_or_else(Instant::now);
+        self.since.set(Some(since));
+        let left = self.config.deadline.saturating_sub(since.elapsed());
+        let config = config::Kms { deadline: left, ..self.config.clone() };
+        self.kms.get_or_try_init(|| AwsKms::connect(&config)).await
+    }
+
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.kms.get().map(AwsKms::usage)
+    }
+}
+
+impl KeyService for LazyKms<'_> {
+    async fn generate(&self) -> Result<GeneratedKey, KmsError> {
+        self.get().await?.generate().await
+    }
+
+    async fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<DataKey, KmsError> {
+        let ahead = self.ahead.borrow().iter().position(|(known, _)| known == wrapped);
+        if let Some(ahead) = ahead {
+            return self.ahead.borrow_mut().swap_remove(ahead).1;
+        }
+        self.get().await?.unwrap(wrapped, key_id).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::device::Holder;
+
+    #[tokio::test]
+    async fn a_plan_that_needs_no_key_does_not_wait_for_kms() {
+        // it takes connections and never answers
+        let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let state = State::sample();
+        let config = config::Kms {
+            key_id: state.keys[0].key_arn.clone(),
+            region: None,
+            endpoint_url: Some(format!("http://{}", deaf.local_addr().unwrap())),
+            deadline: Duration::from_secs(3600),
+        };
+        let keys = LazyKms::new(&config);
+        let planned = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok(Plan::default())
+        };
+        let plan = tokio::time::timeout(Duration::from_secs(60), keys.meanwhile(&state, &[1].into(), planned)).await;
+        assert!(plan.expect("it waits for KMS").unwrap().steps.is_empty());
+        assert!(keys.since.get().is_some(), "KMS was not asked meanwhile");
+    }
+
+    #[test]
+    fn the_key_of_a_volume_that_is_there_and_not_open_is_likely_to_be_needed() {
+        let state = State::sample();
+        let volume = &state.volumes[0];
+        let closed = DeviceFacts { serial: volume.serial.clone(), ..DeviceFacts::sample("nvme7n1", 7) };
+        let mapper = crate::luks::mapper_name(volume.luks_uuid);
+        let mapping = Holder {
+            name: "dm-0".to_owned(),
+            dm_uuid: Some(format!("CRYPT-LUKS2-{}-{mapper}", volume.luks_uuid.simple())),
+            dm_name: Some(mapper),
+            size: 1 << 30,
+            mounts: Vec::new(),
+            held: false,
+        };
+        let open = DeviceFacts { holders: vec![mapping], ..closed.clone() };
+        let other = DeviceFacts::sample("nvme8n1", 8);
+        let seen = |devices: &[&DeviceFacts]| Inventory {
+            devices: devices.iter().copied().cloned().collect(),
+            boot_unresolved: None,
+            instance_id: None,
+        };
+        assert_eq!(likely_keys(&state, Some(&seen(&[&other, &closed]))), [1].into());
+        let mut unfinished = state.clone();
+        unfinished.volumes[0].phase = Phase::Intent;
+        for (state, seen) in [
+            (&state, Some(seen(&[&other, &open]))),
+            (&state, Some(seen(&[&other]))),
+            (&state, None),
+            (&unfinished, Some(seen(&[&closed]))),
+        ] {
+            assert_eq!(likely_keys(state, seen.as_ref()), BTreeSet::new(), "{seen:?}");
+        }
+    }
+}
