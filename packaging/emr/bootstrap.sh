@@ -75,7 +75,7 @@ if [[ -n $package ]]; then
     sha256sum --check --quiet <<<"$sha256  $work/luks-agent.rpm" || die "$package is not what --sha256 says"
     dnf install --assumeyes --quiet "$work/luks-agent.rpm" || die "cannot install $package"
 fi
-luks-agent plan >/dev/null || (($? != 2)) || die "the agent does not accept its configuration"
+luks-agent status >/dev/null || die "the agent does not accept its configuration"
 systemctl enable --quiet luks-agent.target luks-agent.service
 systemctl reload-or-restart luks-agent.service
 
