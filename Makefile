@@ -11,7 +11,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## install what building and every tier need, if it is missing
-	@scripts/deps.sh build kernel machine localstack
+	@scripts/deps.sh build lint kernel machine localstack
 
 build: ## build the agent, the fake AWS endpoint and all tests
 	@scripts/deps.sh build
@@ -50,8 +50,9 @@ bench: ## how long boot takes, against cryptsetup by hand: BENCH_VOLUMES="1 4 8 
 	$(CARGO) build --workspace --bins --example bench --example measure
 	@"$${CARGO_TARGET_DIR:-target}/debug/examples/bench"
 
-lint: ## formatting and clippy, warnings denied
-	@scripts/deps.sh build
+lint: ## formatting, clippy with warnings denied, shellcheck
+	@scripts/deps.sh build lint
+	shellcheck --severity=warning .ci/run scripts/*.sh packaging/*/*.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 

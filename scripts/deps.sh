@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need on Debian 12, only if it is missing.
 #
-#   scripts/deps.sh [build|kernel|machine|localstack]...     (default: all of them)
+#   scripts/deps.sh [build|lint|kernel|machine|localstack]...     (default: all of them)
 #   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
 #   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
 #
@@ -11,6 +11,7 @@ set -euo pipefail
 
 # A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
 BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev libudev-dev"
+LINT="shellcheck"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
 KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
 # Stacks that a boot disk can be in.
@@ -117,15 +118,17 @@ if [[ ${1-} == --promtool ]]; then
     exit
 fi
 
-(($#)) || set -- build kernel machine localstack
+(($#)) || set -- build lint kernel machine localstack
 packages=()
+# shellcheck disable=SC2206 # lists of words
 for group in "$@"; do
     case $group in
         build) packages+=($BUILD) ;;
+        lint) packages+=($LINT) ;;
         kernel) packages+=($KERNEL) ;;
         machine) packages+=($MACHINE) ;;
         localstack) packages+=($LOCALSTACK) ;;
-        *) die "unknown group '$group': expected build, kernel, machine or localstack" ;;
+        *) die "unknown group '$group': expected build, lint, kernel, machine or localstack" ;;
     esac
 done
 

@@ -208,7 +208,7 @@ fn blocks(path: &str, language: &str) -> Vec<String> {
 
 #[test]
 fn the_examples_are_what_they_say() {
-    for path in ["README.md", "docs/architecture.md", "docs/kms.md", "docs/reports.md"] {
+    for path in ["README.md", "docs/architecture.md", "docs/iam.md", "docs/kms.md", "docs/reports.md"] {
         for json in blocks(path, "json") {
             let part = format!("{{{json}}}");
             let value = serde_json::from_str::<Value>(&json).or_else(|_| serde_json::from_str(&part));
@@ -261,6 +261,20 @@ fn the_fields_of_reports_are_documented() {
         let row = row.unwrap_or_else(|| panic!("docs/reports.md does not describe {found}"));
         for key in keys(&fields) {
             assert!(row.contains(&format!("`{key}`")), "{row}: {key}");
+        }
+    }
+}
+
+#[test]
+fn links_lead_to_files_that_are_there() {
+    let pages = fs::read_dir(at("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let others = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "packaging/ansible/roles/luks_agent/README.md"];
+    for page in pages.chain(others.map(at)) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            let there = link.contains("://") || page.parent().unwrap().join(path).exists();
+            assert!(there, "{} links to {path}, which is not there", page.display());
         }
     }
 }
