@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
@@ -254,10 +254,14 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// What is in the buffer up to `end`; the next line begins at `next`.
+    /// What is in the buffer up to `end`; the next line begins at `next`. Nothing of it stays behind, not even where the rest is
+    /// moved away from: the process may live for minutes.
     fn take(&mut self, end: usize, next: usize) -> Zeroizing<Vec<u8>> {
         let line = Zeroizing::new(self.buffer[..end].to_vec());
-        self.buffer.drain(..next);
+        let left = self.buffer.len() - next;
+        self.buffer.copy_within(next.., 0);
+        self.buffer[left..].zeroize();
+        self.buffer.truncate(left);
         line
     }
 }
