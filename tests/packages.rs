@@ -90,7 +90,7 @@ fn purge_keeps_a_state_that_volumes_depend_on() {
     }
     for gone in [Some("{\n  \"volumes\": [],\n  \"keys\": []\n}"), None] {
         let (output, left) = left_by_purge(gone);
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert!(output.status.success() && !String::from_utf8_lossy(&output.stderr).contains("kept"), "{output:?}");
         assert_eq!(left, [String::new(); 0]);
     }
 }
@@ -301,11 +301,10 @@ fn a_package_without_a_key_says_so_and_does_nothing() {
 #[ignore = "needs the packages, run make test-packages"]
 fn the_bill_of_materials_names_the_crates_that_are_locked() {
     let lock: toml::Table = file("Cargo.lock").parse().unwrap();
-    let locked: BTreeSet<_> =
-        lock["package"].as_array().unwrap().iter().map(|package| {
-            (package["name"].as_str().unwrap().to_owned(), package["version"].as_str().unwrap().to_owned())
-        });
-    let locked: BTreeSet<_> = locked.collect();
+    let pair = |package: &toml::Value| {
+        (package["name"].as_str().unwrap().to_owned(), package["version"].as_str().unwrap().to_owned())
+    };
+    let locked: BTreeSet<_> = lock["package"].as_array().unwrap().iter().map(pair).collect();
     for package in packages("") {
         let text = fs::read_to_string(package.at("usr/share/doc/luks-agent/luks-agent.cdx.json")).unwrap();
         let bill: Value = serde_json::from_str(&text).unwrap();
