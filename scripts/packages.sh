@@ -23,6 +23,7 @@ cargo=${CARGO:-cargo}
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 build=$target/package-build
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
 out=$(realpath -m "${PACKAGE_OUT:-$target/packages}")
 release=${PACKAGE_RELEASE:-1}
 
@@ -104,21 +105,60 @@ make_sysroot() {
     echo "$sysroot"
 }
 
-# Everything of the machine that could get into the binary: paths.
-build_agent() {
-    local arch=$1 triplet=$2 name=${1}_unknown_linux_gnu
-    local cargo_home=${CARGO_HOME:-$HOME/.cargo}
-    local remap="--remap-path-prefix=$PWD=/luks-agent --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$build=/build"
-    say "building the agent for $arch"
-    env "SYSROOT=$sysroot" "SYSROOT_TARGET=$triplet" \
-        "PKG_CONFIG_SYSROOT_DIR=$sysroot" "PKG_CONFIG_LIBDIR=$sysroot/usr/lib/$triplet/pkgconfig" PKG_CONFIG_ALLOW_CROSS=1 \
-        "BINDGEN_EXTRA_CLANG_ARGS=--target=$triplet --sysroot=$sysroot" \
-        "CC_$name=$PWD/packaging/sysroot-cc" "CXX_$name=$PWD/packaging/sysroot-cc" "AR_$name=ar" \
-        "CFLAGS_$name=-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$build=/build" \
-        "CARGO_TARGET_${name^^}_LINKER=$PWD/packaging/sysroot-cc" "CARGO_TARGET_${name^^}_RUSTFLAGS=$remap" \
-        "CARGO_TARGET_DIR=$build" \
-        "$cargo" build --locked --profile dist --target "$arch-unknown-linux-gnu" --bin luks-agent
+# Prints a directory with sid's Rust and clang, for an architecture that the toolchain of this machine has no standard library for
+# (rustup would fetch it; Debian's packages need no other host to be reached).
+make_toolchain() {
+    local arch=$1 tree new
+    tree=$cache/toolchain-$arch-$(declare -f make_toolchain | sha256sum | cut -c1-12)
+    if [[ ! -e $tree ]]; then
+        say "unpacking Debian sid's Rust for $arch (2 GB, once)"
+        new=$(mktemp -d "$cache/.toolchain-new.XXXXXX")
+        unpack sid "$(dpkg --print-architecture),$arch" "$new" \
+            cargo rustc "libstd-rust-dev:$arch" clang lld libclang-dev gcc libc6-dev pkgconf ca-certificates
+        mv -T "$new" "$tree"
+    fi
+    echo "$tree"
 }
+
+# in_tree TREE COMMAND...: with that directory for its root, in which what the build needs is where it is here
+in_tree() {
+    local map=()
+    ((EUID == 0)) || map=(--map-root-user)
+    # shellcheck disable=SC2016 # the inner shell's
+    unshare "${map[@]}" --mount --propagation private bash -ec '
+        tree=$1; shift
+        while [[ $1 != -- ]]; do
+            mkdir -p "$tree$1"
+            mount --rbind "$1" "$tree$1"
+            shift
+        done
+        shift
+        exec chroot "$tree" env -C "$PWD" PATH=/usr/bin:/usr/sbin "$@"' bash \
+        "$1" /dev /proc "$PWD" "$cache" "$build" "$cargo_home" -- "${@:2}"
+}
+
+# What the compilers would learn of the machine is its paths, and they are mapped away.
+build_agent() (
+    local arch=$1 debian=$2 triplet=$3 name=${1}_unknown_linux_gnu cc=$PWD/packaging/sysroot-cc run=()
+    local remap="--remap-path-prefix=$PWD=/luks-agent --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$build=/build"
+    if [[ ! -d $(rustc --print sysroot)/lib/rustlib/$arch-unknown-linux-gnu/lib ]]; then
+        "$cargo" fetch --quiet --locked
+        run=(in_tree "$(make_toolchain "$debian")")
+        cargo=cargo
+        # in an unpacked tree nobody has chosen which compiler cc is
+        export CC=gcc CXX=g++ CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc CARGO_NET_OFFLINE=true
+    fi
+    export SYSROOT=$sysroot SYSROOT_TARGET=$triplet
+    export PKG_CONFIG_SYSROOT_DIR=$sysroot PKG_CONFIG_LIBDIR=$sysroot/usr/lib/$triplet/pkgconfig PKG_CONFIG_ALLOW_CROSS=1
+    export BINDGEN_EXTRA_CLANG_ARGS="--target=$triplet --sysroot=$sysroot"
+    export "CC_$name=$cc" "CXX_$name=$cc" "AR_$name=ar"
+    export "CFLAGS_$name=-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$build=/build"
+    export "CARGO_TARGET_${name^^}_LINKER=$cc" "CARGO_TARGET_${name^^}_RUSTFLAGS=$remap"
+    export CARGO_HOME=$cargo_home CARGO_TARGET_DIR=$build
+
+    say "building the agent for $arch"
+    "${run[@]}" "$cargo" build --locked --profile dist --target "$arch-unknown-linux-gnu" --bin luks-agent
+)
 
 # What is in the packages beside the program and files of the checkout, for Cargo.toml: target/release/package/...
 make_files() {
@@ -143,7 +183,7 @@ make_files() {
     ! grep -q '^key_id' "$dir/config.toml" || die "config/luks-agent.toml: its key_id is not where it was expected"
 
     gzip -9nc CHANGELOG.md >"$dir/changelog.gz"
-    cat >"$dir/changelog.Debian" <<CHANGELOG
+    gzip -9n >"$dir/changelog.Debian.gz" <<CHANGELOG
 luks-agent ($version-$release) unstable; urgency=medium
 
   * luks-agent $version; changelog.gz says what is new in it.
@@ -153,9 +193,9 @@ CHANGELOG
 
     # every crate that is linked in, with version, licence and checksum; it is written beside each Cargo.toml of the workspace
     "$tools/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
-        --target "$arch-unknown-linux-gnu" --override-filename luks-agent-sbom 2>&1 | grep -v '^$' >&2 || true
-    sed "s|file://$PWD|file:///luks-agent|g" luks-agent-sbom.json >"$dir/luks-agent.cdx.json"
-    find . -path ./target -prune -o -name luks-agent-sbom.json -exec rm {} +
+        --target "$arch-unknown-linux-gnu"
+    sed "s|file://$PWD|file:///luks-agent|g" luks-agent_bin.cdx.json >"$dir/luks-agent.cdx.json"
+    find . -path ./target -prune -o -name '*_bin.cdx.json' -exec rm {} +
 }
 
 make_deb() {
@@ -180,7 +220,7 @@ for arch in "$@"; do
         aarch64) debian=arm64 triplet=aarch64-linux-gnu ;;
     esac
     sysroot=$(make_sysroot "$debian" "$triplet")
-    build_agent "$arch" "$triplet"
+    build_agent "$arch" "$debian" "$triplet"
     make_files "$arch" "$build/$arch-unknown-linux-gnu/dist/package"
     make_deb "$arch" "$debian"
     make_rpm "$arch"

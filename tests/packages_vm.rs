@@ -50,7 +50,7 @@ fn life(release: &str, systemd: &str) {
     let [first, second] = debs();
     let mut vm =
         Machine::of_release(&format!("package-{release}"), release).forward(80, aws.addresses()[0]).memory(2048);
-    for path in built_packages() {
+    for path in built_packages().into_iter().filter(|path| path.to_str().unwrap().ends_with("_amd64.deb")) {
         vm = vm.tool(path);
     }
     vm = vm.nvme(STORE_1, ec2::VOLUME).nvme(EBS_1, ec2::VOLUME);
@@ -90,9 +90,6 @@ fn life(release: &str, systemd: &str) {
     ready(&mut vm);
     assert_eq!(aws.count("GenerateDataKey"), 0);
     assert_eq!(vm.ok("cat /mnt1/kept"), "kept");
-    for serial in [STORE_1, EBS_1] {
-        assert!(vm.ok("lsblk -no FSTYPE,SERIAL /dev/nvme0n1 /dev/nvme1n1").contains(serial) || serial == STORE_1);
-    }
 
     upgraded(&mut vm, &second);
     removed(&mut vm, &aws, &second);
@@ -104,7 +101,7 @@ fn life(release: &str, systemd: &str) {
 fn volumes(vm: &mut Machine) -> String {
     vm.ok("dmsetup info -c --noheadings -o name,uuid,minor,open
          findmnt -rno ID,TARGET,SOURCE /mnt; findmnt -rno ID,TARGET,SOURCE /mnt1
-         stat -c %i /proc/$(cat /run/user.pid)/fd/3; ls -l /proc/$(cat /run/user.pid)/fd/3")
+         readlink /proc/$(cat /run/user.pid)/fd/3")
 }
 
 fn upgraded(vm: &mut Machine, deb: &str) {
@@ -156,7 +153,7 @@ fn purged(vm: &mut Machine, deb: &str) {
     vm.ok(&format!("rm {STATE} {DROP_IN}"));
     let said = vm.ok("dpkg -P luks-agent 2>&1");
     assert!(!said.contains("kept"), "{said}");
-    assert_eq!(vm.ok("ls -d /etc/luks-agent /run/luks-agent /etc/systemd/system/*luks-agent* 2>/dev/null || true"), "");
+    assert_eq!(vm.ok("find /etc /run /usr /var/lib/systemd -path '*luks-agent*' -not -path '/run/udev/*'"), "");
 }
 
 /// Everything is open and mounted, and nothing failed.
