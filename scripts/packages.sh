@@ -162,8 +162,9 @@ build_agent() (
 
 # What is in the packages beside the program and files of the checkout, for Cargo.toml: target/release/package/...
 make_files() {
+    local arch=$1 dir=$2 agent page
     # one of another architecture cannot be asked, but would say the same
-    local arch=$1 dir=$2 agent=$build/$(uname -m)-unknown-linux-gnu/dist/luks-agent page
+    agent=$build/$(uname -m)-unknown-linux-gnu/dist/luks-agent
     [[ -x $agent ]] || die "man pages and completions come from the program of this machine: name $(uname -m) first, then $arch"
     rm -rf "$dir"
     mkdir -p "$dir/man"

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # After installation (1) or upgrade (2). Nothing is started at the first installation: disks are encrypted at the next boot, or when
 # somebody says so. At an upgrade the daemon is restarted by the old package's postun.sh, when the old files are gone.
 if [ "$1" -eq 1 ]; then

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # After removal (0), or when the old version's files are gone at an upgrade (1): only the daemon is restarted, and if it runs, which
 # touches no volume.
 if [ -d /run/systemd/system ]; then

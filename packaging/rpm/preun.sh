@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Before removal (0), not before an upgrade (1). The volumes stay open and mounted: luks-agent-boot.service is not stopped, which would
 # close them, and the state in /etc/luks-agent/state, which is no file of the package, stays too.
 if [ "$1" -eq 0 ]; then
