@@ -114,7 +114,8 @@ make_toolchain() {
         say "unpacking Debian sid's Rust for $arch (2 GB, once)"
         new=$(mktemp -d "$cache/.toolchain-new.XXXXXX")
         unpack sid "$(dpkg --print-architecture),$arch" "$new" \
-            cargo rustc "libstd-rust-dev:$arch" clang lld libclang-dev gcc libc6-dev pkgconf ca-certificates
+            cargo rustc "libstd-rust-dev:$arch" clang lld llvm libclang-dev gcc libc6-dev pkgconf \
+            base-files bash coreutils dash grep sed
         mv -T "$new" "$tree"
     fi
     echo "$tree"
@@ -139,19 +140,19 @@ in_tree() {
 
 # What the compilers would learn of the machine is its paths, and they are mapped away.
 build_agent() (
-    local arch=$1 debian=$2 triplet=$3 name=${1}_unknown_linux_gnu cc=$PWD/packaging/sysroot-cc run=()
+    local arch=$1 debian=$2 triplet=$3 name=${1}_unknown_linux_gnu cc=$PWD/packaging/sysroot-cc ar=ar run=()
     local remap="--remap-path-prefix=$PWD=/luks-agent --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$build=/build"
     if [[ ! -d $(rustc --print sysroot)/lib/rustlib/$arch-unknown-linux-gnu/lib ]]; then
         "$cargo" fetch --quiet --locked
         run=(in_tree "$(make_toolchain "$debian")")
-        cargo=cargo
+        cargo=cargo ar=llvm-ar
         # in an unpacked tree nobody has chosen which compiler cc is
         export CC=gcc CXX=g++ CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc CARGO_NET_OFFLINE=true
     fi
     export SYSROOT=$sysroot SYSROOT_TARGET=$triplet
     export PKG_CONFIG_SYSROOT_DIR=$sysroot PKG_CONFIG_LIBDIR=$sysroot/usr/lib/$triplet/pkgconfig PKG_CONFIG_ALLOW_CROSS=1
     export BINDGEN_EXTRA_CLANG_ARGS="--target=$triplet --sysroot=$sysroot"
-    export "CC_$name=$cc" "CXX_$name=$cc" "AR_$name=ar"
+    export "CC_$name=$cc" "CXX_$name=$cc" "AR_$name=$ar"
     export "CFLAGS_$name=-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$build=/build"
     export "CARGO_TARGET_${name^^}_LINKER=$cc" "CARGO_TARGET_${name^^}_RUSTFLAGS=$remap"
     export CARGO_HOME=$cargo_home CARGO_TARGET_DIR=$build
