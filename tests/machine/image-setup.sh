@@ -27,7 +27,7 @@ late() {
     cat >"$root/etc/fstab" <<FSTAB
 LABEL=machine-root / ext4 errors=remount-ro 0 1
 # the test's own programs, put together by the test: tests/support/qemu.rs
-LABEL=machine-tools /opt/test ext4 ro,nofail,x-systemd.device-timeout=20s 0 0
+LABEL=machine-tools /opt/test ext4 ro,nofail,x-systemd.device-timeout=90s 0 0
 FSTAB
     mkdir -p "$root/opt/test"
     echo 'PATH=/opt/test:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' >"$root/etc/environment"
