@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo bench lint clean
+.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo bench lint packages reproducible test-packages clean
 
 CARGO ?= cargo
 
@@ -49,6 +49,19 @@ bench: ## how long boot takes, against cryptsetup by hand: BENCH_VOLUMES="1 4 8 
 	$(CARGO) build --release --bin luks-agent
 	$(CARGO) build --workspace --bins --example bench --example measure
 	@"$${CARGO_TARGET_DIR:-target}/debug/examples/bench"
+
+packages: ## .deb and .rpm in target/packages, for Debian 11 and later and RHEL 9 and later (ARCHES="x86_64 aarch64")
+	@scripts/deps.sh build packages
+	@scripts/packages.sh $(ARCHES)
+
+reproducible: ## build the packages twice, the second time from a copy elsewhere, and compare their bytes
+	@scripts/deps.sh build packages
+	@scripts/reproducible.sh
+
+test-packages: packages build ## what is in the packages, and their life on Debian 11, 12 and 13 in QEMU
+	@scripts/deps.sh machine packages
+	@PACKAGE_RELEASE=2 scripts/packages.sh x86_64
+	@scripts/test.sh packages
 
 lint: ## formatting, clippy with warnings denied, shellcheck
 	@scripts/deps.sh build lint

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need on Debian 12, only if it is missing.
 #
-#   scripts/deps.sh [build|lint|kernel|machine|localstack]...     (default: all of them)
+#   scripts/deps.sh [build|lint|kernel|machine|localstack|packages]...     (default: all but packages)
 #   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
 #   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
 #
@@ -23,6 +23,8 @@ KERNEL+=" udftools util-linux-extra xorriso"
 # uidmap: for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
+# What builds them, and what judges them.
+PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint"
 
 requirements=$(dirname "$(realpath "$0")")/localstack-requirements.txt
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
@@ -128,7 +130,8 @@ for group in "$@"; do
         kernel) packages+=($KERNEL) ;;
         machine) packages+=($MACHINE) ;;
         localstack) packages+=($LOCALSTACK) ;;
-        *) die "unknown group '$group': expected build, lint, kernel, machine or localstack" ;;
+        packages) packages+=($PACKAGES) ;;
+        *) die "unknown group '$group': expected build, lint, kernel, machine, localstack or packages" ;;
     esac
 done
 

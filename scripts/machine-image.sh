@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the Debian 12 image of the machine tier and prints the directory it is in:
+# Builds the Debian image of the machine tier, Debian 12 unless another release is named, and prints the directory it is in:
 #
 #   disk.img   sparse raw disk, GPT, one ext4 partition with the root file system, free space behind it
 #   vmlinuz, initrd.img   its kernel and initrd, for QEMU's -kernel and -initrd
@@ -9,19 +9,26 @@
 # what it is made from, so a second call is instant and a changed recipe makes a new one. Works as root, and without
 # where user namespaces are allowed (package uidmap).
 #
-# usage: scripts/machine-image.sh            directory on stdout, progress on stderr
+# usage: scripts/machine-image.sh [bullseye|bookworm|trixie]            directory on stdout, progress on stderr
 set -euo pipefail
 
-release=bookworm
+release=${1:-bookworm}
 disk_mib=2048
 part_mib=2000   # the rest of the disk stays unallocated, so that tests can see that nobody writes there
 packages=(
     systemd systemd-sysv udev dbus kmod initramfs-tools linux-image-cloud-amd64
     libcryptsetup12 cryptsetup-bin dmsetup libblkid1 util-linux xfsprogs e2fsprogs
     ca-certificates iproute2 procps fdisk qemu-guest-agent
-    # off but where a test turns them on: what else may be ordered against the agent's units
-    network-manager cloud-init
 )
+hooks=()
+case $release in
+    # as its installer made it, and its cloud images are: /lib is /usr/lib
+    bullseye) hooks=(--setup-hook='/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh "$1"') ;;
+    # off but where a test turns them on: what else may be ordered against the agent's units
+    bookworm) packages+=(network-manager cloud-init) ;;
+    trixie) ;;
+    *) echo "machine image: unknown release '$release': expected bullseye, bookworm or trixie" >&2; exit 2 ;;
+esac
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 setup=$here/../tests/machine/image-setup.sh
@@ -36,8 +43,8 @@ done
 export PATH=$PATH:/usr/sbin:/sbin
 
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
-hash=$(cat "${BASH_SOURCE[0]}" "$setup" | sha256sum | cut -c1-16)
-image=$cache/machine-$hash
+hash=$({ cat "${BASH_SOURCE[0]}" "$setup"; echo "$release"; } | sha256sum | cut -c1-16)
+image=$cache/machine-$release-$hash
 
 if [ -e "$image/disk.img" ]; then
     echo "$image"
@@ -61,15 +68,19 @@ trap 'rm -rf "$work" "$new"' EXIT
 chmod 0777 "$work"
 install -m 0755 "$setup" "$work/setup"
 
-# The host's own Debian sources, so that a configured mirror is used. A host of another release has none that fit,
-# then mmdebstrap uses its default mirror.
+# The host's own Debian sources, so that a configured mirror is used; of another release than the host's only what was released,
+# as mirrors do not have all of the security updates of old ones.
 sources=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null |
     awk -F'|' -v r="$release" '
         ($2 == r || $2 == r "-updates" || $2 == r "-security") && $3 == "main" {
             signed = substr($4, 1, 1) == "/" ? "[signed-by=" $4 "] " : ""
             print "deb " signed $1 " " $2 " " $3
         }' | sort -u)
-grep -q " $release main\$" <<<"$sources" || sources=
+if ! grep -q " $release main\$" <<<"$sources"; then
+    mirror=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)' 'Created-By: Packages' 2>/dev/null |
+        sed -nE 's/\|(bullseye|bookworm|trixie)$//p' | head -n 1)
+    sources=${mirror:+deb $mirror $release main}
+fi
 
 # and the host's way to them: proxies, certificates
 apt_options=()
@@ -80,7 +91,7 @@ done < <(apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+
 mode=root
 [ "$(id -u)" = 0 ] || mode=unshare
 
-say "downloading and installing Debian 12 (about a minute)"
+say "downloading and installing Debian $release (about a minute)"
 start=$SECONDS
 log=$cache/machine-image.log
 # The tree is turned into a file system by a hook, inside mmdebstrap's namespace, where the owners are right.
@@ -92,7 +103,7 @@ if ! mmdebstrap --mode=$mode --variant=minbase --format=null \
     --dpkgopt='path-exclude=/usr/share/info/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     --aptopt='Acquire::Languages "none"' \
-    "${apt_options[@]}" \
+    "${apt_options[@]}" "${hooks[@]}" \
     --essential-hook="$work"'/setup early "$1"' \
     --customize-hook="$work"'/setup late "$1" '"$work $part_mib" \
     "$release" /dev/null ${sources:+-} <<<"$sources" >"$log" 2>&1

@@ -12,16 +12,17 @@ use std::path::Path;
 use std::sync::Once;
 
 use libcryptsetup_rs::consts::flags::{CryptActivate, CryptDeactivate, CryptPbkdf, CryptVolumeKey};
-use libcryptsetup_rs::consts::vals::{CryptKdf, CryptLogLevel, CryptStatusInfo, EncryptionFormat};
+use libcryptsetup_rs::consts::vals::{CryptKdf, CryptLogLevel, CryptStatusInfo, EncryptionFormat, KeyslotInfo};
 use libcryptsetup_rs::{
-    CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either, LibcryptErr, TokenInput,
-    c_logging_callback, set_log_callback,
+    CryptDevice, CryptInit, CryptKeyslotHandle, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either,
+    LibcryptErr, TokenInput, c_logging_callback, set_log_callback,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::device::DeviceFacts;
 use crate::key::Passphrase;
+use crate::probe::Luks2Header;
 use crate::token::{DATA_OFFSET, Expected, Flags, Layout, PolicyViolation, SUBSYSTEM, Token, check_header, grown_size};
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
@@ -52,6 +53,11 @@ pub enum LuksError {
         /// The volume.
         luks_uuid: Uuid,
     },
+    /// It is not known which header libcryptsetup has loaded.
+    #[error(
+        "the LUKS2 header on the disk is not the one that libcryptsetup has loaded: {0}; look for what changes the disk, or keeps it from being written"
+    )]
+    Header(String),
     /// Another header than expected.
     #[error("the header has LUKS UUID {found}, expected {expected}")]
     OtherVolume {
@@ -214,6 +220,7 @@ pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bo
         return Ok(false);
     };
     check_header(&metadata, expected)?;
+    check_loaded(&mut cd, &metadata)?;
     check_key(&mut cd, expected.luks_uuid, key, CryptActivate::empty())?;
     // the last thing that format writes; to do it again does no harm
     if let Some(token) = Token::find_id(&metadata) {
@@ -230,15 +237,58 @@ fn load_any(device: &Path, luks_uuid: Uuid) -> Result<(CryptDevice, serde_json::
     if found != luks_uuid {
         return Err(LuksError::OtherVolume { expected: luks_uuid, found });
     }
-    let metadata = call("read the LUKS2 metadata", cd.status_handle().dump_json())?;
-    Ok((cd, metadata))
+    // `crypt_dump_json` would give it, but libcryptsetup has that only since 2.4, and Debian 11 has 2.3
+    let header = File::open(device).map_err(|e| e.to_string()).and_then(|file| Luks2Header::read_loaded(&file));
+    match header.map_err(LuksError::Header)? {
+        Some(Luks2Header { luks_uuid: found, .. }) if found != luks_uuid => {
+            Err(LuksError::OtherVolume { expected: luks_uuid, found })
+        }
+        Some(Luks2Header { metadata: Some(metadata), .. }) => Ok((cd, metadata)),
+        _ => Err(LuksError::Header("it is gone".to_owned())),
+    }
 }
 
 /// As [`load_any`], and the header must pass the policy.
 fn load(device: &Path, expected: &Expected) -> Result<CryptDevice, LuksError> {
-    let (cd, metadata) = load_any(device, expected.luks_uuid)?;
+    let (mut cd, metadata) = load_any(device, expected.luks_uuid)?;
     check_header(&metadata, expected)?;
+    check_loaded(&mut cd, &metadata)?;
     Ok(cd)
+}
+
+/// Checks metadata, read from the disk, against what libcryptsetup tells of the header that it has loaded: a disk that gives one
+/// header to the policy and another to libcryptsetup does not get data encrypted in another way, or with another keyslot.
+fn check_loaded(cd: &mut CryptDevice, metadata: &serde_json::Value) -> Result<(), LuksError> {
+    let differs = |what: &str| Err(LuksError::Header(format!("{what} differs")));
+    let text = |pointer: &str| metadata.pointer(pointer).and_then(serde_json::Value::as_str);
+
+    let offset = cd.status_handle().get_data_offset() * SECTOR;
+    if text("/segments/0/offset") != Some(&offset.to_string()) {
+        return differs("the offset of the data");
+    }
+    let sector_size = i64::from(libcryptsetup_rs::get_sector_size(Some(cd)));
+    if metadata.pointer("/segments/0/sector_size").and_then(serde_json::Value::as_i64) != Some(sector_size) {
+        return differs("the sector size");
+    }
+    let cipher = call("ask for the cipher", cd.status_handle().get_cipher())?;
+    let mode = call("ask for the cipher's mode", cd.status_handle().get_cipher_mode())?;
+    if text("/segments/0/encryption") != Some(&format!("{cipher}-{mode}")) {
+        return differs("the cipher");
+    }
+    let most = CryptKeyslotHandle::max_keyslots(EncryptionFormat::Luks2);
+    for id in 0..call("ask how many keyslots there can be", most)? {
+        let mut keyslots = cd.keyslot_handle();
+        let loaded = match call("ask for a keyslot", keyslots.status(id))? {
+            KeyslotInfo::Invalid | KeyslotInfo::Inactive => None,
+            KeyslotInfo::Active | KeyslotInfo::ActiveLast | KeyslotInfo::Unbound => {
+                Some(call("ask for the cipher of a keyslot", keyslots.get_encryption(Some(id)))?.0)
+            }
+        };
+        if loaded != text(&format!("/keyslots/{id}/area/encryption")) {
+            return differs(&format!("keyslot {id}"));
+        }
+    }
+    Ok(())
 }
 
 /// Proves that the passphrase opens the volume, without opening it. `keyring`: [`CryptActivate::KEYRING_KEY`] leaves the volume

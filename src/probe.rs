@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::config::{BlankScan, Volumes};
 use crate::device::{Bytes, Content, Evidence};
 use crate::token::{DATA_OFFSET, Token};
-use header::Luks2Header;
+pub(crate) use header::Luks2Header;
 
 /// How long a disk that is in use is tried again.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
@@ -72,7 +72,7 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
     let header = Luks2Header::read(&file);
     // whatever else is there, a disk with our token in an intact header is opened or left alone, and nothing more need be known
     if intent.is_none()
-        && let Ok(Some(Luks2Header { luks_uuid, metadata: Some(metadata), intact: true })) = &header
+        && let Ok(Some(Luks2Header { luks_uuid, metadata: Some(metadata), intact: true, .. })) = &header
         && let Ok(Some(token)) = Token::find(metadata)
     {
         return Ok(Content::Luks2 { luks_uuid: *luks_uuid, token: Some(Box::new(token)) });
@@ -134,7 +134,7 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
 /// What is wrong with the header.
 pub fn metadata(file: &File) -> Result<(Uuid, serde_json::Value), String> {
     match Luks2Header::read(file)? {
-        Some(Luks2Header { luks_uuid, metadata: Some(metadata), intact: true }) => Ok((luks_uuid, metadata)),
+        Some(Luks2Header { luks_uuid, metadata: Some(metadata), intact: true, .. }) => Ok((luks_uuid, metadata)),
         Some(_) => Err("its LUKS2 header is damaged".to_owned()),
         None => Err("it has no LUKS2 header any more".to_owned()),
     }

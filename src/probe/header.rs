@@ -15,12 +15,14 @@ const BINARY: usize = 4096;
 const SECONDARY: [u64; 9] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 
 /// One copy of a header.
-pub(super) struct Luks2Header {
-    pub(super) luks_uuid: Uuid,
+pub(crate) struct Luks2Header {
+    pub(crate) luks_uuid: Uuid,
     /// The JSON area, when it is one.
-    pub(super) metadata: Option<serde_json::Value>,
+    pub(crate) metadata: Option<serde_json::Value>,
     /// Whether its checksum is right, without which libcryptsetup does not take it for a header.
-    pub(super) intact: bool,
+    pub(crate) intact: bool,
+    /// Size of binary header and JSON area: where the secondary copy is.
+    size: u64,
 }
 
 impl Luks2Header {
@@ -46,6 +48,24 @@ impl Luks2Header {
             }
         }
         Ok(damaged)
+    }
+
+    /// The header that libcryptsetup has loaded just before. It takes the newer one of two intact copies and writes it over the
+    /// other, so that there are not two different ones any more.
+    ///
+    /// # Errors
+    /// When there are, or the disk cannot be read.
+    pub(crate) fn read_loaded(file: &File) -> Result<Option<Self>, String> {
+        let Some(primary) = Self::read_at(file, 0, b"LUKS\xba\xbe")?.filter(|h| h.intact) else {
+            return Self::read(file);
+        };
+        match Self::read_at(file, primary.size, b"SKUL\xba\xbe") {
+            Ok(Some(secondary)) if secondary.intact && secondary.metadata != primary.metadata => {
+                Err("its two copies are intact and differ".to_owned())
+            }
+            // one that cannot be read or is damaged is not what was loaded
+            _ => Ok(Some(primary)),
+        }
     }
 
     fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, String> {
@@ -74,7 +94,7 @@ impl Luks2Header {
             }
             _ => (None, false),
         };
-        Ok(Some(Self { luks_uuid, metadata, intact }))
+        Ok(Some(Self { luks_uuid, metadata, intact, size }))
     }
 }
 
@@ -140,6 +160,10 @@ mod tests {
             let found = Luks2Header::read(&File::open(&path).unwrap()).unwrap().unwrap();
             let metadata = Some(metadata.into());
             assert_eq!((found.luks_uuid, found.metadata, found.intact), (luks_uuid, metadata, intact), "row {number}");
+            // two that are intact and differ: which of them was loaded?
+            let ambiguous = whole && second_whole;
+            let loaded = Luks2Header::read_loaded(&File::open(&path).unwrap());
+            assert_eq!(loaded.is_err(), ambiguous, "row {number}");
         }
     }
 }

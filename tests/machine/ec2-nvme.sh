@@ -72,13 +72,26 @@ connect() {
     echo "transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=$1,hostnqn=$host,hostid=$host_id" >/dev/nvme-fabrics
 }
 
+appears() {
+    # systemd 251 and later
+    if udevadm wait --help >/dev/null 2>&1; then
+        udevadm wait --timeout=30 "$1"
+        return
+    fi
+    local end=$((SECONDS + 30))
+    until [ -e "$1" ]; do
+        ((SECONDS < end)) || return
+        udevadm settle --timeout=5 --exit-if-exists="$1"
+    done
+}
+
 attach() {
     local serial=$1 model link
     offer "$1" "${2:-}"
     connect "$1"
     model=$(model_of "$serial")
     link=/dev/disk/by-id/nvme-${model// /_}_$serial
-    udevadm wait --timeout=30 "$link" || die "$link did not appear in 30 s"
+    appears "$link" || die "$link did not appear in 30 s"
 }
 
 # udev is held back until all are connected, which takes seconds under software emulation; the caller lets it go on.

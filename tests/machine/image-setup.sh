@@ -27,7 +27,7 @@ late() {
     cat >"$root/etc/fstab" <<FSTAB
 LABEL=machine-root / ext4 errors=remount-ro 0 1
 # the test's own programs, put together by the test: tests/support/qemu.rs
-LABEL=machine-tools /opt/test ext4 ro,nofail,x-systemd.device-timeout=20s 0 0
+LABEL=machine-tools /opt/test ext4 ro,nofail,x-systemd.device-timeout=90s 0 0
 FSTAB
     mkdir -p "$root/opt/test"
     echo 'PATH=/opt/test:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' >"$root/etc/environment"
@@ -80,9 +80,11 @@ WantedBy=sysinit.target
 UNIT
 
     chroot "$root" systemctl --quiet enable ec2-nvme.service machine-network.service
-    chroot "$root" systemctl --quiet disable \
-        NetworkManager.service NetworkManager-wait-online.service NetworkManager-dispatcher.service \
-        cloud-init-local.service cloud-init.service cloud-config.service cloud-final.service
+    if [ -e "$root/usr/sbin/NetworkManager" ]; then
+        chroot "$root" systemctl --quiet disable \
+            NetworkManager.service NetworkManager-wait-online.service NetworkManager-dispatcher.service \
+            cloud-init-local.service cloud-init.service cloud-config.service cloud-final.service
+    fi
     chroot "$root" systemctl --quiet mask \
         apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
         fstrim.timer systemd-tmpfiles-clean.timer getty@tty1.service console-getty.service \

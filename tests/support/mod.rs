@@ -48,6 +48,23 @@ pub fn promtool() -> PathBuf {
     path
 }
 
+/// The packages that `make packages` has built, those of other versions left out.
+///
+/// # Panics
+/// When there is none.
+pub fn built_packages() -> Vec<PathBuf> {
+    let dir = profile_dir().with_file_name("packages");
+    let version = env!("CARGO_PKG_VERSION");
+    let ours = [format!("luks-agent_{version}-"), format!("luks-agent-{version}-")];
+    let entries = std::fs::read_dir(&dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let mut packages: Vec<_> = entries
+        .filter(|path| ours.iter().any(|o| path.file_name().unwrap().to_str().unwrap().starts_with(o)))
+        .collect();
+    packages.sort();
+    assert!(!packages.is_empty(), "no packages in {}: run make packages", dir.display());
+    packages
+}
+
 /// For what lasts no longer than a test: `target/tmp`.
 pub fn scratch_dir() -> PathBuf {
     profile_dir().with_file_name("tmp")

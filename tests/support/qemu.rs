@@ -1,4 +1,4 @@
-//! A Debian 12 machine in QEMU, with systemd, udev and disks that look as on EC2.
+//! A Debian machine in QEMU, with systemd, udev and disks that look as on EC2.
 //!
 //! ```no_run
 //! let mut vm = Machine::new("story")
@@ -105,14 +105,19 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine with only its boot disk. Builds the image when it is not there yet (about a minute, once).
+    /// A machine with only its boot disk, of Debian 12. Builds the image when it is not there yet (about a minute, once).
     ///
     /// # Panics
     ///
     /// When a program that is needed is not installed, naming its Debian package.
     pub fn new(name: &str) -> Self {
+        Self::of_release(name, "bookworm")
+    }
+
+    /// The same of another release of Debian.
+    pub fn of_release(name: &str, release: &str) -> Self {
         require_programs();
-        let image = image();
+        let image = image(release);
         let dir = super::scratch_dir().join(format!("machine-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("tools")).unwrap();
@@ -126,7 +131,7 @@ impl Machine {
         Self {
             name: name.to_owned(),
             sockets: tempfile::Builder::new().prefix("machine-").tempdir().unwrap(),
-            image: image.clone(),
+            image,
             disks: Vec::new(),
             order: Vec::new(),
             forwards: Vec::new(),
@@ -631,14 +636,11 @@ fn require_programs() {
 }
 
 /// The directory of the image, built when it is not there.
-fn image() -> &'static PathBuf {
-    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let script = super::project_dir().join("scripts/machine-image.sh");
-        let output = Command::new(&script).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "{} failed, see above", script.display());
-        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-    })
+fn image(release: &str) -> PathBuf {
+    let script = super::project_dir().join("scripts/machine-image.sh");
+    let output = Command::new(&script).arg(release).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{} failed, see above", script.display());
+    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
 /// KVM when it works: there are hosts where `/dev/kvm` exists and a guest hangs or dies, so a kernel has to run to its

@@ -205,3 +205,25 @@ fn a_header_changed_after_its_check_is_not_the_one_that_is_used() {
     let metadata = cd.status_handle().dump_json().unwrap();
     assert_eq!(metadata.pointer("/keyslots/0/area/encryption").unwrap(), "aes-xts-plain64");
 }
+
+/// A disk that changes after libcryptsetup has loaded its header, or gives another one to whoever reads it next.
+#[test]
+fn a_header_that_is_not_the_loaded_one_is_refused() {
+    let cases: Vec<(&str, Change)> = vec![
+        ("the cipher", set("/segments/0/encryption", json!("serpent-xts-plain64"))),
+        ("the sector size", set("/segments/0/sector_size", json!(512))),
+        ("the offset of the data", set("/segments/0/offset", json!("33554432"))),
+        ("keyslot 0", set("/keyslots/0/area/encryption", json!("cipher_null-ecb"))),
+        ("keyslot 1", also("/keyslots/1", "/keyslots/0", set("/config/nothing", Value::Null))),
+    ];
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let (mut cd, metadata) = load_any(&path, expected().luks_uuid).unwrap();
+    check_loaded(&mut cd, &metadata).unwrap();
+    for (what, change) in cases {
+        let mut other = metadata.clone();
+        change(&mut other);
+        let message = check_loaded(&mut cd, &other).unwrap_err().to_string();
+        assert!(message.contains(&format!("{what} differs")), "{what}: {message}");
+    }
+}

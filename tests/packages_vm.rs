@@ -1,0 +1,179 @@
+//! The life of the package on Debian 11, 12 and 13: installed, upgraded, removed and purged on machines with volumes.
+//! `make test-packages` builds what is needed, and runs them.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use fake_aws::Server;
+use support::built_packages;
+use support::ec2::{self, EBS_1, STORE_1};
+use support::qemu::Machine;
+
+/// Nothing but the key, and here the endpoint.
+const DROP_IN: &str = "/etc/luks-agent/config.d/50-node.toml";
+const STATE: &str = "/etc/luks-agent/state/state.json";
+const MOUNTS: [&str; 2] = ["/mnt", "/mnt1"];
+
+#[test]
+#[ignore = "needs the packages and QEMU, run make test-packages"]
+fn life_on_debian_11() {
+    life("bullseye", "247");
+}
+
+#[test]
+#[ignore = "needs the packages and QEMU, run make test-packages"]
+fn life_on_debian_12() {
+    life("bookworm", "252");
+}
+
+#[test]
+#[ignore = "needs the packages and QEMU, run make test-packages"]
+fn life_on_debian_13() {
+    life("trixie", "257");
+}
+
+/// The packages of this architecture: the release, and the same with a higher revision.
+fn debs() -> [String; 2] {
+    let mut found: Vec<String> = built_packages()
+        .into_iter()
+        .filter(|path| path.to_str().unwrap().ends_with("_amd64.deb"))
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    found.sort();
+    found.try_into().unwrap_or_else(|found| panic!("{found:?}: expected two revisions, run make test-packages"))
+}
+
+fn life(release: &str, systemd: &str) {
+    let aws = ec2::aws();
+    let [first, second] = debs();
+    let mut vm =
+        Machine::of_release(&format!("package-{release}"), release).forward(80, aws.addresses()[0]).memory(2048);
+    for path in built_packages().into_iter().filter(|path| path.to_str().unwrap().ends_with("_amd64.deb")) {
+        vm = vm.tool(path);
+    }
+    vm = vm.nvme(STORE_1, ec2::VOLUME).nvme(EBS_1, ec2::VOLUME);
+    vm.boot();
+    let version = vm.ok("systemctl --version | head -n 1");
+    eprintln!("-- {release}: {version}, {}", vm.ok("cryptsetup --version"));
+    assert!(version.starts_with(&format!("systemd {systemd} ")));
+
+    eprintln!("-- installed, not configured");
+    vm.ok("mkdir -p /var/log/journal");
+    vm.ok(&format!("dpkg -i /opt/test/{first} 2>&1"));
+    let units = "luks-agent.target luks-agent.service luks-agent-metrics.socket";
+    assert_eq!(vm.run(&format!("systemctl is-enabled {units}")).stdout, "enabled\nenabled\ndisabled\n");
+    assert_eq!(vm.run(&format!("systemctl is-active {units}")).stdout, "inactive\ninactive\ninactive\n");
+    assert_eq!(vm.ok("systemd-analyze verify --man=no /usr/lib/systemd/system/luks-agent*.service 2>&1"), "");
+    let plan = vm.run("luks-agent plan");
+    assert_eq!(plan.status, 2, "{plan:?}");
+    assert!(plan.stderr.contains("kms.key_id is missing"), "{plan:?}");
+    vm.reboot();
+    assert_eq!(
+        vm.run("systemctl show -P ExecMainStatus luks-agent-boot.service luks-agent.service").stdout,
+        "2\n\n2\n"
+    );
+    assert_eq!(vm.run("systemctl is-active luks-agent.target").stdout, "inactive\n");
+    assert_eq!(vm.ok("ls /dev/mapper"), "control");
+
+    eprintln!("-- configured: the next boot encrypts");
+    vm.write_file(DROP_IN, ec2::config(&aws));
+    vm.reboot();
+    ready(&mut vm);
+    assert_eq!(aws.count("GenerateDataKey"), 1);
+    vm.ok("echo kept >/mnt1/kept; sync -f /mnt1");
+
+    eprintln!("-- reboot: unlocked");
+    aws.clear_requests();
+    vm.reboot();
+    ready(&mut vm);
+    assert_eq!(aws.count("GenerateDataKey"), 0);
+    assert_eq!(vm.ok("cat /mnt1/kept"), "kept");
+
+    upgraded(&mut vm, &second);
+    removed(&mut vm, &aws, &second);
+    purged(&mut vm, &second);
+    vm.power_off();
+}
+
+/// What shows that the volumes are as they were: the same mappings, mounts, and run of the boot unit, and who uses them uses them.
+fn volumes(vm: &mut Machine) -> String {
+    vm.ok("dmsetup info -c --noheadings -o name,uuid,minor,open
+         findmnt -rno ID,TARGET,SOURCE /mnt; findmnt -rno ID,TARGET,SOURCE /mnt1
+         readlink /proc/$(cat /run/user.pid)/fd/3")
+}
+
+fn upgraded(vm: &mut Machine, deb: &str) {
+    eprintln!("-- upgraded, while a file on a volume is open");
+    // it ends when it cannot write any more
+    vm.start("exec 3>/mnt/used; echo $$ >/run/user.pid; while echo still here >&3; do sleep 0.2; done");
+    wait(vm, "the user of the volume", "test -s /mnt/used");
+    let boot = "systemctl show -P InvocationID -P ActiveEnterTimestampMonotonic luks-agent-boot.service";
+    let before = (volumes(vm), vm.ok(boot), vm.ok("sha256sum /etc/luks-agent/state/state.json"));
+    let daemon = vm.ok("systemctl show -P MainPID luks-agent.service");
+    vm.ok(&format!("dpkg -i /opt/test/{deb} 2>&1"));
+    wait(vm, "the new daemon", "systemctl is-active luks-agent.service luks-agent.target luks-agent-boot.service");
+    assert_ne!(daemon, vm.ok("systemctl show -P MainPID luks-agent.service"), "the daemon still runs the old program");
+    // which looks at everything when it begins
+    wait(vm, "its first run", "systemctl show -P ActiveState luks-agent-provision.service | grep -qx inactive");
+    assert_eq!(before, (volumes(vm), vm.ok(boot), vm.ok("sha256sum /etc/luks-agent/state/state.json")));
+    assert_eq!(vm.ok("dpkg-query -W -f '${db:Status-Status}' luks-agent"), "installed");
+}
+
+fn removed(vm: &mut Machine, aws: &Server, deb: &str) {
+    eprintln!("-- removed: volumes and state stay");
+    let before = volumes(vm);
+    vm.ok("dpkg -r luks-agent 2>&1");
+    assert_eq!(volumes(vm), before);
+    assert_eq!(vm.run("systemctl is-active luks-agent.service").stdout, "inactive\n");
+    vm.ok(&format!("test -s {STATE} && test -s /etc/luks-agent/config.toml && ! test -e /usr/sbin/luks-agent"));
+    assert_eq!(vm.ok("cat /mnt1/kept"), "kept");
+
+    eprintln!("-- reboot without it, then installed again: the volumes are back");
+    vm.reboot();
+    assert_eq!(vm.ok("ls /dev/mapper"), "control");
+    vm.ok(&format!("dpkg -i /opt/test/{deb} 2>&1"));
+    aws.clear_requests();
+    vm.ok("systemctl start luks-agent.target luks-agent.service");
+    ready(vm);
+    assert_eq!(aws.count("GenerateDataKey"), 0);
+    assert_eq!(vm.ok("cat /mnt1/kept"), "kept");
+}
+
+fn purged(vm: &mut Machine, deb: &str) {
+    eprintln!("-- purged: the state stays, as volumes depend on it");
+    let said = vm.ok("dpkg -P luks-agent 2>&1");
+    assert!(said.contains("/etc/luks-agent/state is kept"), "{said}");
+    vm.ok(&format!("test -s {STATE} && ! test -e /etc/luks-agent/config.toml && cat /mnt1/kept"));
+
+    eprintln!("-- installed again, and purged when there is no volume any more");
+    vm.ok(&format!("dpkg -i /opt/test/{deb} 2>&1; luks-agent unlock; luks-agent close"));
+    // what an operator does with volumes that are not needed any more
+    vm.ok(&format!("rm {STATE} {DROP_IN}"));
+    let said = vm.ok("dpkg -P luks-agent 2>&1");
+    assert!(!said.contains("kept"), "{said}");
+    assert_eq!(vm.ok("find /etc /run /usr /var/lib/systemd -path '*luks-agent*' -not -path '/run/udev/*'"), "");
+}
+
+/// Everything is open and mounted, and nothing failed.
+fn ready(vm: &mut Machine) {
+    wait(vm, "the volumes", "systemctl is-active luks-agent.target luks-agent.service");
+    for at in MOUNTS {
+        assert!(vm.ok(&format!("findmnt -no SOURCE {at}")).starts_with("/dev/mapper/luks-"));
+    }
+    wait(vm, "the daemon's first look", "test -s /run/luks-agent/health.json");
+    wait(vm, "the system", "systemctl is-system-running");
+}
+
+/// Until a command succeeds.
+fn wait(vm: &mut Machine, what: &str, command: &str) {
+    let start = Instant::now();
+    while vm.run(command).status != 0 {
+        if start.elapsed() > Duration::from_secs(120) {
+            let units = vm.run("systemctl --no-pager --failed; systemctl list-jobs; journalctl -b --no-pager -n 60 -u 'luks-agent*'").stdout;
+            panic!("{what} did not come: {command}\n{units}");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
