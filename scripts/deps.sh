@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need on Debian 12, only if it is missing.
 #
-#   scripts/deps.sh [build|kernel|machine|localstack]...     (default: all of them)
+#   scripts/deps.sh [build|kernel|machine|localstack|vagrant]...     (default: all but vagrant)
 #   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
 #   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
 #
@@ -22,6 +22,9 @@ KERNEL+=" udftools util-linux-extra xorriso"
 # uidmap: for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
+# Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
+VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
+VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3"
 
 requirements=$(dirname "$(realpath "$0")")/localstack-requirements.txt
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
@@ -125,7 +128,8 @@ for group in "$@"; do
         kernel) packages+=($KERNEL) ;;
         machine) packages+=($MACHINE) ;;
         localstack) packages+=($LOCALSTACK) ;;
-        *) die "unknown group '$group': expected build, kernel, machine or localstack" ;;
+        vagrant) packages+=($VAGRANT) ;;
+        *) die "unknown group '$group': expected build, kernel, machine, localstack or vagrant" ;;
     esac
 done
 

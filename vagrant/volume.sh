@@ -6,7 +6,7 @@
 #   volume.sh attach NODE SERIAL      to a node that runs
 #   volume.sh detach NODE SERIAL      from a node that runs; `luks-agent close SERIAL` there first, or it is pulled
 #   volume.sh reset NODE              a stop resets every block of the instance store: for a node that is halted
-#   volume.sh path SERIAL             the raw disk, to be looked at
+#   volume.sh raw SERIAL FILE         what the disk holds, byte by byte, as a file to look at
 set -euo pipefail
 
 images=/var/lib/libvirt/images
@@ -30,16 +30,16 @@ free_target() {
 }
 
 attach() {
-    local domain=luks-agent-$1 serial=$2 image=$images/$2.img
+    local domain=luks-agent-$1 serial=$2 image=$images/$2.qcow2
     [[ -e $image ]] || die "no volume $serial: expected one of those in the Vagrantfile, or one made by 'volume.sh create'"
     # persistent: still there after a reboot
-    virsh --quiet attach-disk "$domain" "$image" "$(free_target "$domain")" --targetbus virtio --driver qemu --subdriver raw \
+    virsh --quiet attach-disk "$domain" "$image" "$(free_target "$domain")" --targetbus virtio --driver qemu --subdriver qcow2 \
         --serial "behind-${serial: -13}" --persistent
     guest "$1" attach "$serial"
 }
 
 detach() {
-    local domain=luks-agent-$1 image=$images/$2.img
+    local domain=luks-agent-$1 image=$images/$2.qcow2
     virsh domblklist "$domain" | grep -qF "$image" || die "$2 is not attached to $1"
     guest "$1" detach "$2"
     virsh --quiet detach-disk "$domain" "$image" --persistent
@@ -55,8 +55,7 @@ reset() {
     local image
     [[ $(virsh domstate "luks-agent-$1") == "shut off" ]] || die "$1 is not halted: run 'vagrant halt $1' first"
     for image in $(virsh domblklist "luks-agent-$1" | grep -o "$images/AWS[^ ]*"); do
-        truncate -s 0 "$image"
-        truncate -s "${size_mib}M" "$image"
+        qemu-img create -q -f qcow2 "$image" "${size_mib}M"
     done
 }
 
@@ -64,12 +63,13 @@ reset() {
 case ${1:-}:$# in
     create:2)
         [[ $2 == vol* ]] || die "'$2' is no serial number of an EBS volume: expected vol..."
-        [[ ! -e $images/$2.img ]] || die "there is a volume $2 already"
-        virsh --quiet vol-create-as default "$2.img" "${size_mib}M" --format raw
+        [[ ! -e $images/$2.qcow2 ]] || die "there is a volume $2 already"
+        virsh --quiet vol-create-as default "$2.qcow2" "${size_mib}M" --format qcow2
         ;;
     attach:3) attach "$2" "$3" ;;
     detach:3) detach "$2" "$3" ;;
     reset:2) reset "$2" ;;
-    path:2) echo "$images/$2.img" ;;
+    # also of a running machine, which has the disk open
+    raw:3) qemu-img convert --force-share -O raw "$images/$2.qcow2" "$3" ;;
     *) usage ;;
 esac

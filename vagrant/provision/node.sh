@@ -20,7 +20,7 @@ echo "INSTANCE_ID=$instance_id" >/etc/default/imds
 printf '%s\n' "$@" >/etc/ec2-volumes
 udevadm control --reload
 systemctl daemon-reload
-systemctl --quiet enable ec2-volumes.service imds.service
+systemctl --quiet enable --now ec2-volumes.service imds.service
 
 # all that a node needs to be told; the region and credentials come from the instance metadata
 mkdir -p /etc/luks-agent/config.d
