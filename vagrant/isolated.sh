@@ -72,8 +72,10 @@ driver() {
     else
         kernel=$(compgen -G '/boot/vmlinuz-*' | tail -n 1) || return 1
     fi
-    [[ -w /dev/kvm ]] && timeout 5 qemu-system-x86_64 -no-user-config -nodefaults -display none -no-reboot -accel kvm \
-        -machine q35 -cpu max -m 256 -kernel "$kernel" -append panic=-1 </dev/null >/dev/null 2>&1
+    [[ -w /dev/kvm ]] || return 1
+    # in braces for the shell's own word on how it ended
+    { timeout 5 qemu-system-x86_64 -no-user-config -nodefaults -display none -no-reboot -accel kvm -machine pc \
+        -cpu max -m 256 -kernel "$kernel" -append panic=-1 </dev/null >/dev/null; } 2>/dev/null
 }
 
 start() {
@@ -127,5 +129,5 @@ if [[ -z ${LUKS_AGENT_DRIVER:-} ]]; then
     LUKS_AGENT_DRIVER=$(<"$lab/driver")
 fi
 (($#)) || set -- "${SHELL:-/bin/bash}"
-enter env LUKS_AGENT_DRIVER="$LUKS_AGENT_DRIVER" LUKS_AGENT_CACHE="$cache" LIBVIRT_DEFAULT_URI=qemu:///system \
+enter env LUKS_AGENT_DRIVER="$LUKS_AGENT_DRIVER" LUKS_AGENT_CACHE="$cache" LUKS_AGENT_LAB="$lab" LIBVIRT_DEFAULT_URI=qemu:///system \
     VAGRANT_HOME="$lab/vagrant.d" VAGRANT_DOTFILE_PATH="$lab/vagrant" VAGRANT_CHECKPOINT_DISABLE=1 "$@"

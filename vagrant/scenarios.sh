@@ -28,8 +28,9 @@ fail() {
 
 cd "$(dirname "$(realpath "$0")")"
 localstack=$1
-work=$(mktemp -d /var/tmp/luks-agent-vagrant-test.XXXXXX)
-trap 'rm -rf "$work"' EXIT
+# deleted with the lab
+work=$LUKS_AGENT_LAB/scenarios
+mkdir -p "$work"
 marker="plaintext marker $RANDOM$RANDOM$RANDOM"
 
 # on NODE COMMANDS: as root. One connection for all, while the machine is up
@@ -278,6 +279,9 @@ uninstall() {
     on node2 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y remove luks-agent' >>"$work/vagrant.log" 2>&1
     files_are_there node2 /mnt /mnt1
     on node2 'test -s /etc/luks-agent/state/state.json; ! command -v luks-agent; ! systemctl is-active luks-agent.service'
+    # not even then: the wrapped key of the volumes is in it
+    on node2 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge luks-agent' >>"$work/vagrant.log" 2>&1
+    on node2 'test -s /etc/luks-agent/state/state.json'
 
     lab_vagrant reload node2
     equal "$(on node2 'systemctl is-system-running --wait || true; systemctl list-units --failed --plain --no-legend')" running "node2: boot without luks-agent"
@@ -318,7 +322,7 @@ up() {
     # kms before the nodes: two machines at a time are enough for two cores
     vagrant up --provider libvirt kms node1 node2 >>"$work/vagrant.log" 2>&1 || { tail -n 60 "$work/vagrant.log" >&2; fail "vagrant up"; }
     vagrant ssh-config >"$work/ssh_config"
-    printf '%s\n' 'Host *' '  ControlMaster auto' "  ControlPath $work/ssh-%n" '  ControlPersist yes' '  ConnectTimeout 20' \
+    printf '%s\n' 'Host *' '  ControlMaster auto' '  ControlPath /run/libvirt/ssh-%n' '  ControlPersist yes' '  ConnectTimeout 20' \
         '  ServerAliveInterval 15' '  ServerAliveCountMax 4' >>"$work/ssh_config"
     contains "$(on kms 'aws kms describe-key --key-id alias/luks-agent')" '"Enabled": true' "kms: the key"
 }

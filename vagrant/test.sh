@@ -20,18 +20,22 @@ export LUKS_AGENT_LAB
 # shellcheck disable=SC2317 # called by trap
 clean_up() {
     trap '' INT TERM
+    # of use only when this was interrupted
+    kill "$inside" 2>/dev/null || true
     if [[ -n ${KEEP_LAB:-} ]]; then
         echo "the lab is left: enter it by LUKS_AGENT_LAB=$LUKS_AGENT_LAB vagrant/isolated.sh, and then end it with --remove"
     else
         "$here/isolated.sh" --remove
     fi
 }
+inside=
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 # in the background, so that a signal is heard at once; what it has started ends with the lab
 timeout --kill-after=10 "$limit" "$here/isolated.sh" "$here/scenarios.sh" "$localstack" </dev/null &
+inside=$!
 code=0
-wait "$!" || code=$?
+wait "$inside" || code=$?
 ((code != 124)) || echo "FAILED: not done within $limit" >&2
 exit "$code"
