@@ -278,7 +278,8 @@ key_disabled() {
 uninstall() {
     on node2 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y remove luks-agent' >>"$work/vagrant.log" 2>&1
     files_are_there node2 /mnt /mnt1
-    on node2 'test -s /etc/luks-agent/state/state.json; ! command -v luks-agent; ! systemctl is-active luks-agent.service'
+    on node2 'test -s /etc/luks-agent/state/state.json; test ! -e /usr/sbin/luks-agent'
+    equal "$(on node2 'systemctl is-active luks-agent.service || true')" inactive "node2: the daemon of the package that was removed"
     # not even then: the wrapped key of the volumes is in it
     on node2 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge luks-agent' >>"$work/vagrant.log" 2>&1
     on node2 'test -s /etc/luks-agent/state/state.json'
@@ -319,7 +320,6 @@ run() {
 }
 
 up() {
-    # kms before the nodes: two machines at a time are enough for two cores
     vagrant up --provider libvirt kms node1 node2 >>"$work/vagrant.log" 2>&1 || { tail -n 60 "$work/vagrant.log" >&2; fail "vagrant up"; }
     vagrant ssh-config >"$work/ssh_config"
     printf '%s\n' 'Host *' '  ControlMaster auto' '  ControlPath /run/libvirt/ssh-%n' '  ControlPersist yes' '  ConnectTimeout 20' \
