@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo bench lint packages reproducible test-packages clean
+.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo bench lint packages reproducible test-packages vagrant-test clean
 
 CARGO ?= cargo
 
@@ -30,6 +30,11 @@ test-kernel: build ## real dm-crypt in User-Mode Linux, LocalStack included
 test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
 	@scripts/deps.sh machine localstack
 	@scripts/test.sh machine
+
+vagrant-test: packages ## the package on EC2-like nodes in Vagrant, LocalStack as KMS (20 minutes and more without KVM)
+	@scripts/deps.sh localstack vagrant
+	$(CARGO) build --release --package fake-aws
+	@vagrant/test.sh
 
 sweep: build ## hours: every crash point, 60 power pulls, the corpus in both roles (SWEEP_POINTS=n, SWEEP_PULLS=n for fewer)
 	@scripts/deps.sh kernel machine

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need on Debian 12, only if it is missing.
 #
-#   scripts/deps.sh [build|lint|kernel|machine|localstack|packages]...     (default: all but packages)
+#   scripts/deps.sh [build|lint|kernel|machine|localstack|packages|vagrant]...     (default: all but packages and vagrant)
 #   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
 #   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
 #
@@ -25,6 +25,9 @@ MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap
 LOCALSTACK="python3 python3-venv"
 # What builds them, and what judges them.
 PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint"
+# Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
+VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
+VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3"
 
 requirements=$(dirname "$(realpath "$0")")/localstack-requirements.txt
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
@@ -131,7 +134,8 @@ for group in "$@"; do
         machine) packages+=($MACHINE) ;;
         localstack) packages+=($LOCALSTACK) ;;
         packages) packages+=($PACKAGES) ;;
-        *) die "unknown group '$group': expected build, lint, kernel, machine, localstack or packages" ;;
+        vagrant) packages+=($VAGRANT) ;;
+        *) die "unknown group '$group': expected build, lint, kernel, machine, localstack, packages or vagrant" ;;
     esac
 done
 

@@ -1,0 +1,186 @@
+#!/bin/bash
+# Builds the Vagrant box of the lab from Debian's packages, for machines that cannot download one, and prints its path.
+#
+#   vagrant/box.sh            builds it if it is not there: path on stdout, progress on stderr
+#   vagrant/box.sh --path     prints where it is (to be), and builds nothing
+#
+# Debian 12 with everything the machines of the lab need, so that they get along without a network to the outside: what the
+# package depends on, and LocalStack in /opt/localstack. For the libvirt provider only. Cached under a name made of the hash of
+# what it is made from. Works as root, and without where user namespaces are allowed (package uidmap).
+set -euo pipefail
+
+release=bookworm
+disk_mib=3072
+packages=(
+    systemd systemd-sysv udev dbus kmod initramfs-tools linux-image-cloud-amd64
+    # what Vagrant wants of a box
+    openssh-server sudo iproute2
+    # what luks-agent's package depends on, and what one looks at its volumes with
+    libcryptsetup12 cryptsetup-bin dmsetup libblkid1 libudev1 util-linux xfsprogs e2fsprogs ca-certificates
+    procps less
+    # LocalStack's
+    python3
+)
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PATH=$PATH:/usr/sbin:/sbin
+
+say() { echo "box: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# What is done to the tree at the end, as root of mmdebstrap's namespace, whose hook this script is, too.
+customize() {
+    local root=$1 work=$2
+
+    echo debian12 >"$root/etc/hostname"
+    echo '127.0.0.1 localhost' >"$root/etc/hosts"
+    : >"$root/etc/resolv.conf"
+    : >"$root/etc/machine-id"
+    echo 'LABEL=lab-root / ext4 errors=remount-ro 0 1' >"$root/etc/fstab"
+    # a journal that survives a reboot
+    mkdir -p "$root/var/log/journal"
+
+    # Vagrant's conventions: https://developer.hashicorp.com/vagrant/docs/boxes/base. The key is known to all the world, like
+    # the password of every other base box: the lab's network must not be reachable by others.
+    chroot "$root" useradd --create-home --shell /bin/bash vagrant
+    echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/vagrant"
+    chmod 440 "$root/etc/sudoers.d/vagrant"
+    mkdir -m 700 "$root/home/vagrant/.ssh"
+    install -m 600 "$work/vagrant.pub" "$root/home/vagrant/.ssh/authorized_keys"
+    chroot "$root" chown -R vagrant:vagrant /home/vagrant/.ssh
+    echo 'UseDNS no' >"$root/etc/ssh/sshd_config.d/vagrant.conf"
+
+    # eth0 is Vagrant's own; what else there is, Vagrant configures
+    printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n' >"$root/etc/systemd/network/80-vagrant.network"
+    printf 'blacklist %s\n' kvm kvm_amd kvm_intel powernow_k8 >"$root/etc/modprobe.d/lab.conf"
+    chroot "$root" systemctl --quiet enable systemd-networkd.service ssh.service
+    chroot "$root" systemctl --quiet mask \
+        apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
+        fstrim.timer getty@tty1.service console-getty.service systemd-timesyncd.service systemd-resolved.service
+
+    mkdir -p "$root/opt/localstack"
+    tar -C "$root/opt/localstack" -xf "$work/localstack.tar"
+    # its interpreter comes from the box, and must be the one that the environment was made with
+    chroot "$root" /opt/localstack/bin/python -c 'import localstack.runtime.main'
+
+    rm -rf "$root"/var/cache/apt/*.bin "$root"/var/lib/apt/lists/*_*
+    cp -L "$root"/boot/vmlinuz-* "$work/vmlinuz"
+    cp -L "$root"/boot/initrd.img-* "$work/initrd.img"
+    truncate -s "$((disk_mib - 1))M" "$work/root.ext4"
+    # mmdebstrap has /proc and others mounted in the tree: a bind mount shows it without them
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    unshare --mount --propagation private sh -ec '
+        mkdir "$2/tree"
+        mount --bind "$1" "$2/tree"
+        mke2fs -q -F -t ext4 -L lab-root -d "$2/tree" "$2/root.ext4"' sh "$root" "$work"
+    chmod a+r "$work"/{vmlinuz,initrd.img,root.ext4}
+}
+
+# Read when the kernel package makes its initrd: only what finds the root file system, as every module takes time under
+# software emulation.
+early() {
+    local root=$1
+    mkdir -p "$root/etc/initramfs-tools/conf.d" "$root/usr/share/initramfs-tools/modules.d"
+    printf 'MODULES=list\nBUSYBOX=n\nCOMPRESS=gzip\n' >"$root/etc/initramfs-tools/conf.d/lab"
+    printf '%s\n' virtio_pci virtio_blk ext4 crc32c_generic >"$root/usr/share/initramfs-tools/modules.d/lab"
+}
+
+case ${1:-} in
+    --early) early "$2"; exit ;;
+    --customize) customize "$2" "$3"; exit ;;
+esac
+
+cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
+requirements=$here/../scripts/localstack-requirements.txt
+hash=$(cat "${BASH_SOURCE[0]}" "$requirements" | sha256sum | cut -c1-16)
+box=$cache/box-$hash.box
+case ${1:-} in
+    --path) echo "$box"; exit ;;
+    '') ;;
+    *) die "unknown option '$1': expected --path or nothing" ;;
+esac
+[[ ! -e $box ]] || { echo "$box"; exit; }
+
+for tool in mmdebstrap:mmdebstrap mke2fs:e2fsprogs sfdisk:fdisk qemu-img:qemu-utils vagrant:vagrant; do
+    command -v "${tool%%:*}" >/dev/null ||
+        die "${tool%%:*} is not installed (Debian package ${tool##*:}): run scripts/deps.sh vagrant"
+done
+localstack=$("$here/../scripts/deps.sh" --localstack-dir)
+[[ -e $localstack/complete ]] || die "no LocalStack in $localstack: run scripts/deps.sh localstack"
+
+mkdir -p "$cache"
+exec 9>"$cache/box.lock"
+flock -n 9 || { say "another process is building it, waiting"; flock 9; }
+[[ ! -e $box ]] || { echo "$box"; exit; }
+
+# /var/tmp: in a user namespace mmdebstrap's root may not enter a home directory that is closed to others
+work=$(mktemp -d /var/tmp/luks-agent-box.XXXXXX)
+trap 'rm -rf "$work"' EXIT
+chmod 0777 "$work"
+install -m 0755 "${BASH_SOURCE[0]}" "$work/box.sh"
+# Vagrant's well-known public key, from Debian's own package of it
+install -m 0644 "$(dpkg-query --listfiles vagrant | grep '/keys/vagrant\.pub$')" "$work/vagrant.pub"
+# without pip, which nobody needs there, and the texts of `aws help`
+tar -C "$localstack" --owner=0 --group=0 --exclude='site-packages/pip' --exclude='site-packages/awscli/examples' \
+    -cf "$work/localstack.tar" .
+
+# The host's own Debian sources and its way to them, as in scripts/machine-image.sh
+# shellcheck disable=SC2016 # the variables are apt-get's
+sources=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null |
+    awk -F'|' -v r="$release" '
+        ($2 == r || $2 == r "-updates" || $2 == r "-security") && $3 == "main" {
+            signed = substr($4, 1, 1) == "/" ? "[signed-by=" $4 "] " : ""
+            print "deb " signed $1 " " $2 " " $3
+        }' | sort -u)
+grep -q " $release main\$" <<<"$sources" || sources=
+apt_options=()
+while IFS= read -r line; do
+    apt_options+=("--aptopt=$line")
+done < <(apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+"' || true)
+
+mode=root
+((EUID == 0)) || mode=unshare
+
+say "downloading and installing Debian 12 (about two minutes)"
+start=$SECONDS
+log=$cache/box.log
+# shellcheck disable=SC2016 # $1 is the hook's
+if ! mmdebstrap --mode=$mode --variant=minbase --format=null \
+    --include="$(IFS=,; echo "${packages[*]}")" \
+    --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --dpkgopt='path-exclude=/usr/share/info/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --aptopt='Acquire::Languages "none"' \
+    "${apt_options[@]}" \
+    --essential-hook="$work"'/box.sh --early "$1"' \
+    --customize-hook="$work"'/box.sh --customize "$1" '"$work" \
+    "$release" /dev/null ${sources:+-} <<<"$sources" >"$log" 2>&1
+then
+    tail -n 30 "$log" >&2
+    die "mmdebstrap failed, its whole log is in $log"
+fi
+
+say "putting the box together"
+truncate -s "${disk_mib}M" "$work/disk.img"
+sfdisk --quiet --label dos "$work/disk.img" <<<"start=1MiB, type=83"
+dd if="$work/root.ext4" of="$work/disk.img" bs=1M seek=1 conv=notrunc,sparse status=none
+qemu-img convert -c -O qcow2 -o compression_type=zstd "$work/disk.img" "$work/box.img"
+cat >"$work/metadata.json" <<END
+{"provider": "libvirt", "format": "qcow2", "virtual_size": $((disk_mib / 1024))}
+END
+# There is no boot loader: QEMU starts the kernel, which is also quicker.
+cat >"$work/Vagrantfile" <<'END'
+Vagrant.configure("2") do |config|
+  config.vm.provider :libvirt do |libvirt|
+    libvirt.kernel = File.expand_path("vmlinuz", __dir__)
+    libvirt.initrd = File.expand_path("initrd.img", __dir__)
+    libvirt.cmd_line = "root=/dev/vda1 rw console=ttyS0 net.ifnames=0 quiet"
+  end
+end
+END
+tar -C "$work" -cf "$work/new.box" metadata.json Vagrantfile box.img vmlinuz initrd.img
+cp "$work/new.box" "$box.new"
+mv "$box.new" "$box"
+say "built in $((SECONDS - start)) s, $(du -h "$box" | cut -f1), $box"
+echo "$box"

@@ -1,0 +1,341 @@
+#!/bin/bash
+# In a lab of its own (isolated.sh), by test.sh: brings the machines up, runs the scenarios in their order, and prints how long each
+# took. Each looks from inside (mounts, `luks-agent status`, journal) and from outside, at what the raw disks hold.
+#
+#   scenarios.sh LOCALSTACK_DIR
+# shellcheck disable=SC2317 # scenarios are called by their names
+set -euo pipefail
+
+scenarios=(first_boot reboot hot_plug disk_moved stop_and_start kms_down key_disabled uninstall)
+
+# of the Vagrantfile
+kms=http://192.168.56.10:4566
+key_arn=arn:aws:kms:us-east-1:000000000000:key/11111111-2222-4333-8444-555555555555
+node1_id=i-0aaaaaaaaaaaaaaa1
+store=AWS1A2B3C4D5E6F7890A          # of node1, as are
+ebs_1=vol0a1b2c3d4e5f60718
+ebs_2=vol0f9e8d7c6b5a49382
+other_store=AWS2A2B3C4D5E6F7890B    # of node2, as is
+other_ebs=vol0d1e2f3a4b5c69708
+later=vol0b2c3d4e5f6071829          # made here
+
+say() { printf '%s\n' "$*"; }
+
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+cd "$(dirname "$(realpath "$0")")"
+localstack=$1
+# deleted with the lab
+work=$LUKS_AGENT_LAB/scenarios
+mkdir -p "$work"
+marker="plaintext marker $RANDOM$RANDOM$RANDOM"
+
+# on NODE COMMANDS: as root. One connection for all, while the machine is up
+on() {
+    ssh -F "$work/ssh_config" "$1" sudo bash -euo pipefail -s <<<"$2"
+}
+
+# lab_vagrant ACTION NODE [OPTION]...
+lab_vagrant() {
+    # the connection would be found dead only after a while
+    ssh -F "$work/ssh_config" -O exit "$2" 2>/dev/null || true
+    vagrant "$@" >>"$work/vagrant.log" 2>&1 || { tail -n 40 "$work/vagrant.log" >&2; fail "vagrant $*"; }
+}
+
+# wait_for NODE SECONDS WHAT CONDITION
+wait_for() {
+    on "$1" "for ((end = SECONDS + $2; SECONDS < end;)); do
+            if ($4) >/dev/null 2>&1; then exit 0; fi
+            sleep 0.5
+        done
+        exit 1" || fail "$1: $3: not within $2 s"
+}
+
+equal() {
+    [[ $1 == "$2" ]] || fail "$3: got '$1', expected '$2'"
+}
+
+contains() {
+    [[ $1 == *"$2"* ]] || fail "$3: no '$2' in: $1"
+}
+
+# field of a volume's row in `luks-agent status`
+status_of() {
+    on "$1" "luks-agent status --json 2>/dev/null" | python3 -c '
+import json, sys
+rows = [row for row in json.load(sys.stdin)["rows"] if row["serial"] == sys.argv[1]]
+print(rows[0][sys.argv[2]] if len(rows) == 1 else f"{len(rows)} rows")' "$2" "$3"
+}
+
+# is_open NODE SERIAL MOUNT_POINT: for luks-agent and for the kernel
+is_open() {
+    equal "$(status_of "$1" "$2" result)" open "$1: status of $2"
+    equal "$(on "$1" "findmnt -no SOURCE $3")" "/dev/mapper/$(status_of "$1" "$2" mapper)" "$1: what is mounted at $3"
+}
+
+ready() {
+    wait_for "$1" 300 "luks-agent.target" "systemctl is-active luks-agent.target"
+}
+
+# What the disk holds now, as a file.
+raw() {
+    ./volume.sh raw "$1" "$work/$1"
+    echo "$work/$1"
+}
+
+# From outside: a LUKS2 header with the agent's token; nothing that was written to the volume is to be read; and the passphrase is
+# what the KMS key unwraps, asked for by the AWS CLI and tried by cryptsetup.
+is_sealed() {
+    local serial disk token
+    for serial in "$@"; do
+        disk=$(raw "$serial")
+        cryptsetup isLuks --type luks2 "$disk" || fail "$serial: no LUKS2 header on the raw disk"
+        token=$(cryptsetup token export --token-id 0 "$disk")
+        equal "$(member "$token" type)" luks-agent-awskms "$serial: type of the token"
+        equal "$(member "$token" key_arn)" "$key_arn" "$serial: key of the token"
+        if grep -qaF "$marker" "$disk"; then
+            fail "$serial: plaintext on the raw disk"
+        fi
+        aws kms decrypt --key-id "$key_arn" --query Plaintext --output text \
+            --ciphertext-blob fileb://<(member "$token" wrapped_key | base64 -d) | tr -d '\n' |
+            cryptsetup open --test-passphrase --type luks2 --key-file=- "$disk" ||
+            fail "$serial: what KMS unwraps does not open the raw disk"
+    done
+}
+
+member() {
+    python3 -c 'import json, sys; print(json.loads(sys.argv[1])[sys.argv[2]])' "$1" "$2"
+}
+
+aws() {
+    AWS_ENDPOINT_URL=$kms AWS_DEFAULT_REGION=us-east-1 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \
+        "$localstack/bin/aws" "$@"
+}
+
+is_blank() {
+    local disk
+    disk=$(raw "$1")
+    cmp -s --bytes="$(stat -c %s "$disk")" "$disk" /dev/zero || fail "$1: the raw disk is not blank"
+}
+
+# how often LocalStack was asked, since its machine was made
+asked() {
+    on kms "journalctl --sync; journalctl -u localstack.service -o cat | grep -c 'AWS kms.$1 ' || true"
+}
+
+# write_files NODE MOUNT_POINT...
+write_files() {
+    local node=$1
+    shift
+    on "$node" "for at in $*; do echo '$marker' >\$at/file; sync \$at/file; done"
+}
+
+# files_are_there NODE MOUNT_POINT...
+files_are_there() {
+    local node=$1 at
+    shift
+    for at in "$@"; do
+        equal "$(on "$node" "cat $at/file")" "$marker" "$node: file at $at"
+    done
+}
+
+# ---- scenarios
+
+first_boot() {
+    local serial plan
+    plan=$(on node1 'luks-agent plan 2>/dev/null')
+    contains "$plan" "would format 3" "node1: plan of an untouched node"
+    for serial in "$store" "$ebs_1" "$ebs_2" "$other_store" "$other_ebs"; do
+        is_blank "$serial"
+    done
+
+    # node2 without a boot, as a package manager's hook could do it
+    on node2 'systemctl start luks-agent.target luks-agent.service' &
+    lab_vagrant reload node1
+    wait "$!"
+    ready node1
+    is_open node1 "$store" /mnt
+    is_open node1 "$ebs_1" /mnt1
+    is_open node1 "$ebs_2" /mnt2
+    is_open node2 "$other_store" /mnt
+    is_open node2 "$other_ebs" /mnt1
+    equal "$(asked GenerateDataKey)" 2 "data keys that two nodes have asked for"
+    write_files node1 /mnt /mnt1 /mnt2 /var/tmp
+    write_files node2 /mnt /mnt1
+    is_sealed "$store" "$ebs_1" "$ebs_2" "$other_store" "$other_ebs"
+    # that it could be found: on the boot volume, which is not encrypted
+    grep -qaF "$marker" /var/lib/libvirt/images/luks-agent-node1.img || fail "the marker is not found where it is in plaintext"
+}
+
+reboot() {
+    local closed
+    lab_vagrant reload node1
+    ready node1
+    files_are_there node1 /mnt /mnt1 /mnt2
+    equal "$(asked GenerateDataKey)" 2 "data keys asked for until after a reboot"
+    closed=$(on node1 'journalctl -b -1 -o cat -u luks-agent-boot.service')
+    contains "$closed" "close: 3 of 3 closed" "node1: journal of the shutdown"
+    is_sealed "$store" "$ebs_1" "$ebs_2"
+}
+
+hot_plug() {
+    ./volume.sh create "$later"
+    is_blank "$later"
+    ./volume.sh attach node1 "$later"
+    wait_for node1 180 "$later at /mnt3" 'findmnt /mnt3'
+    is_open node1 "$later" /mnt3
+    write_files node1 /mnt3
+    is_sealed "$later"
+
+    say "pulled without being closed, and attached again"
+    ./volume.sh detach node1 "$later"
+    wait_for node1 180 "nothing at /mnt3" '! findmnt /mnt3'
+    equal "$(status_of node1 "$later" result)" missing "node1: status of the pulled volume"
+    ./volume.sh attach node1 "$later"
+    wait_for node1 180 "$later at /mnt3 again" 'findmnt /mnt3'
+    files_are_there node1 /mnt3
+    is_sealed "$later"
+}
+
+disk_moved() {
+    local before plan code=0
+    on node1 "luks-agent close $ebs_2"
+    ./volume.sh detach node1 "$ebs_2"
+    wait_for node1 180 "the report of the missing volume" "luks-agent status | grep -q '$ebs_2 *missing'"
+    before=$(sha256sum <"$(raw "$ebs_2")")
+
+    ./volume.sh attach node2 "$ebs_2"
+    wait_for node2 180 "the refusal by the daemon's run" "journalctl -b -u luks-agent-provision.service | grep -q '$ebs_2.*refused\|refused.*$ebs_2\|unknown to this node'"
+    plan=$(on node2 'luks-agent provision 2>&1') || code=$?
+    equal "$code" 3 "node2: exit code of provision"
+    contains "$plan" "of luks-agent on $node1_id, unknown to this node's state file; its key is wrapped by $key_arn" "node2: provision"
+    contains "$plan" "it is not formatted; see 'break-glass' in the README to get its data back" "node2: provision"
+    equal "$(sha256sum <"$(raw "$ebs_2")")" "$before" "the moved disk, byte by byte"
+    is_sealed "$ebs_2"
+    if on node2 'luks-agent help' | grep -q '^ *adopt'; then
+        fail "luks-agent has a command adopt now: this scenario is to use it on node2"
+    fi
+
+    ./volume.sh detach node2 "$ebs_2"
+    ./volume.sh attach node1 "$ebs_2"
+    wait_for node1 180 "$ebs_2 back at /mnt2" 'findmnt /mnt2'
+    files_are_there node1 /mnt2
+}
+
+stop_and_start() {
+    local old
+    old=$(cryptsetup luksUUID "$(raw "$store")")
+    lab_vagrant halt node1
+    ./volume.sh reset node1
+    is_blank "$store"
+    lab_vagrant up node1 --no-provision
+    ready node1
+    is_open node1 "$store" /mnt
+    files_are_there node1 /mnt1 /mnt2 /mnt3
+    equal "$(on node1 'ls -A /mnt')" "" "node1: what is on the instance store after a stop"
+    contains "$(on node1 'journalctl -b -o cat -t luks-agent')" "lost with the instance store" "node1: journal"
+    [[ $(cryptsetup luksUUID "$(raw "$store")") != "$old" ]] || fail "the instance store still has its LUKS UUID"
+    write_files node1 /mnt
+    is_sealed "$store" "$ebs_1" "$ebs_2" "$later"
+}
+
+kms_down() {
+    on kms 'systemctl stop localstack.service'
+    lab_vagrant reload node1
+    # ssh works; what needs the volumes waits, and nothing is written in their place
+    wait_for node1 180 "the rest of the boot" 'systemctl is-active multi-user.target'
+    equal "$(on node1 'systemctl is-active luks-agent-boot.service luks-agent.target || true')" $'activating\ninactive' "node1: boot without KMS"
+    equal "$(on node1 'ls -A /mnt /mnt1 | grep -v ":$" || true')" "" "node1: files at the mount points of locked volumes"
+    wait_for node1 180 "the reason in the journal" "journalctl -b -u luks-agent-boot.service | grep -q 'trying again'"
+    on kms 'systemctl start localstack.service localstack-key.service'
+    ready node1
+    files_are_there node1 /mnt /mnt1 /mnt2 /mnt3
+}
+
+key_disabled() {
+    aws kms disable-key --key-id "$key_arn"
+    on node1 'systemctl start luks-agent-health.service || true'
+    wait_for node1 180 "the warning" \
+        "systemctl status luks-agent.service | grep -q 'Status:.*this node would not survive a reboot, because .* is disabled'"
+    files_are_there node1 /mnt /mnt1 /mnt2 /mnt3
+
+    lab_vagrant reload node1
+    wait_for node1 180 "the boot service to give up" 'systemctl is-failed luks-agent-boot.service'
+    equal "$(on node1 'systemctl show -P ExecMainStatus luks-agent-boot.service')" 4 "node1: exit code at boot"
+    contains "$(on node1 'journalctl -b -o cat -u luks-agent-boot.service')" "is disabled" "node1: journal"
+    for serial in "$store" "$ebs_1" "$ebs_2" "$later"; do
+        equal "$(status_of node1 "$serial" result)" locked "node1: status of $serial"
+    done
+    aws kms enable-key --key-id "$key_arn"
+    # the daemon tries about every minute
+    ready node1
+    files_are_there node1 /mnt /mnt1 /mnt2 /mnt3
+}
+
+uninstall() {
+    on node2 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y remove luks-agent' >>"$work/vagrant.log" 2>&1
+    files_are_there node2 /mnt /mnt1
+    on node2 'test -s /etc/luks-agent/state/state.json; test ! -e /usr/sbin/luks-agent'
+    equal "$(on node2 'systemctl is-active luks-agent.service || true')" inactive "node2: the daemon of the package that was removed"
+    # not even then: the wrapped key of the volumes is in it
+    on node2 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge luks-agent' >>"$work/vagrant.log" 2>&1
+    on node2 'test -s /etc/luks-agent/state/state.json'
+
+    lab_vagrant reload node2
+    equal "$(on node2 'systemctl is-system-running --wait || true; systemctl list-units --failed --plain --no-legend')" running "node2: boot without luks-agent"
+    equal "$(on node2 'dmsetup ls --target crypt; ls -A /mnt /mnt1 | grep -v ":$" || true')" "No devices found" "node2: what is open"
+    on node2 'test -s /etc/luks-agent/state/state.json'
+    # nothing is lost: what KMS unwraps still opens the disks
+    is_sealed "$other_store" "$other_ebs"
+}
+
+# ---- all of it
+
+ended() {
+    local seconds=$((SECONDS - began))
+    table+=("$(printf '%-16s %-7s %3d:%02d' "$1" "$2" "$((seconds / 60))" "$((seconds % 60))")")
+}
+
+run() {
+    local name=$1 word=passed code node
+    began=$SECONDS
+    printf '\n== %s\n' "$name"
+    # a shell of its own, for `set -e`, which is off in whatever `if` and `||` look at
+    set +e
+    (set -e; "$name")
+    code=$?
+    set -e
+    ((code == 0)) || word=FAILED
+    if [[ $word == FAILED ]]; then
+        failed=1
+        for node in node1 node2; do
+            printf -- '-- %s\n' "$node" >&2
+            on "$node" "luks-agent status; journalctl -b --no-pager -n 40 -t luks-agent -t systemd" >&2 || true
+        done
+    fi
+    ended "$name" "$word"
+}
+
+up() {
+    vagrant up --provider libvirt kms node1 node2 >>"$work/vagrant.log" 2>&1 || { tail -n 60 "$work/vagrant.log" >&2; fail "vagrant up"; }
+    vagrant ssh-config >"$work/ssh_config"
+    printf '%s\n' 'Host *' '  ControlMaster auto' '  ControlPath /run/libvirt/ssh-%n' '  ControlPersist yes' '  ConnectTimeout 20' \
+        '  ServerAliveInterval 15' '  ServerAliveCountMax 4' >>"$work/ssh_config"
+    contains "$(on kms 'aws kms describe-key --key-id alias/luks-agent')" '"Enabled": true' "kms: the key"
+}
+
+table=()
+failed=0
+say "with the libvirt driver $LUKS_AGENT_DRIVER"
+run up
+if ((!failed)); then
+    for scenario in "${scenarios[@]}"; do
+        run "$scenario"
+    done
+fi
+printf '\n%-16s %-7s %6s\n' scenario result min:s
+printf '%s\n' "${table[@]}"
+exit "$failed"
