@@ -29,6 +29,7 @@ pub mod config;
 pub mod daemon;
 pub mod device;
 pub mod discover;
+mod header;
 pub mod host;
 mod http;
 pub mod imds;

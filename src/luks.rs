@@ -2,6 +2,7 @@
 //!
 //! Each function opens its handle and drops it. None of them checks whether the disk may be written: callers do.
 
+mod copy;
 #[cfg(test)]
 mod tests;
 
@@ -12,18 +13,19 @@ use std::path::Path;
 use std::sync::Once;
 
 use libcryptsetup_rs::consts::flags::{CryptActivate, CryptDeactivate, CryptPbkdf, CryptVolumeKey};
-use libcryptsetup_rs::consts::vals::{CryptKdf, CryptLogLevel, CryptStatusInfo, EncryptionFormat, KeyslotInfo};
+use libcryptsetup_rs::consts::vals::{CryptKdf, CryptLogLevel, CryptStatusInfo, EncryptionFormat};
 use libcryptsetup_rs::{
-    CryptDevice, CryptInit, CryptKeyslotHandle, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either,
-    LibcryptErr, TokenInput, c_logging_callback, set_log_callback,
+    CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either, LibcryptErr, TokenInput,
+    c_logging_callback, set_log_callback,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::device::DeviceFacts;
+use crate::header::Luks2Header;
 use crate::key::Passphrase;
-use crate::probe::Luks2Header;
 use crate::token::{DATA_OFFSET, Expected, Flags, Layout, PolicyViolation, SUBSYSTEM, Token, check_header, grown_size};
+use copy::HeaderCopy;
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
 /// it would only cost time; systemd-cryptenroll and clevis do the same for machine keys.
@@ -53,11 +55,14 @@ pub enum LuksError {
         /// The volume.
         luks_uuid: Uuid,
     },
-    /// It is not known which header libcryptsetup has loaded.
+    /// A header that libcryptsetup has loaded, and that is not there to be read, or cannot be handed on.
     #[error(
-        "the LUKS2 header on the disk is not the one that libcryptsetup has loaded: {0}; look for what changes the disk, or keeps it from being written"
+        "cannot check the LUKS2 header: {reason}; look for what else writes to the disk, and restore the header from a backup"
     )]
-    Header(String),
+    Header {
+        /// What is the matter.
+        reason: String,
+    },
     /// Another header than expected.
     #[error("the header has LUKS UUID {found}, expected {expected}")]
     OtherVolume {
@@ -214,87 +219,74 @@ pub fn format(device: &Path, size: u64, spec: &FormatSpec, key: &Passphrase) -> 
 /// # Errors
 /// When there is a keyslot that the passphrase does not open, or a header that is not as the agent makes it.
 pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bool, LuksError> {
-    let (mut cd, metadata) = load_any(device, expected.luks_uuid)?;
-    let keyslots = metadata.get("keyslots").and_then(serde_json::Value::as_object);
+    let mut on_disk = OnDisk::load(device, expected.luks_uuid)?;
+    let keyslots = on_disk.metadata().get("keyslots").and_then(serde_json::Value::as_object);
     let Some(keyslot) = keyslots.and_then(|slots| slots.keys().find_map(|id| id.parse().ok())) else {
         return Ok(false);
     };
-    check_header(&metadata, expected)?;
-    check_loaded(&mut cd, &metadata)?;
-    check_key(&mut cd, expected.luks_uuid, key, CryptActivate::empty())?;
+    check_key(&mut on_disk.checked(device, expected)?, expected.luks_uuid, key, CryptActivate::empty())?;
     // the last thing that format writes; to do it again does no harm
-    if let Some(token) = Token::find_id(&metadata) {
-        call("assign the token to the keyslot", cd.token_handle().assign_keyslot(token, Some(keyslot)))?;
+    if let Some(token) = Token::find_id(on_disk.metadata()) {
+        let assigned = on_disk.cd.token_handle().assign_keyslot(token, Some(keyslot));
+        call("assign the token to the keyslot", assigned)?;
     }
     Ok(true)
 }
 
-/// Loads a header and checks that it is the expected volume.
-fn load_any(device: &Path, luks_uuid: Uuid) -> Result<(CryptDevice, serde_json::Value), LuksError> {
-    let mut cd = init(device)?;
-    call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
-    let found = call("read the LUKS UUID", cd.status_handle().get_uuid())?;
-    if found != luks_uuid {
-        return Err(LuksError::OtherVolume { expected: luks_uuid, found });
-    }
-    // `crypt_dump_json` would give it, but libcryptsetup has that only since 2.4, and Debian 11 has 2.3
-    let header = File::open(device).map_err(|e| e.to_string()).and_then(|file| Luks2Header::read_loaded(&file));
-    match header.map_err(LuksError::Header)? {
-        Some(Luks2Header { luks_uuid: found, .. }) if found != luks_uuid => {
-            Err(LuksError::OtherVolume { expected: luks_uuid, found })
+/// A header as it stands on the disk, before its policy is asked.
+struct OnDisk {
+    cd: CryptDevice,
+    file: File,
+    header: Luks2Header,
+}
+
+impl OnDisk {
+    /// Has libcryptsetup load the header, which repairs a damaged copy, reads it, and checks that it is the expected volume.
+    fn load(device: &Path, luks_uuid: Uuid) -> Result<Self, LuksError> {
+        let mut cd = init(device)?;
+        call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
+        let unreadable = |reason| LuksError::Header { reason };
+        let file = File::open(device).map_err(|e| unreadable(e.to_string()))?;
+        let header = Luks2Header::read(&file).map_err(unreadable)?;
+        let header = header.filter(|header| header.intact).ok_or_else(|| unreadable("it is damaged".to_owned()))?;
+        if header.luks_uuid != luks_uuid {
+            return Err(LuksError::OtherVolume { expected: luks_uuid, found: header.luks_uuid });
         }
-        Some(Luks2Header { metadata: Some(metadata), .. }) => Ok((cd, metadata)),
-        _ => Err(LuksError::Header("it is gone".to_owned())),
+        Ok(Self { cd, file, header })
+    }
+
+    /// Its JSON.
+    fn metadata(&self) -> &serde_json::Value {
+        self.header.metadata.as_ref().unwrap_or(&serde_json::Value::Null)
+    }
+
+    /// Checks the policy, and loads a copy of what has passed it.
+    fn checked(&self, device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
+        check_header(self.metadata(), expected)?;
+        let copy = HeaderCopy::new(&self.header, &self.file).map_err(|reason| LuksError::Header { reason })?;
+        let cd = CryptInit::init_with_data_device(Either::Right((&copy.path(), device)));
+        let mut cd = call(format!("use {} with a copy of its header", device.display()), cd)?;
+        let loaded = cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);
+        call("read the copy of the LUKS2 header", loaded)?;
+        Ok(Checked { cd, _copy: copy })
     }
 }
 
-/// As [`load_any`], and the header must pass the policy.
-fn load(device: &Path, expected: &Expected) -> Result<CryptDevice, LuksError> {
-    let (mut cd, metadata) = load_any(device, expected.luks_uuid)?;
-    check_header(&metadata, expected)?;
-    check_loaded(&mut cd, &metadata)?;
-    Ok(cd)
+/// A handle on the copy of a header that has passed the policy, and on the disk that the data are on.
+struct Checked {
+    // dropped before what it reads
+    cd: CryptDevice,
+    _copy: HeaderCopy,
 }
 
-/// Checks metadata, read from the disk, against what libcryptsetup tells of the header that it has loaded: a disk that gives one
-/// header to the policy and another to libcryptsetup does not get data encrypted in another way, or with another keyslot.
-fn check_loaded(cd: &mut CryptDevice, metadata: &serde_json::Value) -> Result<(), LuksError> {
-    let differs = |what: &str| Err(LuksError::Header(format!("{what} differs")));
-    let text = |pointer: &str| metadata.pointer(pointer).and_then(serde_json::Value::as_str);
-
-    let offset = cd.status_handle().get_data_offset() * SECTOR;
-    if text("/segments/0/offset") != Some(&offset.to_string()) {
-        return differs("the offset of the data");
-    }
-    let sector_size = i64::from(libcryptsetup_rs::get_sector_size(Some(cd)));
-    if metadata.pointer("/segments/0/sector_size").and_then(serde_json::Value::as_i64) != Some(sector_size) {
-        return differs("the sector size");
-    }
-    let cipher = call("ask for the cipher", cd.status_handle().get_cipher())?;
-    let mode = call("ask for the cipher's mode", cd.status_handle().get_cipher_mode())?;
-    if text("/segments/0/encryption") != Some(&format!("{cipher}-{mode}")) {
-        return differs("the cipher");
-    }
-    let most = CryptKeyslotHandle::max_keyslots(EncryptionFormat::Luks2);
-    for id in 0..call("ask how many keyslots there can be", most)? {
-        let mut keyslots = cd.keyslot_handle();
-        let loaded = match call("ask for a keyslot", keyslots.status(id))? {
-            KeyslotInfo::Invalid | KeyslotInfo::Inactive => None,
-            KeyslotInfo::Active | KeyslotInfo::ActiveLast | KeyslotInfo::Unbound => {
-                Some(call("ask for the cipher of a keyslot", keyslots.get_encryption(Some(id)))?.0)
-            }
-        };
-        if loaded != text(&format!("/keyslots/{id}/area/encryption")) {
-            return differs(&format!("keyslot {id}"));
-        }
-    }
-    Ok(())
+fn load(device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
+    OnDisk::load(device, expected.luks_uuid)?.checked(device, expected)
 }
 
 /// Proves that the passphrase opens the volume, without opening it. `keyring`: [`CryptActivate::KEYRING_KEY`] leaves the volume
 /// key in the keyring of this thread.
-fn check_key(cd: &mut CryptDevice, luks_uuid: Uuid, key: &Passphrase, keyring: CryptActivate) -> Result<(), LuksError> {
-    match cd.activate_handle().activate_by_passphrase(None, None, key.expose(), keyring) {
+fn check_key(volume: &mut Checked, luks_uuid: Uuid, key: &Passphrase, keyring: CryptActivate) -> Result<(), LuksError> {
+    match volume.cd.activate_handle().activate_by_passphrase(None, None, key.expose(), keyring) {
         Err(e) if is_not_permitted(&e) => {
             LOG.take();
             Err(LuksError::WrongKey { luks_uuid })
@@ -321,14 +313,15 @@ pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<()
 /// # Errors
 /// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or whatever libcryptsetup says.
 pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<(), LuksError> {
-    let mut cd = load(device, expected)?;
+    let mut volume = load(device, expected)?;
     // the flags stored in the header are added by libcryptsetup
-    let opened = cd.activate_handle().activate_by_passphrase(Some(name), None, key.expose(), CryptActivate::empty());
+    let mut handle = volume.cd.activate_handle();
+    let opened = handle.activate_by_passphrase(Some(name), None, key.expose(), CryptActivate::empty());
     if opened.as_ref().is_err_and(is_not_permitted) {
         // device-mapper too says so, to a process without privileges, which is no wrong key: only without the mapping can the
         // two be told apart, and to try the key always would double the time that most of the opening takes
         let log = LOG.take();
-        check_key(&mut cd, expected.luks_uuid, key, CryptActivate::empty())?;
+        check_key(&mut volume, expected.luks_uuid, key, CryptActivate::empty())?;
         LOG.set(log);
     }
     call("open the volume", opened).map(|_| ())
@@ -370,8 +363,8 @@ pub fn grow(
     expected: &Expected,
     key: &Passphrase,
 ) -> Result<bool, LuksError> {
-    let mut cd = load(device, expected)?;
-    let active = call("ask for the state of the mapping", cd.runtime_handle(name).get_active_device())?;
+    let mut volume = load(device, expected)?;
+    let active = call("ask for the state of the mapping", volume.cd.runtime_handle(name).get_active_device())?;
     let (now, wanted) = (active.size, grown_size(disk_size) / SECTOR);
     if now > disk_size.saturating_sub(DATA_OFFSET) / SECTOR {
         let what = format!("it has {now} sectors, which are more than its disk of {disk_size} bytes has room for");
@@ -382,8 +375,8 @@ pub fn grow(
     }
     // where the mapping has its key from the keyring, there it must be for the new table
     let keyring = active.flags & CryptActivate::KEYRING_KEY;
-    check_key(&mut cd, expected.luks_uuid, key, keyring)?;
-    call(format!("grow mapping {name}"), cd.context_handle().resize(name, wanted))?;
+    check_key(&mut volume, expected.luks_uuid, key, keyring)?;
+    call(format!("grow mapping {name}"), volume.cd.context_handle().resize(name, wanted))?;
     Ok(true)
 }
 

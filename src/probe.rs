@@ -3,8 +3,6 @@
 //! A disk counts as blank only on positive evidence: the kernel lets us open it exclusively, blkid finds nothing, and all
 //! that is read is zero. Whatever cannot be read is [`Content::Unknown`], never blank.
 
-mod header;
-
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -19,8 +17,8 @@ use uuid::Uuid;
 
 use crate::config::{BlankScan, Volumes};
 use crate::device::{Bytes, Content, Evidence};
+use crate::header::Luks2Header;
 use crate::token::{DATA_OFFSET, Token};
-pub(crate) use header::Luks2Header;
 
 /// How long a disk that is in use is tried again.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);

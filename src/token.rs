@@ -163,6 +163,10 @@ fn violation<T>(text: impl Into<String>) -> Result<T, PolicyViolation> {
 /// # Errors
 /// The first thing found that is not as it should be.
 pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolation> {
+    // libcryptsetup is C, and to it a name that has a NUL in it would be another name
+    if metadata.to_string().contains("\\u0000") {
+        return violation("its metadata have a NUL in them");
+    }
     let section = |name: &str| metadata.get(name).and_then(Value::as_object);
 
     let segments = section("segments").map(|s| s.iter().collect::<Vec<_>>()).unwrap_or_default();
@@ -409,6 +413,7 @@ mod tests {
             ("/segments", json!([])),
             ("/segments", json!({"0": header()["segments"]["0"], "1": header()["segments"]["0"]})),
             ("/segments", json!({"1": header()["segments"]["0"]})),
+            ("/config", json!({"requirements\0": {}})),
             ("/tokens", json!({})),
             ("/tokens", json!({"0": token(), "1": token()})),
             ("/tokens/0/wrapped_key", json!("AQIE")),

@@ -48,8 +48,8 @@ fn key(byte: u8) -> Passphrase {
 fn a_volume_is_made_as_the_design_says() {
     let (_dir, path) = disk();
     format(&path, SIZE, &spec(), &key(1)).unwrap();
-    let mut cd = load(&path, &expected()).unwrap();
-    let metadata = cd.status_handle().dump_json().unwrap();
+    let mut volume = load(&path, &expected()).unwrap();
+    let metadata = volume.cd.status_handle().dump_json().unwrap();
     assert_eq!(metadata.pointer("/keyslots/0/kdf/type").unwrap(), "pbkdf2");
     assert_eq!(metadata.pointer("/keyslots/0/kdf/iterations").unwrap(), 1000);
     assert_eq!(metadata.pointer("/segments/0/sector_size").unwrap(), 4096);
@@ -75,15 +75,13 @@ fn a_format_that_ended_is_kept_and_one_without_a_keyslot_is_not() {
     assert!(matches!(resume(&path, &expected(), &key(2)), Err(LuksError::WrongKey { .. })));
 
     // cut before the token was assigned
-    let mut cd = load(&path, &expected()).unwrap();
-    cd.token_handle().unassign_keyslot(0, Some(0)).unwrap();
+    let on_disk = || OnDisk::load(&path, expected().luks_uuid).unwrap();
+    on_disk().cd.token_handle().unassign_keyslot(0, Some(0)).unwrap();
     assert!(resume(&path, &expected(), &key(1)).unwrap());
-    let metadata = load(&path, &expected()).unwrap().status_handle().dump_json().unwrap();
+    let metadata = load(&path, &expected()).unwrap().cd.status_handle().dump_json().unwrap();
     assert_eq!(Token::find(&metadata).unwrap().unwrap().keyslots, ["0"]);
 
-    let mut cd = load(&path, &expected()).unwrap();
-    cd.keyslot_handle().destroy(0).unwrap();
-    drop(cd);
+    on_disk().cd.keyslot_handle().destroy(0).unwrap();
     assert!(!resume(&path, &expected(), &key(1)).unwrap());
 }
 

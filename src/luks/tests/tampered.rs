@@ -80,6 +80,7 @@ fn refused(path: &Path) -> Option<String> {
     match verify(path, &expected(), &key(1)) {
         Ok(()) => None,
         Err(LuksError::Policy(violation)) => Some(format!("policy         {violation}")),
+        Err(e @ LuksError::Header { .. }) => Some(format!("copy           {e}")),
         Err(e @ (LuksError::Call { .. } | LuksError::OtherVolume { .. } | LuksError::WrongKey { .. })) => {
             Some(format!("libcryptsetup  {e}"))
         }
@@ -103,6 +104,7 @@ fn tampered_headers_are_refused() {
         ("segment of fixed size", set("/segments/0/size", json!("1048576"))),
         ("initial vector", set("/segments/0/iv_tweak", json!("8"))),
         ("linear segment", set("/segments/0", json!({"type": "linear", "offset": "16777216", "size": "dynamic"}))),
+        ("a name that ends early for C", set("/segments\0", json!({"0": {"type": "linear"}}))),
         ("no segment", set("/segments", json!({}))),
         ("a second segment", {
             let linear = json!({"type": "linear", "offset": "33554432", "size": "dynamic"});
@@ -193,37 +195,48 @@ fn volumes_of_the_first_policy_still_open() {
     assert!(matches!(verify(&path, &first, &key(1)), Err(LuksError::Policy(_))));
 }
 
-/// What is used is what was checked: a handle does not look at the disk again.
+/// What is used is what was checked: after the check, nothing in the header area is read from the disk again.
 #[test]
 fn a_header_changed_after_its_check_is_not_the_one_that_is_used() {
     let (_dir, path) = disk();
     format(&path, SIZE, &spec(), &key(1)).unwrap();
-    let mut cd = load(&path, &expected()).unwrap();
+    let on_disk = OnDisk::load(&path, expected().luks_uuid).unwrap();
+    let mut checked = on_disk.checked(&path, &expected()).unwrap();
     rewrite(&path, set("/keyslots/0/area/encryption", json!("cipher_null-ecb")));
-    check_key(&mut cd, expected().luks_uuid, &key(1), CryptActivate::empty()).unwrap();
-    assert_eq!(cd.status_handle().get_cipher().unwrap(), "aes");
-    let metadata = cd.status_handle().dump_json().unwrap();
+    check_key(&mut checked, expected().luks_uuid, &key(1), CryptActivate::empty()).unwrap();
+    assert_eq!(checked.cd.status_handle().get_cipher().unwrap(), "aes");
+    let metadata = checked.cd.status_handle().dump_json().unwrap();
     assert_eq!(metadata.pointer("/keyslots/0/area/encryption").unwrap(), "aes-xts-plain64");
+
+    // not even the key material
+    let disk = File::options().write(true).open(&path).unwrap();
+    disk.write_all_at(&vec![0xff; usize::try_from(DATA_OFFSET).unwrap()], 0).unwrap();
+    check_key(&mut checked, expected().luks_uuid, &key(1), CryptActivate::empty()).unwrap();
+    assert!(load(&path, &expected()).is_err(), "it is gone from the disk");
+
+    // between the reading and the check
+    let mut checked = on_disk.checked(&path, &expected()).unwrap();
+    let metadata = checked.cd.status_handle().dump_json().unwrap();
+    assert_eq!(&metadata, on_disk.metadata());
+    let wrong = check_key(&mut checked, expected().luks_uuid, &key(1), CryptActivate::empty());
+    assert!(matches!(wrong, Err(LuksError::WrongKey { .. })), "key material of what is not the header any more");
 }
 
-/// A disk that changes after libcryptsetup has loaded its header, or gives another one to whoever reads it next.
+/// A copy that was damaged is repaired on the disk, as cryptsetup would.
 #[test]
-fn a_header_that_is_not_the_loaded_one_is_refused() {
-    let cases: Vec<(&str, Change)> = vec![
-        ("the cipher", set("/segments/0/encryption", json!("serpent-xts-plain64"))),
-        ("the sector size", set("/segments/0/sector_size", json!(512))),
-        ("the offset of the data", set("/segments/0/offset", json!("33554432"))),
-        ("keyslot 0", set("/keyslots/0/area/encryption", json!("cipher_null-ecb"))),
-        ("keyslot 1", also("/keyslots/1", "/keyslots/0", set("/config/nothing", Value::Null))),
-    ];
+fn a_damaged_copy_of_the_header_is_repaired_when_the_volume_is_used() {
     let (_dir, path) = disk();
     format(&path, SIZE, &spec(), &key(1)).unwrap();
-    let (mut cd, metadata) = load_any(&path, expected().luks_uuid).unwrap();
-    check_loaded(&mut cd, &metadata).unwrap();
-    for (what, change) in cases {
-        let mut other = metadata.clone();
-        change(&mut other);
-        let message = check_loaded(&mut cd, &other).unwrap_err().to_string();
-        assert!(message.contains(&format!("{what} differs")), "{what}: {message}");
+    let whole = std::fs::read(&path).unwrap();
+    for at in [BINARY + 1, COPY + BINARY + 1] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        verify(&path, &expected(), &key(1)).unwrap();
+        let metadata = crate::probe::metadata(&File::open(&path).unwrap()).unwrap().1;
+        check_header(&metadata, &expected()).unwrap();
+        let now = std::fs::read(&path).unwrap();
+        assert_eq!(now[BINARY..COPY], whole[BINARY..COPY], "{at}");
+        assert_eq!(now[COPY + BINARY..2 * COPY], whole[COPY + BINARY..2 * COPY], "{at}");
     }
 }

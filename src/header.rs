@@ -1,9 +1,11 @@
-//! The LUKS2 header as far as it must be known to tell whose a disk is.
+//! The LUKS2 header as far as it must be known to tell whose a disk is, and to hand on what was checked of it.
 //!
-//! Read by us and not by libcryptsetup, which would repair a damaged copy, and examining must not write.
+//! Read by us and not by libcryptsetup, which would repair a damaged copy, and examining must not write; and which tells what it
+//! has loaded only since 2.4.
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use sha2::{Digest, Sha256};
@@ -11,8 +13,13 @@ use uuid::Uuid;
 
 /// Size of the binary header; the JSON area follows it (LUKS2 on-disk format, section 2.1).
 const BINARY: usize = 4096;
-/// Offsets of the secondary header (section 2.2).
-const SECONDARY: [u64; 9] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
+/// Where the checksum is, longest algorithm included (section 2.1).
+const CHECKSUM: Range<usize> = 448..512;
+/// What the two copies begin with (section 2.1).
+const PRIMARY: &[u8; 6] = b"LUKS\xba\xbe";
+const SECONDARY: &[u8; 6] = b"SKUL\xba\xbe";
+/// Sizes that a copy can have, and so offsets of the secondary one (section 2.2).
+const SIZES: [u64; 9] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 
 /// One copy of a header.
 pub(crate) struct Luks2Header {
@@ -21,8 +28,9 @@ pub(crate) struct Luks2Header {
     pub(crate) metadata: Option<serde_json::Value>,
     /// Whether its checksum is right, without which libcryptsetup does not take it for a header.
     pub(crate) intact: bool,
-    /// Size of binary header and JSON area: where the secondary copy is.
-    size: u64,
+    binary: [u8; BINARY],
+    /// Size of binary header and JSON area in bytes, when it is a possible one.
+    size: Option<usize>,
 }
 
 impl Luks2Header {
@@ -30,14 +38,14 @@ impl Luks2Header {
     ///
     /// # Errors
     /// When the disk cannot be read.
-    pub(super) fn read(file: &File) -> Result<Option<Self>, String> {
-        let primary = Self::read_at(file, 0, b"LUKS\xba\xbe")?;
+    pub(crate) fn read(file: &File) -> Result<Option<Self>, String> {
+        let primary = Self::read_at(file, 0, PRIMARY)?;
         if primary.as_ref().is_some_and(|h| h.intact) {
             return Ok(primary);
         }
         let mut damaged = primary;
-        for offset in SECONDARY {
-            let Some(secondary) = Self::read_at(file, offset, b"SKUL\xba\xbe")? else { continue };
+        for offset in SIZES {
+            let Some(secondary) = Self::read_at(file, offset, SECONDARY)? else { continue };
             let better = match &damaged {
                 // with another UUID it would be of a volume that was on the disk before
                 Some(found) if found.metadata.is_some() => secondary.intact && secondary.luks_uuid == found.luks_uuid,
@@ -50,22 +58,31 @@ impl Luks2Header {
         Ok(damaged)
     }
 
-    /// The header that libcryptsetup has loaded just before. It takes the newer one of two intact copies and writes it over the
-    /// other, so that there are not two different ones any more.
-    ///
-    /// # Errors
-    /// When there are, or the disk cannot be read.
-    pub(crate) fn read_loaded(file: &File) -> Result<Option<Self>, String> {
-        let Some(primary) = Self::read_at(file, 0, b"LUKS\xba\xbe")?.filter(|h| h.intact) else {
-            return Self::read(file);
-        };
-        match Self::read_at(file, primary.size, b"SKUL\xba\xbe") {
-            Ok(Some(secondary)) if secondary.intact && secondary.metadata != primary.metadata => {
-                Err("its two copies are intact and differ".to_owned())
+    /// Both copies, as they stand from byte 0. Metadata are written anew, so that a reader finds nothing else in them, however it
+    /// reads JSON. `None` when there are none, or they have no room.
+    pub(crate) fn copies(&self) -> Option<Vec<u8>> {
+        let (size, json) = (self.size?, self.metadata.as_ref()?.to_string());
+        let mut both = Vec::with_capacity(2 * size);
+        for magic in [PRIMARY, SECONDARY] {
+            let start = both.len();
+            both.extend_from_slice(&self.binary);
+            both.extend_from_slice(json.as_bytes());
+            // the JSON ends with a NUL (section 3)
+            if both.len() >= start + size {
+                return None;
             }
-            // one that cannot be read or is damaged is not what was loaded
-            _ => Ok(Some(primary)),
+            both.resize(start + size, 0);
+            let copy = &mut both[start..];
+            // section 2.1: magic 0..6, csum_alg 72..104, hdr_offset 256..264
+            copy[..6].copy_from_slice(magic);
+            copy[72..104].fill(0);
+            copy[72..78].copy_from_slice(b"sha256");
+            copy[256..264].copy_from_slice(&(start as u64).to_be_bytes());
+            copy[CHECKSUM].fill(0);
+            let checksum = Sha256::digest(&*copy);
+            copy[CHECKSUM][..32].copy_from_slice(&checksum);
         }
+        Some(both)
     }
 
     fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, String> {
@@ -82,8 +99,9 @@ impl Luks2Header {
             return Ok(None);
         };
         let size = u64::from_be_bytes(header[8..16].try_into().expect("8 bytes"));
-        let (metadata, intact) = match usize::try_from(size) {
-            Ok(size @ 0x4000..=0x40_0000) => {
+        let size = if (SIZES[0]..=SIZES[8]).contains(&size) { usize::try_from(size).ok() } else { None };
+        let (metadata, intact) = match size {
+            Some(size) => {
                 let mut json = vec![0; size - BINARY];
                 let read = file.read_exact_at(&mut json, offset + BINARY as u64);
                 read.map_err(|e| format!("its LUKS2 metadata cannot be read: {e}"))?;
@@ -92,9 +110,9 @@ impl Luks2Header {
                 let intact = metadata.is_some() && has_its_checksum(header, &json);
                 (metadata, intact)
             }
-            _ => (None, false),
+            None => (None, false),
         };
-        Ok(Some(Self { luks_uuid, metadata, intact, size }))
+        Ok(Some(Self { luks_uuid, metadata, intact, binary: header, size }))
     }
 }
 
@@ -105,7 +123,7 @@ fn has_its_checksum(mut header: [u8; BINARY], json: &[u8]) -> bool {
         return true;
     }
     let recorded: [u8; 32] = header[448..480].try_into().expect("32 bytes");
-    header[448..512].fill(0);
+    header[CHECKSUM].fill(0);
     Sha256::new().chain_update(header).chain_update(json).finalize()[..] == recorded
 }
 
@@ -160,10 +178,31 @@ mod tests {
             let found = Luks2Header::read(&File::open(&path).unwrap()).unwrap().unwrap();
             let metadata = Some(metadata.into());
             assert_eq!((found.luks_uuid, found.metadata, found.intact), (luks_uuid, metadata, intact), "row {number}");
-            // two that are intact and differ: which of them was loaded?
-            let ambiguous = whole && second_whole;
-            let loaded = Luks2Header::read_loaded(&File::open(&path).unwrap());
-            assert_eq!(loaded.is_err(), ambiguous, "row {number}");
+        }
+    }
+    #[test]
+    fn what_is_handed_on_is_what_was_read_written_anew_in_both_copies() {
+        let luks_uuid = Uuid::from_u128(1);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        // of the secondary copy as well as of the primary
+        for (primary, twice) in [(true, r#"{"a": 1, "a":2}"#), (false, r#" {"a" : 2 } "#)] {
+            let primary = copy(PRIMARY, luks_uuid, twice.as_bytes(), primary);
+            std::fs::write(&path, [primary, copy(SECONDARY, luks_uuid, twice.as_bytes(), true)].concat()).unwrap();
+            let mut header = Luks2Header::read(&File::open(&path).unwrap()).unwrap().unwrap();
+            let both = header.copies().unwrap();
+            assert_eq!(both.len(), 0x8000);
+            std::fs::write(&path, &both).unwrap();
+            let file = File::open(&path).unwrap();
+            for (offset, magic) in [(0, PRIMARY), (0x4000, SECONDARY)] {
+                let found = Luks2Header::read_at(&file, offset, magic).unwrap().unwrap();
+                assert!(found.intact);
+                assert_eq!((found.luks_uuid, &found.metadata), (luks_uuid, &header.metadata));
+                assert_eq!(found.binary[256..264], offset.to_be_bytes());
+                assert!(both[usize::try_from(offset).unwrap() + BINARY..].starts_with(b"{\"a\":2}\0"));
+            }
+            header.metadata = Some("x".repeat(0x3000 - 2).into());
+            assert!(header.copies().is_none(), "no room for the NUL");
         }
     }
 }
