@@ -23,8 +23,8 @@ KERNEL+=" udftools util-linux-extra xorriso"
 # uidmap: for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
-# What builds them, and what judges them.
-PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint"
+# What builds them, what judges them, and what runs those for aarch64.
+PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint qemu-system-arm qemu-user-static binfmt-support"
 # Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
 VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
 VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3"

@@ -9,14 +9,15 @@
 # what it is made from, so a second call is instant and a changed recipe makes a new one. Works as root, and without
 # where user namespaces are allowed (package uidmap).
 #
-# usage: scripts/machine-image.sh [bullseye|bookworm|trixie]            directory on stdout, progress on stderr
+# usage: scripts/machine-image.sh [bullseye|bookworm|trixie [amd64|arm64]]     directory on stdout, progress on stderr
 set -euo pipefail
 
 release=${1:-bookworm}
+arch=${2:-amd64}
 disk_mib=2048
 part_mib=2000   # the rest of the disk stays unallocated, so that tests can see that nobody writes there
 packages=(
-    systemd systemd-sysv udev dbus kmod initramfs-tools linux-image-cloud-amd64
+    systemd systemd-sysv udev dbus kmod initramfs-tools "linux-image-cloud-$arch"
     libcryptsetup12 cryptsetup-bin dmsetup libblkid1 util-linux xfsprogs e2fsprogs
     ca-certificates iproute2 procps fdisk qemu-guest-agent
 )
@@ -24,10 +25,15 @@ hooks=()
 case $release in
     # as its installer made it, and its cloud images are: /lib is /usr/lib
     bullseye) hooks=(--setup-hook='/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh "$1"') ;;
-    # off but where a test turns them on: what else may be ordered against the agent's units
-    bookworm) packages+=(network-manager cloud-init) ;;
+    # off but where a test turns them on: what else may be ordered against the agent's units; curl is in Debian's cloud images, too
+    bookworm) packages+=(network-manager cloud-init curl) ;;
     trixie) ;;
     *) echo "machine image: unknown release '$release': expected bullseye, bookworm or trixie" >&2; exit 2 ;;
+esac
+case $arch in
+    amd64) qemu=x86_64 ;;
+    arm64) qemu=aarch64 ;;
+    *) echo "machine image: unknown architecture '$arch': expected amd64 or arm64" >&2; exit 2 ;;
 esac
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -41,10 +47,13 @@ for tool in mmdebstrap:mmdebstrap mke2fs:e2fsprogs sfdisk:fdisk flock:util-linux
         die "${tool%%:*} is not installed (Debian package ${tool##*:}): run scripts/deps.sh machine"
 done
 export PATH=$PATH:/usr/sbin:/sbin
+# the packages' own scripts are run
+[ "$arch" = "$(dpkg --print-architecture)" ] || [ -e "/proc/sys/fs/binfmt_misc/qemu-$qemu" ] ||
+    die "this machine does not run programs of $arch (Debian packages qemu-user-static and binfmt-support): run scripts/deps.sh packages"
 
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
-hash=$({ cat "${BASH_SOURCE[0]}" "$setup"; echo "$release"; } | sha256sum | cut -c1-16)
-image=$cache/machine-$release-$hash
+hash=$({ cat "${BASH_SOURCE[0]}" "$setup"; echo "$release $arch"; } | sha256sum | cut -c1-16)
+image=$cache/machine-$release-$arch-$hash
 
 if [ -e "$image/disk.img" ]; then
     echo "$image"
@@ -91,12 +100,12 @@ done < <(apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+
 mode=root
 [ "$(id -u)" = 0 ] || mode=unshare
 
-say "downloading and installing Debian $release (about a minute)"
+say "downloading and installing Debian $release for $arch (about a minute, ten for another architecture)"
 start=$SECONDS
 log=$cache/machine-image.log
 # The tree is turned into a file system by a hook, inside mmdebstrap's namespace, where the owners are right.
 # shellcheck disable=SC2016 # $1 is the hook's
-if ! mmdebstrap --mode=$mode --variant=minbase --format=null \
+if ! mmdebstrap --mode=$mode --variant=minbase --format=null --architectures="$arch" \
     --include="$(IFS=,; echo "${packages[*]}")" \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' \

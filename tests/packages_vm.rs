@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use fake_aws::Server;
 use support::built_packages;
 use support::ec2::{self, EBS_1, STORE_1};
-use support::qemu::Machine;
+use support::qemu::{Arch, Machine};
 
 /// Nothing but the key, and here the endpoint.
 const DROP_IN: &str = "/etc/luks-agent/config.d/50-node.toml";
 const STATE: &str = "/etc/luks-agent/state/state.json";
+const KEPT: &str = "kept in plain text";
 const MOUNTS: [&str; 2] = ["/mnt", "/mnt1"];
 
 #[test]
@@ -34,26 +35,110 @@ fn life_on_debian_13() {
     life("trixie", "257");
 }
 
-/// The packages of this architecture: the release, and the same with a higher revision.
-fn debs() -> [String; 2] {
-    let mut found: Vec<String> = built_packages()
+/// The package for Graviton: first boot, and a reboot.
+#[test]
+#[ignore = "needs the package for aarch64 and QEMU, run make test-packages"]
+fn first_boot_and_reboot_on_aarch64() {
+    let aws = ec2::aws();
+    let Some(deb) = debs("arm64").pop() else { panic!("no package for arm64, run make test-packages") };
+    let mut vm = node(Machine::of_architecture("package-arm64", "bookworm", Arch::Aarch64), "arm64", &aws);
+    vm.boot();
+    assert_eq!(vm.ok("uname -m"), "aarch64");
+    vm.ok(&format!("dpkg -i /opt/test/{deb} 2>&1"));
+    vm.write_file(DROP_IN, ec2::config(&aws));
+    boots(&mut vm, &aws);
+    vm.power_off();
+    for serial in [STORE_1, EBS_1] {
+        assert!(!vm.disk_holds(serial, KEPT.as_bytes()));
+        assert!(vm.disk_holds(serial, b"luks-agent-awskms"));
+    }
+}
+
+/// The user data in packaging/, from a NoCloud seed, with what its page says is yours put in.
+#[test]
+#[ignore = "needs the packages and QEMU, run make test-packages"]
+fn user_data_installs_and_encrypts() {
+    let aws = ec2::aws();
+    let deb = debs("amd64").swap_remove(0);
+    let mut vm = node(Machine::new("package-cloud-init"), "amd64", &aws);
+    vm.boot();
+    let config = ec2::config(&aws).trim_start_matches("[kms]\n").trim_end().replace('\n', "\n      ");
+    let sum = vm.ok(&format!("sha256sum /opt/test/{deb} | cut -d ' ' -f 1"));
+    let yours = [
+        ("key_id = \"arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab\"", config),
+        ("package=https://example.com/", "package=file:///opt/test/".to_owned()),
+        ("luks-agent_0.1.0-1_amd64.deb", deb),
+        ("sha256=0000000000000000000000000000000000000000000000000000000000000000", format!("sha256={sum}")),
+    ];
+    let mut user_data =
+        std::fs::read_to_string(support::project_dir().join("packaging/cloud-init/user-data.yaml")).unwrap();
+    for (example, ours) in yours {
+        assert!(user_data.contains(example), "{example}");
+        user_data = user_data.replace(example, &ours);
+    }
+    vm.write_file("/var/lib/cloud/seed/nocloud/user-data", user_data);
+    vm.write_file("/var/lib/cloud/seed/nocloud/meta-data", "instance-id: i-0123456789abcdef0\n");
+    // the modules that are needed, at their stages; others fail on a system as small as this
+    let cloud = "datasource_list: [NoCloud]\nnetwork: {config: disabled}\ncloud_init_modules: [write-files]\n\
+                 cloud_config_modules: [mounts, runcmd]\ncloud_final_modules: [scripts-user]\n";
+    vm.write_file("/etc/cloud/cloud.cfg.d/99-test.cfg", cloud);
+    vm.ok("systemctl -q enable cloud-init-local cloud-init cloud-config cloud-final 2>&1");
+
+    eprintln!("-- the boot at which cloud-init has its seed");
+    vm.reboot();
+    let status = vm.run("cloud-init status --wait --long; cat /var/log/cloud-init-output.log");
+    assert!(status.stdout.starts_with("status: done"), "{status:?}");
+    ready(&mut vm);
+    assert_eq!(vm.ok("grep -c luks-agent /etc/fstab || true"), "0");
+    vm.ok("for at in /mnt /mnt1; do echo kept >$at/kept; done");
+
+    eprintln!("-- a later boot, without cloud-init's doing");
+    vm.reboot();
+    ready(&mut vm);
+    assert_eq!(vm.ok("cat /mnt/kept /mnt1/kept"), "kept\nkept");
+    assert_eq!(aws.count("GenerateDataKey"), 1);
+    vm.power_off();
+}
+
+/// A node with two volumes and the packages of its architecture in /opt/test.
+fn node(vm: Machine, arch: &str, aws: &Server) -> Machine {
+    let vm = built_packages()
         .into_iter()
-        .filter(|path| path.to_str().unwrap().ends_with("_amd64.deb"))
-        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
-        .collect();
+        .filter(|path| path.to_str().unwrap().ends_with(&format!("_{arch}.deb")))
+        .fold(vm, Machine::tool);
+    vm.forward(80, aws.addresses()[0]).memory(2048).nvme(STORE_1, ec2::VOLUME).nvme(EBS_1, ec2::VOLUME)
+}
+
+/// Names of the packages of an architecture, by their revisions.
+fn debs(arch: &str) -> Vec<String> {
+    let names = built_packages().into_iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+    let mut found: Vec<String> = names.filter(|name| name.ends_with(&format!("_{arch}.deb"))).collect();
     found.sort();
-    found.try_into().unwrap_or_else(|found| panic!("{found:?}: expected two revisions, run make test-packages"))
+    found
+}
+
+/// The first boot with a configuration encrypts, the next one unlocks.
+fn boots(vm: &mut Machine, aws: &Server) {
+    eprintln!("-- configured: the next boot encrypts");
+    vm.reboot();
+    ready(vm);
+    assert_eq!(aws.count("GenerateDataKey"), 1);
+    vm.ok(&format!("for at in /mnt /mnt1; do echo {KEPT} >$at/kept; sync -f $at; done"));
+
+    eprintln!("-- reboot: unlocked");
+    aws.clear_requests();
+    vm.reboot();
+    ready(vm);
+    assert_eq!((aws.count("GenerateDataKey"), aws.count("Decrypt")), (0, 1));
+    assert_eq!(vm.ok("cat /mnt/kept /mnt1/kept"), format!("{KEPT}\n{KEPT}"));
 }
 
 fn life(release: &str, systemd: &str) {
     let aws = ec2::aws();
-    let [first, second] = debs();
-    let mut vm =
-        Machine::of_release(&format!("package-{release}"), release).forward(80, aws.addresses()[0]).memory(2048);
-    for path in built_packages().into_iter().filter(|path| path.to_str().unwrap().ends_with("_amd64.deb")) {
-        vm = vm.tool(path);
-    }
-    vm = vm.nvme(STORE_1, ec2::VOLUME).nvme(EBS_1, ec2::VOLUME);
+    let debs: Result<[String; 2], _> = debs("amd64").try_into();
+    let [first, second] =
+        debs.unwrap_or_else(|found| panic!("{found:?}: expected two revisions, run make test-packages"));
+    let mut vm = node(Machine::of_release(&format!("package-{release}"), release), "amd64", &aws);
     vm.boot();
     let version = vm.ok("systemctl --version | head -n 1");
     eprintln!("-- {release}: {version}, {}", vm.ok("cryptsetup --version"));
@@ -77,20 +162,8 @@ fn life(release: &str, systemd: &str) {
     assert_eq!(vm.run("systemctl is-active luks-agent.target").stdout, "inactive\n");
     assert_eq!(vm.ok("ls /dev/mapper"), "control");
 
-    eprintln!("-- configured: the next boot encrypts");
     vm.write_file(DROP_IN, ec2::config(&aws));
-    vm.reboot();
-    ready(&mut vm);
-    assert_eq!(aws.count("GenerateDataKey"), 1);
-    vm.ok("echo kept >/mnt1/kept; sync -f /mnt1");
-
-    eprintln!("-- reboot: unlocked");
-    aws.clear_requests();
-    vm.reboot();
-    ready(&mut vm);
-    assert_eq!(aws.count("GenerateDataKey"), 0);
-    assert_eq!(vm.ok("cat /mnt1/kept"), "kept");
-
+    boots(&mut vm, &aws);
     upgraded(&mut vm, &second);
     removed(&mut vm, &aws, &second);
     purged(&mut vm, &second);
@@ -128,7 +201,7 @@ fn removed(vm: &mut Machine, aws: &Server, deb: &str) {
     assert_eq!(volumes(vm), before);
     assert_eq!(vm.run("systemctl is-active luks-agent.service").stdout, "inactive\n");
     vm.ok(&format!("test -s {STATE} && test -s /etc/luks-agent/config.toml && ! test -e /usr/sbin/luks-agent"));
-    assert_eq!(vm.ok("cat /mnt1/kept"), "kept");
+    assert_eq!(vm.ok("cat /mnt1/kept"), KEPT);
 
     eprintln!("-- reboot without it, then installed again: the volumes are back");
     vm.reboot();
@@ -138,7 +211,7 @@ fn removed(vm: &mut Machine, aws: &Server, deb: &str) {
     vm.ok("systemctl start luks-agent.target luks-agent.service");
     ready(vm);
     assert_eq!(aws.count("GenerateDataKey"), 0);
-    assert_eq!(vm.ok("cat /mnt1/kept"), "kept");
+    assert_eq!(vm.ok("cat /mnt1/kept"), KEPT);
 }
 
 fn purged(vm: &mut Machine, deb: &str) {
@@ -153,7 +226,7 @@ fn purged(vm: &mut Machine, deb: &str) {
     vm.ok(&format!("rm {STATE} {DROP_IN}"));
     let said = vm.ok("dpkg -P luks-agent 2>&1");
     assert!(!said.contains("kept"), "{said}");
-    assert_eq!(vm.ok("find /etc /run /usr /var/lib/systemd -path '*luks-agent*' -not -path '/run/udev/*'"), "");
+    assert_eq!(vm.ok("find /etc /run /usr /var/lib/systemd -path '*luks-agent*' -not -path '/run/udev/*' -not -path '/run/systemd/units/*'"), "");
 }
 
 /// Everything is open and mounted, and nothing failed.

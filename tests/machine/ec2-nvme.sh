@@ -61,11 +61,25 @@ offer() {
     mkdir "$sub"
     echo 1 >"$sub/attr_allow_any_host"
     echo "$model" >"$sub/attr_model"
-    echo "$serial" >"$sub/attr_serial"
+    # Linux 5.10, Debian 11's, has a number for it, of which it takes what it can: another one, always the same
+    { echo "$serial" >"$sub/attr_serial"; } 2>/dev/null || true
+    [ "$(cat "$sub/attr_serial")" = "$serial" ] || echo "0x$(md5sum <<<"$serial" | cut -c1-16)" >"$sub/attr_serial"
     mkdir "$sub/namespaces/1"
     echo "$backing" >"$sub/namespaces/1/device_path"
     echo 1 >"$sub/namespaces/1/enable"
     ln -s "$sub" "$nvmet/ports/1/subsystems/$serial"
+}
+
+# The link that udev makes for a connected volume, by the serial number that the kernel shows.
+link_of() {
+    local ctl model serial
+    for ctl in /sys/class/nvme/nvme*; do
+        [ "$(cat "$ctl/subsysnqn")" = "$1" ] || continue
+        # sysfs pads both with spaces, read drops them
+        read -r model <"$ctl/model"
+        read -r serial <"$ctl/serial"
+        echo "/dev/disk/by-id/nvme-${model// /_}_$serial"
+    done
 }
 
 connect() {
@@ -86,11 +100,10 @@ appears() {
 }
 
 attach() {
-    local serial=$1 model link
+    local link
     offer "$1" "${2:-}"
     connect "$1"
-    model=$(model_of "$serial")
-    link=/dev/disk/by-id/nvme-${model// /_}_$serial
+    link=$(link_of "$1")
     appears "$link" || die "$link did not appear in 30 s"
 }
 
@@ -142,7 +155,6 @@ list() {
     local disk serial model
     for disk in /sys/block/nvme*n1; do
         [ -e "$disk" ] || continue
-        # sysfs pads both with spaces, read drops them
         read -r serial <"$disk/device/serial"
         read -r model <"$disk/device/model"
         echo "${disk##*/} $serial $model"

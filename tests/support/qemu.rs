@@ -49,6 +49,13 @@ const GUEST_ENVIRONMENT: [&str; 3] =
 
 const POLL: Duration = Duration::from_millis(50);
 
+/// The architecture of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arch {
+    X86_64,
+    Aarch64,
+}
+
 /// What a command in the guest did.
 #[derive(Debug)]
 pub struct Output {
@@ -89,6 +96,7 @@ struct Running {
 #[derive(Debug)]
 pub struct Machine {
     name: String,
+    arch: Arch,
     dir: PathBuf,
     /// In /tmp, because the path of a socket must be short.
     sockets: tempfile::TempDir,
@@ -116,8 +124,13 @@ impl Machine {
 
     /// The same of another release of Debian.
     pub fn of_release(name: &str, release: &str) -> Self {
-        require_programs();
-        let image = image(release);
+        Self::of_architecture(name, release, Arch::X86_64)
+    }
+
+    /// The same for another architecture, by software emulation.
+    pub fn of_architecture(name: &str, release: &str, arch: Arch) -> Self {
+        require_programs(arch);
+        let image = image(release, arch);
         let dir = super::scratch_dir().join(format!("machine-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(dir.join("tools")).unwrap();
@@ -130,6 +143,7 @@ impl Machine {
         let guest_files = super::project_dir().join("tests/machine");
         Self {
             name: name.to_owned(),
+            arch,
             sockets: tempfile::Builder::new().prefix("machine-").tempdir().unwrap(),
             image,
             disks: Vec::new(),
@@ -483,20 +497,32 @@ impl Machine {
     fn qemu_command(&self, agent_socket: &Path) -> Command {
         // util-linux's setpriv: a test that is killed must not leave a machine behind
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+        let (qemu, platform, console) = match self.arch {
+            Arch::X86_64 => {
+                let mut platform = accelerator(&self.image).to_vec();
+                platform.extend(["-machine", "q35", "-cpu", "max"]);
+                ("qemu-system-x86_64", platform, "ttyS0")
+            }
+            // a Graviton's, more or less; `max` has pointer authentication, which is slow to emulate
+            Arch::Aarch64 => {
+                let platform = vec!["-accel", "tcg,thread=multi", "-machine", "virt", "-cpu", "neoverse-n1"];
+                ("qemu-system-aarch64", platform, "ttyAMA0")
+            }
+        };
+        command.args(["--pdeathsig", "KILL", "--", qemu]);
         command.current_dir(&self.dir).env("PATH", search_path());
         command.args(["-name", &self.name, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
-        command.args(accelerator(&self.image));
-        command.args(["-machine", "q35", "-cpu", "max", "-smp", "2", "-m", &self.memory_mib.to_string()]);
+        command.args(platform);
+        command.args(["-smp", "2", "-m", &self.memory_mib.to_string()]);
 
         command.arg("-kernel").arg(self.image.join("vmlinuz"));
         command.arg("-initrd").arg(self.image.join("initrd.img"));
         // no NVMe multipath: sysfs as on EC2, where nvme0n1 is a child of the controller nvme0
         // leaving out cipher self-tests and KASLR saves about a tenth of the boot under software emulation
-        let mut append = "root=LABEL=machine-root rw console=ttyS0 quiet loglevel=4 net.ifnames=0 \
-                          nvme_core.multipath=N mitigations=off panic=-1 \
-                          cryptomgr.notests nokaslr rcupdate.rcu_expedited=1"
-            .to_owned();
+        let mut append = format!(
+            "root=LABEL=machine-root rw console={console} quiet loglevel=4 net.ifnames=0 \
+             nvme_core.multipath=N mitigations=off panic=-1 cryptomgr.notests nokaslr rcupdate.rcu_expedited=1"
+        );
         if !self.order.is_empty() {
             write!(append, " ec2nvme={}", self.order.join(",")).unwrap();
         }
@@ -619,26 +645,29 @@ fn host(command: &mut Command) {
     }
 }
 
-fn require_programs() {
-    let needed = [
-        ("qemu-system-x86_64", "qemu-system-x86"),
-        ("qemu-img", "qemu-utils"),
-        ("mke2fs", "e2fsprogs"),
-        ("setpriv", "util-linux"),
-    ];
+fn require_programs(arch: Arch) {
+    let (needs, qemu) = match arch {
+        Arch::X86_64 => ("the machine tier needs", ("qemu-system-x86_64", "qemu-system-x86")),
+        Arch::Aarch64 => ("an aarch64 machine needs", ("qemu-system-aarch64", "qemu-system-arm")),
+    };
+    let needed = [qemu, ("qemu-img", "qemu-utils"), ("mke2fs", "e2fsprogs"), ("setpriv", "util-linux")];
     let path = search_path();
     for (program, package) in needed {
         assert!(
             std::env::split_paths(&path).any(|dir| dir.join(program).exists()),
-            "the machine tier needs {program} (Debian package {package}): run scripts/deps.sh machine"
+            "{needs} {program} (Debian package {package}): run scripts/deps.sh machine, or packages"
         );
     }
 }
 
 /// The directory of the image, built when it is not there.
-fn image(release: &str) -> PathBuf {
+fn image(release: &str, arch: Arch) -> PathBuf {
     let script = super::project_dir().join("scripts/machine-image.sh");
-    let output = Command::new(&script).arg(release).stderr(Stdio::inherit()).output().unwrap();
+    let arch = match arch {
+        Arch::X86_64 => "amd64",
+        Arch::Aarch64 => "arm64",
+    };
+    let output = Command::new(&script).args([release, arch]).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "{} failed, see above", script.display());
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
