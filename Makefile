@@ -3,22 +3,22 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo bench lint packages reproducible test-packages vagrant-test clean
+.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-deps: ## install what building and every tier need, if it is missing
-	@scripts/deps.sh build lint kernel machine localstack
+deps: ## install what building and every tier of make test need, if it is missing
+	@scripts/deps.sh build lint kernel machine localstack packages
 
 build: ## build the agent, the fake AWS endpoint and all tests
 	@scripts/deps.sh build
 	$(CARGO) build --workspace --all-targets
 
-test: deps build ## every tier: unit and integration, kernel, machine
-	@scripts/test.sh unit kernel machine
+test: deps build two-packages ## every tier: unit and integration, kernel, machine, packages
+	@scripts/test.sh unit kernel machine packages
 
 test-unit: build ## unit, property and integration tests: no machine, no root
 	@scripts/test.sh unit
@@ -63,10 +63,20 @@ reproducible: ## build the packages twice, the second time from a copy elsewhere
 	@scripts/deps.sh build packages
 	@scripts/reproducible.sh
 
-test-packages: packages build ## what is in the packages, and their life on Debian 11, 12 and 13 in QEMU
-	@scripts/deps.sh machine packages
+# the same twice, the second as an upgrade of the first
+two-packages:
+	@scripts/deps.sh build packages
+	@scripts/packages.sh x86_64
 	@PACKAGE_RELEASE=2 scripts/packages.sh x86_64
-	@scripts/test.sh packages
+
+test-packages: two-packages build ## what is in the packages, and their life on Debian 11, 12 and 13, and on aarch64
+	@scripts/deps.sh machine packages
+	@scripts/packages.sh x86_64 aarch64
+	@scripts/test.sh packages-all
+
+deny: ## licences, vulnerabilities and duplicates of what the project depends on
+	@scripts/deps.sh build
+	@scripts/deny.sh
 
 lint: ## formatting, clippy with warnings denied, shellcheck
 	@scripts/deps.sh build lint

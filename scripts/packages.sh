@@ -72,10 +72,12 @@ done < <(apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+
 
 # unpack RELEASE ARCHITECTURE DIR PACKAGE...: into an empty directory, nothing run, everything owned by the caller
 unpack() {
-    local release=$1 arch=$2 dir=$3
+    local release=$1 arch=$2 dir=$3 options=("${apt_options[@]}")
     shift 3
+    # a mirror may lag behind, and sid's indexes are valid for a week only; their signatures are checked
+    [[ $release != sid ]] || options+=('--aptopt=Acquire::Check-Valid-Until "false"')
     mmdebstrap --quiet --variant=extract --format=tar --architectures="$arch" --include="$(IFS=,; echo "$*")" \
-        --aptopt='Acquire::Languages "none"' "${apt_options[@]}" "$release" - ${mirror:+"$mirror"} |
+        --aptopt='Acquire::Languages "none"' "${options[@]}" "$release" - ${mirror:+"$mirror"} |
         tar -x --no-same-owner --no-same-permissions --exclude='./dev/*' -C "$dir"
 }
 
@@ -140,11 +142,12 @@ in_tree() {
 
 # What the compilers would learn of the machine is its paths, and they are mapped away.
 build_agent() (
-    local arch=$1 debian=$2 triplet=$3 name=${1}_unknown_linux_gnu cc=$PWD/packaging/sysroot-cc ar=ar run=()
+    local arch=$1 debian=$2 triplet=$3 name=${1}_unknown_linux_gnu cc=$PWD/packaging/sysroot-cc ar=ar tree run=()
     local remap="--remap-path-prefix=$PWD=/luks-agent --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$build=/build"
     if [[ ! -d $(rustc --print sysroot)/lib/rustlib/$arch-unknown-linux-gnu/lib ]]; then
         "$cargo" fetch --quiet --locked
-        run=(in_tree "$(make_toolchain "$debian")")
+        tree=$(make_toolchain "$debian")
+        run=(in_tree "$tree")
         cargo=cargo ar=llvm-ar
         # in an unpacked tree nobody has chosen which compiler cc is
         export CC=gcc CXX=g++ CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc CARGO_NET_OFFLINE=true
