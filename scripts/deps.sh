@@ -24,7 +24,7 @@ KERNEL+=" udftools util-linux-extra xorriso"
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
 # What builds them, what judges them, and what runs those for aarch64.
-PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint qemu-system-arm qemu-user-static binfmt-support"
+PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint qemu-system-arm qemu-user-static binfmt-support arch-test"
 # Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
 VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
 VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3"
