@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ impl HeaderCopy {
         let areas =
             header.metadata.as_ref().and_then(areas).ok_or("it has a keyslot that does not lie before the data")?;
         let copy = |from: &File| {
-            let to = File::from(memfd_create(c"luks2-header", MFdFlags::MFD_CLOEXEC)?);
+            let to = memory_file()?;
             to.set_len(DATA_OFFSET)?;
             to.write_all_at(&both, 0)?;
             for (offset, length) in areas {
@@ -44,6 +45,17 @@ impl HeaderCopy {
     /// Where the copy is found for as long as it lives.
     pub(super) fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+}
+
+/// An empty file in memory, which nobody executes: kernels can be told to make no others (sysctl vm.memfd_noexec), and before 6.3
+/// know no such flag.
+fn memory_file() -> nix::Result<File> {
+    let file = |flags| memfd_create(c"luks2-header", MFdFlags::MFD_CLOEXEC | flags).map(File::from);
+    // nix has no name for it
+    match file(MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL)) {
+        Err(Errno::EINVAL) => file(MFdFlags::empty()),
+        made => made,
     }
 }
 
