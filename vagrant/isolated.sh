@@ -24,7 +24,7 @@ die() { say "$*"; exit 1; }
 if ((EUID != 0)); then
     command -v sudo >/dev/null || die "need to be root, or to have sudo, for namespaces and mounts"
     keep=("LUKS_AGENT_CACHE=$cache" "LUKS_AGENT_LAB=$lab")
-    for name in LUKS_AGENT_BOX LUKS_AGENT_DRIVER CARGO_TARGET_DIR; do
+    for name in LUKS_AGENT_BOX LUKS_AGENT_DEB LUKS_AGENT_DRIVER CARGO_TARGET_DIR; do
         [[ -z ${!name:-} ]] || keep+=("$name=${!name}")
     done
     exec sudo env "${keep[@]}" "$here/isolated.sh" "$@"
