@@ -3,10 +3,11 @@
 #
 #   scripts/deps.sh [build|lint|kernel|machine|localstack|packages|vagrant]...     (default: all but packages and vagrant)
 #   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
+#   scripts/deps.sh --ansible-dir                            prints where that of Ansible is (to be)
 #   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
 #
-# Debian packages come by apt-get (as root, or through sudo); LocalStack and the AWS CLI go into a virtual environment in
-# ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
+# Debian packages come by apt-get (as root, or through sudo); LocalStack with the AWS CLI, and Ansible, go into virtual environments
+# in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
 set -euo pipefail
 
 # A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
@@ -27,12 +28,16 @@ LOCALSTACK="python3 python3-venv"
 PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint qemu-system-arm qemu-user-static binfmt-support arch-test"
 # Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
 VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
-VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3"
+VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3 python3-venv"
 
-requirements=$(dirname "$(realpath "$0")")/localstack-requirements.txt
+requirements=$(dirname "$(realpath "$0")")
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 promtool=$cache/promtool
-localstack_dir=$cache/localstack-$(sha256sum "$requirements" | cut -c1-12)
+
+# the virtual environment of NAME-requirements.txt
+venv_dir() {
+    echo "$cache/$1-$(sha256sum "$requirements/$1-requirements.txt" | cut -c1-12)"
+}
 
 say() { echo "deps: $*"; }
 
@@ -67,18 +72,21 @@ install_packages() {
 
 # The file `complete` is written last: what was interrupted is made anew. (A virtual environment cannot be renamed into
 # place, its scripts hold its path.)
-make_localstack() {
-    [[ -e $localstack_dir/complete ]] && return 0
+# make_venv NAME WHAT
+make_venv() {
+    local dir
+    dir=$(venv_dir "$1")
+    [[ -e $dir/complete ]] && return 0
     mkdir -p "$cache"
-    exec 9>"$localstack_dir.lock"
+    exec 9>"$dir.lock"
     flock 9
-    [[ -e $localstack_dir/complete ]] && return 0
-    say "making LocalStack's virtual environment in $localstack_dir (about 400 MB)"
-    rm -rf "$localstack_dir"
+    [[ -e $dir/complete ]] && return 0
+    say "making the virtual environment of $2 in $dir"
+    rm -rf "$dir"
     # Debian's own Python, not one that comes first in PATH: the pins are for it.
-    /usr/bin/python3 -m venv "$localstack_dir"
-    "$localstack_dir/bin/pip" install -qq --no-input --disable-pip-version-check --requirement "$requirements" </dev/null
-    touch "$localstack_dir/complete"
+    /usr/bin/python3 -m venv "$dir"
+    "$dir/bin/pip" install -qq --no-input --disable-pip-version-check --requirement "$requirements/$1-requirements.txt" </dev/null
+    touch "$dir/complete"
 }
 
 # Out of the package, which would install and start a server.
@@ -114,7 +122,12 @@ allow_mappings() {
 }
 
 if [[ ${1-} == --localstack-dir ]]; then
-    echo "$localstack_dir"
+    venv_dir localstack
+    exit
+fi
+
+if [[ ${1-} == --ansible-dir ]]; then
+    venv_dir ansible
     exit
 fi
 
@@ -142,5 +155,6 @@ done
 install_packages "${packages[@]}"
 [[ " $* " == *" kernel "* ]] && allow_mappings
 [[ " $* " == *" machine "* ]] && make_promtool
-[[ " $* " == *" localstack "* ]] && make_localstack
+[[ " $* " == *" localstack "* ]] && make_venv localstack "LocalStack (about 400 MB)"
+[[ " $* " == *" vagrant "* ]] && make_venv ansible Ansible
 say "$* ready"

@@ -18,8 +18,8 @@ packages=(
     # what luks-agent's package depends on, and what one looks at its volumes with
     libcryptsetup12 cryptsetup-bin dmsetup libblkid1 libudev1 util-linux xfsprogs e2fsprogs ca-certificates
     procps less
-    # LocalStack's
-    python3
+    # LocalStack's, and what Ansible runs on a node, with what its module apt would install where it is not
+    python3 python3-apt
 )
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -63,6 +63,10 @@ customize() {
     # its interpreter comes from the box, and must be the one that the environment was made with
     chroot "$root" /opt/localstack/bin/python -c 'import localstack.runtime.main'
 
+    # What keeps packages from starting and stopping services while the tree is made, and is there until mmdebstrap ends: in the box
+    # a package that is removed would leave its daemon running.
+    rm "$root/usr/sbin/policy-rc.d"
+    mv "$root/sbin/start-stop-daemon.REAL" "$root/sbin/start-stop-daemon"
     rm -rf "$root"/var/cache/apt/*.bin "$root"/var/lib/apt/lists/*_*
     cp -L "$root"/boot/vmlinuz-* "$work/vmlinuz"
     cp -L "$root"/boot/initrd.img-* "$work/initrd.img"

@@ -24,7 +24,7 @@ die() { say "$*"; exit 1; }
 if ((EUID != 0)); then
     command -v sudo >/dev/null || die "need to be root, or to have sudo, for namespaces and mounts"
     keep=("LUKS_AGENT_CACHE=$cache" "LUKS_AGENT_LAB=$lab")
-    for name in LUKS_AGENT_BOX LUKS_AGENT_DRIVER CARGO_TARGET_DIR; do
+    for name in LUKS_AGENT_BOX LUKS_AGENT_DEB LUKS_AGENT_DRIVER CARGO_TARGET_DIR; do
         [[ -z ${!name:-} ]] || keep+=("$name=${!name}")
     done
     exec sudo env "${keep[@]}" "$here/isolated.sh" "$@"
@@ -33,7 +33,9 @@ fi
 # The first process of the namespaces; when it ends, the kernel ends all others there.
 init() {
     ip link set lo up
-    # the network namespace's own interfaces, and no cgroups, which libvirt would make groups in
+    # the network namespace's own interfaces, and no cgroups, which libvirt would make groups in. Those of this machine have to be
+    # unmounted: libvirt reads of them in /proc/mounts also when another file system lies above them, and then fails
+    umount --recursive --lazy /sys
     mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
     mount --bind "$lab/etc" /etc/libvirt
     mount --bind "$lab/lib" /var/lib/libvirt

@@ -2,11 +2,13 @@
 # In a lab of its own (isolated.sh), by test.sh: brings the machines up, runs the scenarios in their order, and prints how long each
 # took. Each looks from inside (mounts, `luks-agent status`, journal) and from outside, at what the raw disks hold.
 #
-#   scenarios.sh LOCALSTACK_DIR
+#   LUKS_AGENT_DEB=PACKAGE scenarios.sh LOCALSTACK_DIR ANSIBLE_DIR
 # shellcheck disable=SC2317 # scenarios are called by their names
 set -euo pipefail
+# what fails in $(...) fails, too
+shopt -s inherit_errexit
 
-scenarios=(first_boot reboot hot_plug disk_moved stop_and_start kms_down key_disabled uninstall)
+scenarios=(first_boot reboot hot_plug disk_moved stop_and_start kms_down key_disabled uninstall ansible)
 
 # of the Vagrantfile
 kms=http://192.168.56.10:4566
@@ -27,7 +29,7 @@ fail() {
 }
 
 cd "$(dirname "$(realpath "$0")")"
-localstack=$1
+localstack=$1 ansible=$2
 # deleted with the lab
 work=$LUKS_AGENT_LAB/scenarios
 mkdir -p "$work"
@@ -202,7 +204,7 @@ hot_plug() {
 
 disk_moved() {
     local before plan code=0
-    on node1 "luks-agent close $ebs_2"
+    on node1 "luks-agent close $ebs_2" >>"$work/vagrant.log" 2>&1
     ./volume.sh detach node1 "$ebs_2"
     wait_for node1 180 "the report of the missing volume" "luks-agent status | grep -q '$ebs_2 *missing'"
     before=$(sha256sum <"$(raw "$ebs_2")")
@@ -257,7 +259,8 @@ kms_down() {
 
 key_disabled() {
     aws kms disable-key --key-id "$key_arn"
-    on node1 'systemctl start luks-agent-health.service || true'
+    # which fails, as it is to
+    on node1 'systemctl start luks-agent-health.service 2>/dev/null || true'
     wait_for node1 180 "the warning" \
         "systemctl status luks-agent.service | grep -q 'Status:.*this node would not survive a reboot, because .* is disabled'"
     files_are_there node1 /mnt /mnt1 /mnt2 /mnt3
@@ -290,6 +293,57 @@ uninstall() {
     on node2 'test -s /etc/luks-agent/state/state.json'
     # nothing is lost: what KMS unwraps still opens the disks
     is_sealed "$other_store" "$other_ebs"
+}
+
+# play LOG: the example of a play in packaging/ansible as it is, with the lab's values
+play() {
+    # the arguments of ssh in place of Ansible's own: one connection for all, as `on` has it. Pipelining: every command on a node
+    # takes a second or more under software emulation
+    ANSIBLE_HOME=$work/ansible ANSIBLE_NOCOLOR=1 ANSIBLE_PIPELINING=1 ANSIBLE_SSH_ARGS="-F $work/ssh_config" \
+        "$ansible/bin/ansible-playbook" -i "$work/inventory.ini" -e "@$work/variables.json" ../packaging/ansible/site.yml \
+        >"$1" 2>&1 || { tail -n 40 "$1" >&2; fail "ansible-playbook"; }
+}
+
+# on what `uninstall` has left: a node without luks-agent, whose volumes and state file are there
+ansible() {
+    local before after keys
+    # what the node was told when its machine was made: now the role tells it
+    on node2 'rm /etc/luks-agent/config.d/lab.toml; test ! -e /usr/sbin/luks-agent'
+    keys=$(asked GenerateDataKey)
+    before=$(on node2 'sha256sum </etc/luks-agent/state/state.json'; luks_uuids "$other_store" "$other_ebs")
+    printf '%s\n' '[nodes]' node2 >"$work/inventory.ini"
+    cat >"$work/variables.json" <<END
+{
+    "luks_agent_kms_key_id": "$key_arn",
+    "luks_agent_package": "$LUKS_AGENT_DEB",
+    "luks_agent_config": {"kms": {"endpoint_url": "$kms"}},
+    "luks_agent_match": [{"serial": "behind-*", "role": "ignore"}]
+}
+END
+    play "$work/play-1.log"
+    equal "$(on node2 'dpkg-query -W -f "\${db:Status-Status}" luks-agent')" installed "node2: the package"
+    equal "$(on node2 'systemctl is-enabled luks-agent.target luks-agent.service')" $'enabled\nenabled' "node2: the units"
+    equal "$(on node2 'systemctl is-active luks-agent.target luks-agent.service')" $'active\nactive' "node2: the units"
+    is_open node2 "$other_store" /mnt
+    is_open node2 "$other_ebs" /mnt1
+    files_are_there node2 /mnt /mnt1
+    # opened, not made anew
+    after=$(on node2 'sha256sum </etc/luks-agent/state/state.json'; luks_uuids "$other_store" "$other_ebs")
+    equal "$after" "$before" "node2: state file and volumes"
+    equal "$(asked GenerateDataKey)" "$keys" "data keys asked for until after the play"
+    is_sealed "$other_store" "$other_ebs"
+
+    say "the same again"
+    play "$work/play-2.log"
+    contains "$(tail -n 3 "$work/play-2.log")" " changed=0 " "the second run of the play"
+    files_are_there node2 /mnt /mnt1
+}
+
+luks_uuids() {
+    local serial
+    for serial in "$@"; do
+        cryptsetup luksUUID "$(raw "$serial")"
+    done
 }
 
 # ---- all of it

@@ -13,6 +13,15 @@ limit=40m
 (($# == 0)) || { echo "test.sh: takes no arguments" >&2; exit 2; }
 "$here/box.sh" >/dev/null
 localstack=$("$here/../scripts/deps.sh" --localstack-dir)
+ansible=$("$here/../scripts/deps.sh" --ansible-dir)
+[[ -e $ansible/complete ]] || { echo "test.sh: no Ansible in $ansible: run scripts/deps.sh vagrant" >&2; exit 1; }
+if [[ -z ${LUKS_AGENT_DEB:-} ]]; then
+    # the one that the Vagrantfile would take
+    packages=("${CARGO_TARGET_DIR:-$here/../target}"/packages/luks-agent_*_amd64.deb)
+    [[ -e ${packages[0]} ]] || { echo "test.sh: no package ${packages[0]}: run 'make packages'" >&2; exit 1; }
+    LUKS_AGENT_DEB=$(realpath "$(ls -t "${packages[@]}" | head -n 1)")
+fi
+export LUKS_AGENT_DEB
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 LUKS_AGENT_LAB=$(mktemp -d "$cache/lab-test.XXXXXX")
 export LUKS_AGENT_LAB
@@ -33,7 +42,7 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 
 # in the background, so that a signal is heard at once; what it has started ends with the lab
-timeout --kill-after=10 "$limit" "$here/isolated.sh" "$here/scenarios.sh" "$localstack" </dev/null &
+timeout --kill-after=10 "$limit" "$here/isolated.sh" "$here/scenarios.sh" "$localstack" "$ansible" </dev/null &
 inside=$!
 code=0
 wait "$inside" || code=$?
