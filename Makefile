@@ -80,7 +80,7 @@ deny: ## licences, vulnerabilities and duplicates of what the project depends on
 
 lint: ## formatting, clippy with warnings denied, shellcheck
 	@scripts/deps.sh build lint
-	shellcheck --severity=warning .ci/run scripts/*.sh packaging/*/*.sh
+	shellcheck --severity=warning .ci/run scripts/*.sh packaging/*/*.sh vagrant/*.sh vagrant/provision/*.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 

@@ -93,7 +93,8 @@ UNIT
         systemd-binfmt.service sys-fs-fuse-connections.mount dev-hugepages.mount
     chroot "$root" dpkg-query -W >"$out/packages"
     # mmdebstrap's, which it takes away only after this: packages may start and stop services here
-    rm -f "$root/usr/sbin/policy-rc.d"
+    rm "$root/usr/sbin/policy-rc.d"
+    mv "$root/sbin/start-stop-daemon.REAL" "$root/sbin/start-stop-daemon"
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
 
     # kept inside as well: a Vagrant box boots from its own disk
