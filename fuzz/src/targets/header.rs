@@ -105,7 +105,9 @@ impl Allowed {
     }
 
     fn allows(&self, metadata: &Value) -> bool {
-        self.allows_segments(&metadata["segments"])
+        // as JSON writes a NUL, where the backslash is not the second of two
+        !metadata.to_string().replace("\\\\", "").contains("\\u0000")
+            && self.allows_segments(&metadata["segments"])
             && self.allows_flags(metadata.pointer("/config/flags"))
             && is_digest(&metadata["digests"])
             && metadata.pointer("/config/requirements/mandatory").is_none_or(|list| *list == json!([]))
