@@ -70,7 +70,7 @@ two-packages:
 	@PACKAGE_RELEASE=2 scripts/packages.sh x86_64
 
 test-packages: two-packages build ## what is in the packages, and their life on Debian 11, 12 and 13, and on aarch64
-	@scripts/deps.sh machine packages
+	@scripts/deps.sh machine packages aarch64
 	@scripts/packages.sh x86_64 aarch64
 	@scripts/test.sh packages-all
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need on Debian 12, only if it is missing.
 #
-#   scripts/deps.sh [build|lint|kernel|machine|localstack|packages|vagrant]...     (default: all but packages and vagrant)
+#   scripts/deps.sh [build|lint|kernel|machine|localstack|packages|aarch64|vagrant]...     (default: the first five)
 #   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
 #   scripts/deps.sh --ansible-dir                            prints where that of Ansible is (to be)
 #   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
@@ -24,8 +24,10 @@ KERNEL+=" udftools util-linux-extra xorriso"
 # uidmap: for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
-# What builds them, what judges them, and what runs those for aarch64.
-PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint qemu-system-arm qemu-user-static binfmt-support arch-test"
+# What builds them, and what judges them.
+PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint"
+# What makes and runs a machine of aarch64. This machine then runs programs of other architectures.
+AARCH64="qemu-system-arm qemu-user-static binfmt-support arch-test"
 # Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
 VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
 VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3 python3-venv"
@@ -147,8 +149,9 @@ for group in "$@"; do
         machine) packages+=($MACHINE) ;;
         localstack) packages+=($LOCALSTACK) ;;
         packages) packages+=($PACKAGES) ;;
+        aarch64) packages+=($AARCH64) ;;
         vagrant) packages+=($VAGRANT) ;;
-        *) die "unknown group '$group': expected build, lint, kernel, machine, localstack, packages or vagrant" ;;
+        *) die "unknown group '$group': expected build, lint, kernel, machine, localstack, packages, aarch64 or vagrant" ;;
     esac
 done
 

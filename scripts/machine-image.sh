@@ -49,7 +49,7 @@ done
 export PATH=$PATH:/usr/sbin:/sbin
 # the packages' own scripts are run
 [ "$arch" = "$(dpkg --print-architecture)" ] || [ -e "/proc/sys/fs/binfmt_misc/qemu-$qemu" ] ||
-    die "this machine does not run programs of $arch (Debian packages qemu-user-static, binfmt-support and arch-test): run scripts/deps.sh packages"
+    die "this machine does not run programs of $arch (Debian packages qemu-user-static, binfmt-support and arch-test): run scripts/deps.sh aarch64"
 
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 hash=$({ cat "${BASH_SOURCE[0]}" "$setup"; echo "$release $arch"; } | sha256sum | cut -c1-16)

@@ -650,16 +650,16 @@ fn host(command: &mut Command) {
 }
 
 fn require_programs(arch: Arch) {
-    let (needs, qemu) = match arch {
-        Arch::X86_64 => ("the machine tier needs", ("qemu-system-x86_64", "qemu-system-x86")),
-        Arch::Aarch64 => ("an aarch64 machine needs", ("qemu-system-aarch64", "qemu-system-arm")),
+    let (groups, qemu) = match arch {
+        Arch::X86_64 => ("machine", ("qemu-system-x86_64", "qemu-system-x86")),
+        Arch::Aarch64 => ("machine aarch64", ("qemu-system-aarch64", "qemu-system-arm")),
     };
     let needed = [qemu, ("qemu-img", "qemu-utils"), ("mke2fs", "e2fsprogs"), ("setpriv", "util-linux")];
     let path = search_path();
     for (program, package) in needed {
         assert!(
             std::env::split_paths(&path).any(|dir| dir.join(program).exists()),
-            "{needs} {program} (Debian package {package}): run scripts/deps.sh machine, or packages"
+            "this machine has no {program} (Debian package {package}): run scripts/deps.sh {groups}"
         );
     }
 }
