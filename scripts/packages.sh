@@ -199,7 +199,9 @@ CHANGELOG
     # every crate that is linked in, with version, licence and checksum; it is written beside each Cargo.toml of the workspace
     "$tools/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
         --target "$arch-unknown-linux-gnu"
-    sed "s|file://$PWD|file:///luks-agent|g" luks-agent_bin.cdx.json >"$dir/luks-agent.cdx.json"
+    # cargo leaves the name out where the directory has it
+    sed "s|file://$PWD|file:///luks-agent|g; s|file:///luks-agent#\([0-9]\)|file:///luks-agent#luks-agent@\1|g" \
+        luks-agent_bin.cdx.json >"$dir/luks-agent.cdx.json"
     find . -path ./target -prune -o -name '*_bin.cdx.json' -exec rm {} +
 }
 
