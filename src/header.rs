@@ -58,31 +58,43 @@ impl Luks2Header {
         Ok(damaged)
     }
 
+    /// As [`read`](Self::read), of a disk that has an intact one.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub(crate) fn read_intact(file: &File) -> Result<Self, String> {
+        match Self::read(file)? {
+            Some(header) if header.intact => Ok(header),
+            Some(_) => Err("its LUKS2 header is damaged".to_owned()),
+            None => Err("it has no LUKS2 header any more".to_owned()),
+        }
+    }
+
     /// Both copies, as they stand from byte 0. Metadata are written anew, so that a reader finds nothing else in them, however it
     /// reads JSON. `None` when there are none, or they have no room.
     pub(crate) fn copies(&self) -> Option<Vec<u8>> {
-        let (size, json) = (self.size?, self.metadata.as_ref()?.to_string());
-        let mut both = Vec::with_capacity(2 * size);
-        for magic in [PRIMARY, SECONDARY] {
-            let start = both.len();
-            both.extend_from_slice(&self.binary);
-            both.extend_from_slice(json.as_bytes());
-            // the JSON ends with a NUL (section 3)
-            if both.len() >= start + size {
-                return None;
-            }
-            both.resize(start + size, 0);
-            let copy = &mut both[start..];
-            // section 2.1: magic 0..6, csum_alg 72..104, hdr_offset 256..264
-            copy[..6].copy_from_slice(magic);
-            copy[72..104].fill(0);
-            copy[72..78].copy_from_slice(b"sha256");
-            copy[256..264].copy_from_slice(&(start as u64).to_be_bytes());
-            copy[CHECKSUM].fill(0);
-            let checksum = Sha256::digest(&*copy);
-            copy[CHECKSUM][..32].copy_from_slice(&checksum);
+        let size = self.size?;
+        let mut json = self.metadata.as_ref()?.to_string().into_bytes();
+        // it ends with a NUL (section 3)
+        if json.len() >= size - BINARY {
+            return None;
         }
-        Some(both)
+        json.resize(size - BINARY, 0);
+        // section 2.1: magic 0..6, csum_alg 72..104, hdr_offset 256..264
+        let mut binary = self.binary;
+        binary[72..104].fill(0);
+        binary[72..78].copy_from_slice(b"sha256");
+        // where a longer one may have been
+        binary[CHECKSUM].fill(0);
+        let copy = |magic: &[u8], offset: usize| {
+            let mut binary = binary;
+            binary[..6].copy_from_slice(magic);
+            binary[256..264].copy_from_slice(&(offset as u64).to_be_bytes());
+            let checksum = checksum(binary, &json);
+            binary[CHECKSUM][..32].copy_from_slice(&checksum);
+            [&binary[..], &json].concat()
+        };
+        Some([copy(PRIMARY, 0), copy(SECONDARY, size)].concat())
     }
 
     fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, String> {
@@ -116,15 +128,19 @@ impl Luks2Header {
     }
 }
 
-/// Section 2.1: `csum` 448..512 is the hash by the name `csum_alg` 72..104 of binary header and JSON area, calculated with
-/// zeros in its place. An algorithm that is none of ours cannot be judged, and counts as right.
-fn has_its_checksum(mut header: [u8; BINARY], json: &[u8]) -> bool {
+/// Section 2.1: `csum_alg` 72..104 says by what `csum` is calculated. An algorithm that is none of ours cannot be judged, and counts
+/// as right.
+fn has_its_checksum(header: [u8; BINARY], json: &[u8]) -> bool {
     if header[72..104].strip_prefix(b"sha256").is_none_or(|rest| rest.iter().any(|b| *b != 0)) {
         return true;
     }
-    let recorded: [u8; 32] = header[448..480].try_into().expect("32 bytes");
+    header[CHECKSUM][..32] == checksum(header, json)
+}
+
+/// Section 2.1: of binary header and JSON area, with zeros in the place of `csum`.
+fn checksum(mut header: [u8; BINARY], json: &[u8]) -> [u8; 32] {
     header[CHECKSUM].fill(0);
-    Sha256::new().chain_update(header).chain_update(json).finalize()[..] == recorded
+    Sha256::new().chain_update(header).chain_update(json).finalize().into()
 }
 
 #[cfg(test)]
@@ -180,6 +196,7 @@ mod tests {
             assert_eq!((found.luks_uuid, found.metadata, found.intact), (luks_uuid, metadata, intact), "row {number}");
         }
     }
+
     #[test]
     fn what_is_handed_on_is_what_was_read_written_anew_in_both_copies() {
         let luks_uuid = Uuid::from_u128(1);

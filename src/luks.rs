@@ -247,8 +247,7 @@ impl OnDisk {
         call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
         let unreadable = |reason| LuksError::Header { reason };
         let file = File::open(device).map_err(|e| unreadable(e.to_string()))?;
-        let header = Luks2Header::read(&file).map_err(unreadable)?;
-        let header = header.filter(|header| header.intact).ok_or_else(|| unreadable("it is damaged".to_owned()))?;
+        let header = Luks2Header::read_intact(&file).map_err(unreadable)?;
         if header.luks_uuid != luks_uuid {
             return Err(LuksError::OtherVolume { expected: luks_uuid, found: header.luks_uuid });
         }

@@ -131,11 +131,8 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
 /// # Errors
 /// What is wrong with the header.
 pub fn metadata(file: &File) -> Result<(Uuid, serde_json::Value), String> {
-    match Luks2Header::read(file)? {
-        Some(Luks2Header { luks_uuid, metadata: Some(metadata), intact: true, .. }) => Ok((luks_uuid, metadata)),
-        Some(_) => Err("its LUKS2 header is damaged".to_owned()),
-        None => Err("it has no LUKS2 header any more".to_owned()),
-    }
+    let Luks2Header { luks_uuid, metadata, .. } = Luks2Header::read_intact(file)?;
+    Ok((luks_uuid, metadata.unwrap_or_default()))
 }
 
 /// udev's helpers, mdadm among them, may have a disk open exclusively for a moment.
