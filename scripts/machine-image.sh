@@ -38,6 +38,8 @@ esac
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 setup=$here/../tests/machine/image-setup.sh
+# shellcheck source=scripts/debian.sh
+. "$here/debian.sh"
 
 say() { echo "machine image: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -52,7 +54,7 @@ export PATH=$PATH:/usr/sbin:/sbin
     die "this machine does not run programs of $arch (Debian packages qemu-user-static, binfmt-support and arch-test): run scripts/deps.sh aarch64"
 
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
-hash=$({ cat "${BASH_SOURCE[0]}" "$setup"; echo "$release $arch"; } | sha256sum | cut -c1-16)
+hash=$({ cat "${BASH_SOURCE[0]}" "$setup" "$here/debian.sh"; echo "$release $arch"; } | sha256sum | cut -c1-16)
 image=$cache/machine-$release-$arch-$hash
 
 if [ -e "$image/disk.img" ]; then
@@ -76,50 +78,14 @@ new=$(mktemp -d "$cache/.machine-new.XXXXXX")
 trap 'rm -rf "$work" "$new"' EXIT
 chmod 0777 "$work"
 install -m 0755 "$setup" "$work/setup"
-
-# The host's own Debian sources, so that a configured mirror is used; of another release than the host's only what was released,
-# as mirrors do not have all of the security updates of old ones.
-sources=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null |
-    awk -F'|' -v r="$release" '
-        ($2 == r || $2 == r "-updates" || $2 == r "-security") && $3 == "main" {
-            signed = substr($4, 1, 1) == "/" ? "[signed-by=" $4 "] " : ""
-            print "deb " signed $1 " " $2 " " $3
-        }' | sort -u)
-if ! grep -q " $release main\$" <<<"$sources"; then
-    mirror=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-        sed -nE 's/\|(bullseye|bookworm|trixie)$//p' | head -n 1)
-    sources=${mirror:+deb $mirror $release main}
-fi
-
-# and the host's way to them: proxies, certificates
-apt_options=()
-while IFS= read -r line; do
-    apt_options+=("--aptopt=$line")
-done < <(apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+"' || true)
-
-mode=root
-[ "$(id -u)" = 0 ] || mode=unshare
+install -m 0644 "$here/debian.sh" "$work/"
 
 say "downloading and installing Debian $release for $arch (about a minute, ten for another architecture)"
 start=$SECONDS
-log=$cache/machine-image.log
 # The tree is turned into a file system by a hook, inside mmdebstrap's namespace, where the owners are right.
 # shellcheck disable=SC2016 # $1 is the hook's
-if ! mmdebstrap --mode=$mode --variant=minbase --format=null --architectures="$arch" \
-    --include="$(IFS=,; echo "${packages[*]}")" \
-    --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --dpkgopt='path-exclude=/usr/share/info/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --aptopt='Acquire::Languages "none"' \
-    "${apt_options[@]}" "${hooks[@]}" \
-    --essential-hook="$work"'/setup early "$1"' \
-    --customize-hook="$work"'/setup late "$1" '"$work $part_mib" \
-    "$release" /dev/null ${sources:+-} <<<"$sources" >"$log" 2>&1
-then
-    tail -n 30 "$log" >&2
-    die "mmdebstrap failed, its whole log is in $log"
-fi
+debian_tree "$release" "$arch" "$(IFS=,; echo "${packages[*]}")" "$cache/machine-image.log" \
+    "$work"'/setup early "$1"' "$work"'/setup late "$1" '"$work $part_mib" "${hooks[@]}"
 
 say "putting the disk together"
 truncate -s "${disk_mib}M" "$new/disk.img"

@@ -19,6 +19,9 @@ cargo_deb=3.8.0
 cargo_generate_rpm=0.21.1
 cargo_cyclonedx=0.5.9
 
+# shellcheck source=scripts/debian.sh
+. scripts/debian.sh
+
 cargo=${CARGO:-cargo}
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -62,18 +65,12 @@ make_tools() {
     rm -rf "$tools/target"
 }
 
-# The host's way to Debian's mirrors: mirror, proxies, certificates.
-mirror=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)' 'Created-By: Packages' 2>/dev/null |
-    sed -nE 's/\|(bullseye|bookworm|trixie)$//p' | head -n 1)
-apt_options=()
-while IFS= read -r line; do
-    apt_options+=("--aptopt=$line")
-done < <(apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+"' || true)
-
 # unpack RELEASE ARCHITECTURE DIR PACKAGE...: into an empty directory, nothing run, everything owned by the caller
 unpack() {
-    local release=$1 arch=$2 dir=$3 options=("${apt_options[@]}")
+    local release=$1 arch=$2 dir=$3 mirror options
     shift 3
+    mirror=$(debian_mirror)
+    mapfile -t options < <(debian_apt_options)
     # a mirror may lag behind, and sid's indexes are valid for a week only; their signatures are checked
     [[ $release != sid ]] || options+=('--aptopt=Acquire::Check-Valid-Until "false"')
     mmdebstrap --quiet --variant=extract --format=tar --architectures="$arch" --include="$(IFS=,; echo "$*")" \

@@ -23,6 +23,11 @@ packages=(
 )
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+debian=$here/../scripts/debian.sh
+# as a hook it has it beside it
+[[ -e $debian ]] || debian=$here/debian.sh
+# shellcheck source=scripts/debian.sh
+. "$debian"
 export PATH=$PATH:/usr/sbin:/sbin
 
 say() { echo "box: $*" >&2; }
@@ -63,40 +68,18 @@ customize() {
     # its interpreter comes from the box, and must be the one that the environment was made with
     chroot "$root" /opt/localstack/bin/python -c 'import localstack.runtime.main'
 
-    # What keeps packages from starting and stopping services while the tree is made, and is there until mmdebstrap ends: in the box
-    # a package that is removed would leave its daemon running.
-    rm "$root/usr/sbin/policy-rc.d"
-    mv "$root/sbin/start-stop-daemon.REAL" "$root/sbin/start-stop-daemon"
     rm -rf "$root"/var/cache/apt/*.bin "$root"/var/lib/apt/lists/*_*
-    cp -L "$root"/boot/vmlinuz-* "$work/vmlinuz"
-    cp -L "$root"/boot/initrd.img-* "$work/initrd.img"
-    truncate -s "$((disk_mib - 1))M" "$work/root.ext4"
-    # mmdebstrap has /proc and others mounted in the tree: a bind mount shows it without them
-    # shellcheck disable=SC2016 # expanded by the inner shell
-    unshare --mount --propagation private sh -ec '
-        mkdir "$2/tree"
-        mount --bind "$1" "$2/tree"
-        mke2fs -q -F -t ext4 -L lab-root -d "$2/tree" "$2/root.ext4"' sh "$root" "$work"
-    chmod a+r "$work"/{vmlinuz,initrd.img,root.ext4}
-}
-
-# Read when the kernel package makes its initrd: only what finds the root file system, as every module takes time under
-# software emulation.
-early() {
-    local root=$1
-    mkdir -p "$root/etc/initramfs-tools/conf.d" "$root/usr/share/initramfs-tools/modules.d"
-    printf 'MODULES=list\nBUSYBOX=n\nCOMPRESS=gzip\n' >"$root/etc/initramfs-tools/conf.d/lab"
-    printf '%s\n' virtio_pci virtio_blk ext4 crc32c_generic >"$root/usr/share/initramfs-tools/modules.d/lab"
+    debian_parts "$root" "$work" lab-root "$((disk_mib - 1))"
 }
 
 case ${1:-} in
-    --early) early "$2"; exit ;;
+    --early) debian_small_initrd "$2"; exit ;;
     --customize) customize "$2" "$3"; exit ;;
 esac
 
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 requirements=$here/../scripts/localstack-requirements.txt
-hash=$(cat "${BASH_SOURCE[0]}" "$requirements" | sha256sum | cut -c1-16)
+hash=$(cat "${BASH_SOURCE[0]}" "$debian" "$requirements" | sha256sum | cut -c1-16)
 box=$cache/box-$hash.box
 case ${1:-} in
     --path) echo "$box"; exit ;;
@@ -122,48 +105,18 @@ work=$(mktemp -d /var/tmp/luks-agent-box.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 chmod 0777 "$work"
 install -m 0755 "${BASH_SOURCE[0]}" "$work/box.sh"
+install -m 0644 "$debian" "$work/"
 # Vagrant's well-known public key, from Debian's own package of it
 install -m 0644 "$(dpkg-query --listfiles vagrant | grep '/keys/vagrant\.pub$')" "$work/vagrant.pub"
 # without pip, which nobody needs there, and the texts of `aws help`
 tar -C "$localstack" --owner=0 --group=0 --exclude='site-packages/pip' --exclude='site-packages/awscli/examples' \
     -cf "$work/localstack.tar" .
 
-# The host's own Debian sources and its way to them, as in scripts/machine-image.sh
-# shellcheck disable=SC2016 # the variables are apt-get's
-sources=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null |
-    awk -F'|' -v r="$release" '
-        ($2 == r || $2 == r "-updates" || $2 == r "-security") && $3 == "main" {
-            signed = substr($4, 1, 1) == "/" ? "[signed-by=" $4 "] " : ""
-            print "deb " signed $1 " " $2 " " $3
-        }' | sort -u)
-grep -q " $release main\$" <<<"$sources" || sources=
-apt_options=()
-while IFS= read -r line; do
-    apt_options+=("--aptopt=$line")
-done < <(apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+"' || true)
-
-mode=root
-((EUID == 0)) || mode=unshare
-
 say "downloading and installing Debian 12 (about two minutes)"
 start=$SECONDS
-log=$cache/box.log
 # shellcheck disable=SC2016 # $1 is the hook's
-if ! mmdebstrap --mode=$mode --variant=minbase --format=null \
-    --include="$(IFS=,; echo "${packages[*]}")" \
-    --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --dpkgopt='path-exclude=/usr/share/info/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --aptopt='Acquire::Languages "none"' \
-    "${apt_options[@]}" \
-    --essential-hook="$work"'/box.sh --early "$1"' \
-    --customize-hook="$work"'/box.sh --customize "$1" '"$work" \
-    "$release" /dev/null ${sources:+-} <<<"$sources" >"$log" 2>&1
-then
-    tail -n 30 "$log" >&2
-    die "mmdebstrap failed, its whole log is in $log"
-fi
+debian_tree "$release" amd64 "$(IFS=,; echo "${packages[*]}")" "$cache/box.log" \
+    "$work"'/box.sh --early "$1"' "$work"'/box.sh --customize "$1" '"$work"
 
 say "putting the box together"
 truncate -s "${disk_mib}M" "$work/disk.img"

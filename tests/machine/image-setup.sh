@@ -5,13 +5,12 @@
 #   image-setup.sh late ROOT OUT_DIR SIZE_MIB     at the end: settings, then root.ext4, vmlinuz, initrd.img to OUT_DIR
 set -euo pipefail
 
+# beside it in the directory of the hooks
+# shellcheck source=scripts/debian.sh
+. "$(dirname "$0")/debian.sh"
+
 early() {
-    local root=$1
-    # Read when the kernel package makes its initrd: only what finds the root file system. Every module less is
-    # time saved under software emulation.
-    mkdir -p "$root/etc/initramfs-tools/conf.d" "$root/usr/share/initramfs-tools/modules.d"
-    printf 'MODULES=list\nBUSYBOX=n\nCOMPRESS=gzip\n' >"$root/etc/initramfs-tools/conf.d/machine"
-    printf '%s\n' virtio_pci virtio_blk ext4 crc32c_generic >"$root/usr/share/initramfs-tools/modules.d/machine"
+    debian_small_initrd "$1"
 }
 
 late() {
@@ -92,22 +91,10 @@ UNIT
         systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-pstore.service \
         systemd-binfmt.service sys-fs-fuse-connections.mount dev-hugepages.mount
     chroot "$root" dpkg-query -W >"$out/packages"
-    # mmdebstrap's, which it takes away only after this: packages may start and stop services here
-    rm "$root/usr/sbin/policy-rc.d"
-    mv "$root/sbin/start-stop-daemon.REAL" "$root/sbin/start-stop-daemon"
+    chmod a+r "$out/packages"
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
-
-    # kept inside as well: a Vagrant box boots from its own disk
-    cp -L "$root"/boot/vmlinuz-* "$out/vmlinuz"
-    cp -L "$root"/boot/initrd.img-* "$out/initrd.img"
-    truncate -s "${size_mib}M" "$out/root.ext4"
-    # mmdebstrap has /proc and others mounted in the tree: a bind mount shows it without them
-    # shellcheck disable=SC2016
-    unshare --mount --propagation private sh -ec '
-        mkdir "$2/tree"
-        mount --bind "$1" "$2/tree"
-        mke2fs -q -F -t ext4 -L machine-root -d "$2/tree" "$2/root.ext4"' sh "$root" "$out"
-    chmod a+r "$out"/{packages,vmlinuz,initrd.img,root.ext4}
+    # kernel and initrd are kept inside as well: a Vagrant box boots from its own disk
+    debian_parts "$root" "$out" machine-root "$size_mib"
 }
 
 "$@"
