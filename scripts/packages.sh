@@ -51,20 +51,6 @@ export TZ=UTC LC_ALL=C
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)
 version=$("$cargo" metadata --format-version 1 --no-deps | sed 's/.*"name":"luks-agent","version":"\([^"]*\)".*/\1/')
 
-# where they are says which versions they have
-tools=$cache/package-tools-$(sha256sum <<<"$cargo_deb $cargo_generate_rpm $cargo_cyclonedx" | cut -c1-12)
-
-# not optimised: that would take longer than they ever run
-make_tools() {
-    local tool
-    for tool in "cargo-deb@$cargo_deb" "cargo-generate-rpm@$cargo_generate_rpm" "cargo-cyclonedx@$cargo_cyclonedx"; do
-        [[ -x $tools/bin/${tool%@*} ]] && continue
-        say "building ${tool/@/ } (some minutes, once)"
-        CARGO_TARGET_DIR=$tools/target "$cargo" install --quiet --locked --debug --root "$tools" "$tool"
-    done
-    rm -rf "$tools/target"
-}
-
 # unpack RELEASE ARCHITECTURE DIR PACKAGE...: into an empty directory, nothing run, everything owned by the caller
 unpack() {
     local release=$1 arch=$2 dir=$3 mirror options
@@ -194,7 +180,7 @@ luks-agent ($version-$release) unstable; urgency=medium
 CHANGELOG
 
     # every crate that is linked in, with version, licence and checksum; it is written beside each Cargo.toml of the workspace
-    "$tools/bin/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
+    "$tools/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
         --target "$arch-unknown-linux-gnu"
     # cargo leaves the name out where the directory has it
     sed "s|file://$PWD|file:///luks-agent|g; s|file:///luks-agent#\([0-9]\)|file:///luks-agent#luks-agent@\1|g" \
@@ -204,20 +190,20 @@ CHANGELOG
 
 make_deb() {
     local arch=$1 file=$out/luks-agent_$version-${release}_$2.deb
-    CARGO_TARGET_DIR=$build "$tools/bin/cargo-deb" --quiet --no-build --no-strip --profile dist --target "$arch-unknown-linux-gnu" \
+    CARGO_TARGET_DIR=$build "$tools/cargo-deb" --quiet --no-build --no-strip --profile dist --target "$arch-unknown-linux-gnu" \
         --deb-revision "$release" --output "$file" >/dev/null
     say "$(du -h "$file" | cut -f1) $file"
 }
 
 make_rpm() {
     local arch=$1 file=$out/luks-agent-$version-$release.$1.rpm
-    CARGO_TARGET_DIR=$build "$tools/bin/cargo-generate-rpm" generate-rpm --profile dist --target "$arch-unknown-linux-gnu" \
+    CARGO_TARGET_DIR=$build "$tools/cargo-generate-rpm" generate-rpm --profile dist --target "$arch-unknown-linux-gnu" \
         --auto-req "$PWD/packaging/rpm/find-requires" --set-metadata "release = \"$release\"" --output "$file"
     say "$(du -h "$file" | cut -f1) $file"
 }
 
 mkdir -p "$cache" "$build" "$out"
-make_tools
+tools=$(scripts/cargo-tools.sh "cargo-deb@$cargo_deb" "cargo-generate-rpm@$cargo_generate_rpm" "cargo-cyclonedx@$cargo_cyclonedx")
 for arch in "$@"; do
     case $arch in
         x86_64) debian=amd64 triplet=x86_64-linux-gnu ;;
