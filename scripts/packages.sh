@@ -195,10 +195,16 @@ make_deb() {
     say "$(du -h "$file" | cut -f1) $file"
 }
 
+# From copies: cargo-generate-rpm gives files SOURCE_DATE_EPOCH as their time unless they are older, as those of a checkout are.
 make_rpm() {
-    local arch=$1 file=$out/luks-agent-$version-$release.$1.rpm
-    CARGO_TARGET_DIR=$build "$tools/cargo-generate-rpm" generate-rpm --profile dist --target "$arch-unknown-linux-gnu" \
-        --auto-req "$PWD/packaging/rpm/find-requires" --set-metadata "release = \"$release\"" --output "$file"
+    local arch=$1 file=$out/luks-agent-$version-$release.$1.rpm copy=$build/rpm-$1 built=$1-unknown-linux-gnu/dist
+    rm -rf "$copy"
+    mkdir -p "$copy/target/$built"
+    cp -r "$build/$built"/{luks-agent,package} "$copy/target/$built"
+    cp -r Cargo.toml LICENSE-* CHANGELOG.md README.md docs packaging systemd "$copy"
+    (cd "$copy" && CARGO_TARGET_DIR=$copy/target "$tools/cargo-generate-rpm" generate-rpm --profile dist \
+        --target "$arch-unknown-linux-gnu" --auto-req "$PWD/packaging/rpm/find-requires" \
+        --set-metadata "release = \"$release\"" --output "$file")
     say "$(du -h "$file" | cut -f1) $file"
 }
 
