@@ -1,4 +1,5 @@
-//! The life of the package on Debian 11, 12 and 13: installed, upgraded, removed and purged on machines with volumes.
+//! The life of the package on Debian 11, 12 and 13: installed, upgraded, removed and purged on machines with volumes; and what the
+//! documentation says of installing it.
 //! `make test-packages` builds what is needed, and runs them.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
@@ -89,6 +90,67 @@ fn user_data_installs_and_encrypts() {
     assert!(status.stdout.contains("status: done\n"), "{status:?}");
     comes_back(&mut vm, &aws);
     assert_eq!(vm.ok("grep -c luks-agent /etc/fstab || true"), "0");
+    vm.power_off();
+}
+
+/// The quick start of the README: its commands as they stand there, on a node that knows its endpoint.
+#[test]
+#[ignore = "needs the packages and QEMU, run make test-packages"]
+fn quick_start_as_it_is_written() {
+    let readme = std::fs::read_to_string(support::project_dir().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("**2. Build and install.**").unwrap();
+    let (steps, _) = rest.split_once("### At boot").unwrap();
+    let commands: Vec<_> =
+        steps.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0.trim_end()).collect();
+    // the first was typed by whoever runs this
+    let [
+        "make packages                    # target/packages/luks-agent_0.1.0-1_amd64.deb and luks-agent-0.1.0-1.x86_64.rpm",
+        install,
+        configure,
+        plan,
+        provision,
+        status,
+    ] = commands[..]
+    else {
+        panic!("the quick start has other steps now: {commands:#?}");
+    };
+    let (apt, dnf) = install.split_once('\n').unwrap();
+    assert!(dnf.starts_with("sudo dnf install ./luks-agent-0.1.0-1.x86_64.rpm "), "{dnf}");
+
+    let aws = ec2::aws();
+    let (mut vm, _) = node(Machine::new("package-quick-start"), "amd64", &aws);
+    vm.boot();
+    // not here: sudo, which root does not need, and AWS
+    let typed = |vm: &mut Machine, command: &str| {
+        eprintln!("# {command}");
+        let said = vm.ok(&format!("sudo() {{ \"$@\"; }}; cd /opt/test; exec 2>&1\n{command}"));
+        eprintln!("{said}");
+        said
+    };
+    let (key, endpoint) = ec2::config(&aws)
+        .split_once("\nendpoint_url")
+        .map(|(key, rest)| (key.to_owned(), format!("[kms]\nendpoint_url{rest}")))
+        .unwrap();
+    assert!(configure.contains(&key), "{key}");
+
+    typed(&mut vm, apt);
+    typed(&mut vm, configure);
+    vm.write_file("/etc/luks-agent/config.d/endpoint.toml", endpoint);
+    let said = typed(&mut vm, plan);
+    assert!(said.ends_with("plan: would format 2, would unlock 0, 0 refused"), "{said}");
+    assert_eq!(vm.ok("ls /dev/mapper"), "control");
+    typed(&mut vm, provision);
+    assert!(vm.ok("findmnt -no SOURCE /mnt").starts_with("/dev/mapper/luks-"));
+    let mapped = "dmsetup ls --target crypt; findmnt -rno ID,TARGET,SOURCE /mnt; findmnt -rno ID,TARGET,SOURCE /mnt1";
+    let before = vm.ok(mapped);
+    let said = typed(&mut vm, provision);
+    assert!(said.contains("nothing changed: 2 unchanged"), "{said}");
+    assert_eq!(vm.ok(mapped), before);
+    vm.reboot();
+    ready(&mut vm);
+    let said = typed(&mut vm, status);
+    assert_eq!(said.matches(" open ").count(), 2, "{said}");
+    typed(&mut vm, "sudo luks-agent unlock");
     vm.power_off();
 }
 
