@@ -16,6 +16,9 @@ die() { echo "volume.sh: $*" >&2; exit 1; }
 
 usage() { sed -n '5,9s/^#  *//p' "$0" >&2; exit 2; }
 
+# without a terminal: on one it asks polkit for an agent, and says that there is none
+virsh() { setsid --wait virsh "$@"; }
+
 guest() {
     vagrant ssh "$1" --no-tty --command "sudo ec2-volume $2 $3" -- -o LogLevel=ERROR
 }

@@ -30,17 +30,23 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
     let kms = LazyKms::new(&config.kms);
     let keys = join_all(state.keys.iter().filter(|key| used.contains(&key.id)).map(|key| key_health(&kms, key))).await;
-    let summary = match rows.iter().filter(|row| row.result == Verdict::Sound).count() {
-        0 if rows.is_empty() => "there are no volumes yet".to_owned(),
-        sound if sound == rows.len() => format!("the key can be used, {sound} sound"),
-        sound => format!("{sound} of {} sound", rows.len()),
-    };
+    let summary = summary(&keys, &rows);
     let wrong = diagnosis(&keys, &rows);
     let report = Report::new("health", rows, summary).of_keys(keys).measured(kms.usage(), host.stages());
     Ok(match wrong {
         Some((code, why)) => report.failed(code, why),
         None => report,
     })
+}
+
+/// What was found of keys and volumes, in a few words.
+fn summary(keys: &[KeyFinding], rows: &[Row]) -> String {
+    let key = if keys.iter().all(|key| key.error.is_none()) { "can" } else { "cannot" };
+    match rows.iter().filter(|row| row.result == Verdict::Sound).count() {
+        0 if rows.is_empty() => "there are no volumes yet".to_owned(),
+        sound if sound == rows.len() => format!("the key {key} be used, {sound} sound"),
+        sound => format!("the key {key} be used, {sound} of {} sound", rows.len()),
+    }
 }
 
 /// What would keep the node from coming back, or else what is not as it should be now; the gravest of it.
@@ -108,18 +114,28 @@ async fn health_row(
 mod tests {
     use super::*;
 
+    fn row(result: Verdict, serial: &str) -> Row {
+        let serial = Some(serial.to_owned());
+        let subject = Subject { device: None, role: "ebs".to_owned(), serial, size: 0, content: None };
+        Row::new(&subject, result).because("this is why")
+    }
+
+    fn key(error: Option<&str>) -> KeyFinding {
+        KeyFinding { key_arn: "arn".to_owned(), state: None, error: error.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_summary_does_not_call_a_key_usable_that_is_not() {
+        let all = [row(Verdict::Sound, "a"), row(Verdict::Locked, "b")];
+        assert_eq!(summary(&[key(None)], &all[..1]), "the key can be used, 1 sound");
+        assert_eq!(summary(&[key(None), key(Some("no"))], &all[..1]), "the key cannot be used, 1 sound");
+        assert_eq!(summary(&[key(Some("no"))], &all), "the key cannot be used, 1 of 2 sound");
+        assert_eq!(summary(&[key(None)], &all), "the key can be used, 1 of 2 sound");
+        assert_eq!(summary(&[], &[]), "there are no volumes yet");
+    }
+
     #[test]
     fn a_diagnosis_names_the_gravest_first_and_what_is_merely_closed_is_not_called_lost() {
-        let row = |result, serial: &str| {
-            let serial = Some(serial.to_owned());
-            let subject = Subject { device: None, role: "ebs".to_owned(), serial, size: 0, content: None };
-            Row::new(&subject, result).because("this is why")
-        };
-        let key = |error: Option<&str>| KeyFinding {
-            key_arn: "arn".to_owned(),
-            state: None,
-            error: error.map(str::to_owned),
-        };
         let all =
             [row(Verdict::Sound, "a"), row(Verdict::Locked, "b"), row(Verdict::Missing, "c"), row(Verdict::Wrong, "d")];
         let said = |keys: &[KeyFinding], rows: &[Row]| diagnosis(keys, rows).unwrap();

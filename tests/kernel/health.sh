@@ -34,7 +34,7 @@ assert_said "; health at 20" "the key can be used, 2 sound"
 
 say "the KMS key"
 fake keys/alias/luks-agent/state '{"state": "Disabled"}'
-health 4 "$would_not" "is disabled" "enable-key"
+health 4 "$would_not" "is disabled" "enable-key" "health: the key cannot be used, 2 sound"
 fake keys/alias/luks-agent/state '{"state": "PendingDeletion"}'
 health 4 "$would_not" "to be deleted on" "cancel-key-deletion"
 expect_agent 4 health --json
