@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -88,7 +88,9 @@ type Stages = RefCell<BTreeMap<String, Duration>>;
 impl Workers {
     /// Workers that may go without progress for `deadline`. Their progress is shown if standard error is a terminal.
     pub fn new(deadline: Duration) -> Self {
-        let bars = io::stderr().is_terminal().then(MultiProgress::new);
+        // all disks at once, each time: more often would be much over a slow line
+        let draw = || MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(4));
+        let bars = io::stderr().is_terminal().then(draw);
         Self { deadline, bars, stages: Stages::default(), waiting: RefCell::default() }
     }
 
