@@ -127,7 +127,11 @@ pub async fn run(path: &Path) -> Result<(), DaemonError> {
                 schedule.disk_event(Instant::now());
             },
             _ = watchdog.tick() => tell(&[NotifyState::Watchdog]),
-            _ = minute.tick() => metrics::write_file(&config.borrow()),
+            // also what was found by commands that the daemon has not started
+            _ = minute.tick() => {
+                tell(&[NotifyState::Status(&status())]);
+                metrics::write_file(&config.borrow());
+            },
             () = &mut asked => {}
             Some(work) = running.next() => {
                 schedule.ended(work);
