@@ -245,6 +245,8 @@ stop_and_start() {
 }
 
 kms_down() {
+    # for the scenarios that follow, also when this one has failed
+    trap "on kms 'systemctl start localstack.service localstack-key.service'" EXIT
     on kms 'systemctl stop localstack.service'
     lab_vagrant reload node1
     # ssh works; what needs the volumes waits, and nothing is written in their place
@@ -258,6 +260,7 @@ kms_down() {
 }
 
 key_disabled() {
+    trap 'aws kms enable-key --key-id "$key_arn"' EXIT
     aws kms disable-key --key-id "$key_arn"
     # which fails, as it is to
     on node1 'systemctl start luks-agent-health.service 2>/dev/null || true'
