@@ -128,10 +128,7 @@ pub async fn run(path: &Path) -> Result<(), DaemonError> {
             },
             _ = watchdog.tick() => tell(&[NotifyState::Watchdog]),
             // also what was found by commands that the daemon has not started
-            _ = minute.tick() => {
-                tell(&[NotifyState::Status(&status())]);
-                metrics::write_file(&config.borrow());
-            },
+            _ = minute.tick() => publish(&config.borrow()),
             () = &mut asked => {}
             Some(work) = running.next() => {
                 schedule.ended(work);
@@ -140,8 +137,7 @@ pub async fn run(path: &Path) -> Result<(), DaemonError> {
                 } else if work == Work::Provision {
                     schedule.check_now(Instant::now());
                 }
-                tell(&[NotifyState::Status(&status())]);
-                metrics::write_file(&config.borrow());
+                publish(&config.borrow());
             },
             work = due => {
                 schedule.started(work, Instant::now(), fastrand::f64());
@@ -231,6 +227,12 @@ fn status() -> String {
     let said = [say(last::read("provision")).or_else(|| say(last::read("boot"))), say(last::read("health"))];
     let said: Vec<String> = said.into_iter().flatten().collect();
     if said.is_empty() { "nothing was done yet".to_owned() } else { said.join("; ") }
+}
+
+/// Tells how the node is, where it does not have to be asked for.
+fn publish(config: &Config) {
+    tell(&[NotifyState::Status(&status())]);
+    metrics::write_file(config);
 }
 
 /// Tells systemd; outside of it nobody listens.
