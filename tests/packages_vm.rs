@@ -131,11 +131,10 @@ fn quick_start_as_it_is_written() {
     assert_eq!(vm.ok("ls /dev/mapper"), "control");
     typed(&mut vm, provision);
     assert!(vm.ok("findmnt -no SOURCE /mnt").starts_with("/dev/mapper/luks-"));
-    let mapped = "dmsetup ls --target crypt; findmnt -rno ID,TARGET,SOURCE /mnt; findmnt -rno ID,TARGET,SOURCE /mnt1";
-    let before = vm.ok(mapped);
+    let before = mapped(&mut vm);
     let said = typed(&mut vm, provision);
     assert!(said.contains("nothing changed: 2 unchanged"), "{said}");
-    assert_eq!(vm.ok(mapped), before);
+    assert_eq!(mapped(&mut vm), before);
     vm.reboot();
     ready(&mut vm);
     let said = typed(&mut vm, status);
@@ -211,11 +210,15 @@ fn life(release: &str, systemd: &str) {
     vm.power_off();
 }
 
-/// What shows that the volumes are as they were: the same mappings, mounts, and run of the boot unit, and who uses them uses them.
-fn volumes(vm: &mut Machine) -> String {
+/// The mappings, and what is mounted where.
+fn mapped(vm: &mut Machine) -> String {
     vm.ok("dmsetup info -c --noheadings -o name,uuid,minor,open
-         findmnt -rno ID,TARGET,SOURCE /mnt; findmnt -rno ID,TARGET,SOURCE /mnt1
-         readlink /proc/$(cat /run/user.pid)/fd/3")
+         findmnt -rno ID,TARGET,SOURCE /mnt; findmnt -rno ID,TARGET,SOURCE /mnt1")
+}
+
+/// What shows that the volumes are as they were: the same mappings and mounts, and who uses them uses them.
+fn volumes(vm: &mut Machine) -> String {
+    mapped(vm) + &vm.ok("readlink /proc/$(cat /run/user.pid)/fd/3")
 }
 
 fn upgraded(vm: &mut Machine, deb: &str) {
