@@ -1,5 +1,6 @@
 #!/bin/bash
-# Installs what building and testing need on Debian 12, only if it is missing.
+# Installs what building and testing need on Debian 12 and 13, only if it is missing, and does not end well before all of it is there
+# and runs.
 #
 #   scripts/deps.sh [build|lint|kernel|machine|localstack|packages|aarch64|vagrant]...     (default: the first five)
 #   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
@@ -10,6 +11,8 @@
 # in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
 set -euo pipefail
 
+# Lists of Debian packages. One with a question mark is not in every release, and what needs it does without and says so.
+
 # A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
 BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev libudev-dev"
 LINT="shellcheck"
@@ -18,8 +21,8 @@ KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 
 # Stacks that a boot disk can be in.
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
 # The corpus of disks that are not blank (tests/support/images.rs) is made with these.
-KERNEL+=" dosfstools drbd-utils erofs-utils exfatprogs f2fs-tools fdisk gdisk genromfs gfs2-utils hfsutils jfsutils makefs"
-KERNEL+=" mtd-utils nilfs-tools ntfs-3g ocfs2-tools parted qemu-utils reiser4progs reiserfsprogs sqlite3 squashfs-tools"
+KERNEL+=" dosfstools drbd-utils erofs-utils exfatprogs f2fs-tools fdisk gdisk genromfs gfs2-utils hfsutils? jfsutils makefs"
+KERNEL+=" mtd-utils nilfs-tools ntfs-3g ocfs2-tools parted qemu-utils reiser4progs? reiserfsprogs? sqlite3 squashfs-tools"
 KERNEL+=" udftools util-linux-extra xorriso"
 # uidmap: for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
@@ -31,6 +34,19 @@ AARCH64="qemu-system-arm qemu-user-static binfmt-support arch-test"
 # Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
 VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
 VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3 python3-venv"
+
+# What must run, not only be installed, of a package that is asked for: PACKAGE:COMMAND...
+RUNS=(
+    "gcc:gcc --version" "g++:g++ --version" "make:make --version" "pkg-config:pkg-config --version"
+    "python3:/usr/bin/python3 --version" "shellcheck:shellcheck --version"
+    "cryptsetup-bin:cryptsetup --version" "dmsetup:dmsetup help" "xfsprogs:mkfs.xfs -V" "e2fsprogs:mke2fs -V" "kmod:modprobe --version"
+    "iproute2:ip -Version" "strace:strace --version" "patchelf:patchelf --version" "mmdebstrap:mmdebstrap --version"
+    "qemu-system-x86:qemu-system-x86_64 --version" "qemu-utils:qemu-img --version" "fdisk:sfdisk --version"
+    "clang:clang --version" "lld:ld.lld --version" "rpm:rpm --version" "git:git --version" "cpio:cpio --version"
+    "lintian:lintian --version" "rpmlint:rpmlint --version"
+    "qemu-system-arm:qemu-system-aarch64 --version" "qemu-user-static:qemu-aarch64-static --version"
+    "vagrant:vagrant --version" "dnsmasq-base:dnsmasq --version" "libvirt-clients:virsh --version"
+)
 
 requirements=$(dirname "$(realpath "$0")")
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
@@ -51,25 +67,91 @@ die() {
 as_root=()
 ((EUID == 0)) || as_root=(sudo)
 
-update_lists() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null
+apt_get() {
+    # a fresh machine may be upgrading itself
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" </dev/null
 }
 
-install_packages() {
-    local package missing=()
-    for package in "$@"; do
-        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
-    done
-    ((${#missing[@]})) || return 0
+update_lists() { apt_get -qq update; }
 
-    command -v apt-get >/dev/null || die "no apt-get here: install what Debian 12 calls ${missing[*]} by hand"
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null || die "need to be root, or to have sudo, to install ${missing[*]}"
+installed() {
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+# runs PACKAGE: whether the programs run that it is asked for. What they say is in $said.
+runs() {
+    local check
+    for check in "${RUNS[@]}"; do
+        [[ ${check%%:*} == "$1" ]] || continue
+        # shellcheck disable=SC2086 # a command with its arguments
+        said=$(PATH=$PATH:/usr/sbin:/sbin ${check#*:} 2>&1 </dev/null) || return 1
+    done
+}
+
+# Sets missing and broken to what there is to do of these packages.
+look() {
+    local package
+    missing=() broken=()
+    for package in "$@"; do
+        if ! installed "$package"; then
+            missing+=("$package")
+        elif ! runs "$package"; then
+            broken+=("$package")
+        fi
+    done
+}
+
+# Whether apt could install a package.
+known() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
+
+# Why a package is not there or does not run, in the words of apt or of the program.
+why() {
+    local said
+    if installed "$1"; then
+        runs "$1" || echo "it does not run: $said"
+    else
+        said=$(apt_get --simulate --no-install-recommends install "$1" 2>&1 | grep -E '^(E:|Remv )| (Depends|Conflicts|Breaks):' | head -n 5)
+        echo "${said:-the end of what apt said: $(tail -n 3 "$log")}"
     fi
-    say "installing ${missing[*]}"
-    update_lists
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 \
-        install --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+}
+
+# Installing one package may remove another that is asked for, too: then that is asked for again.
+install_packages() {
+    local package round log wanted=() maybe=() missing broken said
+    for package in "$@"; do
+        if [[ $package != *\? ]]; then wanted+=("$package"); elif ! installed "${package%\?}"; then maybe+=("${package%\?}"); fi
+    done
+    look "${wanted[@]}"
+    if ((${#missing[@]} + ${#broken[@]})); then
+        command -v apt-get >/dev/null || die "no apt-get here: install what Debian 12 calls ${missing[*]} ${broken[*]} by hand"
+        ((EUID == 0)) || command -v sudo >/dev/null ||
+            die "need to be root, or to have sudo, to install ${missing[*]} ${broken[*]}"
+        update_lists
+    fi
+    for package in "${maybe[@]}"; do
+        if known "$package"; then wanted+=("$package"); else say "apt knows no $package here; what needs it is left out"; fi
+    done
+
+    log=$(mktemp)
+    for ((round = 1; round <= 4; round++)); do
+        look "${wanted[@]}"
+        ((${#missing[@]} + ${#broken[@]} && round <= 3)) || break
+        : >"$log"
+        if ((${#missing[@]})); then
+            say "installing ${missing[*]}"
+            apt_get --no-install-recommends install "${missing[@]}" >>"$log" 2>&1 || true
+        fi
+        if ((${#broken[@]})); then
+            say "installing again what does not run: ${broken[*]}"
+            apt_get --reinstall install "${broken[@]}" >>"$log" 2>&1 || true
+        fi
+        sed -n 's/^Removing \([^ ]*\) (\(.*\)) \.\.\.$/deps: apt removed \1 \2/p' "$log"
+    done
+    for package in "${missing[@]}" "${broken[@]}"; do
+        say "after three rounds, $package is still not as it should be: $(why "$package")" >&2
+    done
+    rm "$log"
+    ((${#missing[@]} + ${#broken[@]} == 0)) || exit 1
 }
 
 # The file `complete` is written last: what was interrupted is made anew. (A virtual environment cannot be renamed into
@@ -91,20 +173,20 @@ make_venv() {
     touch "$dir/complete"
 }
 
-# Out of the package, which would install and start a server.
+# Out of the package: that of Debian 12 would install and start a server.
 make_promtool() {
     [[ -e $promtool ]] && return 0
-    local dir
-    say "fetching promtool (19 MB)"
+    local dir package=prometheus
+    say "fetching promtool (20 MB)"
     mkdir -p "$cache"
     # apt's own user must be able to write there
     dir=$(mktemp -d /var/tmp/luks-agent-promtool.XXXXXX)
     chmod 0777 "$dir"
-    if ! (cd "$dir" && apt-get -qq download prometheus) </dev/null; then
-        update_lists
-        (cd "$dir" && apt-get -qq download prometheus) </dev/null
-    fi
-    dpkg-deb -x "$dir"/prometheus_*.deb "$dir"
+    known $package || update_lists
+    # a package of its own since Debian 13
+    ! known promtool || package=promtool
+    (cd "$dir" && apt-get -qq download $package) </dev/null
+    dpkg-deb -x "$dir"/*.deb "$dir"
     mv "$dir/usr/bin/promtool" "$promtool"
     rm -rf "$dir"
 }

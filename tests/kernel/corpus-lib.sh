@@ -46,6 +46,30 @@ ubi() {
     ubinize -o "$1" -m 2048 -p 128KiB "$T/ubi.ini"
 }
 
+has() { command -v "$1" >/dev/null; }
+
+# File systems whose tools not every release of Debian has: what mkfs writes at the place of the superblock, where there is none.
+hfs() {
+    if has hformat; then
+        hformat -l old "$I"
+    else
+        put 1024 4244e72df601e72df601010000000003 020e83f90000040000001000000c0000 001081eb036f6c64
+    fi
+}
+
+reiser4() {
+    if has mkfs.reiser4; then mkfs.reiser4 -f -y "$I"; else put 65536 52654973457234000000000000000000 00000010 "$U"; fi
+}
+
+reiserfs() {
+    if has mkfs.reiserfs; then
+        mkfs.reiserfs -q -ff "$I"
+    else
+        put 65536 00400000ec1f00001320000012000000 00000000002000000004 0000260c1d1c 840300001e000000000000000010cc03 \
+            02000100526549734572324673000000 0300000002000100020000000000 0000 01000000 "$U"
+    fi
+}
+
 # The boot sector of Windows 7 and later, and the first of the metadata blocks that it points to.
 bitlocker() {
     put 0 eb58902d4656452d46532d

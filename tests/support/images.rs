@@ -27,12 +27,12 @@ const fn image(name: &'static str, mib: u64, expect: &'static str, make: &'stati
 /// The smallest volume that the agent takes is 32 MiB.
 const S: u64 = 33;
 
-/// Programs that make images, and their packages.
+/// Programs that make images, and their packages. Those that newer releases of Debian have given up are not among them: the recipes
+/// make do without (`tests/kernel/corpus-lib.sh`).
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("cryptsetup", "cryptsetup-bin"),
     ("drbdmeta", "drbd-utils"),
     ("genromfs", "genromfs"),
-    ("hformat", "hfsutils"),
     ("integritysetup", "cryptsetup-bin"),
     ("make-bcache", "bcache-tools"),
     ("makefs", "makefs"),
@@ -50,8 +50,6 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.nilfs2", "nilfs-tools"),
     ("mkfs.ntfs", "ntfs-3g"),
     ("mkfs.ocfs2", "ocfs2-tools"),
-    ("mkfs.reiser4", "reiser4progs"),
-    ("mkfs.reiserfs", "reiserfsprogs"),
     ("mkfs.ubifs", "mtd-utils"),
     ("mkfs.udf", "udftools"),
     ("mkfs.vfat", "dosfstools"),
@@ -104,7 +102,7 @@ pub const FILES: &[Image] = &[
     image("hybrid iso", S, "iso9660 at byte 32769", "iso $T/iso -partition_offset 16; over $T/iso"),
     image("iso for a Mac", S, "mac partition table", "iso $T/iso -hfsplus; over $T/iso"),
     image("hfs+ (by hand)", S, "hfsplus at byte 1024", "put 1024 482b0004; put 1064 00001000 00002000"),
-    image("hfs", S, "hfs at byte 1024", "hformat -l old $I"),
+    image("hfs", S, "hfs at byte 1024", "hfs"),
     image("udf", S, "udf at byte", "mkfs.udf $I"),
     image("squashfs", S, "squashfs at byte 0", "mksquashfs $T/tree $T/sq -quiet -no-progress; over $T/sq"),
     image("erofs", S, "erofs at byte 1024", "mkfs.erofs $T/erofs $T/tree; over $T/erofs"),
@@ -113,8 +111,8 @@ pub const FILES: &[Image] = &[
     image("minix", S, "minix at byte 1040", "mkfs.minix -2 $I"),
     image("bfs", S, "bfs at byte 0", "mkfs.bfs $I"),
     image("jfs", S, "jfs at byte 32768", "mkfs.jfs -q $I"),
-    image("reiserfs", 64, "reiserfs at byte 65588", "mkfs.reiserfs -q -ff $I"),
-    image("reiser4", S, "reiser4 at byte 65536", "mkfs.reiser4 -f -y $I"),
+    image("reiserfs", 64, "reiserfs at byte 65588", "reiserfs"),
+    image("reiser4", S, "reiser4 at byte 65536", "reiser4"),
     image("ufs", S, "ufs at byte", "makefs -t ffs -s 32m $T/ufs $T/tree; over $T/ufs"),
     image("gfs2", 64, "gfs2 at byte 65536", "mkfs.gfs2 -q -O -p lock_nolock -j 1 -J 8 $I"),
     image("ubi with ubifs", S, "ubi at byte 0", "ubi $T/ubi; over $T/ubi"),
