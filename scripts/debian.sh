@@ -30,6 +30,19 @@ debian_sources() {
     echo "$sources"
 }
 
+# debian_unpack RELEASE ARCHITECTURES DIR PACKAGE...: into an empty directory, nothing run, everything owned by the caller.
+debian_unpack() {
+    local release=$1 arch=$2 dir=$3 mirror options
+    shift 3
+    mirror=$(debian_mirror)
+    mapfile -t options < <(debian_apt_options)
+    # a mirror may lag behind, and the indexes of sid and testing are valid for a week only; their signatures are checked
+    case $release in sid | forky) options+=('--aptopt=Acquire::Check-Valid-Until "false"') ;; esac
+    mmdebstrap --quiet --variant=extract --format=tar --architectures="$arch" --include="$(IFS=,; echo "$*")" \
+        --aptopt='Acquire::Languages "none"' "${options[@]}" "$release" - ${mirror:+"$mirror"} |
+        tar -x --no-same-owner --no-same-permissions --exclude='./dev/*' -C "$dir"
+}
+
 # debian_tree RELEASE ARCHITECTURE PACKAGES LOG EARLY LATE [OPTION]...: installs PACKAGES (with commas between them) into a tree that
 # is gone afterwards, but for what the hooks make of it: EARLY after the essential packages, LATE at the end, with the tree as "$1".
 # As root, or where user namespaces are allowed.

@@ -17,7 +17,7 @@ set -euo pipefail
 BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev libudev-dev"
 LINT="shellcheck"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
-KERNEL="user-mode-linux kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
+KERNEL="user-mode-linux mmdebstrap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
 # Stacks that a boot disk can be in.
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
 # The corpus of disks that are not blank (tests/support/images.rs) is made with these.
@@ -238,7 +238,10 @@ for group in "$@"; do
 done
 
 install_packages "${packages[@]}"
-[[ " $* " == *" kernel "* ]] && allow_mappings
+if [[ " $* " == *" kernel "* ]]; then
+    allow_mappings
+    "$requirements/uml.sh" >/dev/null
+fi
 [[ " $* " == *" machine "* ]] && make_promtool
 [[ " $* " == *" localstack "* ]] && make_venv localstack "LocalStack (about 400 MB)"
 [[ " $* " == *" vagrant "* ]] && make_venv ansible Ansible

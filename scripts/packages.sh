@@ -51,19 +51,6 @@ export TZ=UTC LC_ALL=C
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)
 version=$("$cargo" metadata --format-version 1 --no-deps | sed 's/.*"name":"luks-agent","version":"\([^"]*\)".*/\1/')
 
-# unpack RELEASE ARCHITECTURE DIR PACKAGE...: into an empty directory, nothing run, everything owned by the caller
-unpack() {
-    local release=$1 arch=$2 dir=$3 mirror options
-    shift 3
-    mirror=$(debian_mirror)
-    mapfile -t options < <(debian_apt_options)
-    # a mirror may lag behind, and sid's indexes are valid for a week only; their signatures are checked
-    [[ $release != sid ]] || options+=('--aptopt=Acquire::Check-Valid-Until "false"')
-    mmdebstrap --quiet --variant=extract --format=tar --architectures="$arch" --include="$(IFS=,; echo "$*")" \
-        --aptopt='Acquire::Languages "none"' "${options[@]}" "$release" - ${mirror:+"$mirror"} |
-        tar -x --no-same-owner --no-same-permissions --exclude='./dev/*' -C "$dir"
-}
-
 # Prints the directory with the libraries of Debian 11 for an architecture, as Debian calls it, and a triplet.
 make_sysroot() {
     local arch=$1 triplet=$2 sysroot new link
@@ -72,11 +59,11 @@ make_sysroot() {
         say "unpacking Debian 11's libraries for $arch (half a minute, once)"
         new=$(mktemp -d "$cache/.sysroot-new.XXXXXX")
         mkdir "$new/sysroot" "$new/header"
-        unpack bullseye "$arch" "$new/sysroot" \
+        debian_unpack bullseye "$arch" "$new/sysroot" \
             libc6-dev libgcc-10-dev libcryptsetup-dev libblkid-dev libudev-dev
         # Flags of dm-crypt that cryptsetup 2.3.4 knows have names in the crate libcryptsetup-rs only when the header is
         # of 2.4 or later: Debian 12's. The library stays: what it has not, the linker does not find.
-        unpack bookworm "$arch" "$new/header" libcryptsetup-dev
+        debian_unpack bookworm "$arch" "$new/header" libcryptsetup-dev
         cp "$new/header/usr/include/libcryptsetup.h" "$new/sysroot/usr/include/"
         sed -i 's/^Version: .*/Version: 2.6.1/' "$new/sysroot/usr/lib/$triplet/pkgconfig/libcryptsetup.pc"
         # links to /lib... would lead to this machine's libraries
@@ -98,7 +85,7 @@ make_toolchain() {
     if [[ ! -e $tree ]]; then
         say "unpacking Debian sid's Rust for $arch (2 GB, once)"
         new=$(mktemp -d "$cache/.toolchain-new.XXXXXX")
-        unpack sid "$(dpkg --print-architecture),$arch" "$new" \
+        debian_unpack sid "$(dpkg --print-architecture),$arch" "$new" \
             cargo rustc "libstd-rust-dev:$arch" clang lld llvm libclang-dev gcc libc6-dev pkgconf \
             base-files bash coreutils dash grep sed
         mv -T "$new" "$tree"

@@ -3,7 +3,8 @@
 # read-only. This script lays an overlay over it whose upper directory is on the boot volume (/dev/ubda, kept between
 # boots), makes that the root, and runs one scenario in it.
 #
-# `uml_job` (from the kernel command line) is a file with the scenario's environment and command.
+# From the kernel command line: `uml_job` is a file with the scenario's environment and command, `uml_modules` the directory of
+# the kernel's modules.
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # Not the home of who runs the tests: its ~/.aws must not matter, and root's is closed to the kernel when that is not root.
@@ -36,6 +37,9 @@ sync_mount() {
 if [[ ${1-} != in-overlay ]]; then
     mount -t proc proc /proc && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run || broken "no /proc, /sys or /run"
     mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev || broken "no /dev"
+    # Up to here the kernel says everything: should it get no further, that is all there is to see. From here on, what is grave.
+    echo 4 >/proc/sys/kernel/printk
+    echo "uml-init: booted"
 
     # The overlay's directories are below /run, which stays where it is when the root changes: `lowerdir` and `upperdir`
     # in /proc/self/mountinfo name the same things before and after, as on a real node with an overlay root.
@@ -44,7 +48,7 @@ if [[ ${1-} != in-overlay ]]; then
     mount -t ext4 /dev/ubda /run/uml/boot || broken "cannot mount the boot volume /dev/ubda"
     mkdir -p /run/uml/boot/upper /run/uml/boot/work
 
-    ln -s "/usr/lib/uml/modules/$(uname -r)" "/run/uml/modules/lib/modules/$(uname -r)"
+    ln -s "${uml_modules:?}/$(uname -r)" "/run/uml/modules/lib/modules/$(uname -r)"
     # For the kernel itself too: loading dm-crypt makes it ask for ciphers.
     printf '#!/bin/sh\nexec /sbin/modprobe -d /run/uml/modules "$@"\n' >/run/uml/modprobe
     chmod +x /run/uml/modprobe
@@ -73,7 +77,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 # Lets stock tools find the modules under their usual name.
 mkdir -p /lib/modules "$HOME"
-[[ -e /lib/modules/$(uname -r) ]] || ln -s "/usr/lib/uml/modules/$(uname -r)" "/lib/modules/$(uname -r)"
+[[ -e /lib/modules/$(uname -r) ]] || ln -s "${uml_modules:?}/$(uname -r)" "/lib/modules/$(uname -r)"
 # Some tools insist on it.
 [[ -e /etc/mtab ]] || ln -s /proc/self/mounts /etc/mtab
 ip link set lo up || broken "no loopback"

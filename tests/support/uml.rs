@@ -11,6 +11,7 @@ use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -24,16 +25,17 @@ const BOOT_DISK: &str = "ubda";
 const BOOT_DISK_BYTES: u64 = 512 * MIB;
 /// Guest memory: LocalStack needs about 300 MiB, a scenario without it much less.
 const MEMORY_MIB: u64 = 768;
-const MODULES: &str = "/usr/lib/uml/modules";
 /// How long a node whose scenario has ended may take to power itself off before it is killed.
 const POWER_OFF_GRACE: Duration = Duration::from_secs(5);
 const STATUS_LINE: &str = "uml-init: scenario ended with status ";
+/// Ends what the kernel says while it boots, see `init.sh`.
+const BOOTED_LINE: &str = "uml-init: booted";
 
 /// Starts the kernel in a process group of its own, and kills all of it (a node is one host process for each of its
 /// own processes, beside helpers that outlive the kernel) when asked by SIGTERM, or when the test that started it dies.
 const WATCHDOG: &str = r#"
 trap 'kill -KILL -- "-$uml"; wait "$uml"; exit 137' TERM
-setsid linux.uml "$@" 2>&1 &
+setsid "$@" 2>&1 &
 uml=$!
 wait "$uml"
 "#;
@@ -304,9 +306,13 @@ impl Node {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "TERM", "--", "bash", "-c", WATCHDOG, "uml"])
+            .arg(kernel_dir().join("linux"))
             .arg(format!("mem={MEMORY_MIB}M"))
             .args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"])
-            .args(["con=null", "con0=null,fd:1", "quiet"])
+            .args(["con=null", "con0=null,fd:1"])
+            // faster than ptrace; a kernel or a host that does not know it goes on without
+            .arg("seccomp=auto")
+            .arg(format!("uml_modules={}", kernel_dir().join("modules").display()))
             .arg(format!("init={}", init.display()))
             .arg(format!("uml_job={}", job.display()))
             .arg(format!("umid={}", self.name))
@@ -379,11 +385,17 @@ impl Boot {
         self.console.iter().find_map(|(_, line)| line.strip_prefix(prefix)).map(str::trim)
     }
 
-    /// The console with the time of each line, for a person.
+    /// The console with the time of each line, for a person. What the kernel says while it boots is left out, unless the boot got no
+    /// further.
     pub fn timed_console(&self) -> String {
+        let booted = self.console.iter().position(|(_, line)| line == BOOTED_LINE).map_or(0, |line| line + 1);
         let mut text = String::new();
-        for (at, line) in &self.console {
+        for (at, line) in &self.console[booted..] {
             writeln!(text, "{:7.2} {line}", at.as_secs_f64()).unwrap();
+        }
+        if booted == 0 {
+            writeln!(text, "The kernel {} ran no process: scripts/deps.sh kernel looks for one that does.", kernel_dir().display())
+                .unwrap();
         }
         text
     }
@@ -483,9 +495,22 @@ fn kill_all(child: &mut Child) {
     child.wait().unwrap();
 }
 
+/// Where the kernel and its modules are, as `scripts/uml.sh` has chosen them.
+///
+/// # Panics
+/// When none was chosen.
+fn kernel_dir() -> &'static Path {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let script = super::project_dir().join("scripts/uml.sh");
+        let said = Command::new(script).arg("--dir").output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        PathBuf::from(String::from_utf8(said.stdout).unwrap().trim())
+    })
+}
+
 fn check_prerequisites() {
     let needed = [
-        ("linux.uml", "user-mode-linux"),
         ("setpriv", "util-linux"),
         ("mke2fs", "e2fsprogs"),
         ("modprobe", "kmod"),
@@ -510,10 +535,11 @@ fn check_prerequisites() {
         .map(|(_, package)| *package)
         .collect();
     assert!(
-        missing.is_empty() && Path::new(MODULES).is_dir(),
+        missing.is_empty(),
         "the kernel tier needs the Debian packages {}: run `scripts/deps.sh kernel`",
-        if missing.is_empty() { "user-mode-linux (its modules)".to_owned() } else { missing.join(", ") }
+        missing.join(", ")
     );
+    kernel_dir();
 }
 
 /// Removes what runs left behind that were killed: the directories are named for their process.
