@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-tiers sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build test test-unit test-kernel test-machine sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -11,24 +11,25 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## install what building and every tier of make test need, if it is missing
-	@scripts/deps.sh build lint kernel machine localstack packages
+	@scripts/deps.sh build test lint kernel machine localstack packages
 
 build: ## build the agent, the fake AWS endpoint and all tests
 	@scripts/deps.sh build
 	$(CARGO) build --workspace --all-targets
 
 test: deps build two-packages ## every tier: unit and integration, kernel, machine, packages
-	@scripts/test.sh unit kernel machine packages
+	@scripts/test.sh unit kernel+machine+packages
 
 test-unit: build ## unit, property and integration tests: no machine, no root
+	@scripts/deps.sh test
 	@scripts/test.sh unit
 
 test-kernel: build ## real dm-crypt in User-Mode Linux, LocalStack included
-	@scripts/deps.sh kernel localstack
+	@scripts/deps.sh test kernel localstack
 	@scripts/test.sh kernel
 
 test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
-	@scripts/deps.sh machine localstack
+	@scripts/deps.sh test machine localstack
 	@scripts/test.sh machine
 
 vagrant-test: packages ## the package on EC2-like nodes in Vagrant, LocalStack as KMS (20 minutes and more without KVM)
@@ -70,7 +71,7 @@ two-packages:
 	@PACKAGE_RELEASE=2 scripts/packages.sh x86_64
 
 test-packages: two-packages build ## what is in the packages, and their life on Debian 11, 12 and 13, and on aarch64
-	@scripts/deps.sh machine packages aarch64
+	@scripts/deps.sh test machine packages aarch64
 	@scripts/packages.sh x86_64 aarch64
 	@scripts/test.sh packages-all
 

@@ -2,19 +2,21 @@
 # Installs what building and testing need on Debian 12 and 13, only if it is missing, and does not end well before all of it is there
 # and runs.
 #
-#   scripts/deps.sh [build|lint|kernel|machine|localstack|packages|aarch64|vagrant]...     (default: the first five)
-#   scripts/deps.sh --localstack-dir                         prints where LocalStack's virtual environment is (to be)
+#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|packages|aarch64|vagrant]...     (default: the first six)
+#   scripts/deps.sh --test-dir                               prints where the virtual environment of the test runner is (to be)
+#   scripts/deps.sh --localstack-dir                         prints where that of LocalStack is (to be)
 #   scripts/deps.sh --ansible-dir                            prints where that of Ansible is (to be)
 #   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
 #
-# Debian packages come by apt-get (as root, or through sudo); LocalStack with the AWS CLI, and Ansible, go into virtual environments
-# in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
+# Debian packages come by apt-get (as root, or through sudo). The test runner (cargo-nextest), LocalStack with the AWS CLI, and Ansible
+# go into virtual environments in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
 set -euo pipefail
 
 # Lists of Debian packages. One with a question mark is not in every release, and what needs it does without and says so.
 
 # A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
 BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev libudev-dev"
+TEST="python3 python3-venv"
 LINT="shellcheck"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
 KERNEL="user-mode-linux mmdebstrap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
@@ -210,6 +212,11 @@ if [[ ${1-} == --localstack-dir ]]; then
     exit
 fi
 
+if [[ ${1-} == --test-dir ]]; then
+    venv_dir nextest
+    exit
+fi
+
 if [[ ${1-} == --ansible-dir ]]; then
     venv_dir ansible
     exit
@@ -220,12 +227,13 @@ if [[ ${1-} == --promtool ]]; then
     exit
 fi
 
-(($#)) || set -- build lint kernel machine localstack
+(($#)) || set -- build test lint kernel machine localstack
 packages=()
 # shellcheck disable=SC2206 # lists of words
 for group in "$@"; do
     case $group in
         build) packages+=($BUILD) ;;
+        test) packages+=($TEST) ;;
         lint) packages+=($LINT) ;;
         kernel) packages+=($KERNEL) ;;
         machine) packages+=($MACHINE) ;;
@@ -233,16 +241,17 @@ for group in "$@"; do
         packages) packages+=($PACKAGES) ;;
         aarch64) packages+=($AARCH64) ;;
         vagrant) packages+=($VAGRANT) ;;
-        *) die "unknown group '$group': expected build, lint, kernel, machine, localstack, packages, aarch64 or vagrant" ;;
+        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, packages, aarch64 or vagrant" ;;
     esac
 done
 
 install_packages "${packages[@]}"
+[[ " $* " == *" test "* ]] && make_venv nextest "the test runner (35 MB)"
 if [[ " $* " == *" kernel "* ]]; then
     allow_mappings
     "$requirements/uml.sh" >/dev/null
 fi
-[[ " $* " == *" machine "* ]] && make_promtool
+[[ " $* " == *" test "* && " $* " == *" machine "* ]] && make_promtool
 [[ " $* " == *" localstack "* ]] && make_venv localstack "LocalStack (about 400 MB)"
 [[ " $* " == *" vagrant "* ]] && make_venv ansible Ansible
 say "$* ready"

@@ -680,7 +680,8 @@ const KVM: [&str; 2] = ["-accel", "kvm"];
 const TCG: [&str; 2] = ["-accel", "tcg,thread=multi"];
 
 /// KVM when it works: there are hosts where `/dev/kvm` exists and a guest hangs or dies, so a kernel has to run to its
-/// end there first, which takes a second. Otherwise software emulation.
+/// end there first, which takes a second, or five where it hangs: once for all tests, until this machine reboots. Otherwise software
+/// emulation.
 fn accelerator(image: &Path) -> [&'static str; 2] {
     static WORKS: OnceLock<bool> = OnceLock::new();
 
@@ -691,8 +692,14 @@ fn accelerator(image: &Path) -> [&'static str; 2] {
         Err(_) => {}
     }
     let works = *WORKS.get_or_init(|| {
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let known = super::scratch_dir().join(format!("kvm-works-{}", boot_id.trim()));
+        if let Ok(works) = fs::read_to_string(&known) {
+            return works == "true";
+        }
         let works = kvm_works(image);
         eprintln!("QEMU: {}", if works { "KVM" } else { "KVM does not work here, software emulation" });
+        fs::write(known, works.to_string()).unwrap();
         works
     });
     if works { KVM } else { TCG }
