@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build test test-unit test-kernel test-machine test-fresh sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -31,6 +31,9 @@ test-kernel: build ## real dm-crypt in User-Mode Linux, LocalStack included
 test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
 	@scripts/deps.sh test machine localstack
 	@scripts/test.sh machine
+
+test-fresh: ## the commands of the README on bare Debian 12 and 13, and beside another suite's QEMU (root; half an hour)
+	@scripts/fresh.sh bookworm trixie other-qemu
 
 vagrant-test: packages ## the package on EC2-like nodes in Vagrant, LocalStack as KMS (20 minutes and more without KVM)
 	@scripts/deps.sh localstack vagrant
