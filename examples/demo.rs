@@ -1,7 +1,7 @@
 //! `make demo`: the whole story on a machine like an EC2 node. First boot, a file, a reboot, the file read back, and what
 //! the raw disks and AWS get to see.
 //!
-//! The node is a Debian 12 in QEMU, with the harness of the machine tier; KMS and the instance metadata service are the
+//! The node is a Debian in QEMU, with the harness of the machine tier; KMS and the instance metadata service are the
 //! fake endpoint of the tests, which runs in this process. Everything that is shown is what the commands printed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a story, told on a terminal")]
 

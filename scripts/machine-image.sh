@@ -26,8 +26,7 @@ case $release in
     # as its installer made it, and its cloud images are: /lib is /usr/lib
     bullseye) hooks=(--setup-hook='/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh "$1"') ;;
     # off but where a test turns them on: what else may be ordered against the agent's units; curl is in Debian's cloud images, too
-    bookworm) packages+=(network-manager cloud-init curl) ;;
-    trixie) ;;
+    bookworm | trixie) packages+=(network-manager cloud-init curl) ;;
     *) echo "machine image: unknown release '$release': expected bullseye, bookworm or trixie" >&2; exit 2 ;;
 esac
 case $arch in

@@ -82,7 +82,7 @@ fn user_data_installs_and_encrypts() {
     let cloud = "datasource_list: [NoCloud]\nnetwork: {config: disabled}\ncloud_init_modules: [write-files]\n\
                  cloud_config_modules: [mounts, runcmd]\ncloud_final_modules: [scripts-user]\n";
     vm.write_file("/etc/cloud/cloud.cfg.d/99-test.cfg", cloud);
-    vm.ok("systemctl -q enable cloud-init-local cloud-init cloud-config cloud-final 2>&1");
+    vm.cloud_init_is_on();
 
     eprintln!("-- the boot at which cloud-init has its seed");
     vm.reboot();

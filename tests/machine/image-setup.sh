@@ -79,11 +79,10 @@ WantedBy=sysinit.target
 UNIT
 
     chroot "$root" systemctl --quiet enable ec2-nvme.service machine-network.service
-    if [ -e "$root/usr/sbin/NetworkManager" ]; then
-        chroot "$root" systemctl --quiet disable \
-            NetworkManager.service NetworkManager-wait-online.service NetworkManager-dispatcher.service \
-            cloud-init-local.service cloud-init.service cloud-config.service cloud-final.service
-    fi
+    for unit in NetworkManager NetworkManager-wait-online NetworkManager-dispatcher \
+        cloud-init-main cloud-init-local cloud-init cloud-init-network cloud-config cloud-final; do
+        [ ! -e "$root/usr/lib/systemd/system/$unit.service" ] || chroot "$root" systemctl --quiet disable "$unit.service"
+    done
     chroot "$root" systemctl --quiet mask \
         apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
         fstrim.timer systemd-tmpfiles-clean.timer getty@tty1.service console-getty.service \

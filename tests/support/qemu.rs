@@ -113,13 +113,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine with only its boot disk, of Debian 12. Builds the image when it is not there yet (about a minute, once).
+    /// A machine with only its boot disk, of the release that this machine has, whose programs it is to run: Debian 12 or 13. Builds
+    /// the image when it is not there yet (about a minute, once).
     ///
     /// # Panics
     ///
     /// When a program that is needed is not installed, naming its Debian package.
     pub fn new(name: &str) -> Self {
-        Self::of_release(name, "bookworm")
+        Self::of_release(name, own_release())
     }
 
     /// The same of another release of Debian.
@@ -396,6 +397,13 @@ impl Machine {
         output.stdout
     }
 
+    /// Has the next boot run cloud-init, whose units have other names since 24.3.
+    pub fn cloud_init_is_on(&mut self) {
+        self.ok("for unit in cloud-init-main cloud-init-local cloud-init cloud-init-network cloud-config cloud-final; do
+                 [ ! -e /usr/lib/systemd/system/$unit.service ] || systemctl --quiet enable $unit.service
+             done");
+    }
+
     /// A checksum of the boot disk outside its file system: the partition table and the free space behind the partition.
     pub fn boot_disk_outside_fs(&mut self) -> String {
         self.ok("start=$(cat /sys/block/vda/vda1/start) size=$(cat /sys/block/vda/vda1/size)
@@ -662,6 +670,12 @@ fn require_programs(arch: Arch) {
             "this machine has no {program} (Debian package {package}): run scripts/deps.sh {groups}"
         );
     }
+}
+
+/// The release of Debian that this machine has. One that is no Debian is taken for the older one: a newer C library runs its programs.
+fn own_release() -> &'static str {
+    let about = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if about.lines().any(|line| line == "VERSION_CODENAME=trixie") { "trixie" } else { "bookworm" }
 }
 
 /// The directory of the image, built when it is not there.
