@@ -12,8 +12,8 @@ tools=$cache/cargo-tools-$(sha256sum <<<"$*" | cut -c1-12)
 for tool in "$@"; do
     [[ -x $tools/bin/${tool%@*} ]] && continue
     echo "cargo-tools: building ${tool/@/ } (some minutes, once)" >&2
-    # not optimised: that would take longer than they ever run
-    CARGO_TARGET_DIR=$tools/target "$cargo" install --quiet --locked --debug --root "$tools" "$tool" >&2
+    # not optimised, nor to be debugged: that would take longer than they ever run
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR=$tools/target "$cargo" install --quiet --locked --debug --root "$tools" "$tool" >&2
 done
 rm -rf "$tools/target"
 echo "$tools/bin"

@@ -33,6 +33,16 @@ fn a_node_keeps_its_boot_volume_and_writes_nothing_to_the_host() {
     for said in ["host: stat: ", "mconsole: version: Linux", "mconsole: sysrq w: "] {
         assert!(hung.console().contains(said), "what it hangs at is not told:\n{}", hung.timed_console());
     }
+    let died = node.boot(&Script::new("harness").arg("die"));
+    died.assert_end(End::Died);
+    assert!(died.timed_console().contains("Kernel panic"), "what it died of is not told:\n{}", died.timed_console());
+    assert!(!died.timed_console().contains("Linux version"), "it died later than that:\n{}", died.timed_console());
+    // as on a processor with which the kernel runs no process
+    let early = node.boot(&Script::new("harness").kernel_arg("init=/nowhere"));
+    early.assert_end(End::Died);
+    for said in ["Linux version", "Kernel panic", "ran no process: scripts/deps.sh kernel"] {
+        assert!(early.timed_console().contains(said), "what it died of is not told:\n{}", early.timed_console());
+    }
 }
 
 #[test]

@@ -24,4 +24,7 @@ fail)
 hang)
     sleep 1000
     ;;
+die)
+    echo c >/proc/sysrq-trigger
+    ;;
 esac

@@ -399,9 +399,11 @@ impl Machine {
 
     /// Has the next boot run cloud-init, whose units have other names since 24.3.
     pub fn cloud_init_is_on(&mut self) {
-        self.ok("for unit in cloud-init-main cloud-init-local cloud-init cloud-init-network cloud-config cloud-final; do
+        self.ok(
+            "for unit in cloud-init-main cloud-init-local cloud-init cloud-init-network cloud-config cloud-final; do
                  [ ! -e /usr/lib/systemd/system/$unit.service ] || systemctl --quiet enable $unit.service
-             done");
+             done",
+        );
     }
 
     /// A checksum of the boot disk outside its file system: the partition table and the free space behind the partition.

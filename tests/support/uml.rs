@@ -61,6 +61,7 @@ pub struct Script {
     name: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    kernel_args: Vec<String>,
     timeout: Duration,
     power_cut: PowerCut,
 }
@@ -102,6 +103,7 @@ impl Script {
             name: name.to_owned(),
             args: Vec::new(),
             env: Vec::new(),
+            kernel_args: Vec::new(),
             timeout: Duration::from_secs(120),
             power_cut: PowerCut::Never,
         }
@@ -122,6 +124,12 @@ impl Script {
     /// One more environment variable. The script inherits nothing from the test's own environment.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// One more argument for the kernel, which wins against those that it has.
+    pub fn kernel_arg(mut self, arg: &str) -> Self {
+        self.kernel_args.push(arg.to_owned());
         self
     }
 
@@ -248,7 +256,7 @@ impl Node {
         // Its sockets live there: a short path, they have a limit of about 100 bytes.
         let uml_dir = tempfile::Builder::new().prefix("uml-").tempdir().unwrap();
         let began = Instant::now();
-        let mut child = self.spawn(&job, uml_dir.path());
+        let mut child = self.spawn(&job, uml_dir.path(), &script.kernel_args);
         let lines = console_lines(&mut child, began);
 
         let mut console = Vec::new();
@@ -301,7 +309,7 @@ impl Node {
         boot
     }
 
-    fn spawn(&self, job: &Path, uml_dir: &Path) -> Child {
+    fn spawn(&self, job: &Path, uml_dir: &Path, kernel_args: &[String]) -> Child {
         let init = super::project_dir().join("tests/kernel/init.sh");
         let mut command = Command::new("setpriv");
         command
@@ -317,6 +325,7 @@ impl Node {
             .arg(format!("uml_job={}", job.display()))
             .arg(format!("umid={}", self.name))
             .arg(format!("uml_dir={}", uml_dir.display()));
+        command.args(kernel_args);
         for disk in &self.disks {
             let number = disk.name.as_bytes()[3] - b'a';
             let mut option = format!("ubd{number}={}", self.disk_path(&disk.name).display());
@@ -394,8 +403,12 @@ impl Boot {
             writeln!(text, "{:7.2} {line}", at.as_secs_f64()).unwrap();
         }
         if booted == 0 {
-            writeln!(text, "The kernel {} ran no process: scripts/deps.sh kernel looks for one that does.", kernel_dir().display())
-                .unwrap();
+            writeln!(
+                text,
+                "The kernel {} ran no process: scripts/deps.sh kernel looks for one that does.",
+                kernel_dir().display()
+            )
+            .unwrap();
         }
         text
     }
