@@ -16,7 +16,8 @@ set -euo pipefail
 
 # A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
 BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev libudev-dev"
-TEST="python3 python3-venv"
+# The unit tier makes file systems, in files.
+TEST="python3 python3-venv xfsprogs e2fsprogs"
 LINT="shellcheck"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
 KERNEL="user-mode-linux mmdebstrap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
