@@ -12,7 +12,7 @@
 # go into virtual environments in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
 set -euo pipefail
 
-# Lists of Debian packages. One with a question mark is not in every release, and what needs it does without and says so.
+# Lists of Debian packages. One with a question mark is not in every release; the tests do without it.
 
 # A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
 BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev libudev-dev"
@@ -132,7 +132,7 @@ install_packages() {
         update_lists
     fi
     for package in "${maybe[@]}"; do
-        if known "$package"; then wanted+=("$package"); else say "apt knows no $package here; what needs it is left out"; fi
+        if known "$package"; then wanted+=("$package"); else say "apt knows no $package here; going on without it"; fi
     done
 
     log=$(mktemp)
