@@ -43,7 +43,7 @@ sweep() {
 }
 
 run() {
-    local tier tests='none()'
+    local tier processors tests='none()'
     case $1 in
         unit)
             nextest 'all()' && "$cargo" test --workspace --doc --quiet
@@ -61,8 +61,9 @@ run() {
         }
     done
     [[ +$1+ != *+kernel+* ]] || echo "kernel tier: Linux $("$(scripts/uml.sh --dir)/linux" --version)"
-    # --run-ignored only: those that are not ignored are in the unit tier
-    nextest "$tests" --profile machines --run-ignored only
+    # --run-ignored only: those that are not ignored are in the unit tier. The weights of tests are for ten slots on two processors.
+    processors=$(nproc)
+    nextest "$tests" --profile machines --run-ignored only --test-threads $((5 * (processors < 4 ? processors : 4)))
 }
 
 for tier in "$@"; do
