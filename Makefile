@@ -33,6 +33,7 @@ test-machine: build ## Debian with systemd, udev and EC2's NVMe names in QEMU
 	@scripts/test.sh machine
 
 test-fresh: ## the commands of the README on bare Debian 12 and 13, and beside another suite's QEMU (root; half an hour)
+	@scripts/deps.sh fresh
 	@scripts/fresh.sh bookworm trixie other-qemu
 
 vagrant-test: packages ## the package on EC2-like nodes in Vagrant, LocalStack as KMS (20 minutes and more without KVM)

@@ -1,8 +1,7 @@
 #!/bin/bash
-# Installs what building and testing need on Debian 12 and 13, only if it is missing, and does not end well before all of it is there
-# and runs.
+# Installs what building and testing need on Debian 12 and 13, only if it is missing. Fails unless all of it is installed and runs.
 #
-#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|packages|aarch64|vagrant]...     (default: the first six)
+#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|packages|aarch64|fresh|vagrant]...     (default: the first six)
 #   scripts/deps.sh --test-dir                               prints where the virtual environment of the test runner is (to be)
 #   scripts/deps.sh --localstack-dir                         prints where that of LocalStack is (to be)
 #   scripts/deps.sh --ansible-dir                            prints where that of Ansible is (to be)
@@ -20,7 +19,7 @@ BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid
 TEST="python3 python3-venv xfsprogs e2fsprogs"
 LINT="shellcheck"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
-KERNEL="user-mode-linux mmdebstrap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
+KERNEL="user-mode-linux mmdebstrap uidmap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
 # Stacks that a boot disk can be in.
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
 # The corpus of disks that are not blank (tests/support/images.rs) is made with these.
@@ -31,9 +30,10 @@ KERNEL+=" udftools util-linux-extra xorriso"
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
 # What builds them, and what judges them.
-PACKAGES="binutils clang lld mmdebstrap cpio git lintian rpm rpmlint"
+PACKAGES="binutils clang lld mmdebstrap uidmap cpio git lintian rpm rpmlint"
 # What makes and runs a machine of aarch64. This machine then runs programs of other architectures.
 AARCH64="qemu-system-arm qemu-user-static binfmt-support arch-test"
+FRESH="mmdebstrap git util-linux"
 # Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
 VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
 VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3 python3-venv"
@@ -67,6 +67,7 @@ die() {
     exit 1
 }
 
+architecture=$(dpkg --print-architecture 2>/dev/null || true)
 as_root=()
 ((EUID == 0)) || as_root=(sudo)
 
@@ -77,8 +78,9 @@ apt_get() {
 
 update_lists() { apt_get -qq update; }
 
+# Whether a package is there for this machine's architecture; it may be there for others, too.
 installed() {
-    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+    dpkg-query -W -f '${Architecture} ${db:Status-Status}\n' "$1" 2>/dev/null | grep -qxE "($architecture|all) installed"
 }
 
 # runs PACKAGE: whether the programs run that it is asked for. What they say is in $said.
@@ -105,22 +107,22 @@ look() {
 }
 
 # Whether apt could install a package.
-known() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
+known() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
 
-# Why a package is not there or does not run, in the words of apt or of the program.
-why() {
+# What is wrong with a package, in the words of apt or of the program.
+fault() {
     local said
     if installed "$1"; then
-        runs "$1" || echo "it does not run: $said"
+        runs "$1" || echo "$1 is installed but does not run: $said"
     else
         said=$(apt_get --simulate --no-install-recommends install "$1" 2>&1 | grep -E '^(E:|Remv )| (Depends|Conflicts|Breaks):' | head -n 5)
-        echo "${said:-the end of what apt said: $(tail -n 3 "$log")}"
+        echo "cannot install $1: ${said:-$(tail -n 3 "$log")}"
     fi
 }
 
 # Installing one package may remove another that is asked for, too: then that is asked for again.
 install_packages() {
-    local package round log wanted=() maybe=() missing broken said
+    local package round log before wanted=() maybe=() missing broken said
     for package in "$@"; do
         if [[ $package != *\? ]]; then wanted+=("$package"); elif ! installed "${package%\?}"; then maybe+=("${package%\?}"); fi
     done
@@ -136,22 +138,30 @@ install_packages() {
     done
 
     log=$(mktemp)
-    for ((round = 1; round <= 4; round++)); do
-        look "${wanted[@]}"
-        ((${#missing[@]} + ${#broken[@]} && round <= 3)) || break
+    look "${wanted[@]}"
+    for round in 1 2 3; do
+        ((${#missing[@]} + ${#broken[@]})) || break
+        before="${missing[*]} ${broken[*]}"
         : >"$log"
         if ((${#missing[@]})); then
             say "installing ${missing[*]}"
-            apt_get --no-install-recommends install "${missing[@]}" >>"$log" 2>&1 || true
+            if ! apt_get --no-install-recommends install "${missing[@]}" >>"$log" 2>&1; then
+                # one that cannot be had does not keep the others away
+                for package in "${missing[@]}"; do
+                    apt_get --no-install-recommends install "$package" >>"$log" 2>&1 || true
+                done
+            fi
         fi
         if ((${#broken[@]})); then
             say "installing again what does not run: ${broken[*]}"
             apt_get --reinstall install "${broken[@]}" >>"$log" 2>&1 || true
         fi
         sed -n 's/^Removing \([^ ]*\) (\(.*\)) \.\.\.$/deps: apt removed \1 \2/p' "$log"
+        look "${wanted[@]}"
+        [[ "${missing[*]} ${broken[*]}" != "$before" ]] || break
     done
     for package in "${missing[@]}" "${broken[@]}"; do
-        say "after three rounds, $package is still not as it should be: $(why "$package")" >&2
+        say "$(fault "$package") (round $round)" >&2
     done
     rm "$log"
     ((${#missing[@]} + ${#broken[@]} == 0)) || exit 1
@@ -241,8 +251,9 @@ for group in "$@"; do
         localstack) packages+=($LOCALSTACK) ;;
         packages) packages+=($PACKAGES) ;;
         aarch64) packages+=($AARCH64) ;;
+        fresh) packages+=($FRESH) ;;
         vagrant) packages+=($VAGRANT) ;;
-        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, packages, aarch64 or vagrant" ;;
+        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, packages, aarch64, fresh or vagrant" ;;
     esac
 done
 

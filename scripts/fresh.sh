@@ -80,7 +80,7 @@ inside() {
         umount --lazy /.old
         rmdir /.old
         shift 2
-        exec "$@"' bash "$root" "$(rustc --print sysroot)" \
+        exec "$@"' bash "$root" "$rust" \
         setpriv --reuid="$user" --regid="$user" --init-groups --reset-env \
         env "${environment[@]}" PATH=/opt/rust/bin:/usr/local/bin:/usr/bin:/bin CARGO_TERM_COLOR=never "CI=${CI-}" \
         env -C /home/builder/luks-agent bash -c "$command" </dev/null
@@ -91,7 +91,8 @@ readme_commands() {
     sed -n '/<!-- first minute -->/,/<!-- end of first minute -->/{/^```\|^<!--/d;p}' "$project/README.md" | sed -E 's/ +#.*//; s/^make test$/make test-unit/'
 }
 
-((EUID == 0)) || die "needs to be root, to make namespaces: sudo scripts/fresh.sh"
+((EUID == 0)) || die "needs to be root, to make namespaces"
+rust=$(rustc --print sysroot) || die "no Rust toolchain in root's path"
 trees=()
 while (($#)) && [[ $1 != -- ]]; do
     [[ $1 =~ ^(bookworm|trixie|other-qemu)$ ]] || die "unknown tree '$1': expected bookworm, trixie or other-qemu"

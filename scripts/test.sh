@@ -10,20 +10,22 @@ cd "$(dirname "$(realpath "$0")")/.." || exit 1
 
 cargo=${CARGO:-cargo}
 nextest=$(scripts/deps.sh --test-dir)/bin/cargo-nextest
+log=$(mktemp)
+trap 'rm "$log"' EXIT
 summary=()
 failed=0
 
-# nextest TESTS ARGS...: runs these tests, and lists the slowest. Always --workspace: other packages in a run would mean other features
-# of dependencies, and building them again.
+# nextest TESTS ARGS...: runs these tests. Always --workspace: other packages in a run would mean other features of dependencies, and
+# building them again.
 nextest() {
-    local log status=0
-    log=$(mktemp)
-    "$nextest" nextest run --workspace --no-fail-fast --color never --filterset "$1" "${@:2}" 2>&1 | tee "$log" || status=$?
-    printf '\nthe slowest:\n'
-    sed -nE 's/^ *(PASS|FAIL|TIMEOUT|SIGKILL|LEAK) \[ *([0-9.]+)s\] *(\([^)]*\) )?(.*)$/\2 \4/p' "$log" | sort -rnu | head -n 10 |
-        while read -r seconds test; do printf '%8.1f s  %s\n' "$seconds" "$test"; done
-    rm "$log"
-    return "$status"
+    "$nextest" nextest run --workspace --no-fail-fast --color never --filterset "$1" "${@:2}" 2>&1 | tee "$log"
+}
+
+# slowest NAME BINARIES: the ten slowest tests of the last run in the binaries whose names begin so.
+slowest() {
+    printf '\nthe slowest tests of the %s tier:\n' "$1"
+    sed -nE 's/^ *[A-Z]+ \[ *([0-9.]+)s\] *(\([^)]*\) )?(.*)$/\1 \3/p' "$log" | grep -E "^[0-9.]+ $2" | sort -u | sort -rn |
+        head -n 10 | while read -r seconds test; do printf '%8.1f s  %s\n' "$seconds" "$test"; done
 }
 
 # tests_of TIER: those that need more than this machine, as a filterset of nextest
@@ -43,11 +45,13 @@ sweep() {
 }
 
 run() {
-    local tier processors tests='none()'
+    local tier processors tests='none()' failures=0 ignored=only
     case $1 in
         unit)
-            nextest 'all()' && "$cargo" test --workspace --doc --quiet
-            return
+            nextest 'all()' || failures=1
+            slowest unit ''
+            "$cargo" test --workspace --doc --quiet || failures=1
+            return "$failures"
             ;;
         # Of these the kernel and the machine tier have samples. What else the environment can say is in the tests' sources.
         sweep-corpus) CORPUS_ROLES=both sweep kernel_corpus; return ;;
@@ -56,14 +60,22 @@ run() {
     esac
     for tier in ${1//+/ }; do
         tests+=" | $(tests_of "$tier")" || {
-            echo "test.sh: unknown tier '$tier': expected unit, kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes or sweep-power" >&2
+            echo "test.sh: unknown tier '$tier': expected unit (alone), kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes or sweep-power" >&2
             return 2
         }
     done
     [[ +$1+ != *+kernel+* ]] || echo "kernel tier: Linux $("$(scripts/uml.sh --dir)/linux" --version)"
-    # --run-ignored only: those that are not ignored are in the unit tier. The weights of tests are for ten slots on two processors.
+    # those that are not ignored are in the unit tier, but nobody runs that for the packages alone
+    [[ $1 != packages-all ]] || ignored=all
+    UML_DIR=$(scripts/uml.sh --dir 2>/dev/null)
+    export UML_DIR
+    # The weights of tests are for ten slots on two processors.
     processors=$(nproc)
-    nextest "$tests" --profile machines --run-ignored only --test-threads $((5 * (processors < 4 ? processors : 4)))
+    nextest "$tests" --profile machines --run-ignored "$ignored" --test-threads $((5 * (processors < 4 ? processors : 4))) || failures=1
+    for tier in ${1//+/ }; do
+        slowest "$tier" "luks-agent::${tier%-all}"
+    done
+    return "$failures"
 }
 
 for tier in "$@"; do

@@ -4,18 +4,21 @@
 #   linux      its kernel, a program
 #   modules    its modules: modules/VERSION
 #
-#   scripts/uml.sh           the newer one where it boots, else Debian's own; fails with the reason where neither does
+#   scripts/uml.sh           the newer one if it boots, else Debian's own; fails with the reason if neither does
 #   scripts/uml.sh newer     that of Debian testing, unpacked into the cache
-#   scripts/uml.sh debian    the package user-mode-linux of this release (UML=debian or UML=newer say the same)
-#   scripts/uml.sh --dir     what was chosen last, without trying it again
+#   scripts/uml.sh debian    the package user-mode-linux of this release
+#   scripts/uml.sh --dir     prints what was chosen last, without another try
 #
-# Why not Debian's own alone: those of Debian 12 and 13 (6.1 and 6.12) cannot run a process on a processor with AMX, because
-# their buffer for its registers is too small. The newer one runs there and elsewhere, and is faster.
+# UML=newer or UML=debian is the default of the argument.
+#
+# Debian 12's kernel (6.1) and Debian 13's (6.12) cannot run a process on a processor with AMX: their buffer for its registers is too
+# small. The newer one works on every x86_64 processor, and it is faster.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 chosen=$cache/uml
+lib=lib/x86_64-linux-gnu
 # /usr/sbin is not in the path of every user
 export PATH=$PATH:/usr/sbin:/sbin
 
@@ -25,67 +28,76 @@ export PATH=$PATH:/usr/sbin:/sbin
 say() { echo "uml: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# Debian testing's, with the C library that it wants beside it.
-make_newer() {
-    local recipe new lib
-    recipe=$(declare -f make_newer debian_unpack | sha256sum | cut -c1-12)
-    newer=$cache/uml-newer-$recipe
-    [[ ! -e $newer ]] || return 0
-    say "unpacking User-Mode Linux of Debian testing (40 MB, once)"
+# unpack_newer DIR: Debian testing's, with the C library that it needs, to be used at DIR. A process of its own (--unpack), so that every
+# failing step ends it.
+unpack_newer() {
+    local dir=$1 new
     mkdir -p "$cache"
     new=$(mktemp -d "$cache/.uml-new.XXXXXX")
-    mkdir "$new/tree"
-    debian_unpack forky amd64 "$new/tree" user-mode-linux libc6 || { rm -rf "$new"; return 1; }
-    lib=lib/x86_64-linux-gnu
-    mv "$new/tree/usr/bin/linux.uml" "$new/linux"
-    mv "$new/tree/usr/lib/uml/modules" "$new/modules"
-    mkdir -p "$new/$lib"
-    cp -L "$new/tree/usr/$lib/libc.so.6" "$new/tree/usr/$lib/ld-linux-x86-64.so.2" "$new/$lib/"
-    rm -rf "$new/tree"
-    # it starts itself again, so that starting it through the loader would not do
-    patchelf --set-interpreter "$newer/$lib/ld-linux-x86-64.so.2" --set-rpath "$newer/$lib" "$new/linux" || return 1
-    chmod 0755 "$new"
+    # shellcheck disable=SC2064 # its value now
+    trap "rm -rf '$new'" EXIT
+    mkdir -p "$new/tree" "$new/uml/$lib"
+    debian_unpack forky amd64 "$new/tree" user-mode-linux libc6
+    mv "$new/tree/usr/bin/linux.uml" "$new/uml/linux"
+    mv "$new/tree/usr/lib/uml/modules" "$new/uml/modules"
+    cp -L "$new/tree/usr/$lib/libc.so.6" "$new/tree/usr/$lib/ld-linux-x86-64.so.2" "$new/uml/$lib/"
+    # The kernel starts itself again, so it must name the loader; to start it through the loader is not enough.
+    patchelf --set-interpreter "$dir/$lib/ld-linux-x86-64.so.2" --set-rpath "$dir/$lib" "$new/uml/linux"
     # another run may have been faster
-    mv -T "$new" "$newer" 2>/dev/null || rm -rf "$new"
+    mv -T "$new/uml" "$dir" || [[ -e $dir/linux ]]
 }
 
-# Debian's own, as a directory of the same form.
-make_debian() {
-    debian=$cache/uml-debian
-    [[ -x /usr/bin/linux.uml && -d /usr/lib/uml/modules ]] || return 1
-    mkdir -p "$debian"
-    ln -sfn /usr/bin/linux.uml "$debian/linux"
-    ln -sfn /usr/lib/uml/modules "$debian/modules"
+# Sets dir to the newer one, made if it is not there.
+newer() {
+    local recipe
+    # the program has the path of its loader in it
+    recipe=$({ declare -f unpack_newer debian_unpack; echo "$cache"; } | sha256sum | cut -c1-12)
+    dir=$cache/uml-newer-$recipe
+    ! "$dir/linux" --version &>/dev/null || return 0
+    rm -rf "$dir"
+    say "unpacking User-Mode Linux of Debian testing (40 MB, once)"
+    "$here/uml.sh" --unpack "$dir" || { say "cannot unpack User-Mode Linux of Debian testing; the reason is above"; return 1; }
 }
 
-# boots DIR: whether it runs a process here. What it said is in $console.
+# Sets dir to Debian's own, as a directory of the same form.
+debian() {
+    dir=$cache/uml-debian
+    if [[ ! -x /usr/bin/linux.uml || ! -d /usr/lib/uml/modules ]]; then
+        say "the package user-mode-linux is not installed"
+        return 1
+    fi
+    [[ -e $dir/linux && -e $dir/modules ]] && return 0
+    mkdir -p "$dir" && ln -sfn /usr/bin/linux.uml "$dir/linux" && ln -sfn /usr/lib/uml/modules "$dir/modules"
+}
+
+# Whether $dir runs a process here, and has the modules of its kernel. What it said is in $console.
 boots() {
-    local dir=$1 scratch
+    local scratch
     scratch=$(mktemp -d)
     cat >"$scratch/init" <<'INIT'
 #!/bin/sh
 mount -t proc proc /proc
-echo "uml.sh: a process runs under $(uname -r)"
+[ ! -d "$uml_modules/$(uname -r)" ] || echo "uml.sh: a process runs"
 echo o >/proc/sysrq-trigger
 sleep 60
 INIT
     chmod 0755 "$scratch" "$scratch/init"
-    console=$(TMPDIR=$scratch timeout --kill-after=5 60 "$dir/linux" mem=128M root=/dev/root rootfstype=hostfs rootflags=/ ro \
-        con=null con0=null,fd:1 init="$scratch/init" uml_dir="$scratch" umid=try seccomp=auto </dev/null 2>&1 || true)
+    console=$(timeout --kill-after=5 60 "$dir/linux" mem=128M root=/dev/root rootfstype=hostfs rootflags=/ ro con=null con0=null,fd:1 \
+        init="$scratch/init" uml_modules="$dir/modules" uml_dir="$scratch" umid=try seccomp=auto </dev/null 2>&1 || true)
     rm -rf "$scratch"
-    [[ $console == *"uml.sh: a process runs under "* ]]
+    [[ $console == *"uml.sh: a process runs"* ]]
 }
 
+# Not written where nothing changes: the cache may be somebody else's.
 choose() {
-    ln -sfn "$1" "$cache/.uml-chosen.$$"
-    mv -T "$cache/.uml-chosen.$$" "$chosen"
-    say "the kernel tier runs Linux $("$1/linux" --version)$2"
+    if [[ $(readlink "$chosen" || true) != "$dir" ]]; then
+        ln -sfn "$dir" "$cache/.uml-chosen.$$"
+        mv -T "$cache/.uml-chosen.$$" "$chosen"
+    fi
+    say "the kernel tier runs Linux $("$dir/linux" --version), of $1"
     echo "$chosen"
     exit 0
 }
-
-# what a user can read of a console: its last lines
-tail_of() { tail -n 15 <<<"$1" | sed 's/^/    /' >&2; }
 
 case ${1-${UML-}} in
     --dir)
@@ -93,6 +105,7 @@ case ${1-${UML-}} in
         realpath "$chosen"
         exit
         ;;
+    --unpack) unpack_newer "$2"; exit ;;
     newer) wanted=(newer) ;;
     debian) wanted=(debian) ;;
     '') wanted=(newer debian) ;;
@@ -100,21 +113,14 @@ case ${1-${UML-}} in
 esac
 [[ $(uname -m) == x86_64 ]] || die "User-Mode Linux needs an x86_64 machine, this one is $(uname -m)"
 
+declare -A names=([newer]="Debian testing" [debian]="this release")
 for kind in "${wanted[@]}"; do
-    if ! "make_$kind"; then
-        case $kind in
-            newer) say "the one of Debian testing cannot be had" ;;
-            debian) say "the package user-mode-linux is not installed" ;;
-        esac
-    elif boots "${!kind}"; then
-        [[ $kind == debian ]] && note=", of this release" || note=", of Debian testing"
-        choose "${!kind}" "$note"
-    else
-        say "Linux $("${!kind}/linux" --version) does not boot here; the end of its console:"
-        tail_of "$console"
-    fi
+    "$kind" || continue
+    ! boots || choose "${names[$kind]}"
+    say "Linux $("$dir/linux" --version) of ${names[$kind]} does not boot here; the end of its console:"
+    tail -n 15 <<<"$console" | sed 's/^/    /' >&2
 done
 if grep -qw amx_tile /proc/cpuinfo; then
-    die "no User-Mode Linux runs here. This processor has AMX, with which only newer ones work: make Debian testing reachable for apt"
+    die "no User-Mode Linux runs here. This processor has AMX, with which only newer ones work: make Debian testing available to apt"
 fi
-die "no User-Mode Linux runs here; what each said is above"
+die "no User-Mode Linux runs here; the reason is above"

@@ -674,10 +674,11 @@ fn require_programs(arch: Arch) {
     }
 }
 
-/// The release of Debian that this machine has. One that is no Debian is taken for the older one: a newer C library runs its programs.
+/// The release of Debian that this machine has. Any other machine is more likely to have a newer C library than an older one, so it gets
+/// the newer release.
 fn own_release() -> &'static str {
     let about = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if about.lines().any(|line| line == "VERSION_CODENAME=trixie") { "trixie" } else { "bookworm" }
+    if about.lines().any(|line| line == "VERSION_CODENAME=bookworm") { "bookworm" } else { "trixie" }
 }
 
 /// The directory of the image, built when it is not there.
@@ -696,8 +697,8 @@ const KVM: [&str; 2] = ["-accel", "kvm"];
 const TCG: [&str; 2] = ["-accel", "tcg,thread=multi"];
 
 /// KVM when it works: there are hosts where `/dev/kvm` exists and a guest hangs or dies, so a kernel has to run to its
-/// end there first, which takes a second, or five where it hangs: once for all tests, until this machine reboots. Otherwise software
-/// emulation.
+/// end there first, which takes a second. Otherwise software emulation. A try that hangs takes five seconds; for the next hour that is
+/// remembered, since every test is a process of its own.
 fn accelerator(image: &Path) -> [&'static str; 2] {
     static WORKS: OnceLock<bool> = OnceLock::new();
 
@@ -708,23 +709,25 @@ fn accelerator(image: &Path) -> [&'static str; 2] {
         Err(_) => {}
     }
     let works = *WORKS.get_or_init(|| {
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-        let known = super::scratch_dir().join(format!("kvm-works-{}", boot_id.trim()));
-        if let Ok(works) = fs::read_to_string(&known) {
-            return works == "true";
+        if File::options().read(true).write(true).open("/dev/kvm").is_err() {
+            return false;
+        }
+        let hung = super::scratch_dir().join("kvm-does-not-work");
+        let age = fs::metadata(&hung).and_then(|hung| hung.modified()).ok().and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age < Duration::from_secs(3600)) {
+            return false;
         }
         let works = kvm_works(image);
         eprintln!("QEMU: {}", if works { "KVM" } else { "KVM does not work here, software emulation" });
-        fs::write(known, works.to_string()).unwrap();
+        if !works {
+            fs::write(hung, "").unwrap();
+        }
         works
     });
     if works { KVM } else { TCG }
 }
 
 fn kvm_works(image: &Path) -> bool {
-    if File::options().read(true).write(true).open("/dev/kvm").is_err() {
-        return false;
-    }
     // without a root file system the kernel panics, which with panic=-1 and -no-reboot ends QEMU
     let mut qemu = Command::new("qemu-system-x86_64")
         .args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"])

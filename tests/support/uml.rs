@@ -402,13 +402,10 @@ impl Boot {
         for (at, line) in &self.console[booted..] {
             writeln!(text, "{:7.2} {line}", at.as_secs_f64()).unwrap();
         }
-        if booted == 0 {
-            writeln!(
-                text,
-                "The kernel {} ran no process: scripts/deps.sh kernel looks for one that does.",
-                kernel_dir().display()
-            )
-            .unwrap();
+        if self.end == End::Died && !self.console.iter().any(|(_, line)| line.starts_with("uml-init: ")) {
+            let kernel = kernel_dir().display();
+            writeln!(text, "{kernel}/linux ended before init.sh; if it cannot run a process here, scripts/deps.sh kernel finds one that can")
+                .unwrap();
         }
         text
     }
@@ -508,13 +505,17 @@ fn kill_all(child: &mut Child) {
     child.wait().unwrap();
 }
 
-/// Where the kernel and its modules are, as `scripts/uml.sh` has chosen them.
+/// Where the kernel and its modules are: in `UML_DIR`, which `scripts/test.sh` sets for a whole run, or where `scripts/uml.sh` has chosen
+/// them.
 ///
 /// # Panics
 /// When none was chosen.
 fn kernel_dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
+        if let Some(dir) = std::env::var_os("UML_DIR").filter(|dir| !dir.is_empty()) {
+            return dir.into();
+        }
         let script = super::project_dir().join("scripts/uml.sh");
         let said = Command::new(script).arg("--dir").output().unwrap();
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
