@@ -362,7 +362,7 @@ fn format(
     let mapping = mount::mapping_node(&name).map_err(chain)?;
     if !(complete && mount::has_filesystem(filesystem, &mapping).map_err(chain)?) {
         stage.enter("making the file system");
-        mount::make_filesystem(filesystem, &mapping, complete).map_err(chain)?;
+        mount::make_filesystem(filesystem, &mapping).map_err(chain)?;
     }
     Ok(Answer::Formatted)
 }
