@@ -86,3 +86,17 @@ expect_agent 1 provision
 rm /usr/local/sbin/mkfs.ext4
 expect_agent 0 provision
 assert_said "1 formatted"
+
+say "paths are normalised, and no mount point is inside another"
+volumes '[filesystem]
+type = "ext4"
+mount_base = "/data/inside"' /dev/ubdg
+expect_agent 3 provision
+assert_said "mount points /data/inside and /data, which is another volume's, would be one inside the other" \
+    "choose another filesystem.mount_base"
+assert_blank ubdg
+volumes '[filesystem]
+type = "ext4"
+mount_base = "/data//"' /dev/ubdg
+expect_agent 0 provision
+assert_contains "$(findmnt -rno TARGET | tail -n 1)" /data4 "the mount point"
