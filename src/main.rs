@@ -180,7 +180,7 @@ fn print(text: &[u8]) -> io::Result<()> {
 
 /// Prints on standard error; `eprintln!` would panic where nobody reads it.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "luks-agent: {message}");
+    let _ = writeln!(io::stderr(), "luks-agent: {}", logging::plain(message));
 }
 
 /// Keeps key material out of core dumps, of other processes' reach and of swap. Without privileges some of it fails; then

@@ -68,15 +68,19 @@ configure_wipe refuse
 
 say "taken mount points: formatted and committed, mounted once they are free"
 blank ubdd
-touch "${at}3/mine" 2>/dev/null || { mkdir -p "${at}3" && touch "${at}3/mine"; }
+# a name that a terminal would obey
+mine=${at}3/$'mi\e[2Jne'
+mkdir -p "${at}3"
+touch "$mine"
 mount -t tmpfs tmpfs "${at}1"
 expect_agent 1 provision
-assert_said "mount point ${at}3 is not empty: it holds 'mine'" "mount point ${at}1 is taken: tmpfs is mounted there" \
+assert_said "mount point ${at}3 is not empty: it holds 'mi\u{1b}[2Jne'" "mount point ${at}1 is taken: tmpfs is mounted there" \
     "2 unlocked, 2 failed"
+if grep -q $'\e' /run/report /run/stderr; then fail "a control character reached the terminal"; fi
 expect_agent 1 provision
 assert_said "2 unchanged, 2 failed"
 assert_contains "$(summary)" "4 open, 0 locked, 0 missing, 0 new" "status meanwhile"
-rm "${at}3/mine"
+rm "$mine"
 umount "${at}1"
 expect_agent 0 provision
 assert_said "2 unlocked, 2 unchanged"
