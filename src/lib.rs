@@ -26,6 +26,7 @@ pub mod apply;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod confine;
 pub mod daemon;
 pub mod device;
 pub mod discover;

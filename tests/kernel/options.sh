@@ -77,6 +77,23 @@ expect_agent 0 provision
 rm /usr/local/sbin/mkfs.xfs
 assert_contains "$(findmnt -rno FSTYPE,TARGET)" "xfs /data" "the mount"
 
+say "a worker, and what it starts, cannot reach the network"
+noisy mkfs.ext4 'import socket
+    def can(family, kind):
+        try:
+            socket.socket(family, kind).close()
+        except PermissionError:
+            return False
+        return True
+    families = socket.AF_INET, socket.AF_INET6, socket.AF_PACKET, socket.AF_UNIX
+    open("/run/families", "w").write(str([can(family, socket.SOCK_DGRAM) for family in families]))'
+volumes '[filesystem]
+type = "ext4"
+mount_base = "/data"' /dev/ubdh
+expect_agent 0 provision
+rm /usr/local/sbin/mkfs.ext4
+assert_eq "$(</run/families)" "[False, False, False, True]" "sockets of a worker: IPv4, IPv6, packets, Unix"
+
 say "noise with the magic number of ext4, where a run was cut before mkfs.ext4"
 noisy mkfs.ext4 'disk.seek(1080); disk.write(b"\x53\xef"); disk.close(); sys.exit(1)'
 volumes '[filesystem]
@@ -99,4 +116,4 @@ volumes '[filesystem]
 type = "ext4"
 mount_base = "/data//"' /dev/ubdg
 expect_agent 0 provision
-assert_contains "$(findmnt -rno TARGET | tail -n 1)" /data4 "the mount point"
+assert_contains "$(findmnt -rno TARGET | tail -n 1)" /data5 "the mount point"
