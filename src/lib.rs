@@ -24,6 +24,7 @@
 
 pub mod apply;
 pub mod cli;
+mod closing;
 pub mod commands;
 pub mod config;
 pub mod confine;
