@@ -1,5 +1,6 @@
 //! The commands: each is a stretch of the one way from configuration to report.
 
+mod ciphers;
 mod health;
 mod lazy_kms;
 mod status;
@@ -22,6 +23,7 @@ use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::luks::mapper_on;
+use crate::mapping::MappingError;
 use crate::mount::{MountError, check_growing_tools, check_tools};
 use crate::plan::{Action, Mode, Plan, Subject, plan, wants_probe};
 use crate::probe::Scan;
@@ -29,7 +31,8 @@ use crate::report::{ExitCode, Report, Row, Verdict};
 use crate::state::{self, Phase, State, StateDir, StateError};
 use crate::worker::{Answer, Job, Target, chain};
 
-use lazy_kms::{LazyKms, likely_keys};
+use ciphers::Ciphers;
+use lazy_kms::{LazyKms, likely_opened};
 
 pub use health::health;
 pub use status::{local_status, status};
@@ -57,6 +60,9 @@ pub enum CommandError {
         "device-mapper is not available: cannot open /dev/mapper/control; load the modules with 'modprobe dm-crypt', or boot a kernel that has them"
     )]
     NoDeviceMapper(#[source] io::Error),
+    /// The kernel cannot encrypt as volumes need it.
+    #[error(transparent)]
+    Cipher(#[from] MappingError),
     /// `close` or `grow` of something that is not an open volume.
     #[error(
         "no open volume is called '{name}'; expected the device, mapper name, mount point, serial number or LUKS UUID of one of: {open}"
@@ -76,9 +82,12 @@ impl CommandError {
             Self::Config(_) | Self::NoSuchVolume { .. } | Self::State(StateError::InMemory { .. }) => {
                 ExitCode::Configuration
             }
-            Self::State(_) | Self::Discover(_) | Self::Tools(_) | Self::NotRoot(_) | Self::NoDeviceMapper(_) => {
-                ExitCode::Failed
-            }
+            Self::State(_)
+            | Self::Discover(_)
+            | Self::Tools(_)
+            | Self::NotRoot(_)
+            | Self::NoDeviceMapper(_)
+            | Self::Cipher(_) => ExitCode::Failed,
         }
     }
 }
@@ -122,8 +131,11 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
     let seen = remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
     let keys = LazyKms::new(&config.kms);
-    let likely = likely_keys(&state, seen.as_ref());
-    let plan = keys.meanwhile(&state, &likely, make_plan(mode, config, &state, &host, &instance, seen)).await?;
+    let likely = likely_opened(&state, seen.as_ref());
+    let ciphers = Ciphers::default();
+    ciphers.need_for(&likely)?;
+    let mut plan = keys.meanwhile(&state, &likely, make_plan(mode, config, &state, &host, &instance, seen)).await?;
+    ciphers.settle(&mut plan, config, &state)?;
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
     let instance_id = if formats { instance.id().await } else { None };
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
@@ -142,9 +154,12 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let host = workers(config);
     let seen = remove_orphans(config, &state, &host).await?;
     let (keys, instance) = (LazyKms::new(&config.kms), Instance::new(config));
-    let likely = likely_keys(&state, seen.as_ref());
+    let likely = likely_opened(&state, seen.as_ref());
+    let ciphers = Ciphers::default();
+    ciphers.need_for(&likely)?;
     let plan = make_plan(Mode::Unlock, config, &state, &host, &instance, seen);
-    let plan = keys.meanwhile(&state, &likely, plan).await?;
+    let mut plan = keys.meanwhile(&state, &likely, plan).await?;
+    ciphers.settle(&mut plan, config, &state)?;
     let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("unlock", &plan, &outcome).measured(keys.usage(), host.stages()))
@@ -165,7 +180,7 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
         let mounts = facts.mapping_of(*luks_uuid).map(|holder| holder.mounts.clone()).unwrap_or_default();
         let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
         let row = |result| Row::new(&subject, result).volume(Some(*luks_uuid), mounts.last().cloned());
-        let job = Job::Close { mapper: mapper_on(facts, *luks_uuid), mounts: mounts.clone() };
+        let job = Job::Close { mapper: mapper_on(facts, *luks_uuid) };
         match host.run(&facts.name, job, None).await {
             Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
             Ok(_) => row(Verdict::Closed),
@@ -255,8 +270,8 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
     orphans.retain(|mapping| known(mapping.luks_uuid()));
     let unchanged = orphans.is_empty();
     let removals = orphans.into_iter().map(async |mapping| {
-        let Holder { dm_name: Some(mapper), mounts, .. } = mapping else { return };
-        let job = Job::Close { mapper: mapper.clone(), mounts };
+        let Holder { dm_name: Some(mapper), .. } = mapping else { return };
+        let job = Job::Close { mapper: mapper.clone() };
         let why = match host.run(&mapper, job, None).await {
             Ok(Answer::Failed { message }) => message,
             Ok(_) => return tracing::warn!(mapper, "closed {mapper}, which leads to no disk any more"),

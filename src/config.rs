@@ -388,14 +388,14 @@ checked!(Span(Duration) from String, |text| {
 checked!(AbsolutePath(PathBuf) from PathBuf, |path| {
     let parent = path.components().any(|c| c == std::path::Component::ParentDir);
     if path.is_absolute() && !parent {
-        Ok(path)
+        Ok(normalised(&path))
     } else {
         Err(format!("'{}' is not an absolute path without '..'", path.display()))
     }
 });
 checked!(MountBase(PathBuf) from PathBuf, |path| {
     if path.is_absolute() && path.file_name().is_some() && !path.components().any(|c| c == std::path::Component::ParentDir) {
-        Ok(path)
+        Ok(normalised(&path))
     } else {
         Err(format!("'{}' cannot be a mount point: expected an absolute path below / such as \"/mnt\"", path.display()))
     }
@@ -415,6 +415,11 @@ checked!(SectorSize(u32) from u32, |bytes| match bytes {
     512 | 1024 | 2048 | 4096 => Ok(bytes),
     _ => Err(format!("{bytes} is not a sector size: expected 512, 1024, 2048 or 4096 (bytes)")),
 });
+
+/// Without `.`, double slashes and one at the end: paths are compared as text elsewhere, and have numbers appended.
+fn normalised(path: &Path) -> PathBuf {
+    path.components().collect()
+}
 
 impl<'de> Deserialize<'de> for MatchRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -608,6 +613,15 @@ mod tests {
         assert_eq!(config.filesystem.kind, FilesystemKind::Xfs);
         assert_eq!(config.filesystem.mount_base, Path::new("/mnt"));
         assert_eq!(config.filesystem.options, ["noatime"]);
+    }
+
+    #[test]
+    fn paths_are_normalised() {
+        let config =
+            load("[kms]\nkey_id = \"x\"\n[state]\ndir = \"/a//b/\"\n[filesystem]\nmount_base = \"/data/./\"\n");
+        let config = config.unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        assert_eq!((text(&config.state.dir), text(&config.filesystem.mount_base)), ("/a/b".into(), "/data".into()));
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Luks2Header {
             return Ok(None);
         };
         let size = u64::from_be_bytes(header[8..16].try_into().expect("8 bytes"));
-        let size = if (SIZES[0]..=SIZES[8]).contains(&size) { usize::try_from(size).ok() } else { None };
+        let size = if SIZES.contains(&size) { usize::try_from(size).ok() } else { None };
         let (metadata, intact) = match size {
             Some(size) => {
                 let mut json = vec![0; size - BINARY];

@@ -23,6 +23,9 @@ use crate::worker::{Answer, Job};
 /// What a worker needs of the environment; credentials in it are none of its business.
 const ENVIRONMENT: [&str; 2] = ["PATH", "DM_DISABLE_UDEV"];
 
+/// The variable in which a worker is told who started it: when that has ended, nobody is left to be answered.
+pub const PARENT: &str = "LUKS_AGENT_PARENT";
+
 /// How long a look at a disk may go without progress: nothing can be decided before all have been looked at, so a disk that
 /// hangs holds the others up for this long. One that cannot answer a read for half a minute is as good as hung.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
@@ -169,6 +172,7 @@ impl Worker {
             .arg("worker")
             .env_clear()
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env(PARENT, std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // not inherited: who reads the agent's would wait for a worker that is left behind

@@ -24,8 +24,10 @@
 
 pub mod apply;
 pub mod cli;
+mod closing;
 pub mod commands;
 pub mod config;
+pub mod confine;
 pub mod daemon;
 pub mod device;
 pub mod discover;

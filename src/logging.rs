@@ -1,5 +1,6 @@
 //! Where log lines go: to the journal with real fields when it listens, to standard error otherwise.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -9,13 +10,37 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt as console};
 
 /// What other crates may log at most: at debug level the HTTP client prints what it receives, plaintext keys included.
 const OTHERS: LevelFilter = LevelFilter::WARN;
+
+/// A text with its control characters escaped, and those that change the direction of writing: what a disk, a file name or an answer
+/// says is not for the terminal or the journal to obey.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let moves = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(moves) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |c: char| if moves(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
+/// The fields of an entry as standard error shows them.
+fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    match field.name() {
+        "message" => write!(to, "{}", plain(&text)),
+        name => write!(to, "{name}={}", plain(&text)),
+    }
+}
 
 /// Starts logging at `level`.
 ///
@@ -32,6 +57,7 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
             .with_writer(io::stderr)
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
+            .fmt_fields(debug_fn(write_field).delimited(" "))
             // a log line that nobody reads any more is no reason to panic, as it would otherwise
             .log_internal_errors(false);
         registry.with(console).try_init()
@@ -90,12 +116,29 @@ struct Fields {
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "message" => value.clone_into(&mut self.message),
-            name => self.others.push((name, value.to_owned())),
+            "message" => self.message = plain(value).into_owned(),
+            name => self.others.push((name, plain(value).into_owned())),
         }
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        for (text, shown) in [
+            ("plain, ä and 漢", "plain, ä and 漢"),
+            ("\u{1b}[2Jgone", "\\u{1b}[2Jgone"),
+            ("one\ntwo\r\t\u{9b}", "one\\ntwo\\r\\t\\u{9b}"),
+            ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
+        ] {
+            assert_eq!(plain(text), shown);
+        }
     }
 }

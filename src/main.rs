@@ -16,11 +16,14 @@ use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::getppid;
 use tracing::level_filters::LevelFilter;
 
 use luks_agent::cli::{Cli, Command};
 use luks_agent::commands::{self, CommandError};
 use luks_agent::config::Config;
+use luks_agent::confine;
+use luks_agent::host::PARENT;
 use luks_agent::report::Report;
 use luks_agent::worker::{self, chain};
 use luks_agent::{daemon, last, logging};
@@ -140,6 +143,13 @@ fn work() -> io::Result<()> {
     umask(Mode::from_bits_truncate(0o022));
     // nobody is left to be answered, and the next run begins again where this one stops
     set_pdeathsig(Signal::SIGKILL)?;
+    // it may have ended before that
+    if let Some(parent) = std::env::var_os(PARENT)
+        && parent != getppid().to_string().as_str()
+    {
+        return Err(io::Error::other("the agent that started it has ended"));
+    }
+    confine::no_network().map_err(|e| io::Error::other(format!("cannot give up the network: {e}")))?;
     // not through `Stdin`, whose buffer would keep a copy of the passphrase
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     worker::serve(input, &mut io::stdout().lock())
@@ -180,7 +190,7 @@ fn print(text: &[u8]) -> io::Result<()> {
 
 /// Prints on standard error; `eprintln!` would panic where nobody reads it.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "luks-agent: {message}");
+    let _ = writeln!(io::stderr(), "luks-agent: {}", logging::plain(message));
 }
 
 /// Keeps key material out of core dumps, of other processes' reach and of swap. Without privileges some of it fails; then

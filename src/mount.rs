@@ -11,7 +11,7 @@ use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use crate::config::FilesystemKind;
-use crate::discover::{Roots, mounted_at};
+use crate::discover::{Mount as TableMount, Roots, mounted_at};
 
 /// Where the tools are looked for, whatever the environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -181,21 +181,20 @@ pub(crate) fn run(tool: &str, args: &[&OsStr]) -> Result<String, MountError> {
     Err(MountError::Tool { tool: tool.to_owned(), status: output.status, output: lines })
 }
 
-/// Makes a file system on a mapping. The tool's own check for what is there already stays on, unless it is `force`d for
-/// the remains of a run that did not end.
+/// Makes a file system on a mapping, whatever the tool takes its content for: what a new mapping shows is noise, in which now and
+/// then a signature is found.
 ///
 /// # Errors
 /// When the tool fails.
-pub fn make_filesystem(kind: FilesystemKind, device: &Path, force: bool) -> Result<(), MountError> {
+pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), MountError> {
     let Some((_, mkfs, _)) = kind.tools() else { return Ok(()) };
     // no discard: a new mapping has nothing to discard, and the time is not worth it
-    let (quick, forced): (&[&str], &str) = match kind {
-        FilesystemKind::Xfs => (&["-q", "-K"], "-f"),
-        FilesystemKind::Ext4 => (&["-q", "-E", "nodiscard"], "-F"),
-        FilesystemKind::None => (&[], ""),
+    let options: &[&str] = match kind {
+        FilesystemKind::Xfs => &["-q", "-K", "-f"],
+        FilesystemKind::Ext4 => &["-q", "-E", "nodiscard", "-F"],
+        FilesystemKind::None => &[],
     };
-    let forced = force.then_some(forced);
-    let args: Vec<&OsStr> = quick.iter().copied().chain(forced).map(OsStr::new).chain([device.as_os_str()]).collect();
+    let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([device.as_os_str()]).collect();
     run(mkfs, &args)?;
     let sync = fs::File::open(device).and_then(|d| d.sync_all());
     sync.map_err(|source| MountError::Io { action: "flush", path: device.to_owned(), source })
@@ -204,6 +203,9 @@ pub fn make_filesystem(kind: FilesystemKind, device: &Path, force: bool) -> Resu
 /// Whether a file system of this kind was made on a mapping, up to the last thing that its mkfs writes: for ext4 the
 /// superblock, for XFS the end of `sb_inprogress` in it.
 ///
+/// A mapping without one shows noise, so a magic number alone says little: one of 65,536 has that of ext4. The other fields are
+/// such as never change once they were written.
+///
 /// # Errors
 /// When the mapping cannot be read.
 pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, MountError> {
@@ -211,10 +213,16 @@ pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, Mount
     let read = fs::File::open(device).and_then(|file| file.read_exact_at(&mut start, 0));
     read.map_err(|source| MountError::Io { action: "read", path: device.to_owned(), source })?;
     Ok(match kind {
-        // struct xfs_dsb: magic at byte 0, sb_inprogress at byte 126
-        FilesystemKind::Xfs => start.starts_with(b"XFSB") && start[126] == 0,
-        // struct ext4_super_block at byte 1024: s_magic at byte 56 of it, little endian
-        FilesystemKind::Ext4 => start[1024 + 56..].starts_with(&[0x53, 0xef]),
+        // struct xfs_dsb: magic at byte 0, sb_blocksize at byte 4, sb_inprogress at byte 126
+        FilesystemKind::Xfs => {
+            let block_size = u32::from_be_bytes([start[4], start[5], start[6], start[7]]);
+            start.starts_with(b"XFSB") && (512..=65536).contains(&block_size) && start[126] == 0
+        }
+        // struct ext4_super_block at byte 1024, little endian: s_magic at byte 56 of it, s_creator_os (Linux) at byte 72,
+        // s_rev_level at byte 76
+        FilesystemKind::Ext4 => {
+            start[1024 + 56..].starts_with(&[0x53, 0xef]) && start[1024 + 72..].starts_with(&[0, 0, 0, 0, 1, 0, 0, 0])
+        }
         FilesystemKind::None => true,
     })
 }
@@ -308,6 +316,21 @@ pub fn grow_filesystem(kind: FilesystemKind, device: &Path, at: &Path) -> Result
     kind.growing_tool().map_or(Ok(()), |(tool, _)| run(tool, &[what.as_os_str()]).map(drop))
 }
 
+/// Mounts again what was unmounted a moment ago, as the mount table had it; a directory of it that was mounted elsewhere, by way of
+/// one of its `others` that is mounted as a whole.
+///
+/// # Errors
+/// When `mount` fails.
+pub(crate) fn mount_as_it_was(device: &Path, was: &TableMount, others: &[&TableMount]) -> Result<(), MountError> {
+    let whole = Path::new("/");
+    let from = others.iter().find(|other| other.root == whole).filter(|_| was.root != whole);
+    let source = from.map(|whole| whole.point.join(was.root.strip_prefix("/").unwrap_or(&was.root)));
+    let how: &[&str] = if source.is_some() { &["--bind"] } else { &[] };
+    let source = source.as_deref().unwrap_or(device);
+    let end = ["-o".as_ref(), was.flags.as_ref(), source.as_os_str(), was.point.as_os_str()];
+    run("mount", &how.iter().map(OsStr::new).chain(end).collect::<Vec<_>>()).map(drop)
+}
+
 /// Unmounts a path.
 ///
 /// # Errors
@@ -341,12 +364,26 @@ mod tests {
         for kind in [FilesystemKind::Xfs, FilesystemKind::Ext4] {
             fs::File::create(&disk).unwrap().set_len(320 << 20).unwrap();
             assert!(!has_filesystem(kind, &disk).unwrap(), "{kind:?}");
-            make_filesystem(kind, &disk, false).unwrap();
+            make_filesystem(kind, &disk).unwrap();
             assert!(has_filesystem(kind, &disk).unwrap(), "{kind:?}");
         }
-        make_filesystem(FilesystemKind::Xfs, &disk, true).unwrap();
+        make_filesystem(FilesystemKind::Xfs, &disk).unwrap();
         fs::OpenOptions::new().write(true).open(&disk).unwrap().write_all_at(&[1], 126).unwrap();
         assert!(!has_filesystem(FilesystemKind::Xfs, &disk).unwrap());
+    }
+
+    #[test]
+    fn noise_with_a_magic_number_in_it_is_not_a_file_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk");
+        let mut noise = [0xa7; 2048];
+        noise[..4].copy_from_slice(b"XFSB");
+        noise[126] = 0;
+        noise[1080..1082].copy_from_slice(&[0x53, 0xef]);
+        fs::write(&disk, noise).unwrap();
+        for kind in [FilesystemKind::Xfs, FilesystemKind::Ext4] {
+            assert!(!has_filesystem(kind, &disk).unwrap(), "{kind:?}");
+        }
     }
 
     /// Whatever else is mounted there, and be it of the right kind, is not what is to be grown.
@@ -366,7 +403,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let small = dir.path().join("small");
         fs::File::create(&small).unwrap().set_len(4096).unwrap();
-        let message = make_filesystem(FilesystemKind::Ext4, &small, false).unwrap_err().to_string();
+        let message = make_filesystem(FilesystemKind::Ext4, &small).unwrap_err().to_string();
         assert!(message.starts_with("'mkfs.ext4' failed, exit status: 1: "), "{message}");
     }
 }

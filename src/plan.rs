@@ -596,6 +596,16 @@ impl Planner<'_> {
             (_, Some(at)) => Some(at),
             (_, None) => Some(self.mount_points.next()),
         };
+        if let Some(at) = &mount_point
+            && let Some(other) = self.mount_points.nested(at)
+        {
+            let evidence = format!(
+                "mount points {} and {}, which is another volume's, would be one inside the other",
+                at.display(),
+                other.display()
+            );
+            return self.refuse(subject, false, evidence, "choose another filesystem.mount_base".to_owned());
+        }
         let action = Action::Format { resume, basis, mount_point, filesystem };
         self.plan.steps.push(Step { device: facts.clone(), role, action });
     }

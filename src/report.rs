@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::apply::{KeyError, Outcome, StepResult};
 use crate::device::{Bytes, Content};
 use crate::kms::{Fault, KeyState, Usage};
+use crate::logging::plain;
 use crate::luks::mapper_name;
 use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
 use crate::worker::chain;
@@ -549,6 +550,7 @@ impl fmt::Display for Report {
                 row.mount_point.as_ref().map_or_else(dash, |at| at.display().to_string()),
                 row.mapper.clone().unwrap_or_else(dash),
             ]
+            .map(|cell| plain(&cell).into_owned())
         };
         let heading = ["DEVICE", "ROLE", "SIZE", "SERIAL", "RESULT", "MOUNT", "MAPPER"].map(str::to_owned);
         let lines: Vec<_> = std::iter::once(heading).chain(self.rows.iter().map(cells)).collect();
@@ -559,12 +561,12 @@ impl fmt::Display for Report {
             writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
             let Some(row) = number.checked_sub(1).and_then(|n| self.rows.get(n)) else { continue };
             if let Some(reason) = &row.reason {
-                writeln!(f, "    {reason}")?;
+                writeln!(f, "    {}", plain(reason))?;
             }
             if let Some(remedy) = &row.remedy {
-                writeln!(f, "    -> {remedy}")?;
+                writeln!(f, "    -> {}", plain(remedy))?;
             }
         }
-        writeln!(f, "{}: {}", self.command, self.summary)
+        writeln!(f, "{}: {}", self.command, plain(&self.summary))
     }
 }

@@ -4,6 +4,7 @@
 //! key unwraps it.
 
 use std::fmt;
+use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,6 +23,11 @@ pub const SUBSYSTEM: &str = "luks-agent";
 pub const DATA_OFFSET: u64 = 16 << 20;
 /// The same as the header writes it.
 const DATA_OFFSET_TEXT: &str = "16777216";
+/// Size of the binary part of each of the two copies of a header, in bytes; `json_size` is what follows it (LUKS2 on-disk format,
+/// section 2).
+const BINARY_HEADER: u64 = 4096;
+/// How many times the anti-forensic splitter writes a volume key to a keyslot's area (LUKS2 on-disk format, section 3.2.2).
+const STRIPES: u64 = 4000;
 /// The largest encryption sector there is, in bytes.
 const LARGEST_SECTOR: u64 = 4096;
 
@@ -184,7 +190,58 @@ pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyV
         return violation("it has mandatory requirements");
     }
     check_token(metadata, expected)?;
-    section("keyslots").into_iter().flatten().try_for_each(|(id, keyslot)| check_keyslot(id, keyslot, expected.header))
+    section("keyslots")
+        .into_iter()
+        .flatten()
+        .try_for_each(|(id, keyslot)| check_keyslot(id, keyslot, expected.header))?;
+    keyslot_areas(metadata).map(drop)
+}
+
+/// Where on the disk the key material of each keyslot is, in bytes and in order: behind both copies of the metadata, before the
+/// data, and no two of them in one place (LUKS2 on-disk format, sections 3.2.1 and 3.6).
+///
+/// # Errors
+/// The first that is elsewhere.
+pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<Range<u64>>, PolicyViolation> {
+    let number = |value: Option<&Value>| value.and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok());
+    let config = |name: &str| metadata.pointer(&format!("/config/{name}"));
+    let bounds = || {
+        let json_size = number(config("json_size"))?;
+        let begin = json_size.checked_add(BINARY_HEADER)?.checked_mul(2)?;
+        let end = begin.checked_add(number(config("keyslots_size"))?)?;
+        (begin <= end && end <= DATA_OFFSET).then_some(begin..end)
+    };
+    let Some(bounds) = bounds() else {
+        return violation(format!(
+            "its metadata of {} bytes and keyslots of {} do not lie before the data",
+            shown(config("json_size")),
+            shown(config("keyslots_size"))
+        ));
+    };
+    let mut areas: Vec<(Range<u64>, &String)> = Vec::new();
+    for (id, keyslot) in metadata.get("keyslots").and_then(Value::as_object).into_iter().flatten() {
+        let (offset, size) = (keyslot.pointer("/area/offset"), keyslot.pointer("/area/size"));
+        let area = || {
+            let begin = number(offset)?;
+            let area = begin..begin.checked_add(number(size)?)?;
+            let needed = keyslot.get("key_size")?.as_u64()?.checked_mul(STRIPES)?;
+            let fits = bounds.start <= area.start && area.end <= bounds.end && area.end - area.start >= needed;
+            fits.then_some(area)
+        };
+        let Some(area) = area() else {
+            return violation(format!(
+                "the area of keyslot {id}, {} bytes at byte {}, has no room for its key between the metadata and the data",
+                shown(size),
+                shown(offset)
+            ));
+        };
+        areas.push((area, id));
+    }
+    areas.sort_by_key(|(area, _)| area.start);
+    match areas.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
+        Some(pair) => violation(format!("the areas of keyslots {} and {} overlap", pair[0].1, pair[1].1)),
+        None => Ok(areas.into_iter().map(|(area, _)| area).collect()),
+    }
 }
 
 fn has_nul(value: &Value) -> bool {
@@ -312,6 +369,10 @@ fn check_keyslot(id: &str, keyslot: &Value, policy: HeaderPolicy) -> Result<(), 
     if cipher(encryption).is_none() {
         return violation(format!("keyslot {id} is encrypted with {}", shown(encryption)));
     }
+    let area_key = keyslot.pointer("/area/key_size");
+    if !area_key.and_then(Value::as_u64).is_some_and(|bytes| [32, 64].contains(&bytes)) {
+        return violation(format!("keyslot {id} is encrypted with a key of {} bytes", shown(area_key)));
+    }
     let size = keyslot.get("key_size");
     let as_made = match policy {
         HeaderPolicy::Possible => size.and_then(Value::as_u64).is_some_and(|bytes| [32, 64].contains(&bytes)),
@@ -342,12 +403,14 @@ mod tests {
 
     fn header() -> Value {
         json!({
-            "keyslots": {"0": {"type": "luks2", "key_size": 64, "area": {"encryption": "aes-xts-plain64"}}},
+            "keyslots": {"0": {"type": "luks2", "key_size": 64,
+                               "area": {"offset": "32768", "size": "258048", "encryption": "aes-xts-plain64",
+                                        "key_size": 64}}},
             "tokens": {"0": token()},
             "segments": {"0": {"type": "crypt", "offset": "16777216", "size": "dynamic", "iv_tweak": "0",
                                "encryption": "aes-xts-plain64", "sector_size": 4096}},
             "digests": {"0": {"type": "pbkdf2", "hash": "sha256", "digest": STANDARD.encode([7; 32])}},
-            "config": {"json_size": "12288", "flags": ["allow-discards"]},
+            "config": {"json_size": "12288", "keyslots_size": "16744448", "flags": ["allow-discards"]},
         })
     }
 
@@ -405,6 +468,54 @@ mod tests {
     }
 
     #[test]
+    fn keyslots_lie_between_the_metadata_and_the_data_and_not_in_one_place() {
+        let area = |offset: &str, size: &str| json!({"key_size": 64, "area": {"offset": offset, "size": size}});
+        let of = |keyslots: Value| {
+            let mut metadata = header();
+            metadata["keyslots"] = keyslots;
+            keyslot_areas(&metadata).map_err(|e| e.0)
+        };
+        assert_eq!(of(json!({})), Ok(vec![]));
+        let two = json!({"0": area("290816", "258048"), "7": area("32768", "258048")});
+        assert_eq!(of(two), Ok(vec![32_768..290_816, 290_816..548_864]));
+        assert_eq!(of(json!({"0": area("16519168", "258048")})), Ok(vec![16_519_168..16_777_216]));
+        for (offset, size) in [
+            ("0", "258048"),
+            ("28672", "258048"),
+            ("16523264", "258048"),
+            ("16777216", "258048"),
+            ("32768", "255999"),
+            ("32768", "0"),
+            ("32768", "16748544"),
+            ("32768", "18446744073709551615"),
+            ("18446744073709551615", "258048"),
+            ("-1", "258048"),
+            ("", "258048"),
+        ] {
+            let refused = of(json!({"0": area(offset, size)})).unwrap_err();
+            assert!(refused.starts_with("the area of keyslot 0, "), "{offset} {size}: {refused}");
+        }
+        let overlapping = json!({"0": area("32768", "258048"), "1": area("290815", "258048")});
+        assert_eq!(of(overlapping), Err("the areas of keyslots 0 and 1 overlap".to_owned()));
+
+        for (json_size, keyslots_size) in [
+            ("12288", "16744449"),
+            ("16777216", "0"),
+            ("18446744073709551615", "0"),
+            ("12288", "18446744073709551615"),
+            ("12288", "-1"),
+            // the area of its keyslot is then within the metadata, or behind all keyslots
+            ("28672", "16711680"),
+            ("12288", "131072"),
+        ] {
+            let mut metadata = header();
+            metadata["config"]["json_size"] = json!(json_size);
+            metadata["config"]["keyslots_size"] = json!(keyslots_size);
+            assert!(keyslot_areas(&metadata).is_err(), "{json_size} {keyslots_size}");
+        }
+    }
+
+    #[test]
     fn what_none_of_ours_can_be_is_refused_under_every_policy() {
         let cases = [
             ("/segments/0/encryption", json!("cipher_null-ecb")),
@@ -431,6 +542,9 @@ mod tests {
             ("/tokens/0/version", json!("one")),
             ("/keyslots/0/area/encryption", json!("cipher_null")),
             ("/keyslots/0/area", json!({})),
+            ("/keyslots/0/area/offset", json!("0")),
+            ("/keyslots/0/area/size", json!(258_048)),
+            ("/keyslots/0/area/key_size", json!(1 << 30)),
             ("/keyslots/0/type", json!("reencrypt")),
             ("/keyslots/0/key_size", json!(16)),
             ("/config/flags", json!(["submit-from-crypt-cpus"])),
@@ -441,14 +555,15 @@ mod tests {
             ("/digests/0/hash", json!("sha512")),
             ("/digests/0/hash", json!("sha1")),
             ("/digests/0/digest", json!("AAAA")),
-            ("/config", json!({"requirements": {"mandatory": ["online-reencrypt-v2"]}, "flags": ["allow-discards"]})),
-            ("/config", json!({"requirements": {"mandatory": "online-reencrypt-v2"}, "flags": ["allow-discards"]})),
+            ("/config/requirements", json!({"mandatory": ["online-reencrypt-v2"]})),
+            ("/config/requirements", json!({"mandatory": "online-reencrypt-v2"})),
         ];
         for header_policy in [HeaderPolicy::Possible, HeaderPolicy::Recorded(layout())] {
             let expected = Expected { header: header_policy, ..expected() };
             for (pointer, value) in &cases {
                 let mut metadata = header();
-                *metadata.pointer_mut(pointer).unwrap() = value.clone();
+                let (parent, name) = pointer.rsplit_once('/').unwrap();
+                metadata.pointer_mut(parent).unwrap()[name] = value.clone();
                 assert!(check_header(&metadata, &expected).is_err(), "{pointer} {value}");
             }
             for (key, value) in [("integrity", json!({"type": "none"})), ("flags", json!(["backup-final"]))] {

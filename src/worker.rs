@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::closing;
 use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
 use crate::key::Passphrase;
@@ -121,12 +122,10 @@ pub enum Job {
         /// Where that is mounted; `None` where there is none.
         mount_point: Option<PathBuf>,
     },
-    /// Unmount the volume and remove its mapping.
+    /// Unmount the volume wherever it is mounted, and remove its mapping.
     Close {
         /// Mapper name.
         mapper: String,
-        /// Where it is mounted, in the order of mounting.
-        mounts: Vec<PathBuf>,
     },
 }
 
@@ -303,7 +302,7 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         Job::Grow { target, expected, mapper, filesystem, mount_point, .. } => {
             grow(&target, &expected, &mapper, filesystem, mount_point.as_deref(), key, &mut stage)
         }
-        Job::Close { mapper, mounts } => close(&mapper, &mounts, &mut stage),
+        Job::Close { mapper } => close(&mapper, &mut stage),
     };
     done.unwrap_or_else(|message| Answer::Failed { message })
 }
@@ -362,7 +361,7 @@ fn format(
     let mapping = mount::mapping_node(&name).map_err(chain)?;
     if !(complete && mount::has_filesystem(filesystem, &mapping).map_err(chain)?) {
         stage.enter("making the file system");
-        mount::make_filesystem(filesystem, &mapping, complete).map_err(chain)?;
+        mount::make_filesystem(filesystem, &mapping).map_err(chain)?;
     }
     Ok(Answer::Formatted)
 }
@@ -458,12 +457,9 @@ fn grow(
     Ok(if grown || size()? > before { Answer::Grown } else { Answer::Unchanged })
 }
 
-fn close(mapper: &str, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answer, String> {
+fn close(mapper: &str, stage: &mut Stage<'_>) -> Result<Answer, String> {
     stage.enter("closing");
-    for path in mounts.iter().rev() {
-        mount::unmount(path).map_err(chain)?;
-    }
-    remove_mapping(mapper)?;
+    closing::close(mapper)?;
     Ok(Answer::Closed)
 }
 

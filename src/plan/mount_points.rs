@@ -56,6 +56,12 @@ impl<'a> MountPoints<'a> {
         self.known.get(&record.luks_uuid).cloned()
     }
 
+    /// The mount point of another volume that lies inside this one, or that this one lies inside.
+    pub(super) fn nested(&self, at: &Path) -> Option<&Path> {
+        let mut others = self.taken.iter().map(PathBuf::as_path).filter(|other| *other != at);
+        others.find(|other| at.starts_with(other) || other.starts_with(at))
+    }
+
     /// The first mount point that is nobody's; it is somebody's then.
     pub(super) fn next(&mut self) -> PathBuf {
         let nth = |n: u32| match n {

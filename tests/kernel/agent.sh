@@ -7,6 +7,28 @@ STATE=/etc/luks-agent/state/state.json
 # agent ARGS...: the agent under test.
 agent() { "${LUKS_AGENT:?}" "$@"; }
 
+# as_unit UNIT [KEY]: runs the commands of a unit in systemd/, by KEY (ExecStart unless told), as the unit would: with no capability but
+# those that it declares, and no way to more. CAP_MKNOD is udev's, of which there is none here. Leaves what expect_agent does.
+as_unit() {
+    local file key=${2:-ExecStart} set capability command got=0
+    file=$(dirname "${BASH_SOURCE[0]}")/../../systemd/$1
+    set=-all,+mknod
+    for capability in $(sed -n 's/^CapabilityBoundingSet=//p' "$file"); do
+        capability=${capability#CAP_}
+        set+=,+${capability,,}
+    done
+    : >/run/report
+    : >/run/stderr
+    while read -r command; do
+        say "$1, $key: luks-agent $command"
+        # shellcheck disable=SC2086
+        setpriv --bounding-set "$set" --inh-caps -all --no-new-privs "${LUKS_AGENT:?}" $command >>/run/report 2>>/run/stderr || got=$?
+    done < <(sed -n "s,^$key=/usr/sbin/luks-agent ,,p" "$file")
+    cat /run/stderr /run/report
+    [[ -s /run/report ]] || fail "$1 has no $key"
+    [[ $got == 0 ]] || fail "expected exit status 0, got $got: $1"
+}
+
 # configure KEY_ARN: the four data disks of the node, which no EC2 rule recognises, as two volumes of each role.
 configure() {
     mkdir -p "${CONFIG%/*}"

@@ -66,6 +66,27 @@ health 1 "$would_not" "it has no luks-agent-awskms token"
 cryptsetup token import --token-id 0 --json-file /root/token /dev/ubdb
 health 0 "2 sound"
 
+# libcryptsetup, which health does not ask, would refuse this one
+python3 - <<'END'
+import hashlib, json
+with open("/dev/ubdb", "r+b") as disk:
+    for at in (0, 16384):
+        disk.seek(at)
+        copy = bytearray(disk.read(16384))
+        metadata = json.loads(bytes(copy[4096:]).split(b"\0")[0])
+        metadata["keyslots"]["0"]["area"]["offset"] = "0"
+        text = json.dumps(metadata).encode()
+        copy[4096:] = text + bytes(12288 - len(text))
+        copy[448:512] = bytes(64)
+        copy[448:480] = hashlib.sha256(copy).digest()
+        disk.seek(at)
+        disk.write(copy)
+END
+sync /dev/ubdb
+health 1 "$would_not" "the area of keyslot 0, 258048 bytes at byte 0, has no room for its key between the metadata and the data"
+dd if=/root/header of=/dev/ubdb bs=32k conv=notrunc,fsync status=none
+health 0 "2 sound"
+
 say "a mapping that is not as it was made"
 umount /data
 cryptsetup close "luks-$uuid"

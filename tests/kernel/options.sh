@@ -54,3 +54,66 @@ type = "ext4"
 mount_base = "/data"' /dev/ubdd
 expect_agent 0 provision
 dump_has ubdd 'sector: *4096'
+
+# noisy TOOL PROGRAM: has TOOL find what the Python PROGRAM writes to `disk` first: a new mapping shows noise, in which there is a
+# signature now and then.
+noisy() {
+    local tool
+    tool=$(command -v "$1")
+    cat >"/usr/local/sbin/$1" <<END
+#!/bin/bash
+python3 -c 'import sys
+with open(sys.argv[1], "r+b") as disk:
+    $2' "\${@: -1}" && sync "\${@: -1}" && exec "$tool" "\$@"
+END
+    chmod +x "/usr/local/sbin/$1"
+}
+
+say "noise that mkfs.xfs takes for HFS+"
+noisy mkfs.xfs '[(disk.seek(at), disk.write(text)) for at, text in ((1024, b"H+"), (1066, b"\2\0"), (1312, b"\0\5"))]'
+volumes '[filesystem]
+mount_base = "/data"' /dev/ubdf
+expect_agent 0 provision
+rm /usr/local/sbin/mkfs.xfs
+assert_contains "$(findmnt -rno FSTYPE,TARGET)" "xfs /data" "the mount"
+
+say "a worker, and what it starts, cannot reach the network"
+noisy mkfs.ext4 'import socket
+    def can(family, kind):
+        try:
+            socket.socket(family, kind).close()
+        except PermissionError:
+            return False
+        return True
+    families = socket.AF_INET, socket.AF_INET6, socket.AF_PACKET, socket.AF_UNIX
+    open("/run/families", "w").write(str([can(family, socket.SOCK_DGRAM) for family in families]))'
+volumes '[filesystem]
+type = "ext4"
+mount_base = "/data"' /dev/ubdh
+expect_agent 0 provision
+rm /usr/local/sbin/mkfs.ext4
+assert_eq "$(</run/families)" "[False, False, False, True]" "sockets of a worker: IPv4, IPv6, packets, Unix"
+
+say "noise with the magic number of ext4, where a run was cut before mkfs.ext4"
+noisy mkfs.ext4 'disk.seek(1080); disk.write(b"\x53\xef"); disk.close(); sys.exit(1)'
+volumes '[filesystem]
+type = "ext4"
+mount_base = "/data"' /dev/ubde
+expect_agent 1 provision
+rm /usr/local/sbin/mkfs.ext4
+expect_agent 0 provision
+assert_said "1 formatted"
+
+say "paths are normalised, and no mount point is inside another"
+volumes '[filesystem]
+type = "ext4"
+mount_base = "/data/inside"' /dev/ubdg
+expect_agent 3 provision
+assert_said "mount points /data/inside and /data, which is another volume's, would be one inside the other" \
+    "choose another filesystem.mount_base"
+assert_blank ubdg
+volumes '[filesystem]
+type = "ext4"
+mount_base = "/data//"' /dev/ubdg
+expect_agent 0 provision
+assert_contains "$(findmnt -rno TARGET | tail -n 1)" /data5 "the mount point"

@@ -113,6 +113,7 @@ impl Allowed {
             && metadata.pointer("/config/requirements/mandatory").is_none_or(|list| *list == json!([]))
             && is_token(&ours(metadata))
             && metadata["keyslots"].as_object().into_iter().flatten().all(|(_, slot)| self.allows_keyslot(slot))
+            && has_places(metadata)
     }
 
     fn allows_segments(&self, segments: &Value) -> bool {
@@ -147,7 +148,33 @@ impl Allowed {
         keyslot["type"] == "luks2"
             && self.key_bytes.iter().any(|bytes| keyslot["key_size"] == *bytes)
             && CIPHERS.iter().any(|cipher| keyslot["area"]["encryption"] == *cipher)
+            && (keyslot["area"]["key_size"] == 32 || keyslot["area"]["key_size"] == 64)
     }
+}
+
+/// Whether each keyslot has a place of its own for 4,000 copies of its key, between both copies of the metadata and the data.
+fn has_places(metadata: &Value) -> bool {
+    let number = |value: &Value| value.as_str().and_then(|text| text.parse::<u64>().ok()).map(i128::from);
+    let config = &metadata["config"];
+    let (Some(json), Some(room)) = (number(&config["json_size"]), number(&config["keyslots_size"])) else {
+        return false;
+    };
+    let (first, last) = (2 * (json + 4096), 2 * (json + 4096) + room);
+    let mut places = Vec::new();
+    for keyslot in metadata["keyslots"].as_object().into_iter().flat_map(|slots| slots.values()) {
+        let (Some(at), Some(size)) = (number(&keyslot["area"]["offset"]), number(&keyslot["area"]["size"])) else {
+            return false;
+        };
+        places.push((at, at + size));
+        if at < first
+            || at + size > last
+            || keyslot["key_size"].as_u64().is_none_or(|key| size < i128::from(key) * 4000)
+        {
+            return false;
+        }
+    }
+    let apart = |(a, b): (usize, usize)| places[a].1 <= places[b].0 || places[b].1 <= places[a].0;
+    last <= 16 << 20 && (0..places.len()).flat_map(|b| (0..b).map(move |a| (a, b))).all(apart)
 }
 
 fn is_digest(digests: &Value) -> bool {

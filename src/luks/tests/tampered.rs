@@ -137,6 +137,15 @@ fn tampered_headers_are_refused() {
         ("a second keyslot that is not encrypted", {
             also("/keyslots/1", "/keyslots/0", set("/keyslots/1/area/encryption", json!("cipher_null-ecb")))
         }),
+        ("keyslot in the metadata", set("/keyslots/0/area/offset", json!("0"))),
+        ("keyslot in the secondary copy", set("/keyslots/0/area/offset", json!("16384"))),
+        ("keyslot in the data", set("/keyslots/0/area/offset", json!("16777216"))),
+        ("keyslot longer than all", set("/keyslots/0/area/size", json!("18446744073709551104"))),
+        ("keyslot shorter than its key", set("/keyslots/0/area/size", json!("4096"))),
+        ("two keyslots in one place", also("/keyslots/1", "/keyslots/0", nothing())),
+        ("keyslot with a key of 1 GiB", set("/keyslots/0/area/key_size", json!(1 << 30))),
+        ("metadata larger than they are", set("/config/json_size", json!("61440"))),
+        ("keyslots reaching into the data", set("/config/keyslots_size", json!("16748544"))),
         ("keyslot for re-encryption", set("/keyslots/0/type", json!("reencrypt"))),
         ("keyslot with a short volume key", set("/keyslots/0/key_size", json!(32))),
         ("no keyslot", set("/keyslots", json!({}))),
@@ -220,6 +229,35 @@ fn a_header_changed_after_its_check_is_not_the_one_that_is_used() {
     assert_eq!(&metadata, on_disk.metadata());
     let wrong = check_key(&mut checked, expected().luks_uuid, &key(1), CryptActivate::empty());
     assert!(matches!(wrong, Err(LuksError::WrongKey { .. })), "key material of what is not the header any more");
+}
+
+/// libcryptsetup refuses such keyslots too, but it has read the disk before the agent does, and a disk need not answer the same
+/// twice.
+#[test]
+fn a_keyslot_that_lies_elsewhere_is_copied_to_nowhere() {
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let file = File::open(&path).unwrap();
+    HeaderCopy::new(&Luks2Header::read_intact(&file).unwrap(), &file).unwrap();
+    for (pointer, value) in [
+        ("/keyslots/0/area/offset", "0"),
+        ("/keyslots/0/area/offset", "16384"),
+        ("/keyslots/0/area/offset", "16777216"),
+        ("/keyslots/0/area/size", "0"),
+        // room for keyslots where the metadata are
+        ("/config", r#"{"json_size": "0", "keyslots_size": "16769024"}"#),
+    ] {
+        rewrite(&path, |metadata| {
+            let json = serde_json::from_str(value).ok().filter(Value::is_object);
+            set(pointer, json.unwrap_or_else(|| json!(value)))(metadata);
+            if pointer == "/config" {
+                set("/keyslots/0/area/offset", json!("16384"))(metadata);
+            }
+        });
+        let header = Luks2Header::read_intact(&file).unwrap();
+        assert!(HeaderCopy::new(&header, &file).is_err(), "{pointer} {value}");
+        format(&path, SIZE, &spec(), &key(1)).unwrap();
+    }
 }
 
 /// A copy that was damaged is repaired on the disk, as cryptsetup would.

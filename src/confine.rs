@@ -1,0 +1,35 @@
+//! What a worker cannot do, whatever its code and that of the programs which it starts would.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
+
+/// The families of sockets that are left: those of udev and device-mapper, of the journal, and of the kernel's ciphers. None of them
+/// leads away from this machine.
+const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
+
+/// Takes the network away from this process and all that it starts, for good.
+///
+/// # Errors
+/// When the kernel has no seccomp filters, or the service manager forbids them.
+pub fn no_network() -> Result<(), Box<dyn Error>> {
+    let is_not = |family: libc::c_int| {
+        let family = u64::from(family.unsigned_abs());
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
+    };
+    let others = SeccompRule::new(FAMILIES.into_iter().map(is_not).collect::<Result<_, _>>()?)?;
+    let rules = BTreeMap::from([
+        (libc::SYS_socket, vec![others]),
+        // by which sockets are made without that call
+        (libc::SYS_io_uring_setup, Vec::new()),
+    ]);
+    let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into()?)?;
+    let program: BpfProgram = filter.try_into()?;
+    Ok(apply_filter(&program)?)
+}

@@ -1,0 +1,61 @@
+# Every job under the capabilities of the units that do it, and nothing more: first boot, growth of both file systems, health, stop,
+# next boot. Mount points are below a directory of somebody else, and so is what is on the volumes.
+source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/agent.sh"
+
+at=/srv/others/data
+# volumes TYPE: new ones get this file system
+volumes() {
+    config "$KEY_ARN" <<END
+[volumes]
+grow = true
+[filesystem]
+type = "$1"
+mount_base = "$at"
+[[volumes.match]]
+path = "/dev/mapper/disk-*"
+role = "ebs"
+END
+}
+disk() { dmsetup create "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"; }
+resize() {
+    dmsetup reload "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"
+    dmsetup resume "disk-$1"
+}
+mib() { echo $(($(findmnt -bno SIZE "$1") >> 20)); }
+
+start_fake
+mkdir -p /srv/others
+chown 1000:1000 /srv/others
+chmod 750 /srv/others
+
+disk xfs ubdb 340
+volumes xfs
+as_unit luks-agent-boot.service
+disk ext4 ubdc 100
+volumes ext4
+as_unit luks-agent-provision.service
+for dir in "$at" "${at}1"; do
+    findmnt -n "$dir"
+    echo kept >"$dir/file"
+    chown 1000:1000 "$dir" "$dir/file"
+    chmod 700 "$dir"
+done
+
+say "both grow"
+before=("$(mib "$at")" "$(mib "${at}1")")
+resize xfs ubdb 400
+resize ext4 ubdc 160
+as_unit luks-agent-provision.service
+assert_said "2 grown"
+(($(mib "$at") - before[0] > 40 && $(mib "${at}1") - before[1] > 40)) || fail "the file systems: $(mib "$at"), $(mib "${at}1") MiB"
+
+as_unit luks-agent-health.service
+assert_said "2 sound"
+
+as_unit luks-agent-boot.service ExecStop
+assert_said "2 of 2 closed"
+as_unit luks-agent-boot.service
+for dir in "$at" "${at}1"; do assert_eq "$(<"$dir/file")" kept "the file in $dir"; done
+as_unit luks-agent-health.service
+assert_said "2 sound"
