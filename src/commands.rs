@@ -23,7 +23,7 @@ use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::luks::mapper_on;
 use crate::mount::{MountError, check_growing_tools, check_tools};
-use crate::plan::{Action, Mode, Plan, Subject, plan, wants_probe};
+use crate::plan::{Action, Mode, Plan, Subject, plan, wants_header, wants_probe};
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict};
 use crate::state::{self, Phase, State, StateDir, StateError};
@@ -285,6 +285,9 @@ async fn make_plan(
     };
     let scan = Scan::from(&config.volumes);
     let contents = before.devices.iter().map(async |facts| {
+        if wants_header(config, state, facts) {
+            return header_on(facts, host).await;
+        }
         if !wants_probe(config, facts) {
             return None;
         }
@@ -304,13 +307,26 @@ async fn make_plan(
     now.devices.retain(|facts| before.devices.iter().any(|seen| same(seen, facts)));
     for facts in &mut now.devices {
         let seen = before.devices.iter().zip(&contents).find(|(seen, _)| same(seen, facts));
-        facts.content = seen.and_then(|(_, content)| content.clone()).filter(|_| wants_probe(config, facts));
+        // what was opened or closed meanwhile was looked at in another way
+        let look = |facts: &DeviceFacts| (wants_probe(config, facts), wants_header(config, state, facts));
+        let seen = seen.filter(|(seen, _)| look(seen) == look(facts));
+        facts.content = seen.and_then(|(_, content)| content.clone());
     }
     let of_ours = |facts: &DeviceFacts| matches!(&facts.content, Some(Content::Luks2 { token: Some(_), .. }));
     if state.keys.is_empty() && now.devices.iter().any(of_ours) {
         now.instance_id = instance.id().await;
     }
     Ok(plan(mode, config, state, &now))
+}
+
+/// Which LUKS2 volume is on a disk that may be in use, as its header says.
+async fn header_on(facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
+    match host.run(&facts.name, Job::Header { target: Target::from(facts) }, None).await {
+        Ok(Answer::Header { content }) => content,
+        Ok(Answer::Failed { message }) => Some(Content::Unknown { reason: message }),
+        Ok(other) => Some(Content::Unknown { reason: format!("the worker answered something else: {other:?}") }),
+        Err(e) => Some(Content::Unknown { reason: chain(e) }),
+    }
 }
 
 /// The disks of this machine.

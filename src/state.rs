@@ -51,7 +51,7 @@ pub enum StateError {
     },
     /// No state file, where there must be one.
     #[error(
-        "this node was never provisioned, or its state file is lost: {path} does not exist; run 'luks-agent provision' first, which tells the two apart and formats nothing that holds data"
+        "this node was never provisioned, or its state file is lost: {path} does not exist; run 'luks-agent provision' first, which formats nothing where a volume of luks-agent is attached"
     )]
     NeverProvisioned {
         /// The file looked for.
