@@ -77,6 +77,16 @@ pub enum StateError {
         /// Its version.
         version: u64,
     },
+    /// A file of a newer release that kept the format version.
+    #[error(
+        "{path} is intact, but a later luks-agent wrote it: {reason}; install the release that wrote it. nothing is formatted meanwhile"
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// What this release does not know.
+        reason: String,
+    },
     /// Others may write to it.
     #[error(
         "{path} {reason}; expected owner {owner} and no write permission for others: check who changed it, then 'chown {owner}' and 'chmod go-w' it"
@@ -212,11 +222,6 @@ impl State {
         Some(Expected { luks_uuid, header: volume.header, wrapped_key, key_arn })
     }
 
-    /// Hex of the SHA-256 of its compact JSON: a flipped bit must not make one volume out of another.
-    fn checksum(&self) -> Result<String, serde_json::Error> {
-        Ok(Sha256::digest(serde_json::to_vec(self)?).iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
     fn consistent(&self) -> Result<(), String> {
         for (i, volume) in self.volumes.iter().enumerate() {
             if self.key(volume.key).is_none() {
@@ -265,7 +270,13 @@ pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
         Some(version) if version >= 1 => {}
         Some(_) | None => return Err(damaged("it has no format version".to_owned())),
     }
-    let state = unseal(value).map_err(damaged)?;
+    let is_sealed = check_seal(&text, &value).map_err(damaged)?;
+    let state = match from_value(value) {
+        Ok(state) => state,
+        // as it was written, so it is this release that lacks something
+        Err(reason) if is_sealed => return Err(StateError::Later { path: path.clone(), reason }),
+        Err(reason) => return Err(damaged(reason)),
+    };
     state.consistent().map_err(damaged)?;
     Ok(Some(state))
 }
@@ -278,14 +289,47 @@ struct Sealed<'a> {
     sha256: String,
 }
 
-fn unseal(mut value: serde_json::Value) -> Result<State, String> {
-    let checksum = value.as_object_mut().and_then(|fields| fields.remove("sha256"));
-    let mut state: State = serde_json::from_value(value).map_err(|e| e.to_string())?;
-    if let Some(checksum) = checksum
-        && checksum.as_str() != Some(&state.checksum().map_err(|e| e.to_string())?)
-    {
+/// Checks the checksum of a state file, as its bytes stand: neither what this release knows of the format nor how a library
+/// prints JSON may make a file damaged that is not. Returns whether it has one: version 1 has none, nor has a file that was
+/// edited.
+fn check_seal(text: &[u8], value: &serde_json::Value) -> Result<bool, String> {
+    let Some(recorded) = value.get("sha256") else { return Ok(false) };
+    let recorded = recorded.as_str().unwrap_or_default();
+    let compact = without_whitespace(text);
+    let body = compact.strip_suffix(format!(",\"sha256\":\"{recorded}\"}}").as_bytes());
+    if body.is_none_or(|body| checksum(&[body, b"}"]) != recorded) {
         return Err("its checksum is wrong (if you edited it, take the line 'sha256' out)".to_owned());
     }
+    Ok(true)
+}
+
+/// Hex of the SHA-256: a flipped bit must not make one volume out of another.
+fn checksum(parts: &[&[u8]]) -> String {
+    let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// JSON without the whitespace between its tokens.
+fn without_whitespace(json: &[u8]) -> Vec<u8> {
+    let (mut in_string, mut escaped) = (false, false);
+    let mut keep = |byte: &u8| {
+        let kept = in_string || !byte.is_ascii_whitespace();
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+        kept
+    };
+    json.iter().copied().filter(|byte| keep(byte)).collect()
+}
+
+fn from_value(mut value: serde_json::Value) -> Result<State, String> {
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("sha256");
+    }
+    let mut state: State = serde_json::from_value(value).map_err(|e| e.to_string())?;
     state.version = VERSION;
     Ok(state)
 }
@@ -390,8 +434,8 @@ impl StateDir {
             let path = path.to_owned();
             move |source| StateError::Io { action, path, source }
         };
-        let sealed = state.checksum().map(|sha256| Sealed { state, sha256 });
-        let text = sealed.and_then(|sealed| serde_json::to_vec_pretty(&sealed));
+        let body = serde_json::to_vec_pretty(state).map(|text| checksum(&[&without_whitespace(&text)]));
+        let text = body.and_then(|sha256| serde_json::to_vec_pretty(&Sealed { state, sha256 }));
         let mut text = text.map_err(|e| io("encode", &path)(e.into()))?;
         text.push(b'\n');
         let mut file = OpenOptions::new()
@@ -602,22 +646,75 @@ mod tests {
         }
     }
 
-    /// As the first release wrote it.
+    const VERSION_1: &str = include_str!("../tests/fixtures/state/version-1.json");
+    const VERSION_2: &str = include_str!("../tests/fixtures/state/version-2.json");
+
+    /// As the releases wrote them.
     #[test]
-    fn a_file_of_format_version_1_is_read_and_its_volumes_are_held_to_the_first_policy() {
+    fn files_of_every_format_version_are_read_and_what_is_read_is_written_in_the_latest() {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
-        store.save(&State::sample()).unwrap();
-        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(tmp.path().join(FILE)).unwrap()).unwrap();
-        value["version"] = 1.into();
-        value.as_object_mut().unwrap().remove("sha256").unwrap();
-        value["volumes"][0].as_object_mut().unwrap().remove("header").unwrap();
-        fs::write(tmp.path().join(FILE), serde_json::to_vec(&value).unwrap()).unwrap();
-        let mut expected = State::sample();
-        expected.volumes[0].header = HeaderPolicy::Possible;
-        assert_eq!(store.load().unwrap(), expected);
-        store.save(&expected).unwrap();
-        assert_eq!(store.load().unwrap(), expected);
+        for (text, instance, keys, volumes) in [
+            // without layouts: its volumes are held to the first policy
+            (
+                VERSION_1,
+                None,
+                1,
+                [(1, VolumeRole::Ebs, Phase::Committed), (1, VolumeRole::InstanceStore, Phase::Intent)],
+            ),
+            (
+                VERSION_2,
+                Some("i-1234567890abcdef0"),
+                2,
+                [(1, VolumeRole::Ebs, Phase::Committed), (2, VolumeRole::InstanceStore, Phase::Intent)],
+            ),
+        ] {
+            fs::write(tmp.path().join(FILE), text).unwrap();
+            let state = store.load().unwrap();
+            assert_eq!((state.instance_id.as_deref(), state.keys.len()), (instance, keys));
+            let found: Vec<_> = state.volumes.iter().map(|v| (v.key, v.role, v.phase)).collect();
+            assert_eq!(found, volumes);
+            assert_eq!(state.volumes[0].header, HeaderPolicy::Possible);
+            store.save(&state).unwrap();
+            assert_eq!(store.load().unwrap(), state);
+        }
+        // byte for byte what the releases before this one write and check
+        assert_eq!(fs::read_to_string(tmp.path().join(FILE)).unwrap(), VERSION_2);
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_bytes_however_they_are_put() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        let path = tmp.path().join(FILE);
+        fs::write(&path, VERSION_2).unwrap();
+        let state = store.load().unwrap();
+        fs::write(&path, include_str!("../tests/fixtures/state/version-2-reordered.json")).unwrap();
+        assert_eq!(store.load().unwrap(), state);
+        fs::write(&path, without_whitespace(VERSION_2.as_bytes())).unwrap();
+        assert_eq!(store.load().unwrap(), state);
+        // in a string it is no whitespace between tokens
+        let quoted = br#"{ "a\\" : "b \" : c", "d": [1, 2] }"#;
+        assert_eq!(without_whitespace(quoted), br#"{"a\\":"b \" : c","d":[1,2]}"#);
+    }
+
+    #[test]
+    fn a_field_of_a_later_release_is_told_from_damage() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        let path = tmp.path().join(FILE);
+        let later = include_str!("../tests/fixtures/state/version-2-later.json");
+        fs::write(&path, later).unwrap();
+        let message = store.load().unwrap_err().to_string();
+        assert!(message.contains("a later luks-agent wrote it: unknown field `keyslots_sha256`"), "{message}");
+        assert!(message.contains("install the release that wrote it"), "{message}");
+        // without a checksum that is right, nobody knows who wrote it
+        fs::write(&path, later.replace("keyslots_sha256", "keyslots_sha255")).unwrap();
+        assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
+        let mut edited: serde_json::Value = serde_json::from_str(later).unwrap();
+        edited.as_object_mut().unwrap().remove("sha256").unwrap();
+        fs::write(&path, edited.to_string()).unwrap();
+        assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
     }
 
     #[test]
