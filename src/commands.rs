@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::apply::Apply;
@@ -33,6 +33,9 @@ use lazy_kms::{LazyKms, likely_keys};
 
 pub use health::health;
 pub use status::{local_status, status};
+
+/// Between two attempts to lock the state directory.
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// A command that could not begin; nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +115,7 @@ pub async fn boot(config: &Config) -> Result<Report, CommandError> {
 
 async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Result<Report, CommandError> {
     preflight(command, config.filesystem.kind)?;
-    let store = StateDir::create(&config.state.dir)?;
+    let store = lock(config, StateDir::create).await?;
     let state = store.load()?;
     // `boot` never grows, so it must not fail for want of it
     if config.volumes.grow && mode == Mode::Provision {
@@ -137,7 +140,7 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
 /// When it cannot begin.
 pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     preflight("unlock", FilesystemKind::None)?;
-    let store = StateDir::open(&config.state.dir)?;
+    let store = lock(config, StateDir::open).await?;
     let state = store.load()?;
     let host = workers(config);
     let seen = remove_orphans(config, &state, &host).await?;
@@ -156,7 +159,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
 /// When it cannot begin, or one of them is not an open volume.
 pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandError> {
     preflight("close", FilesystemKind::None)?;
-    let store = StateDir::open(&config.state.dir)?;
+    let store = lock(config, StateDir::open).await?;
     let state = store.load()?;
     let inventory = Disks::new(config).inventory().await?;
     let wanted = open_volumes(&state, &inventory, names)?;
@@ -187,7 +190,7 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
 /// When it cannot begin, or one of those that are asked for is not an open volume.
 pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandError> {
     preflight("grow", FilesystemKind::None)?;
-    let store = StateDir::open(&config.state.dir)?;
+    let store = lock(config, StateDir::open).await?;
     let state = store.load()?;
     check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     let inventory = Disks::new(config).inventory().await?;
@@ -203,6 +206,34 @@ pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandEr
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("grow", &plan, &outcome).measured(keys.usage(), host.stages()))
+}
+
+/// Locks the state directory. Another luks-agent that has it is waited for, as long as such a run can take that waits for KMS
+/// and for a disk.
+async fn lock(config: &Config, take: impl Fn(&Path) -> Result<StateDir, StateError>) -> Result<StateDir, StateError> {
+    let since = Instant::now();
+    let patience = config.kms.deadline.saturating_add(config.volumes.deadline);
+    let mut told = None;
+    loop {
+        match take(&config.state.dir) {
+            Err(StateError::Locked { path, holder, .. }) => {
+                let waited = since.elapsed();
+                if waited >= patience {
+                    return Err(StateError::Locked { path, holder, waited });
+                }
+                if told.as_ref() != Some(&holder) {
+                    tracing::warn!(
+                        "waiting for another luks-agent to finish: {holder} holds the lock on {}; giving up in {} s",
+                        path.display(),
+                        (patience - waited).as_secs()
+                    );
+                    told = Some(holder);
+                }
+                sleep(LOCK_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The known volumes that are open, on their disks: those that are asked for, or all.

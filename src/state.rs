@@ -3,11 +3,12 @@
 //! It is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees the old file or the new
 //! one, never a torn one. Only the holder of the lock writes.
 
-use std::cell::RefCell;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
@@ -42,12 +43,20 @@ pub enum StateError {
         source: io::Error,
     },
     /// Another agent is at work.
-    #[error("another luks-agent is at work: {holder} holds the lock on {path}; wait for it to end")]
+    #[error("another luks-agent is running: {holder} holds the lock on {path}, for {} s now; wait for it to finish, then run the command again", .waited.as_secs())]
     Locked {
         /// The locked directory.
         path: PathBuf,
-        /// The process that holds the lock.
+        /// The process that holds the lock: its pid and command.
         holder: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// Somebody put another directory in its place.
+    #[error("the state directory {path} was replaced while this command ran; nothing was saved, run the command again")]
+    Replaced {
+        /// The directory.
+        path: PathBuf,
     },
     /// No state file, where there must be one.
     #[error(
@@ -357,12 +366,13 @@ fn objection(uid: u32, mode: u32, owner: u32) -> Option<String> {
 
 /// The state directory, locked: the only way to write.
 ///
-/// The lock is on the directory itself, or on the nearest one above it while it does not exist: a run that fails before it
-/// has anything to keep leaves nothing behind.
+/// The lock is on the directory itself, which only root can open, and which is made before anything else is done. A run that
+/// has nothing to keep in the end takes away what it has made.
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
-    locks: RefCell<Vec<File>>,
+    lock: File,
+    is_new: bool,
 }
 
 impl StateDir {
@@ -372,14 +382,18 @@ impl StateDir {
     /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or what the system says.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let path = file(dir);
-        match path.try_exists() {
-            Ok(true) => Self::lock(dir, dir),
-            Ok(false) => Err(StateError::NeverProvisioned { path }),
-            Err(source) => Err(StateError::Io { action: "examine", path, source }),
+        let exists = |path: &Path| {
+            path.try_exists().map_err(|source| StateError::Io { action: "examine", path: path.into(), source })
+        };
+        if !exists(dir)? {
+            return Err(StateError::NeverProvisioned { path });
         }
+        // the file may be about to be made
+        let locked = Self::lock(dir, false)?;
+        if exists(&path)? { Ok(locked) } else { Err(StateError::NeverProvisioned { path }) }
     }
 
-    /// Locks a state directory that need not exist yet; the first [`StateDir::save`] makes it.
+    /// Locks a state directory, which is made if it is not there.
     ///
     /// # Errors
     /// [`StateError::Locked`], [`StateError::InMemory`], or what the system says.
@@ -391,27 +405,21 @@ impl StateDir {
         if kind == TMPFS_MAGIC || kind == RAMFS_MAGIC {
             return Err(StateError::InMemory { path: dir.into() });
         }
-        Self::lock(dir, base)
-    }
-
-    fn lock(dir: &Path, base: &Path) -> Result<Self, StateError> {
         check_permissions(base)?;
-        Ok(Self { dir: dir.to_owned(), locks: RefCell::new(vec![lock_dir(base)?]) })
+        if base != dir {
+            let io = |source| StateError::Io { action: "make", path: dir.into(), source };
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+            for ancestor in dir.ancestors().skip(1).take_while(|path| path.starts_with(base)) {
+                sync_dir(ancestor)?;
+            }
+        }
+        Self::lock(dir, base != dir)
     }
 
-    /// Makes the directory if it is not there, durably, and locks it too.
-    fn make_dir(&self) -> Result<(), StateError> {
-        let base = nearest_existing(&self.dir)?;
-        if base == self.dir {
-            return Ok(());
-        }
-        let io = |source| StateError::Io { action: "make", path: self.dir.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io)?;
-        for ancestor in self.dir.ancestors().skip(1).take_while(|path| path.starts_with(base)) {
-            sync_dir(ancestor)?;
-        }
-        self.locks.borrow_mut().push(lock_dir(&self.dir)?);
-        Ok(())
+    fn lock(dir: &Path, is_new: bool) -> Result<Self, StateError> {
+        check_permissions(dir)?;
+        let lock = lock_dir(dir)?;
+        Ok(Self { dir: dir.to_owned(), lock, is_new })
     }
 
     /// The state, or an empty one when nothing was ever saved.
@@ -427,7 +435,9 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`]; then the old file is still there. [`StateError::Damaged`] if what is read back differs.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
-        self.make_dir()?;
+        if fs::symlink_metadata(&self.dir).is_ok_and(|now| !is_same(&self.lock, &now)) {
+            return Err(StateError::Replaced { path: self.dir.clone() });
+        }
         let temporary = self.dir.join(TEMPORARY);
         let path = file(&self.dir);
         let io = |action: &'static str, path: &Path| {
@@ -467,10 +477,12 @@ impl StateDir {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
-        // to close it is not enough: a child that was forked and has not come to exec yet has the lock as well
-        for lock in self.locks.get_mut() {
-            let _ = lock.unlock();
+        if self.is_new {
+            // not if there is anything in it; with the lock, so that nobody else is in it
+            let _ = fs::remove_dir(&self.dir);
         }
+        // to close it is not enough: a child that was forked and has not come to exec yet has the lock as well
+        let _ = self.lock.unlock();
     }
 }
 
@@ -487,28 +499,51 @@ fn nearest_existing(dir: &Path) -> Result<&Path, StateError> {
 
 fn lock_dir(dir: &Path) -> Result<File, StateError> {
     let io = |action| move |source| StateError::Io { action, path: dir.into(), source };
-    let file = File::open(dir).map_err(io("open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let inode = file.metadata().map_err(io("examine"))?.ino();
-            Err(StateError::Locked { path: dir.into(), holder: holder_of(inode) })
+    loop {
+        let file = File::open(dir).map_err(io("open"))?;
+        // whoever can open it can lock it, and keep the agent from its work
+        let mode = file.metadata().map_err(io("examine"))?.mode();
+        if mode & 0o077 != 0
+            && let Err(e) = file.set_permissions(Permissions::from_mode(0o700))
+        {
+            tracing::warn!("others can lock {}: its mode cannot be changed to 0700: {e}", dir.display());
         }
-        Err(TryLockError::Error(e)) => Err(io("lock")(e)),
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let waited = Duration::ZERO;
+                return Err(StateError::Locked { path: dir.into(), holder: holder_of(&file), waited });
+            }
+            Err(TryLockError::Error(e)) => return Err(io("lock")(e)),
+        }
+        // the holder may have taken it away, and another may be in its place
+        match fs::symlink_metadata(dir) {
+            Ok(now) if is_same(&file, &now) => return Ok(file),
+            Ok(_) => {}
+            Err(e) => return Err(io("examine")(e)),
+        }
     }
 }
 
-/// Who holds the lock on an inode: `/proc/locks` has lines like `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`.
-fn holder_of(inode: u64) -> String {
+fn is_same(file: &File, now: &Metadata) -> bool {
+    file.metadata().is_ok_and(|locked| (locked.dev(), locked.ino()) == (now.dev(), now.ino()))
+}
+
+/// Who holds the lock on a file: `/proc/locks` has lines like `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`.
+fn holder_of(file: &File) -> String {
+    // on an overlay `stat` can give another number than the one in `/proc/locks`
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap_or_default();
+    let inode = info.lines().find_map(|line| line.strip_prefix("ino:")).map(|ino| ino.trim().to_owned());
+    let inode = inode.or_else(|| Some(file.metadata().ok()?.ino().to_string())).unwrap_or_default();
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let pid = locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
-        (file.rsplit(':').next() == Some(inode.to_string().as_str())).then(|| (*pid).to_owned())
+        (file.rsplit(':').next() == Some(inode.as_str())).then(|| (*pid).to_owned())
     });
     let Some(pid) = pid else { return "a process that cannot be seen from here".to_owned() };
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    format!("process {pid} ({})", command.trim_end_matches('\0').replace('\0', " "))
+    format!("pid {pid} ({})", command.trim_end_matches('\0').replace('\0', " ").escape_debug())
 }
 
 fn sync_dir(dir: &Path) -> Result<(), StateError> {
@@ -559,8 +594,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn dir() -> tempfile::TempDir {
@@ -577,7 +610,6 @@ mod tests {
         assert_eq!(read(&path).unwrap(), None);
         let store = StateDir::create(&path).unwrap();
         assert_eq!(store.load().unwrap(), State::default());
-        assert!(!tmp.path().join("a").exists(), "made before there was anything to keep");
         store.save(&State::sample()).unwrap();
         assert_eq!(store.load().unwrap(), State::sample());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
@@ -596,12 +628,47 @@ mod tests {
         for dir_exists in [false, true] {
             let first = StateDir::create(&path).unwrap();
             let message = StateDir::create(&path).unwrap_err().to_string();
-            assert!(message.contains(&format!("process {} (", std::process::id())), "{dir_exists}: {message}");
+            assert!(message.contains(&format!("pid {} (", std::process::id())), "{dir_exists}: {message}");
+            // not "never provisioned": the first one may be about to do it
+            assert!(matches!(StateDir::open(&path), Err(StateError::Locked { .. })), "{dir_exists}");
             first.save(&State::sample()).unwrap();
             assert!(matches!(StateDir::create(&path), Err(StateError::Locked { .. })), "{dir_exists}");
             drop(first);
         }
         StateDir::create(&path).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_has_nothing_to_keep_leaves_no_directory_and_one_that_finds_one_leaves_that() {
+        let tmp = dir();
+        let path = tmp.path().join("state");
+        drop(StateDir::create(&path).unwrap());
+        assert!(!path.exists());
+        fs::create_dir(&path).unwrap();
+        drop(StateDir::create(&path).unwrap());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn nobody_else_can_open_what_is_locked() {
+        let tmp = dir();
+        let path = tmp.path().join("state");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let store = StateDir::create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        store.save(&State::sample()).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_saved_into_a_directory_that_is_not_the_locked_one() {
+        let tmp = dir();
+        let path = tmp.path().join("state");
+        let store = StateDir::create(&path).unwrap();
+        fs::rename(&path, tmp.path().join("away")).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(store.save(&State::sample()), Err(StateError::Replaced { .. })));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
     }
 
     #[test]
@@ -808,7 +875,7 @@ mod tests {
         let store = StateDir::create(tmp.path()).unwrap();
         store.save(&State::sample()).unwrap();
         let path = tmp.path().join(FILE);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
         let message = store.load().unwrap_err().to_string();
         assert!(message.contains("has mode 0666"), "{message}");
     }

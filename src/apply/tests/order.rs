@@ -284,11 +284,11 @@ async fn what_cannot_be_recorded_is_not_done() {
     world.attach("ebs2");
     world.calls();
     let world = World { lose_state_dir_at: Some("unwrap 1"), ..world };
-    failed(&world.provision().await.results[0], "not formatted: cannot make ");
+    failed(&world.provision().await.results[0], "not formatted: the state directory ");
     assert_eq!(world.calls(), ["unwrap 1"]);
     // that it is formatted
     let world = World { lose_state_dir_at: Some("format ebs1"), ..World::new(&["ebs1"]) };
-    failed(&world.provision().await.results[0], "formatted, but not mounted: cannot make ");
+    failed(&world.provision().await.results[0], "formatted, but not mounted: the state directory ");
     assert_eq!(world.calls(), ["generate", "unwrap 1", "format ebs1"]);
 }
 
