@@ -11,20 +11,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::config::FilesystemKind;
 use crate::device::DeviceFacts;
+use crate::discover::{Roots, in_memory};
 use crate::key::WrappedKey;
 use crate::token::{Expected, HeaderPolicy};
 
 /// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts.
 pub const VERSION: u32 = 2;
-/// `RAMFS_MAGIC` of `linux/magic.h`, which nix does not have.
-const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const FILE: &str = "state.json";
 const TEMPORARY: &str = "state.json.new";
 
@@ -110,11 +108,13 @@ pub enum StateError {
     },
     /// A directory that a reboot empties.
     #[error(
-        "state.dir {path} is on a file system in memory: a reboot would lose the wrapped key; choose a directory on the boot volume"
+        "state.dir {path} is in memory: it lies on {on}, and a reboot would lose the wrapped key; choose a directory on the boot volume"
     )]
     InMemory {
         /// The directory.
         path: PathBuf,
+        /// What it lies on.
+        on: String,
     },
 }
 
@@ -399,11 +399,11 @@ impl StateDir {
     /// [`StateError::Locked`], [`StateError::InMemory`], or what the system says.
     pub fn create(dir: &Path) -> Result<Self, StateError> {
         let base = nearest_existing(dir)?;
-        let kind = statfs(base)
-            .map_err(|e| StateError::Io { action: "examine", path: base.into(), source: e.into() })?
-            .filesystem_type();
-        if kind == TMPFS_MAGIC || kind == RAMFS_MAGIC {
-            return Err(StateError::InMemory { path: dir.into() });
+        match in_memory(&Roots::host(), dir) {
+            Ok(None) => {}
+            Ok(Some(on)) => return Err(StateError::InMemory { path: dir.into(), on }),
+            // then the boot disk cannot be resolved either, and nothing is formatted
+            Err(reason) => tracing::warn!("what state.dir {} lies on is not known: {reason}", dir.display()),
         }
         check_permissions(base)?;
         if base != dir {

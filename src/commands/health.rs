@@ -8,6 +8,7 @@ use super::status::subject_of;
 use super::{CommandError, Disks, Instance, LazyKms, header_on, need_root, workers};
 use crate::config::Config;
 use crate::device::{Content, DeviceFacts, Inventory, classify};
+use crate::discover::{Roots, in_memory};
 use crate::host::{Host, HostError};
 use crate::plan::{Subject, UnknownVolume, Whose, may_hold_ours, record_of, unknown_volume};
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict};
@@ -37,7 +38,10 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     let kms = LazyKms::new(&config.kms);
     let keys = join_all(state.keys.iter().filter(|key| used.contains(&key.id)).map(|key| key_health(&kms, key))).await;
     let summary = summary(&keys, &rows);
-    let wrong = diagnosis(&keys, &rows);
+    // what is not known is told by the run that would write there
+    let volatile = in_memory(&Roots::host(), &config.state.dir).ok().flatten();
+    let volatile = volatile.map(|on| (ExitCode::Failed, fatal(&format!("the state directory lies on {on}"))));
+    let wrong = volatile.or_else(|| diagnosis(&keys, &rows));
     let report = Report::new("health", rows, summary).of_keys(keys).measured(kms.usage(), host.stages());
     Ok(match wrong {
         Some((code, why)) => report.failed(code, why),
@@ -94,18 +98,21 @@ fn summary(keys: &[KeyFinding], rows: &[Row]) -> String {
     }
 }
 
+fn fatal(why: &str) -> String {
+    format!("this node would not survive a reboot, because {why}")
+}
+
 /// What would keep the node from coming back, or else what is not as it should be now; the gravest of it.
 fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
-    let fatal = |why: String| format!("this node would not survive a reboot, because {why}");
     if let Some(why) = keys.iter().find_map(|key| key.error.clone()) {
-        return Some((ExitCode::KeyService, fatal(why)));
+        return Some((ExitCode::KeyService, fatal(&why)));
     }
     let of_volume = |row: &Row| {
         let volume = row.serial.as_ref().or(row.device.as_ref()).map_or("a volume", |name| name.as_str());
         format!("{volume}: {}", row.reason.as_deref().unwrap_or_default())
     };
     let is = |verdict: Verdict| rows.iter().find(|row| row.result == verdict).map(of_volume);
-    let broken = [Verdict::Wrong, Verdict::Failed, Verdict::Hung].into_iter().find_map(is).map(fatal);
+    let broken = [Verdict::Wrong, Verdict::Failed, Verdict::Hung].into_iter().find_map(is).map(|why| fatal(&why));
     // these are no less safe than they were, and yet not as they should be
     let broken = broken.or_else(|| is(Verdict::Missing)).or_else(|| is(Verdict::Locked));
     broken.map(|why| (ExitCode::Failed, why))
