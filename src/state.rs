@@ -124,7 +124,7 @@ pub enum StateError {
 pub struct State {
     /// [`VERSION`].
     pub version: u32,
-    /// The instance whose key the last one is; `None` where there is no instance metadata service.
+    /// The instance whose key the last one is; `None` where there was no instance metadata service to say.
     pub instance_id: Option<String>,
     /// Keys, oldest first; one in normal life.
     pub keys: Vec<KeyRecord>,
