@@ -78,6 +78,32 @@ fn help_says_what_there_is() {
 }
 
 #[test]
+fn a_configuration_that_others_may_write_is_not_used() {
+    let home = Home::harmless();
+    let drop_ins = home.0.path().join("config.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let drop_in = drop_ins.join("10-node.toml");
+    fs::write(&drop_in, "").unwrap();
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for (path, mode, fine) in [
+        (home.config(), 0o666, 0o644),
+        (home.config(), 0o620, 0o600),
+        (drop_in, 0o622, 0o644),
+        (drop_ins, 0o777, 0o755),
+        (home.0.path().to_owned(), 0o770, 0o700),
+    ] {
+        home.agent(&["status"]).assert().success();
+        set(&path, mode);
+        let said = format!("configuration {} has mode {mode:04o}; expected owner", path.display());
+        home.agent(&["status"]).assert().code(2).stderr(contains(said).and(contains("chmod go-w")));
+        set(&path, fine);
+    }
+    // as in /tmp, where nobody can put anything in the place of a file of root
+    set(home.0.path(), 0o1777);
+    home.agent(&["status"]).assert().success();
+}
+
+#[test]
 fn state_files_of_every_release_are_read_and_one_of_a_later_release_says_what_to_do() {
     let home = Home::harmless();
     for name in ["version-1.json", "version-2.json", "version-2-reordered.json"] {
