@@ -158,13 +158,11 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     }
 
     /// The key that new volumes are made with: the node's, or a new one where there is none, or where the state file came
-    /// from another instance (an image or a snapshot), whose key must not get new volumes. `None` when the service has just
+    /// or may have come from another instance (an image or a snapshot), whose key must not get new volumes. `None` when the service has just
     /// failed to give it, and is not asked again.
     async fn key_for_new_volumes(&self, state: &mut State, keys: &mut Keys) -> Result<Option<u32>, KeyError> {
-        let same_instance = match (&state.instance_id, &self.instance_id) {
-            (Some(recorded), Some(current)) => recorded == current,
-            _ => true,
-        };
+        // where only one of them is known, this may be any instance
+        let same_instance = state.instance_id == self.instance_id;
         // one that nothing was made with yet, and of a KMS key that is no longer configured, never worked
         let configured = &self.config.kms.key_id;
         let abandoned = |key: &KeyRecord| {
@@ -194,7 +192,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mut next = state.clone();
         next.version = VERSION;
         next.keys.retain(|key| !abandoned(key));
-        next.instance_id = self.instance_id.clone().or(next.instance_id);
+        next.instance_id.clone_from(&self.instance_id);
         next.keys.push(KeyRecord {
             id,
             wrapped_key: generated.wrapped_key,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::OnceCell;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::apply::Apply;
@@ -25,7 +25,7 @@ use crate::imds::Imds;
 use crate::luks::mapper_on;
 use crate::mapping::MappingError;
 use crate::mount::{MountError, check_growing_tools, check_tools};
-use crate::plan::{Action, Mode, Plan, Subject, plan, wants_probe};
+use crate::plan::{Action, Mode, Plan, Subject, plan, wants_header, wants_probe};
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict};
 use crate::state::{self, Phase, State, StateDir, StateError};
@@ -36,6 +36,9 @@ use lazy_kms::{LazyKms, likely_opened};
 
 pub use health::health;
 pub use status::{local_status, status};
+
+/// Between two attempts to lock the state directory.
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// A command that could not begin; nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +124,7 @@ pub async fn boot(config: &Config) -> Result<Report, CommandError> {
 
 async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Result<Report, CommandError> {
     preflight(command, config.filesystem.kind)?;
-    let store = StateDir::create(&config.state.dir)?;
+    let store = lock(config, StateDir::create).await?;
     let state = store.load()?;
     // `boot` never grows, so it must not fail for want of it
     if config.volumes.grow && mode == Mode::Provision {
@@ -149,7 +152,7 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
 /// When it cannot begin.
 pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     preflight("unlock", FilesystemKind::None)?;
-    let store = StateDir::open(&config.state.dir)?;
+    let store = lock(config, StateDir::open).await?;
     let state = store.load()?;
     let host = workers(config);
     let seen = remove_orphans(config, &state, &host).await?;
@@ -171,7 +174,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
 /// When it cannot begin, or one of them is not an open volume.
 pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandError> {
     preflight("close", FilesystemKind::None)?;
-    let store = StateDir::open(&config.state.dir)?;
+    let store = lock(config, StateDir::open).await?;
     let state = store.load()?;
     let inventory = Disks::new(config).inventory().await?;
     let wanted = open_volumes(&state, &inventory, names)?;
@@ -202,7 +205,7 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
 /// When it cannot begin, or one of those that are asked for is not an open volume.
 pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandError> {
     preflight("grow", FilesystemKind::None)?;
-    let store = StateDir::open(&config.state.dir)?;
+    let store = lock(config, StateDir::open).await?;
     let state = store.load()?;
     check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     let inventory = Disks::new(config).inventory().await?;
@@ -218,6 +221,34 @@ pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandEr
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("grow", &plan, &outcome).measured(keys.usage(), host.stages()))
+}
+
+/// Locks the state directory. Another luks-agent that has it is waited for, as long as such a run can take that waits for KMS
+/// and for a disk.
+async fn lock(config: &Config, take: impl Fn(&Path) -> Result<StateDir, StateError>) -> Result<StateDir, StateError> {
+    let since = Instant::now();
+    let patience = config.kms.deadline.saturating_add(config.volumes.deadline);
+    let mut told = None;
+    loop {
+        match take(&config.state.dir) {
+            Err(StateError::Locked { path, holder, .. }) => {
+                let waited = since.elapsed();
+                if waited >= patience {
+                    return Err(StateError::Locked { path, holder, waited });
+                }
+                if told.as_ref() != Some(&holder) {
+                    tracing::warn!(
+                        "waiting for another luks-agent to finish: {holder} holds the lock on {}; giving up in {} s",
+                        path.display(),
+                        (patience - waited).as_secs()
+                    );
+                    told = Some(holder);
+                }
+                sleep(LOCK_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The known volumes that are open, on their disks: those that are asked for, or all.
@@ -300,6 +331,9 @@ async fn make_plan(
     };
     let scan = Scan::from(&config.volumes);
     let contents = before.devices.iter().map(async |facts| {
+        if wants_header(config, state, facts) {
+            return header_on(facts, host).await;
+        }
         if !wants_probe(config, facts) {
             return None;
         }
@@ -319,13 +353,26 @@ async fn make_plan(
     now.devices.retain(|facts| before.devices.iter().any(|seen| same(seen, facts)));
     for facts in &mut now.devices {
         let seen = before.devices.iter().zip(&contents).find(|(seen, _)| same(seen, facts));
-        facts.content = seen.and_then(|(_, content)| content.clone()).filter(|_| wants_probe(config, facts));
+        // what was opened or closed meanwhile was looked at in another way
+        let look = |facts: &DeviceFacts| (wants_probe(config, facts), wants_header(config, state, facts));
+        let seen = seen.filter(|(seen, _)| look(seen) == look(facts));
+        facts.content = seen.and_then(|(_, content)| content.clone());
     }
     let of_ours = |facts: &DeviceFacts| matches!(&facts.content, Some(Content::Luks2 { token: Some(_), .. }));
     if state.keys.is_empty() && now.devices.iter().any(of_ours) {
         now.instance_id = instance.id().await;
     }
     Ok(plan(mode, config, state, &now))
+}
+
+/// Which LUKS2 volume is on a disk that may be in use, as its header says.
+async fn header_on(facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
+    match host.run(&facts.name, Job::Header { target: Target::from(facts) }, None).await {
+        Ok(Answer::Header { content }) => content,
+        Ok(Answer::Failed { message }) => Some(Content::Unknown { reason: message }),
+        Ok(other) => Some(Content::Unknown { reason: format!("the worker answered something else: {other:?}") }),
+        Err(e) => Some(Content::Unknown { reason: chain(e) }),
+    }
 }
 
 /// The disks of this machine.

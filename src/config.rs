@@ -3,7 +3,9 @@
 //! Each file is read on its own into a fragment, so that an error names file and line; the fragments are merged in
 //! order, later ones win, and defaults fill the rest.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::device::{DeviceFacts, Role};
+use crate::permissions::objection;
 
 /// Where the configuration is unless `--config` says otherwise; drop-ins are in `config.d` beside it.
 pub const DEFAULT_PATH: &str = "/etc/luks-agent/config.toml";
@@ -26,6 +29,18 @@ pub enum ConfigError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Others may write to it.
+    #[error(
+        "configuration {path} {reason}; expected owner {owner} and no write permission for others: check who changed it, then 'chown {owner}' and 'chmod go-w' it"
+    )]
+    Permissions {
+        /// File or directory.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+        /// User id expected.
+        owner: u32,
     },
     /// Neither the file nor a drop-in exists.
     #[error(
@@ -446,23 +461,27 @@ impl<'de> Deserialize<'de> for MatchRule {
 }
 
 impl Config {
-    /// Reads `path` and the `*.toml` files in `config.d` beside it, in order of their names.
+    /// Reads `path` and the `*.toml` files in `config.d` beside it, in order of their names. Neither they nor their directories
+    /// may be writable for others: who can write here chooses key, disks and mount points.
     ///
     /// # Errors
     /// [`ConfigError`] names the file and, for a mistake in it, the line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let drop_in_dir = path.with_file_name("config.d");
         let mut files = Vec::new();
         if path.try_exists().map_err(|source| ConfigError::Read { path: path.to_owned(), source })? {
             files.push(path.to_owned());
         }
-        files.extend(drop_ins(&path.with_file_name("config.d"))?);
+        files.extend(drop_ins(&drop_in_dir)?);
         if files.is_empty() {
             return Err(ConfigError::Missing { path: path.to_owned() });
         }
+        for dir in [path.parent(), Some(drop_in_dir.as_path())].into_iter().flatten() {
+            check_dir(if dir == Path::new("") { Path::new(".") } else { dir })?;
+        }
         let mut merged = Fragment::default();
         for file in files {
-            let text = fs::read_to_string(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
-            merged.merge(parse(&file, &text)?);
+            merged.merge(parse(&file, &read(&file)?)?);
         }
         merged.validate(path)
     }
@@ -473,6 +492,34 @@ impl Config {
     /// As [`Config::load`].
     pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
         parse(path, text)?.validate(path)
+    }
+}
+
+/// Reads a file that nobody else can write to.
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    check(path, &file.metadata().map_err(read)?)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(read)?;
+    Ok(text)
+}
+
+/// Where others may make files but not take away or replace those of root, as in `/tmp`, each file is checked by itself.
+fn check_dir(dir: &Path) -> Result<(), ConfigError> {
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.mode() & 0o1000 != 0 => Ok(()),
+        Ok(metadata) => check(dir, &metadata),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ConfigError::Read { path: dir.to_owned(), source }),
+    }
+}
+
+fn check(path: &Path, metadata: &Metadata) -> Result<(), ConfigError> {
+    let owner = nix::unistd::geteuid().as_raw();
+    match objection(metadata, owner) {
+        Some(reason) => Err(ConfigError::Permissions { path: path.to_owned(), reason, owner }),
+        None => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Only files are read: no device is opened, no command is run, so a hung device cannot hold this up.
 
 mod boot;
+mod memory;
 mod mounts;
 mod sysfs;
 mod xen;
@@ -153,6 +154,14 @@ pub fn orphans(roots: &Roots, devices: &[DeviceFacts]) -> Result<Vec<Holder>, Di
         (size == 0 || !held.contains(name.as_str())).then_some(mapping)
     };
     Ok(sysfs.disk_names()?.iter().filter(|name| kind(name) == DiskKind::DeviceMapper).filter_map(orphan).collect())
+}
+
+/// What in memory a path lies on, in words; `None` if what is written there outlives a reboot. The path need not exist yet.
+///
+/// # Errors
+/// What cannot be followed down to disks, and why.
+pub fn in_memory(roots: &Roots, path: &Path) -> Result<Option<String>, String> {
+    memory::below(&Sysfs::new(roots), &Mounts::read(roots)?, path)
 }
 
 /// What is mounted at a path, as the mount table names it, topmost last.

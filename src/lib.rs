@@ -43,6 +43,7 @@ pub mod luks;
 pub mod mapping;
 pub mod metrics;
 pub mod mount;
+pub mod permissions;
 pub mod plan;
 pub mod probe;
 pub mod report;

@@ -5,6 +5,7 @@ mod mount_points;
 mod owner;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod words;
 
 use std::path::PathBuf;
@@ -14,11 +15,13 @@ use uuid::Uuid;
 
 use crate::config::{Config, FilesystemKind, Policy, WhenNotBlank};
 use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, Role, classify};
-use crate::state::{self, Phase, State, VolumeRecord, VolumeRole};
+use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 use growth::{outgrown, shrunk};
 use mount_points::MountPoints;
 pub use owner::record_of;
 use owner::{Owner, Owners, ignored_by_rule};
+use unknown::restore;
+pub use unknown::{UnknownVolume, Whose, has_our_name, may_hold_ours, unknown_mapping, unknown_volume, wants_header};
 pub use words::describe;
 use words::{in_use, names};
 
@@ -511,6 +514,9 @@ impl Planner<'_> {
 
     /// A volume that the state file does not know.
     fn unknown(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole) {
+        if let Some(UnknownVolume { evidence, remedy, .. }) = self.unknown_volume(facts) {
+            return self.refuse(subject, false, evidence, remedy);
+        }
         let Some(content) = &facts.content else {
             return self.refuse(
                 subject,
@@ -530,26 +536,6 @@ impl Planner<'_> {
                     self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
                 }
             },
-            Content::Luks2 { luks_uuid, token: Some(token) } => {
-                // whoever can write to the disk wrote this: no control characters for a terminal
-                let key = token.key_arn.escape_debug();
-                let (evidence, remedy) = match self.owners.made_here_and_forgotten(facts) {
-                    true => (
-                        format!(
-                            "LUKS2 volume {luks_uuid}, which luks-agent made on this instance, and there is no state file; its key is wrapped by {key}"
-                        ),
-                        self.restore(),
-                    ),
-                    false => (
-                        format!(
-                            "LUKS2 volume {luks_uuid} of luks-agent on {}, unknown to this node's state file; its key is wrapped by {key}",
-                            token.instance_id.as_deref().unwrap_or("an unknown instance").escape_debug(),
-                        ),
-                        "it is not formatted; see 'break-glass' in the README to get its data back".to_owned(),
-                    ),
-                };
-                self.refuse(subject, false, evidence, remedy);
-            }
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { token: None, .. }
                 if self.may_wipe(facts, role) =>
             {
@@ -618,10 +604,15 @@ impl Planner<'_> {
                     .to_owned(),
             ));
         }
-        if let Some(ours) = self.owners.others(facts).find(|other| self.owners.made_here_and_forgotten(other)) {
+        // a new key would go into a new state file, and the old one could not come back
+        let lost = |other: &&DeviceFacts| self.unknown_volume(other).is_some_and(|volume| volume.whose == Whose::Lost);
+        if let Some(ours) = self.owners.others(facts).find(lost) {
             return Some((
-                format!("this node's state file is lost: {} holds a volume that this instance made", ours.name),
-                format!("{}, or go on without it by a [[volumes.match]] rule with role = \"ignore\"", self.restore()),
+                format!("this node's state file may be lost: {} holds a volume of luks-agent", ours.name),
+                format!(
+                    "{}; to go on without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it",
+                    restore(self.config)
+                ),
             ));
         }
         let twins = self.owners.twins(facts);
@@ -637,12 +628,8 @@ impl Planner<'_> {
         None
     }
 
-    /// What to do when the state file is lost.
-    fn restore(&self) -> String {
-        format!(
-            "nothing is formatted: restore {} from a backup of the boot volume, or get the data back as 'break-glass' in the README says",
-            state::file(&self.config.state.dir).display()
-        )
+    fn unknown_volume(&self, facts: &DeviceFacts) -> Option<UnknownVolume> {
+        unknown_volume(self.config, self.owners.state, self.owners.inventory, facts)
     }
 
     fn refuse(&mut self, subject: Subject, known: bool, evidence: String, remedy: String) {

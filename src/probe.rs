@@ -93,12 +93,11 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
             }
             None => signatures.is_empty(),
         };
-    if let Some(Luks2Header { luks_uuid, metadata: Some(metadata), .. }) = header
+    if let Some(header) = header
         && !torn
+        && let Some(content) = volume_of(header)?
     {
-        let token =
-            Token::find(&metadata).map_err(|e| format!("it has a luks-agent token that cannot be read: {e}"))?;
-        return Ok(Content::Luks2 { luks_uuid, token: token.map(Box::new) });
+        return Ok(content);
     }
     if !signatures.is_empty() && !torn {
         return Ok(Content::Foreign { signatures });
@@ -124,6 +123,20 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
         reader.read = read;
     }
     Ok(Content::Blank { evidence: Evidence { read: reader.read, of: reader.size } })
+}
+
+/// The LUKS2 volume on a disk, which may be in use, by its header alone; `None` where there is none. Nothing is repaired.
+///
+/// # Errors
+/// When the disk or a token of luks-agent cannot be read.
+pub fn volume(file: &File) -> Result<Option<Content>, String> {
+    Luks2Header::read(file)?.map_or(Ok(None), volume_of)
+}
+
+fn volume_of(header: Luks2Header) -> Result<Option<Content>, String> {
+    let Luks2Header { luks_uuid, metadata: Some(metadata), .. } = header else { return Ok(None) };
+    let token = Token::find(&metadata).map_err(|e| format!("it has a luks-agent token that cannot be read: {e}"))?;
+    Ok(Some(Content::Luks2 { luks_uuid, token: token.map(Box::new) }))
 }
 
 /// The LUKS2 metadata of a disk, which may be in use, and its UUID. Nothing is repaired.

@@ -3,27 +3,27 @@
 //! It is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees the old file or the new
 //! one, never a torn one. Only the holder of the lock writes.
 
-use std::cell::RefCell;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::config::FilesystemKind;
 use crate::device::DeviceFacts;
+use crate::discover::{Roots, in_memory};
 use crate::key::WrappedKey;
+use crate::permissions::objection;
 use crate::token::{Expected, HeaderPolicy};
 
 /// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts.
 pub const VERSION: u32 = 2;
-/// `RAMFS_MAGIC` of `linux/magic.h`, which nix does not have.
-const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const FILE: &str = "state.json";
 const TEMPORARY: &str = "state.json.new";
 
@@ -42,16 +42,24 @@ pub enum StateError {
         source: io::Error,
     },
     /// Another agent is at work.
-    #[error("another luks-agent is at work: {holder} holds the lock on {path}; wait for it to end")]
+    #[error("another luks-agent is running: {holder} holds the lock on {path}, for {} s now; wait for it to finish, then run the command again", .waited.as_secs())]
     Locked {
         /// The locked directory.
         path: PathBuf,
-        /// The process that holds the lock.
+        /// The process that holds the lock: its pid and command.
         holder: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// Somebody put another directory in its place.
+    #[error("the state directory {path} was replaced while this command ran; nothing was saved, run the command again")]
+    Replaced {
+        /// The directory.
+        path: PathBuf,
     },
     /// No state file, where there must be one.
     #[error(
-        "this node was never provisioned, or its state file is lost: {path} does not exist; run 'luks-agent provision' first, which tells the two apart and formats nothing that holds data"
+        "this node was never provisioned, or its state file is lost: {path} does not exist; run 'luks-agent provision' first, which formats nothing where a volume of luks-agent is attached"
     )]
     NeverProvisioned {
         /// The file looked for.
@@ -77,6 +85,16 @@ pub enum StateError {
         /// Its version.
         version: u64,
     },
+    /// A file of a newer release that kept the format version.
+    #[error(
+        "{path} is intact, but a later luks-agent wrote it: {reason}; install the release that wrote it. nothing is formatted meanwhile"
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// What this release does not know.
+        reason: String,
+    },
     /// Others may write to it.
     #[error(
         "{path} {reason}; expected owner {owner} and no write permission for others: check who changed it, then 'chown {owner}' and 'chmod go-w' it"
@@ -91,11 +109,13 @@ pub enum StateError {
     },
     /// A directory that a reboot empties.
     #[error(
-        "state.dir {path} is on a file system in memory: a reboot would lose the wrapped key; choose a directory on the boot volume"
+        "state.dir {path} is in memory: it lies on {on}, and a reboot would lose the wrapped key; choose a directory on the boot volume"
     )]
     InMemory {
         /// The directory.
         path: PathBuf,
+        /// What it lies on.
+        on: String,
     },
 }
 
@@ -105,7 +125,7 @@ pub enum StateError {
 pub struct State {
     /// [`VERSION`].
     pub version: u32,
-    /// The instance whose key the last one is; `None` where there is no instance metadata service.
+    /// The instance whose key the last one is; `None` where there was no instance metadata service to say.
     pub instance_id: Option<String>,
     /// Keys, oldest first; one in normal life.
     pub keys: Vec<KeyRecord>,
@@ -212,11 +232,6 @@ impl State {
         Some(Expected { luks_uuid, header: volume.header, wrapped_key, key_arn })
     }
 
-    /// Hex of the SHA-256 of its compact JSON: a flipped bit must not make one volume out of another.
-    fn checksum(&self) -> Result<String, serde_json::Error> {
-        Ok(Sha256::digest(serde_json::to_vec(self)?).iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
     fn consistent(&self) -> Result<(), String> {
         for (i, volume) in self.volumes.iter().enumerate() {
             if self.key(volume.key).is_none() {
@@ -265,7 +280,13 @@ pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
         Some(version) if version >= 1 => {}
         Some(_) | None => return Err(damaged("it has no format version".to_owned())),
     }
-    let state = unseal(value).map_err(damaged)?;
+    let is_sealed = check_seal(&text, &value).map_err(damaged)?;
+    let state = match from_value(value) {
+        Ok(state) => state,
+        // as it was written, so it is this release that lacks something
+        Err(reason) if is_sealed => return Err(StateError::Later { path: path.clone(), reason }),
+        Err(reason) => return Err(damaged(reason)),
+    };
     state.consistent().map_err(damaged)?;
     Ok(Some(state))
 }
@@ -278,14 +299,47 @@ struct Sealed<'a> {
     sha256: String,
 }
 
-fn unseal(mut value: serde_json::Value) -> Result<State, String> {
-    let checksum = value.as_object_mut().and_then(|fields| fields.remove("sha256"));
-    let mut state: State = serde_json::from_value(value).map_err(|e| e.to_string())?;
-    if let Some(checksum) = checksum
-        && checksum.as_str() != Some(&state.checksum().map_err(|e| e.to_string())?)
-    {
+/// Checks the checksum of a state file, as its bytes stand: neither what this release knows of the format nor how a library
+/// prints JSON may make a file damaged that is not. Returns whether it has one: version 1 has none, nor has a file that was
+/// edited.
+fn check_seal(text: &[u8], value: &serde_json::Value) -> Result<bool, String> {
+    let Some(recorded) = value.get("sha256") else { return Ok(false) };
+    let recorded = recorded.as_str().unwrap_or_default();
+    let compact = without_whitespace(text);
+    let body = compact.strip_suffix(format!(",\"sha256\":\"{recorded}\"}}").as_bytes());
+    if body.is_none_or(|body| checksum(&[body, b"}"]) != recorded) {
         return Err("its checksum is wrong (if you edited it, take the line 'sha256' out)".to_owned());
     }
+    Ok(true)
+}
+
+/// Hex of the SHA-256: a flipped bit must not make one volume out of another.
+fn checksum(parts: &[&[u8]]) -> String {
+    let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// JSON without the whitespace between its tokens.
+fn without_whitespace(json: &[u8]) -> Vec<u8> {
+    let (mut in_string, mut escaped) = (false, false);
+    let mut keep = |byte: &u8| {
+        let kept = in_string || !byte.is_ascii_whitespace();
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+        kept
+    };
+    json.iter().copied().filter(|byte| keep(byte)).collect()
+}
+
+fn from_value(mut value: serde_json::Value) -> Result<State, String> {
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("sha256");
+    }
+    let mut state: State = serde_json::from_value(value).map_err(|e| e.to_string())?;
     state.version = VERSION;
     Ok(state)
 }
@@ -294,31 +348,21 @@ fn check_permissions(path: &Path) -> Result<(), StateError> {
     let metadata =
         fs::symlink_metadata(path).map_err(|source| StateError::Io { action: "examine", path: path.into(), source })?;
     let owner = nix::unistd::geteuid().as_raw();
-    match objection(metadata.uid(), metadata.mode(), owner) {
+    match objection(&metadata, owner) {
         Some(reason) => Err(StateError::Permissions { path: path.into(), reason, owner }),
         None => Ok(()),
     }
 }
 
-/// Why a file of user `uid` with this mode is not to be believed by user `owner`: somebody else could have written it.
-fn objection(uid: u32, mode: u32, owner: u32) -> Option<String> {
-    if uid != owner && uid != 0 {
-        Some(format!("belongs to user {uid}"))
-    } else if mode & 0o022 != 0 {
-        Some(format!("has mode {:04o}", mode & 0o7777))
-    } else {
-        None
-    }
-}
-
 /// The state directory, locked: the only way to write.
 ///
-/// The lock is on the directory itself, or on the nearest one above it while it does not exist: a run that fails before it
-/// has anything to keep leaves nothing behind.
+/// The lock is on the directory itself, which only root can open, and which is made before anything else is done. A run that
+/// has nothing to keep in the end takes away what it has made.
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
-    locks: RefCell<Vec<File>>,
+    lock: File,
+    is_new: bool,
 }
 
 impl StateDir {
@@ -328,46 +372,44 @@ impl StateDir {
     /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or what the system says.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let path = file(dir);
-        match path.try_exists() {
-            Ok(true) => Self::lock(dir, dir),
-            Ok(false) => Err(StateError::NeverProvisioned { path }),
-            Err(source) => Err(StateError::Io { action: "examine", path, source }),
+        let exists = |path: &Path| {
+            path.try_exists().map_err(|source| StateError::Io { action: "examine", path: path.into(), source })
+        };
+        if !exists(dir)? {
+            return Err(StateError::NeverProvisioned { path });
         }
+        // the file may be about to be made
+        let locked = Self::lock(dir, false)?;
+        if exists(&path)? { Ok(locked) } else { Err(StateError::NeverProvisioned { path }) }
     }
 
-    /// Locks a state directory that need not exist yet; the first [`StateDir::save`] makes it.
+    /// Locks a state directory, which is made if it is not there.
     ///
     /// # Errors
     /// [`StateError::Locked`], [`StateError::InMemory`], or what the system says.
     pub fn create(dir: &Path) -> Result<Self, StateError> {
         let base = nearest_existing(dir)?;
-        let kind = statfs(base)
-            .map_err(|e| StateError::Io { action: "examine", path: base.into(), source: e.into() })?
-            .filesystem_type();
-        if kind == TMPFS_MAGIC || kind == RAMFS_MAGIC {
-            return Err(StateError::InMemory { path: dir.into() });
+        match in_memory(&Roots::host(), dir) {
+            Ok(None) => {}
+            Ok(Some(on)) => return Err(StateError::InMemory { path: dir.into(), on }),
+            // then the boot disk cannot be resolved either, and nothing is formatted
+            Err(reason) => tracing::warn!("what state.dir {} lies on is not known: {reason}", dir.display()),
         }
-        Self::lock(dir, base)
-    }
-
-    fn lock(dir: &Path, base: &Path) -> Result<Self, StateError> {
         check_permissions(base)?;
-        Ok(Self { dir: dir.to_owned(), locks: RefCell::new(vec![lock_dir(base)?]) })
+        if base != dir {
+            let io = |source| StateError::Io { action: "make", path: dir.into(), source };
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+            for ancestor in dir.ancestors().skip(1).take_while(|path| path.starts_with(base)) {
+                sync_dir(ancestor)?;
+            }
+        }
+        Self::lock(dir, base != dir)
     }
 
-    /// Makes the directory if it is not there, durably, and locks it too.
-    fn make_dir(&self) -> Result<(), StateError> {
-        let base = nearest_existing(&self.dir)?;
-        if base == self.dir {
-            return Ok(());
-        }
-        let io = |source| StateError::Io { action: "make", path: self.dir.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(io)?;
-        for ancestor in self.dir.ancestors().skip(1).take_while(|path| path.starts_with(base)) {
-            sync_dir(ancestor)?;
-        }
-        self.locks.borrow_mut().push(lock_dir(&self.dir)?);
-        Ok(())
+    fn lock(dir: &Path, is_new: bool) -> Result<Self, StateError> {
+        check_permissions(dir)?;
+        let lock = lock_dir(dir)?;
+        Ok(Self { dir: dir.to_owned(), lock, is_new })
     }
 
     /// The state, or an empty one when nothing was ever saved.
@@ -383,15 +425,17 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`]; then the old file is still there. [`StateError::Damaged`] if what is read back differs.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
-        self.make_dir()?;
+        if fs::symlink_metadata(&self.dir).is_ok_and(|now| !is_same(&self.lock, &now)) {
+            return Err(StateError::Replaced { path: self.dir.clone() });
+        }
         let temporary = self.dir.join(TEMPORARY);
         let path = file(&self.dir);
         let io = |action: &'static str, path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { action, path, source }
         };
-        let sealed = state.checksum().map(|sha256| Sealed { state, sha256 });
-        let text = sealed.and_then(|sealed| serde_json::to_vec_pretty(&sealed));
+        let body = serde_json::to_vec_pretty(state).map(|text| checksum(&[&without_whitespace(&text)]));
+        let text = body.and_then(|sha256| serde_json::to_vec_pretty(&Sealed { state, sha256 }));
         let mut text = text.map_err(|e| io("encode", &path)(e.into()))?;
         text.push(b'\n');
         let mut file = OpenOptions::new()
@@ -423,10 +467,12 @@ impl StateDir {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
-        // to close it is not enough: a child that was forked and has not come to exec yet has the lock as well
-        for lock in self.locks.get_mut() {
-            let _ = lock.unlock();
+        if self.is_new {
+            // not if there is anything in it; with the lock, so that nobody else is in it
+            let _ = fs::remove_dir(&self.dir);
         }
+        // to close it is not enough: a child that was forked and has not come to exec yet has the lock as well
+        let _ = self.lock.unlock();
     }
 }
 
@@ -443,28 +489,51 @@ fn nearest_existing(dir: &Path) -> Result<&Path, StateError> {
 
 fn lock_dir(dir: &Path) -> Result<File, StateError> {
     let io = |action| move |source| StateError::Io { action, path: dir.into(), source };
-    let file = File::open(dir).map_err(io("open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let inode = file.metadata().map_err(io("examine"))?.ino();
-            Err(StateError::Locked { path: dir.into(), holder: holder_of(inode) })
+    loop {
+        let file = File::open(dir).map_err(io("open"))?;
+        // whoever can open it can lock it, and keep the agent from its work
+        let mode = file.metadata().map_err(io("examine"))?.mode();
+        if mode & 0o077 != 0
+            && let Err(e) = file.set_permissions(Permissions::from_mode(0o700))
+        {
+            tracing::warn!("others can lock {}: its mode cannot be changed to 0700: {e}", dir.display());
         }
-        Err(TryLockError::Error(e)) => Err(io("lock")(e)),
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let waited = Duration::ZERO;
+                return Err(StateError::Locked { path: dir.into(), holder: holder_of(&file), waited });
+            }
+            Err(TryLockError::Error(e)) => return Err(io("lock")(e)),
+        }
+        // the holder may have taken it away, and another may be in its place
+        match fs::symlink_metadata(dir) {
+            Ok(now) if is_same(&file, &now) => return Ok(file),
+            Ok(_) => {}
+            Err(e) => return Err(io("examine")(e)),
+        }
     }
 }
 
-/// Who holds the lock on an inode: `/proc/locks` has lines like `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`.
-fn holder_of(inode: u64) -> String {
+fn is_same(file: &File, now: &Metadata) -> bool {
+    file.metadata().is_ok_and(|locked| (locked.dev(), locked.ino()) == (now.dev(), now.ino()))
+}
+
+/// Who holds the lock on a file: `/proc/locks` has lines like `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`.
+fn holder_of(file: &File) -> String {
+    // on an overlay `stat` can give another number than the one in `/proc/locks`
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap_or_default();
+    let inode = info.lines().find_map(|line| line.strip_prefix("ino:")).map(|ino| ino.trim().to_owned());
+    let inode = inode.or_else(|| Some(file.metadata().ok()?.ino().to_string())).unwrap_or_default();
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     let pid = locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
-        (file.rsplit(':').next() == Some(inode.to_string().as_str())).then(|| (*pid).to_owned())
+        (file.rsplit(':').next() == Some(inode.as_str())).then(|| (*pid).to_owned())
     });
     let Some(pid) = pid else { return "a process that cannot be seen from here".to_owned() };
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    format!("process {pid} ({})", command.trim_end_matches('\0').replace('\0', " "))
+    format!("pid {pid} ({})", command.trim_end_matches('\0').replace('\0', " ").escape_debug())
 }
 
 fn sync_dir(dir: &Path) -> Result<(), StateError> {
@@ -515,8 +584,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn dir() -> tempfile::TempDir {
@@ -533,7 +600,6 @@ mod tests {
         assert_eq!(read(&path).unwrap(), None);
         let store = StateDir::create(&path).unwrap();
         assert_eq!(store.load().unwrap(), State::default());
-        assert!(!tmp.path().join("a").exists(), "made before there was anything to keep");
         store.save(&State::sample()).unwrap();
         assert_eq!(store.load().unwrap(), State::sample());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
@@ -552,12 +618,47 @@ mod tests {
         for dir_exists in [false, true] {
             let first = StateDir::create(&path).unwrap();
             let message = StateDir::create(&path).unwrap_err().to_string();
-            assert!(message.contains(&format!("process {} (", std::process::id())), "{dir_exists}: {message}");
+            assert!(message.contains(&format!("pid {} (", std::process::id())), "{dir_exists}: {message}");
+            // not "never provisioned": the first one may be about to do it
+            assert!(matches!(StateDir::open(&path), Err(StateError::Locked { .. })), "{dir_exists}");
             first.save(&State::sample()).unwrap();
             assert!(matches!(StateDir::create(&path), Err(StateError::Locked { .. })), "{dir_exists}");
             drop(first);
         }
         StateDir::create(&path).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_has_nothing_to_keep_leaves_no_directory_and_one_that_finds_one_leaves_that() {
+        let tmp = dir();
+        let path = tmp.path().join("state");
+        drop(StateDir::create(&path).unwrap());
+        assert!(!path.exists());
+        fs::create_dir(&path).unwrap();
+        drop(StateDir::create(&path).unwrap());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn nobody_else_can_open_what_is_locked() {
+        let tmp = dir();
+        let path = tmp.path().join("state");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let store = StateDir::create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        store.save(&State::sample()).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_saved_into_a_directory_that_is_not_the_locked_one() {
+        let tmp = dir();
+        let path = tmp.path().join("state");
+        let store = StateDir::create(&path).unwrap();
+        fs::rename(&path, tmp.path().join("away")).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(store.save(&State::sample()), Err(StateError::Replaced { .. })));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
     }
 
     #[test]
@@ -602,22 +703,75 @@ mod tests {
         }
     }
 
-    /// As the first release wrote it.
+    const VERSION_1: &str = include_str!("../tests/fixtures/state/version-1.json");
+    const VERSION_2: &str = include_str!("../tests/fixtures/state/version-2.json");
+
+    /// As the releases wrote them.
     #[test]
-    fn a_file_of_format_version_1_is_read_and_its_volumes_are_held_to_the_first_policy() {
+    fn files_of_every_format_version_are_read_and_what_is_read_is_written_in_the_latest() {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
-        store.save(&State::sample()).unwrap();
-        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(tmp.path().join(FILE)).unwrap()).unwrap();
-        value["version"] = 1.into();
-        value.as_object_mut().unwrap().remove("sha256").unwrap();
-        value["volumes"][0].as_object_mut().unwrap().remove("header").unwrap();
-        fs::write(tmp.path().join(FILE), serde_json::to_vec(&value).unwrap()).unwrap();
-        let mut expected = State::sample();
-        expected.volumes[0].header = HeaderPolicy::Possible;
-        assert_eq!(store.load().unwrap(), expected);
-        store.save(&expected).unwrap();
-        assert_eq!(store.load().unwrap(), expected);
+        for (text, instance, keys, volumes) in [
+            // without layouts: its volumes are held to the first policy
+            (
+                VERSION_1,
+                None,
+                1,
+                [(1, VolumeRole::Ebs, Phase::Committed), (1, VolumeRole::InstanceStore, Phase::Intent)],
+            ),
+            (
+                VERSION_2,
+                Some("i-1234567890abcdef0"),
+                2,
+                [(1, VolumeRole::Ebs, Phase::Committed), (2, VolumeRole::InstanceStore, Phase::Intent)],
+            ),
+        ] {
+            fs::write(tmp.path().join(FILE), text).unwrap();
+            let state = store.load().unwrap();
+            assert_eq!((state.instance_id.as_deref(), state.keys.len()), (instance, keys));
+            let found: Vec<_> = state.volumes.iter().map(|v| (v.key, v.role, v.phase)).collect();
+            assert_eq!(found, volumes);
+            assert_eq!(state.volumes[0].header, HeaderPolicy::Possible);
+            store.save(&state).unwrap();
+            assert_eq!(store.load().unwrap(), state);
+        }
+        // byte for byte what the releases before this one write and check
+        assert_eq!(fs::read_to_string(tmp.path().join(FILE)).unwrap(), VERSION_2);
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_bytes_however_they_are_put() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        let path = tmp.path().join(FILE);
+        fs::write(&path, VERSION_2).unwrap();
+        let state = store.load().unwrap();
+        fs::write(&path, include_str!("../tests/fixtures/state/version-2-reordered.json")).unwrap();
+        assert_eq!(store.load().unwrap(), state);
+        fs::write(&path, without_whitespace(VERSION_2.as_bytes())).unwrap();
+        assert_eq!(store.load().unwrap(), state);
+        // in a string it is no whitespace between tokens
+        let quoted = br#"{ "a\\" : "b \" : c", "d": [1, 2] }"#;
+        assert_eq!(without_whitespace(quoted), br#"{"a\\":"b \" : c","d":[1,2]}"#);
+    }
+
+    #[test]
+    fn a_field_of_a_later_release_is_told_from_damage() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        let path = tmp.path().join(FILE);
+        let later = include_str!("../tests/fixtures/state/version-2-later.json");
+        fs::write(&path, later).unwrap();
+        let message = store.load().unwrap_err().to_string();
+        assert!(message.contains("a later luks-agent wrote it: unknown field `keyslots_sha256`"), "{message}");
+        assert!(message.contains("install the release that wrote it"), "{message}");
+        // without a checksum that is right, nobody knows who wrote it
+        fs::write(&path, later.replace("keyslots_sha256", "keyslots_sha255")).unwrap();
+        assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
+        let mut edited: serde_json::Value = serde_json::from_str(later).unwrap();
+        edited.as_object_mut().unwrap().remove("sha256").unwrap();
+        fs::write(&path, edited.to_string()).unwrap();
+        assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
     }
 
     #[test]
@@ -690,28 +844,12 @@ mod tests {
     }
 
     #[test]
-    fn what_others_could_have_written_is_not_believed() {
-        for (uid, mode, owner, expected) in [
-            (0, 0o100_600, 0, None),
-            (0, 0o100_644, 0, None),
-            (7, 0o100_600, 7, None),
-            (0, 0o100_600, 7, None),
-            (7, 0o100_600, 0, Some("belongs to user 7")),
-            (8, 0o100_600, 7, Some("belongs to user 8")),
-            (0, 0o100_620, 0, Some("has mode 0620")),
-            (0, 0o100_602, 0, Some("has mode 0602")),
-        ] {
-            assert_eq!(objection(uid, mode, owner).as_deref(), expected, "{uid} {mode:o} {owner}");
-        }
-    }
-
-    #[test]
     fn a_file_that_others_may_write_is_refused() {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
         store.save(&State::sample()).unwrap();
         let path = tmp.path().join(FILE);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
         let message = store.load().unwrap_err().to_string();
         assert!(message.contains("has mode 0666"), "{message}");
     }

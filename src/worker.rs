@@ -72,6 +72,11 @@ pub enum Job {
         /// How much to read.
         scan: Scan,
     },
+    /// Say which LUKS2 volume is on the disk, which may be in use. Writes nothing.
+    Header {
+        /// The disk.
+        target: Target,
+    },
     /// Encrypt the disk, open it and make a file system, after the basis was checked once more.
     Format {
         /// The disk.
@@ -133,7 +138,7 @@ impl Job {
     /// Whether a passphrase follows the job.
     pub fn needs_key(&self) -> bool {
         match self {
-            Self::Probe { .. } | Self::Check { .. } | Self::Close { .. } => false,
+            Self::Probe { .. } | Self::Header { .. } | Self::Check { .. } | Self::Close { .. } => false,
             Self::Format { .. } => true,
             Self::Unlock { open, .. } => !open,
             Self::Grow { mapping, .. } => *mapping,
@@ -161,6 +166,11 @@ pub enum Answer {
     Content {
         /// What.
         content: Content,
+    },
+    /// Which volume its header is of.
+    Header {
+        /// [`Content::Luks2`]; `None` where there is none.
+        content: Option<Content>,
     },
     /// Formatted, open, and with a file system; not mounted.
     Formatted,
@@ -292,6 +302,7 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
     let mut stage = Stage { send, last: None, since: Instant::now() };
     let done = match job {
         Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
+        Job::Header { target } => header(&target, &mut stage),
         Job::Format { target, basis, scan, spec, filesystem } => {
             format(&target, &basis, scan, &spec, filesystem, key, &mut stage)
         }
@@ -310,6 +321,12 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
 fn examine(target: &Target, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<'_>) -> Result<Answer, String> {
     let disk = claim(target, stage)?;
     Ok(Answer::Content { content: content("examining", &disk, intent, scan, stage) })
+}
+
+fn header(target: &Target, stage: &mut Stage<'_>) -> Result<Answer, String> {
+    let disk = claim(target, stage)?;
+    stage.enter("reading the header");
+    Ok(Answer::Header { content: probe::volume(&disk)? })
 }
 
 /// By way of the claimed disk.

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -55,6 +56,15 @@ impl Home {
     }
 }
 
+/// Puts a state file that a release wrote into the state directory.
+fn put_state(home: &Home, name: &str) {
+    let text = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/state").join(name)).unwrap();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(home.state()).unwrap();
+    let file = home.state().join("state.json");
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 fn json(command: &mut Command) -> Value {
     let output = command.output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
@@ -65,6 +75,45 @@ fn help_says_what_there_is() {
     let output = agent().arg("--help").output().unwrap();
     assert!(output.status.success());
     insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap());
+}
+
+#[test]
+fn a_configuration_that_others_may_write_is_not_used() {
+    let home = Home::harmless();
+    let drop_ins = home.0.path().join("config.d");
+    fs::create_dir(&drop_ins).unwrap();
+    let drop_in = drop_ins.join("10-node.toml");
+    fs::write(&drop_in, "").unwrap();
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for (path, mode, fine) in [
+        (home.config(), 0o666, 0o644),
+        (home.config(), 0o620, 0o600),
+        (drop_in, 0o622, 0o644),
+        (drop_ins, 0o777, 0o755),
+        (home.0.path().to_owned(), 0o770, 0o700),
+    ] {
+        home.agent(&["status"]).assert().success();
+        set(&path, mode);
+        let said = format!("configuration {} has mode {mode:04o}; expected owner", path.display());
+        home.agent(&["status"]).assert().code(2).stderr(contains(said).and(contains("chmod go-w")));
+        set(&path, fine);
+    }
+    // as in /tmp, where nobody can put anything in the place of a file of root
+    set(home.0.path(), 0o1777);
+    home.agent(&["status"]).assert().success();
+}
+
+#[test]
+fn state_files_of_every_release_are_read_and_one_of_a_later_release_says_what_to_do() {
+    let home = Home::harmless();
+    for name in ["version-1.json", "version-2.json", "version-2-reordered.json"] {
+        put_state(&home, name);
+        home.agent(&["status"]).assert().success().stdout(contains("vol0123456789abcdef0  missing"));
+    }
+    put_state(&home, "version-2-later.json");
+    let said = contains("a later luks-agent wrote it: unknown field `keyslots_sha256`")
+        .and(contains("install the release that wrote it"));
+    home.agent(&["status"]).assert().code(1).stderr(said);
 }
 
 #[test]

@@ -314,7 +314,9 @@ impl World {
                 self.sizes.borrow_mut().insert(device.to_owned(), sizes);
                 if sizes == before { Answer::Unchanged } else { Answer::Grown }
             }
-            Job::Probe { .. } | Job::Check { .. } | Job::Close { .. } => panic!("apply does not ask for that"),
+            Job::Probe { .. } | Job::Header { .. } | Job::Check { .. } | Job::Close { .. } => {
+                panic!("apply does not ask for that")
+            }
         }
     }
 }
@@ -326,7 +328,7 @@ impl Host for World {
             Job::Unlock { open: true, .. } => "mount",
             Job::Unlock { .. } => "unlock",
             Job::Grow { .. } => "grow",
-            Job::Probe { .. } | Job::Check { .. } | Job::Close { .. } => "something else",
+            Job::Probe { .. } | Job::Header { .. } | Job::Check { .. } | Job::Close { .. } => "something else",
         };
         let cut = self.call(format!("{what} {device}")).await;
         match self.faults.get(device) {

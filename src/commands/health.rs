@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 
 use super::status::subject_of;
-use super::{CommandError, Disks, LazyKms, need_root, workers};
+use super::{CommandError, Disks, Instance, LazyKms, header_on, need_root, workers};
 use crate::config::Config;
-use crate::device::{DeviceFacts, Inventory, classify};
+use crate::device::{Content, DeviceFacts, Inventory, classify};
+use crate::discover::{Roots, in_memory};
 use crate::host::{Host, HostError};
-use crate::plan::{Subject, record_of};
+use crate::plan::{Subject, UnknownVolume, Whose, may_hold_ours, record_of, unknown_volume};
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict};
 use crate::state::{self, KeyRecord, Phase, State, VolumeRecord};
 use crate::worker::{Answer, Job, Target, chain};
@@ -20,23 +21,71 @@ use crate::worker::{Answer, Job, Target, chain};
 /// When the disks or the state file cannot be read.
 pub async fn health(config: &Config) -> Result<Report, CommandError> {
     need_root("health")?;
-    let Some(state) = state::read(&config.state.dir)? else {
-        return Ok(Report::new("health", Vec::new(), "this node was never provisioned".to_owned()));
-    };
-    let inventory = Disks::new(config).inventory().await?;
+    let state = state::read(&config.state.dir)?;
+    let provisioned = state.is_some();
+    let state = state.unwrap_or_default();
+    let mut inventory = Disks::new(config).inventory().await?;
     let host = workers(config);
+    look_for_unknown(config, &state, &mut inventory, &host).await;
+    let unknown = unknown_rows(config, &state, &inventory);
+    if !provisioned {
+        return Ok(without_state(unknown));
+    }
     let committed = || state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
-    let rows = join_all(committed().map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
+    let mut rows = join_all(committed().map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
+    rows.extend(unknown);
     let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
     let kms = LazyKms::new(&config.kms);
     let keys = join_all(state.keys.iter().filter(|key| used.contains(&key.id)).map(|key| key_health(&kms, key))).await;
     let summary = summary(&keys, &rows);
-    let wrong = diagnosis(&keys, &rows);
+    // what is not known is told by the run that would write there
+    let volatile = in_memory(&Roots::host(), &config.state.dir).ok().flatten();
+    let volatile = volatile.map(|on| (ExitCode::Failed, fatal(&format!("the state directory lies on {on}"))));
+    let wrong = volatile.or_else(|| diagnosis(&keys, &rows));
     let report = Report::new("health", rows, summary).of_keys(keys).measured(kms.usage(), host.stages());
     Ok(match wrong {
         Some((code, why)) => report.failed(code, why),
         None => report,
     })
+}
+
+/// Reads the headers of disks that no known volume is on: one that the state file does not know is opened by no boot.
+async fn look_for_unknown(config: &Config, state: &State, inventory: &mut Inventory, host: &impl Host) {
+    let wanted = |facts: &&mut DeviceFacts| may_hold_ours(config, facts) && record_of(state, facts).is_none();
+    let disks = inventory.devices.iter_mut().filter(wanted);
+    join_all(disks.map(async |facts| facts.content = header_on(facts, host).await)).await;
+    let ours = |facts: &DeviceFacts| matches!(&facts.content, Some(Content::Luks2 { token: Some(_), .. }));
+    if inventory.devices.iter().any(ours) {
+        inventory.instance_id = Instance::new(config).id().await;
+    }
+}
+
+/// The volumes of this node that the state file does not know. Those of other nodes are no matter of its health.
+fn unknown_rows(config: &Config, state: &State, inventory: &Inventory) -> Vec<Row> {
+    let row = |facts: &DeviceFacts| {
+        let volume = unknown_volume(config, state, inventory, facts).filter(|volume| volume.whose != Whose::Other)?;
+        let UnknownVolume { luks_uuid, evidence, remedy, .. } = volume;
+        let at = facts.mapping_of(luks_uuid).and_then(|mapping| mapping.mounts.last().cloned());
+        let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
+        let mut row = Row::new(&subject, Verdict::Wrong).volume(Some(luks_uuid), at).because(evidence);
+        row.remedy = Some(remedy);
+        Some(row)
+    };
+    inventory.devices.iter().filter_map(row).collect()
+}
+
+/// The report of a node without a state file: a new one, or one that has lost it.
+fn without_state(unknown: Vec<Row>) -> Report {
+    let lost = diagnosis(&[], &unknown);
+    let summary = match unknown.len() {
+        0 => "this node was never provisioned".to_owned(),
+        count => format!("there is no state file, and volumes of luks-agent are attached: {count}"),
+    };
+    let report = Report::new("health", unknown, summary);
+    match lost {
+        Some((code, why)) => report.failed(code, why),
+        None => report,
+    }
 }
 
 /// What was found of keys and volumes, in a few words.
@@ -49,18 +98,21 @@ fn summary(keys: &[KeyFinding], rows: &[Row]) -> String {
     }
 }
 
+fn fatal(why: &str) -> String {
+    format!("this node would not survive a reboot, because {why}")
+}
+
 /// What would keep the node from coming back, or else what is not as it should be now; the gravest of it.
 fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
-    let fatal = |why: String| format!("this node would not survive a reboot, because {why}");
     if let Some(why) = keys.iter().find_map(|key| key.error.clone()) {
-        return Some((ExitCode::KeyService, fatal(why)));
+        return Some((ExitCode::KeyService, fatal(&why)));
     }
     let of_volume = |row: &Row| {
         let volume = row.serial.as_ref().or(row.device.as_ref()).map_or("a volume", |name| name.as_str());
         format!("{volume}: {}", row.reason.as_deref().unwrap_or_default())
     };
     let is = |verdict: Verdict| rows.iter().find(|row| row.result == verdict).map(of_volume);
-    let broken = [Verdict::Wrong, Verdict::Failed, Verdict::Hung].into_iter().find_map(is).map(fatal);
+    let broken = [Verdict::Wrong, Verdict::Failed, Verdict::Hung].into_iter().find_map(is).map(|why| fatal(&why));
     // these are no less safe than they were, and yet not as they should be
     let broken = broken.or_else(|| is(Verdict::Missing)).or_else(|| is(Verdict::Locked));
     broken.map(|why| (ExitCode::Failed, why))

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::device::{DeviceFacts, Inventory, Role, classify};
 use crate::discover::{Roots, discover};
 use crate::last;
-use crate::plan::{Subject, record_of};
+use crate::plan::{Subject, has_our_name, record_of, unknown_mapping};
 use crate::report::{Health, Report, Row, Verdict};
 use crate::state::{self, Phase, State, VolumeRecord};
 
@@ -28,7 +28,8 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
         count(Verdict::New)
     );
     if !provisioned {
-        summary.push_str("; this node was never provisioned");
+        let open = inventory.devices.iter().any(|facts| is_open_and_unknown(&state, facts));
+        summary.push_str(if open { "; there is no state file" } else { "; this node was never provisioned" });
     }
     if let Some(reason) = &inventory.boot_unresolved {
         summary.push_str(&format!("; the boot disk could not be resolved, so nothing can be formatted: {reason}"));
@@ -81,6 +82,9 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
         let row = Row::new(&subject, Verdict::New);
         return match facts.holders.is_empty() && facts.mounts.is_empty() {
             true => row,
+            false if is_open_and_unknown(state, facts) => row.because(
+                "open under a name that luks-agent gives, a volume that the state file does not know; 'luks-agent health' says whose it is",
+            ),
             false => row.because("in use, and not by luks-agent"),
         };
     };
@@ -92,4 +96,9 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
         Some(_) => row(Verdict::NotMounted, at),
         None => row(Verdict::Locked, at),
     }
+}
+
+/// Whether what is open on a disk looks like a volume of the agent, and the state file does not know it.
+fn is_open_and_unknown(state: &State, facts: &DeviceFacts) -> bool {
+    unknown_mapping(state, facts).is_some_and(|(holder, luks_uuid)| has_our_name(holder, luks_uuid))
 }

@@ -17,7 +17,7 @@ use crate::device::DiskKind;
 const SYSTEM: &[&str] = &["/", "/boot", "/boot/efi", "/efi", "/usr"];
 
 /// No real stack is deeper.
-const DEEPEST: usize = 32;
+pub(super) const DEEPEST: usize = 32;
 
 /// One thing that a disk carries.
 #[derive(Debug)]

@@ -199,6 +199,11 @@ impl Mount {
         Some([option("upperdir")?, option("workdir")?]).filter(|_| self.fs == "overlay")
     }
 
+    /// Whether an overlay leaves out what makes writes durable: after a crash it is not even mounted again.
+    pub(super) fn is_volatile(&self) -> bool {
+        self.options.split(|b| *b == b',').any(|option| option == b"volatile")
+    }
+
     /// The directories of an overlay, all of them.
     fn layers(&self) -> Result<Vec<PathBuf>, String> {
         let mut layers = Vec::new();

@@ -99,13 +99,6 @@ impl<'a> Owners<'a> {
         self.others(facts).filter(counts).collect()
     }
 
-    /// Whether the disk holds a volume that this instance made, although no state file knows of any: the file is lost, and what
-    /// may still come back from a backup is not to be mixed with what a new one would say.
-    pub(super) fn made_here_and_forgotten(&self, facts: &DeviceFacts) -> bool {
-        let Some(Content::Luks2 { token: Some(token), .. }) = &facts.content else { return false };
-        self.state.keys.is_empty() && token.instance_id == self.inventory.instance_id
-    }
-
     /// Whether a volume that is known only by its name may be on a disk that could not be looked at.
     pub(super) fn may_be_hidden(&self, facts: &DeviceFacts, record: &VolumeRecord) -> bool {
         let unseen = |other: &DeviceFacts| matches!(other.content, None | Some(Content::Unknown { .. }));

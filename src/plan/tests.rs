@@ -34,7 +34,8 @@ fn blank() -> Content {
 }
 
 fn header(n: u32) -> Content {
-    let token = Token::new(WrappedKey::new(vec![1]).unwrap(), "arn:key".to_owned(), Some("i-1".to_owned()));
+    // not the key of `state`: a volume that is unknown to it is another node's
+    let token = Token::new(WrappedKey::new(vec![9]).unwrap(), "arn:key".to_owned(), Some("i-1".to_owned()));
     Content::Luks2 { luks_uuid: id(n), token: Some(Box::new(token)) }
 }
 

@@ -189,7 +189,7 @@ fn exit_codes_of_outcomes() {
     let hung = || StepResult::Hung { message: String::new() };
     let changed = || StepResult::Changed { content: Content::Unfinished };
     let service = |class| Some(KeyError::Service(KmsError::of_class(class)));
-    let state = StateError::InMemory { path: Path::new("/run").into() };
+    let state = StateError::InMemory { path: Path::new("/run").into(), on: "the tmpfs on /run".to_owned() };
     let (none, safety, known) = (vec![], vec![refusal(7, false)], vec![refusal(7, true)]);
     for (what, results, key_error, refusals, code) in [
         ("nothing to do", vec![], None, &none, 0),

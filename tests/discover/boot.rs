@@ -365,3 +365,76 @@ fn broken_stacks_are_not_resolved() {
         what carries swap is not known: /proc/swaps has a line that is no swap: '/dev/sda2'
     ");
 }
+
+#[test]
+fn what_a_reboot_empties_is_found_below_whatever_lies_on_it() {
+    const STATE: &str = "/etc/luks-agent/state";
+    let on = |tree: &Tree, expected: Option<&str>| assert_eq!(tree.in_memory(STATE).unwrap().as_deref(), expected);
+
+    let mut tree = disks();
+    tree.mount("nvme0n1p1", "/", "ext4");
+    on(&tree, None);
+    tree.mount_as("0:30", "/etc", "tmpfs", "tmpfs", "rw");
+    on(&tree, Some("the tmpfs on /etc"));
+    // what is mounted on it counts, not what is below
+    tree.mount("nvme1n1p1", "/etc/luks-agent", "ext4");
+    on(&tree, None);
+
+    // overlayroot
+    let mut tree = disks();
+    tree.overlay("/", "/media/root-ro", "/media/root-rw");
+    tree.mount("nvme0n1p1", "/media/root-ro", "ext4");
+    tree.mount_as("0:23", "/media/root-rw", "tmpfs", "tmpfs-root", "rw");
+    on(&tree, Some("the overlay on /, whose upper directory /media/root-rw/data lies on the tmpfs on /media/root-rw"));
+
+    // a transient /etc, and an overlay whose upper directory lies on another one
+    let mut tree = disks();
+    tree.mount("nvme0n1p1", "/", "ext4");
+    tree.mount_as("0:21", "/run", "tmpfs", "tmpfs", "rw");
+    tree.overlay("/srv", "/usr", "/run/layers");
+    tree.overlay("/etc", "/usr/etc", "/srv/etc");
+    on(
+        &tree,
+        Some(
+            "the overlay on /etc, whose upper directory /srv/etc/data lies on the overlay on /srv, whose upper directory /run/layers/data lies on the tmpfs on /run",
+        ),
+    );
+
+    // a durable upper directory, though the lower one is in memory; and one without what makes writes durable
+    let mut tree = disks();
+    tree.mount("nvme0n1p1", "/", "ext4");
+    tree.mount_as("0:21", "/run", "tmpfs", "tmpfs", "rw");
+    tree.overlay("/etc", "/run/etc", "/var/etc");
+    on(&tree, None);
+    tree.mount_as(
+        "0:60",
+        "/etc",
+        "overlay",
+        "overlay",
+        "rw,lowerdir=/run/etc,upperdir=/var/etc/data,workdir=/var/etc/work,volatile",
+    );
+    on(&tree, Some("the overlay on /etc, which is mounted with the option volatile"));
+
+    // block devices
+    let mut tree = disks();
+    tree.mount("nvme0n1p1", "/", "ext4");
+    tree.mount_as("0:21", "/run", "tmpfs", "tmpfs", "rw");
+    tree.write("run/state.img", "");
+    tree.loop_on("loop0", "/run/state.img");
+    tree.dm("dm-0", "state", "", &["loop0"]);
+    tree.mount("dm-0", "/etc/luks-agent", "ext4");
+    on(
+        &tree,
+        Some(
+            "the ext4 on /etc/luks-agent, which lies on dm-0, which lies on loop0, whose file /run/state.img lies on the tmpfs on /run",
+        ),
+    );
+    tree.disk("zram0", "virtual/block", 253, GIB);
+    tree.mount("zram0", "/etc/luks-agent", "ext4");
+    on(&tree, Some("the ext4 on /etc/luks-agent, which lies on zram0"));
+
+    // what cannot be followed is neither
+    let mut tree = disks();
+    tree.overlay("/", "/", "/upper");
+    assert_eq!(tree.in_memory(STATE).unwrap_err(), "more than 32 layers");
+}

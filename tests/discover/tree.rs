@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use luks_agent::device::{DeviceFacts, Inventory};
-use luks_agent::discover::{DiscoverError, Roots, discover};
+use luks_agent::discover::{DiscoverError, Roots, discover, in_memory};
 use tempfile::TempDir;
 
 pub(crate) const EBS: &str = "Amazon Elastic Block Store              ";
@@ -225,6 +225,11 @@ impl Tree {
     pub(crate) fn discover_with(&self, mapping: &[(&str, &str)]) -> Inventory {
         let mapping = mapping.iter().map(|(key, name)| ((*key).to_owned(), (*name).to_owned())).collect();
         self.try_discover(Some(&mapping)).unwrap()
+    }
+
+    /// What in memory a path lies on.
+    pub(crate) fn in_memory(&self, path: &str) -> Result<Option<String>, String> {
+        in_memory(&Roots::under(self.dir.path()), Path::new(path))
     }
 
     /// What it says of a boot disk that cannot be resolved, the tree's own path taken out.

@@ -101,7 +101,7 @@ say "lost: the volumes are recognised by their tokens"
 rm -rf "$dir"
 expect_agent 3 provision
 assert_said "which luks-agent made on this instance, and there is no state file" "its key is wrapped by $KEY_ARN" \
-    "this node's state file is lost: ubdb holds a volume" "nothing is formatted: restore $STATE from a backup" \
+    "this node's state file may be lost: ubdb holds a volume of luks-agent" "nothing is formatted: restore $STATE from a backup" \
     "'break-glass' in the README" "3 refused"
 [[ ! -e $dir ]] || fail "a new state file was begun"
 assert_eq "$(sums)" "$disks" "the known volumes"
@@ -109,9 +109,42 @@ assert_blank ubdd
 expect_agent 1 unlock
 assert_said "or its state file is lost: $STATE does not exist"
 expect_agent 3 plan
-assert_said "state file is lost"
+assert_said "state file may be lost"
 tried=$((tried + 1))
 assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 1 "data keys made"
+
+say "lost, and no instance metadata service to say whose the volumes are"
+fake faults '[{"on": "imds:*", "effect": "close"}]'
+expect_agent 3 provision
+assert_said "there is no state file" "3 refused"
+assert_blank ubdd
+expect_agent 1 health
+assert_said "there is no state file, and volumes of luks-agent are attached: 2"
+fake faults '[]'
+tried=$((tried + 1))
+
+say "lost while the volumes are open: they are seen all the same, and their data can still be saved"
+restore
+expect_agent 0 unlock
+rm -rf "$dir"
+open_before=$(sums)
+expect_agent 3 provision
+assert_said "ubdb holds a volume of luks-agent" "3 refused" "nothing is formatted: restore $STATE from a backup" \
+    "while it is open"
+assert_blank ubdd
+expect_agent 1 health
+assert_said "this node would not survive a reboot, because" "and there is no state file" "ubdb" "ubdc" "restore $STATE from a backup"
+expect_agent 0 status
+assert_said "there is no state file" "a volume that the state file does not know"
+assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 1 "data keys made"
+assert_eq "$(sums)" "$open_before" "the open volumes"
+restore
+expect_agent 0 unlock
+expect_agent 0 health
+assert_said "2 sound"
+expect_agent 0 close
+disks=$(sums)
+tried=$((tried + 1))
 
 say "restored, with a torn temporary file beside it"
 restore
@@ -161,4 +194,32 @@ tried=$((tried + 4))
 say "room again"
 expect_agent 0 provision
 assert_said "1 formatted"
+
+say "restored from a copy that is older than a volume"
+# the node's own key, and a volume made since
+expect_agent 0 close
+umount "$dir"
+rm -rf "$dir"
+restore
+blank ubdd
+sed -i 's/"\/dev\/ubdd"/"\/dev\/ubd[cd]"/; s/"\/dev\/nothing"/"\/dev\/ubdb"/' "$CONFIG"
+expect_agent 0 provision
+assert_said "1 formatted, 2 unlocked"
+expect_agent 0 health
+cp -a "$dir" /root/newer
+for open in yes no; do
+    restore
+    [[ $open == yes ]] || for mapping in /dev/mapper/luks-*; do umount "$mapping" && cryptsetup close "${mapping##*/}"; done
+    expect_agent 3 provision
+    assert_said "ubdd" "which luks-agent made on this node and the state file does not know" "1 refused"
+    expect_agent 1 health
+    assert_said "this node would not survive a reboot, because" "ubdd" "which luks-agent made on this node and the state file does not know" \
+        "2 of 3 sound"
+    rm -rf "$dir"
+    cp -a /root/newer "$dir"
+    expect_agent 0 provision
+    expect_agent 0 health
+    assert_said "3 sound"
+done
+tried=$((tried + 2))
 say "$tried states of the state file tried, nothing lost, nothing formatted"

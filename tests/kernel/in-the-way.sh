@@ -26,6 +26,13 @@ start_fake --log /run/requests
 configure_wipe refuse
 at=/srv/deep/data
 
+say "a lock that anybody can take keeps nobody from work"
+chmod 755 "${CONFIG%/*}"
+unprivileged() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
+unprivileged flock --no-fork "${CONFIG%/*}" sleep 600 &
+held_by_others() { ! flock --nonblock "${CONFIG%/*}" true; }
+wait_for 30 held_by_others
+
 say "what is on the disks stays there"
 sfdisk -q /dev/ubdb <<<'label: gpt
 size=10MiB'
@@ -36,6 +43,8 @@ before=$(sums /dev/ubd[bcd])
 expect_agent 3 provision
 assert_said "gpt partition table" "ext4 at byte" "first seen at byte 20480000" "1 formatted, 3 refused" "wipefs --all"
 assert_eq "$(sums /dev/ubd[bcd])" "$before" "the refused disks"
+run_expect 66 unprivileged flock --nonblock "${STATE%/*}" true 2>/run/stderr
+assert_eq "$(</run/stderr)" "flock: cannot open lock file ${STATE%/*}: Permission denied" "a lock of others on the state directory"
 findmnt -n "$at"
 assert_eq "$(stat -c %a /srv/deep "$at" | xargs)" "755 755" "the modes of the mount point and its parent"
 
@@ -140,13 +149,22 @@ first=$!
 # it asks KMS with the lock in its hands
 more_decrypts() { (($(decrypts) > $1)); }
 wait_for 30 more_decrypts "$decrypts_before"
-expect_agent 1 provision
-assert_said "another luks-agent is at work: process $first (" "wait for it to end"
-expect_agent 1 close
-assert_said "process $first ("
-wait "$first"
 expect_agent 0 provision
-assert_said "nothing changed: 4 unchanged"
+assert_said "waiting for another luks-agent to finish: pid $first ($LUKS_AGENT unlock) holds the lock on ${STATE%/*}" \
+    "nothing changed: 4 unchanged"
+wait "$first"
+say "one that does not finish in time"
+sed -i 's/^deadline = .*/deadline = "1s"/; s/^\[volumes\]/&\ndeadline = "1s"/' "$CONFIG"
+flock --no-fork "${STATE%/*}" sleep 600 &
+holder=$!
+is_locked() { ! flock --nonblock "${STATE%/*}" true; }
+wait_for 30 is_locked
+expect_agent 1 close
+assert_said "another luks-agent is running: pid $holder (sleep 600) holds the lock on ${STATE%/*}, for 2 s now" \
+    "wait for it to finish"
+kill "$holder"
+wait "$holder" || true
+configure_wipe refuse
 
 say "another program has locked a disk"
 expect_agent 0 close

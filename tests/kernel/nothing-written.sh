@@ -69,7 +69,25 @@ umount "$mkfs"
 
 say "a state directory that a reboot would empty"
 printf '[state]\ndir = "/run/state"\n' >>"$CONFIG"
-nothing_written 2 "/run/state is on a file system in memory" "choose a directory on the boot volume"
+nothing_written 2 "/run/state is in memory: it lies on the tmpfs on /run" "choose a directory on the boot volume"
+say "one below overlays with the upper directory in memory, and one in a file in memory"
+configure_key "$KEY_ARN"
+asked=$(requests /run/requests 'r["operation"] in ("DescribeKey", "GenerateDataKey")')
+mkdir -p /run/layers/{upper,work}
+mount -t overlay -o lowerdir=/etc,upperdir=/run/layers/upper,workdir=/run/layers/work overlay /etc
+nothing_written 2 "${STATE%/*} is in memory: it lies on the overlay on /etc, whose upper directory /run/layers/upper lies on the tmpfs on /run"
+umount /etc
+modprobe loop
+truncate -s 16M /run/state.img
+mkfs.ext4 -q /run/state.img
+mkdir -p /etc/luks-agent/image
+mount -o loop /run/state.img /etc/luks-agent/image
+printf '[state]\ndir = "/etc/luks-agent/image/state"\n' >>"$CONFIG"
+nothing_written 2 "/etc/luks-agent/image/state is in memory: it lies on the ext4 on /etc/luks-agent/image, which lies on loop0" \
+    "whose file /run/state.img lies on the tmpfs on /run"
+umount /etc/luks-agent/image
+rmdir /etc/luks-agent/image
+assert_eq "$(requests /run/requests 'r["operation"] in ("DescribeKey", "GenerateDataKey")')" "$asked" "requests to KMS"
 
 say "the data key cannot be proven: it is kept and used once it can"
 configure_key "$KEY_ARN"

@@ -82,9 +82,22 @@ clone)
     expect_agent 0 unlock
     assert_said "2 unlocked"
     assert_eq "$(cat /data/file /data1/file)" $'file of /data\nfile of /data1' "the files on EBS"
+    say "an instance that cannot be told from the image's gets a key of its own"
+    cp -a "${STATE%/*}" /root/of-the-image
+    fake faults '[{"on": "imds:*", "effect": "close"}]'
     expect_agent 0 provision
     assert_said "1 formatted"
-    assert_eq "$(made)" 1 "data keys made for the clone's new volume"
+    assert_eq "$(made)" 1 "data keys made for the new volume of an unknown instance"
+    [[ $(cryptsetup token export --token-id 0 /dev/ubdb) != *"$old"* ]] || fail "the new volume was made with the key of the image"
+    fake faults '[]'
+    expect_agent 0 close
+    rm -rf "${STATE%/*}"
+    cp -a /root/of-the-image "${STATE%/*}"
+    blank ubdb
+    say "and so does a known one"
+    expect_agent 0 provision
+    assert_said "1 formatted"
+    assert_eq "$(made)" 2 "data keys made for the clone's new volume"
     assert_eq "$(state 'len(state["keys"])')" 2 "keys in the state file"
     assert_eq "$(state 'state["instance_id"]')" "$instance" "whose state file it is now"
     assert_eq "$(state 'state["keys"][0]["wrapped_key"]')" "$old" "the first key"

@@ -51,7 +51,7 @@ fn check(dir: &Path, data: &[u8]) -> String {
             assert!(std::str::from_utf8(text).is_err(), "{source}");
             "not UTF-8".to_owned()
         }
-        Err(error @ ConfigError::Missing { .. }) => panic!("{error}"),
+        Err(error @ (ConfigError::Missing { .. } | ConfigError::Permissions { .. })) => panic!("{error}"),
     }
 }
 

@@ -68,6 +68,10 @@ fn read(dir: &Path, data: &[u8]) -> Result<State, String> {
             assert!(path.ends_with("state.json") && !reason.is_empty());
             Err(reason)
         }
+        Err(StateError::Later { reason, .. }) => {
+            assert!(!reason.is_empty());
+            Err(reason)
+        }
         Err(StateError::Newer { version, .. }) => {
             assert!(version > u64::from(state::VERSION));
             Err("newer".to_owned())

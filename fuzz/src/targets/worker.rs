@@ -62,7 +62,7 @@ pub(crate) fn run(data: &[u8]) -> String {
 fn harmless(mut job: Job, file: PathBuf) -> Job {
     let point = |target: &mut Target| target.path = file;
     match &mut job {
-        Job::Probe { target, .. } | Job::Format { target, .. } => point(target),
+        Job::Probe { target, .. } | Job::Header { target } | Job::Format { target, .. } => point(target),
         Job::Check { target, mapper, .. } => {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());

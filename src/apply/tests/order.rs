@@ -284,11 +284,11 @@ async fn what_cannot_be_recorded_is_not_done() {
     world.attach("ebs2");
     world.calls();
     let world = World { lose_state_dir_at: Some("unwrap 1"), ..world };
-    failed(&world.provision().await.results[0], "not formatted: cannot make ");
+    failed(&world.provision().await.results[0], "not formatted: the state directory ");
     assert_eq!(world.calls(), ["unwrap 1"]);
     // that it is formatted
     let world = World { lose_state_dir_at: Some("format ebs1"), ..World::new(&["ebs1"]) };
-    failed(&world.provision().await.results[0], "formatted, but not mounted: cannot make ");
+    failed(&world.provision().await.results[0], "formatted, but not mounted: the state directory ");
     assert_eq!(world.calls(), ["generate", "unwrap 1", "format ebs1"]);
 }
 
@@ -316,6 +316,33 @@ async fn another_instance_gets_a_key_of_its_own_for_what_is_new() {
     world.attach("ebs4");
     world.provision().await;
     assert_eq!(world.calls(), ["unwrap 2", "format ebs4", "mount ebs4"]);
+}
+
+#[tokio::test]
+async fn an_instance_that_is_not_known_is_not_taken_for_the_one_that_the_key_is_of() {
+    let provision = async |world: &World, instance_id: Option<&str>| {
+        let store = StateDir::create(&world.state_dir()).unwrap();
+        let state = store.load().unwrap();
+        let plan = plan(Mode::Provision, &world.config, &state, &world.inventory());
+        let instance_id = instance_id.map(str::to_owned);
+        let apply = Apply { config: &world.config, store: Some(&store), keys: world, host: world, instance_id };
+        assert_eq!(formatted(&apply.run(&plan, state).await), 1);
+        let state = store.load().unwrap();
+        (state.instance_id, state.volumes.last().unwrap().key)
+    };
+    let world = World::new(&["ebs1"]);
+    assert_eq!(provision(&world, Some("i-1")).await, (Some("i-1".to_owned()), 1));
+    // an image of it, where nobody answers for the instance
+    world.attach("ebs2");
+    assert_eq!(provision(&world, None).await, (None, 2));
+    // its own key by now, also without instance metadata service
+    world.attach("ebs3");
+    assert_eq!(provision(&world, None).await, (None, 2));
+    // perhaps an image of that
+    world.attach("ebs4");
+    assert_eq!(provision(&world, Some("i-2")).await, (Some("i-2".to_owned()), 3));
+    world.attach("ebs5");
+    assert_eq!(provision(&world, Some("i-2")).await, (Some("i-2".to_owned()), 3));
 }
 
 #[tokio::test]

@@ -348,7 +348,7 @@ fn unfinished_volumes() {
 
 #[test]
 fn what_a_header_says_reaches_no_terminal_as_it_is() {
-    let token = Token::new(WrappedKey::new(vec![1]).unwrap(), "arn\u{1b}[2J\nkey".into(), Some("i-\r1".into()));
+    let token = Token::new(WrappedKey::new(vec![9]).unwrap(), "arn\u{1b}[2J\nkey".into(), Some("i-\r1".into()));
     let forged = Content::Luks2 { luks_uuid: id(7), token: Some(Box::new(token)) };
     let [line] = lines(&plan(Provision, &config(""), &state(vec![]), &inventory(vec![with(forged, ebs(1))])))
         .try_into()
@@ -358,29 +358,76 @@ fn what_a_header_says_reaches_no_terminal_as_it_is() {
 }
 
 #[test]
-fn a_lost_state_file_is_told_from_a_new_node() {
-    let here = "i-1";
-    let made = "LUKS2 volume #4, which luks-agent made on this instance, and there is no state file; its key is wrapped by arn:key";
+fn where_there_is_no_state_file_no_key_is_made_beside_a_volume_of_luks_agent() {
     let restore = "nothing is formatted: restore /etc/luks-agent/state/state.json from a backup of the boot volume, or get the data back as 'break-glass' in the README says";
-    let lost = "refused: this node's state file is lost: nvme4n1 holds a volume that this instance made";
-    let on = |instance: &str, state: &State| {
-        let devices = vec![ebs(1), with(foreign(), store(2)), with(header(4), ebs(4))];
-        let inventory = Inventory { instance_id: Some(instance.to_owned()), ..inventory(devices) };
+    let lost = "refused: this node's state file may be lost: nvme4n1 holds a volume of luks-agent";
+    let ignore =
+        format!("{restore}; to go on without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it");
+    let on = |instance: Option<&str>, volume: DeviceFacts, state: &State| {
+        let devices = vec![ebs(1), with(foreign(), store(2)), volume];
+        let inventory = Inventory { instance_id: instance.map(str::to_owned), ..inventory(devices) };
         lines(&plan(Provision, &wiping(), state, &inventory))
     };
-    let ignore = format!("{restore}, or go on without it by a [[volumes.match]] rule with role = \"ignore\"");
+    let made_on = |instance: Option<&str>| {
+        let token = Token::new(WrappedKey::new(vec![9]).unwrap(), "arn:key".to_owned(), instance.map(str::to_owned));
+        Content::Luks2 { luks_uuid: id(4), token: Some(Box::new(token)) }
+    };
+    // whoever made it, whoever this is, and whether it is open
+    for (here, by, said) in [
+        (Some("i-1"), Some("i-1"), "this instance"),
+        (Some("i-2"), Some("i-1"), "i-1"),
+        (None, Some("i-1"), "i-1"),
+        (Some("i-1"), None, "an unknown instance"),
+        (None, None, "an unknown instance"),
+    ] {
+        let made = format!(
+            "nvme4n1: refused: LUKS2 volume #4, which luks-agent made on {said}, and there is no state file; its key is wrapped by arn:key ->"
+        );
+        let others = [format!("nvme1n1: {lost} -> {ignore}"), format!("nvme2n1: {lost} -> {ignore}")];
+        let closed = on(here, with(made_on(by), ebs(4)), &State::default());
+        assert_eq!(closed, [&others[..], &[format!("{made} {restore}")]].concat());
+        let opened = on(here, with(made_on(by), open(4, &["/mnt"], ebs(4))), &State::default());
+        let save = "back up its data now, while it is open; ";
+        assert_eq!(opened, [&others[..], &[format!("{made} {save}{restore}")]].concat());
+    }
+    // what cannot be read is known by the name of its mapping
+    let unread = with(Content::Unknown { reason: "x".to_owned() }, open(4, &[], ebs(4)));
     assert_eq!(
-        on(here, &State::default()),
-        [
-            format!("nvme1n1: {lost} -> {ignore}"),
-            format!("nvme2n1: {lost} -> {ignore}"),
-            format!("nvme4n1: refused: {made} -> {restore}"),
-        ]
+        on(None, unread, &State::default())[..2],
+        [format!("nvme1n1: {lost} -> {ignore}"), format!("nvme2n1: {lost} -> {ignore}")]
     );
-    // a volume that came from elsewhere, or one that an older copy of the state file does not know, keeps no disk waiting
-    for plan in [on("i-2", &State::default()), on(here, &state(vec![]))] {
+    // where there is a state file, neither another node's volume nor one that it does not know keeps a disk waiting
+    for (here, by, said) in [
+        ("i-2", "i-1", "of luks-agent on i-1, unknown to this node's state file"),
+        ("i-1", "i-1", "which luks-agent made on this node and the state file does not know"),
+    ] {
+        let plan = on(Some(here), with(made_on(Some(by)), ebs(4)), &state(vec![]));
         assert_eq!(plan.iter().filter(|line| line.contains(": format at")).count(), 2, "{plan:?}");
-        assert!(plan[2].starts_with("nvme4n1: refused: LUKS2 volume #4 of luks-agent on i-1, unknown"), "{plan:?}");
+        assert!(
+            plan[2].contains(&format!("refused: LUKS2 volume #4{}{said}", if by == here { ", " } else { " " })),
+            "{plan:?}"
+        );
+    }
+}
+
+#[test]
+fn the_headers_of_open_volumes_are_read_where_the_state_file_does_not_know_them() {
+    let plain = config("");
+    let ignored = config("[[volumes.match]]\nserial = \"vol1\"\nrole = \"ignore\"");
+    let opened = open(1, &["/mnt"], ebs(1));
+    let swap = DeviceFacts { system: Some("carries swap".to_owned()), ..opened.clone() };
+    let parts = DeviceFacts { partitions: vec!["nvme1n1p1".to_owned()], ..opened.clone() };
+    for (config, state, facts, expected) in [
+        (&plain, State::default(), &opened, true),
+        (&plain, state(vec![known(2, "/mnt", &ebs(2))]), &opened, true),
+        (&plain, State::default(), &swap, true),
+        (&plain, state(vec![known(1, "/mnt", &ebs(1))]), &opened, false),
+        (&plain, State::default(), &ebs(1), false),
+        (&plain, State::default(), &parts, false),
+        (&ignored, State::default(), &opened, false),
+        (&ignored, State::default(), &swap, false),
+    ] {
+        assert_eq!(wants_header(config, &state, facts), expected, "{facts:?}");
     }
 }
 

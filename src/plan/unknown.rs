@@ -1,0 +1,148 @@
+//! Volumes of luks-agent that the state file does not know: whose they are, and what to do about them.
+
+use uuid::Uuid;
+
+use super::owner::ignored_by_rule;
+use crate::config::{Config, Policy};
+use crate::device::{Content, DeviceFacts, Holder, Inventory, Role, classify};
+use crate::luks::mapper_name;
+use crate::state::{self, State};
+
+/// Whose an unknown volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// There is no state file: the volume may be this node's, whichever instance its token names.
+    Lost,
+    /// This node's: the state file is older than the volume.
+    Newer,
+    /// Another node's.
+    Other,
+}
+
+/// A volume of luks-agent that the state file does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownVolume {
+    /// Its LUKS UUID.
+    pub luks_uuid: Uuid,
+    /// Whose it is.
+    pub whose: Whose,
+    /// What was found.
+    pub evidence: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Whether a worker should read the header of a disk that is in use: a LUKS2 volume is open on it that the state file does
+/// not know, and it may be the agent's own.
+pub fn wants_header(config: &Config, state: &State, facts: &DeviceFacts) -> bool {
+    may_hold_ours(config, facts) && unknown_mapping(state, facts).is_some()
+}
+
+/// Whether the agent could have made a volume on the whole disk. One that carries the system counts only where a volume is
+/// open on it: swap or `/usr` on it makes it carry the system, and it is the agent's all the same.
+pub fn may_hold_ours(config: &Config, facts: &DeviceFacts) -> bool {
+    facts.partitions.is_empty()
+        && match classify(facts, &config.volumes.rules) {
+            Role::Ebs => config.volumes.ebs == Policy::Encrypt,
+            Role::InstanceStore => config.volumes.instance_store == Policy::Encrypt,
+            Role::Boot { .. } => {
+                !ignored_by_rule(&config.volumes.rules, facts) && facts.holders.iter().any(|h| h.luks_uuid().is_some())
+            }
+            Role::Ignored { .. } => false,
+        }
+}
+
+/// The open LUKS2 mapping on a disk that the state file does not know.
+pub fn unknown_mapping<'a>(state: &State, facts: &'a DeviceFacts) -> Option<(&'a Holder, Uuid)> {
+    let unknown = |holder: &'a Holder| Some((holder, holder.luks_uuid()?));
+    facts.holders.iter().filter_map(unknown).find(|(_, luks_uuid)| state.volume(*luks_uuid).is_none())
+}
+
+/// The unknown volume on a disk whose header was read.
+pub fn unknown_volume(
+    config: &Config,
+    state: &State,
+    inventory: &Inventory,
+    facts: &DeviceFacts,
+) -> Option<UnknownVolume> {
+    let mapping = unknown_mapping(state, facts);
+    let lost = state.keys.is_empty();
+    let (luks_uuid, token) = match &facts.content {
+        Some(Content::Luks2 { luks_uuid, token: Some(token) }) if state.volume(*luks_uuid).is_none() => {
+            (*luks_uuid, token)
+        }
+        // without a header that could be read, its name tells
+        Some(Content::Unknown { reason }) if lost => {
+            let (_, luks_uuid) = mapping.filter(|(holder, luks_uuid)| has_our_name(holder, *luks_uuid))?;
+            let evidence = format!(
+                "LUKS2 volume {luks_uuid}, open under a name that luks-agent gives, and there is no state file; its header could not be read: {reason}"
+            );
+            return Some(UnknownVolume { luks_uuid, whose: Whose::Lost, evidence, remedy: lost_remedy(config, true) });
+        }
+        _ => return None,
+    };
+    // whoever can write to the disk wrote this: no control characters for a terminal
+    let key = token.key_arn.escape_debug();
+    let made_on = token.instance_id.as_deref();
+    let elsewhere = || made_on.unwrap_or("an unknown instance").escape_debug();
+    let here = made_on.is_some() && made_on == inventory.instance_id.as_deref();
+    let whose = if lost {
+        Whose::Lost
+    } else if here
+        || made_on.is_none()
+        || made_on == state.instance_id.as_deref()
+        || state.keys.iter().any(|known| known.wrapped_key == token.wrapped_key)
+    {
+        Whose::Newer
+    } else {
+        Whose::Other
+    };
+    let (evidence, remedy) = match whose {
+        Whose::Lost => {
+            let made_on = if here { "this instance".to_owned() } else { elsewhere().to_string() };
+            let evidence = format!(
+                "LUKS2 volume {luks_uuid}, which luks-agent made on {made_on}, and there is no state file; its key is wrapped by {key}"
+            );
+            (evidence, lost_remedy(config, mapping.is_some()))
+        }
+        Whose::Newer => (
+            format!(
+                "LUKS2 volume {luks_uuid}, which luks-agent made on this node and the state file does not know; its key is wrapped by {key}"
+            ),
+            format!(
+                "it is not formatted: the state file is older than the volume; {}restore a newer copy of {}, or get the data back as 'break-glass' in the README says",
+                while_open(mapping.is_some()),
+                state::file(&config.state.dir).display()
+            ),
+        ),
+        Whose::Other => (
+            format!(
+                "LUKS2 volume {luks_uuid} of luks-agent on {}, unknown to this node's state file; its key is wrapped by {key}",
+                elsewhere()
+            ),
+            "it is not formatted; see 'break-glass' in the README to get its data back".to_owned(),
+        ),
+    };
+    Some(UnknownVolume { luks_uuid, whose, evidence, remedy })
+}
+
+/// Whether a mapping is called as the agent calls those of its volumes.
+pub fn has_our_name(holder: &Holder, luks_uuid: Uuid) -> bool {
+    holder.dm_name.as_deref() == Some(mapper_name(luks_uuid).as_str())
+}
+
+fn lost_remedy(config: &Config, open: bool) -> String {
+    format!("{}{}", while_open(open), restore(config))
+}
+
+fn while_open(open: bool) -> &'static str {
+    if open { "back up its data now, while it is open; " } else { "" }
+}
+
+/// What to do when the state file is lost.
+pub(super) fn restore(config: &Config) -> String {
+    format!(
+        "nothing is formatted: restore {} from a backup of the boot volume, or get the data back as 'break-glass' in the README says",
+        state::file(&config.state.dir).display()
+    )
+}
