@@ -47,6 +47,8 @@ pub enum StepResult {
     Unlocked {
         /// LUKS UUID.
         luks_uuid: Uuid,
+        /// Whether its file system is marked with errors.
+        filesystem_errors: bool,
     },
     /// Larger than it was.
     Grown,
@@ -367,7 +369,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mapper = mapper_on(&step.device, luks_uuid);
         let job = Job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount };
         match self.host.run(&step.device.name, job, key).await {
-            Ok(Answer::Unlocked) => StepResult::Unlocked { luks_uuid },
+            Ok(Answer::Unlocked { filesystem_errors }) => StepResult::Unlocked { luks_uuid, filesystem_errors },
             other => failure(other),
         }
     }

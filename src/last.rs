@@ -37,6 +37,9 @@ pub struct Last {
     pub usage: Usage,
     /// The last run that opened volumes.
     pub unlock: Option<Unlock>,
+    /// How many volumes had a file system that is marked with errors, from `health`.
+    #[serde(default)]
+    pub filesystem_errors: u32,
 }
 
 /// How long it took to open volumes, in seconds; of what is done for all disks at once, the slowest counts.
@@ -80,6 +83,7 @@ impl Last {
             keys: report.keys().to_vec(),
             usage,
             unlock: opened.or(unlock),
+            filesystem_errors: report.filesystem_errors().try_into().unwrap_or(u32::MAX),
         }
     }
 

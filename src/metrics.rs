@@ -96,6 +96,12 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
     let health = of("health");
     let sound = health.map(|run| f64::from(u8::from(run.done())));
     page.gauge("healthy", "Whether the last health check found that the node would survive a reboot.", sound)?;
+    let errors = health.map(|run| f64::from(run.filesystem_errors));
+    page.gauge(
+        "filesystem_errors",
+        "Volumes whose file system the last health check found marked with errors.",
+        errors,
+    )?;
     let succeeded = health.and_then(|run| run.succeeded).map(seconds);
     let help = "When a health check last found nothing wrong.";
     page.gauge("last_successful_health_check_timestamp_seconds", help, succeeded)?;
@@ -143,6 +149,7 @@ mod tests {
             keys: Vec::new(),
             usage,
             unlock: Some(Unlock { ended, credentials: 0.25, kms: 0.5, luks: 1.5, mount: 0.125 }),
+            filesystem_errors: 1,
         }
     }
 
@@ -185,7 +192,7 @@ mod tests {
         let documented = include_str!("../docs/metrics.md");
         let names: Vec<&str> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        assert_eq!(names.len(), 14, "{names:?}");
+        assert_eq!(names.len(), 15, "{names:?}");
         for name in names {
             assert!(documented.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
         }

@@ -227,6 +227,21 @@ pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, Mount
     })
 }
 
+/// Whether a file system says of itself that it has errors. XFS keeps no such mark: it is shut down at once.
+///
+/// # Errors
+/// When the mapping cannot be read.
+pub fn has_errors(kind: FilesystemKind, device: &Path) -> Result<bool, MountError> {
+    if kind != FilesystemKind::Ext4 {
+        return Ok(false);
+    }
+    let mut state = [0; 2];
+    // struct ext4_super_block at byte 1024, little endian: s_state at byte 58 of it, EXT4_ERROR_FS
+    let read = fs::File::open(device).and_then(|file| file.read_exact_at(&mut state, 1024 + 58));
+    read.map_err(|source| MountError::Io { action: "read", path: device.to_owned(), source })?;
+    Ok(state[0] & 2 != 0)
+}
+
 /// Removes every signature from a disk: only for disks that the configuration says to wipe.
 ///
 /// # Errors

@@ -20,6 +20,7 @@ use crate::luks::mapper_name;
 use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
 use crate::worker::chain;
 pub use events::MESSAGE_IDS;
+pub(crate) use events::WOULD_NOT_SURVIVE;
 
 /// Name of the JSON schema of a report.
 pub const SCHEMA: &str = "luks-agent/report";
@@ -118,6 +119,9 @@ pub struct Row {
     pub mapper: Option<String>,
     /// Mount point.
     pub mount_point: Option<PathBuf>,
+    /// Whether its file system is marked with errors, as `unlock` and `health` find.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub filesystem_errors: bool,
 }
 
 /// What was found on a disk, for programs; `reason` says it in words.
@@ -199,6 +203,8 @@ pub enum Verdict {
     NoKey,
     /// `health`: open, and as it was made.
     Sound,
+    /// `health`: it would open again as it was made, and yet is not as it should be now.
+    Unsound,
     /// `status`: open and, if it should be, mounted.
     Open,
     /// `status`: open, but not mounted where it should be.
@@ -232,6 +238,7 @@ impl fmt::Display for Verdict {
             Self::Hung => "hung",
             Self::NoKey => "no key",
             Self::Sound => "sound",
+            Self::Unsound => "unsound",
             Self::Open => "open",
             Self::NotMounted => "not mounted",
             Self::Locked => "locked",
@@ -246,7 +253,7 @@ impl fmt::Display for Verdict {
 impl Verdict {
     fn exit_code(self) -> ExitCode {
         match self {
-            Self::Failed | Self::Hung | Self::Wrong => ExitCode::Failed,
+            Self::Failed | Self::Hung | Self::Wrong | Self::Unsound => ExitCode::Failed,
             Self::NoKey => ExitCode::KeyService,
             Self::Refused => ExitCode::Refused,
             Self::WouldFormat
@@ -284,6 +291,7 @@ impl Row {
             luks_uuid: None,
             mapper: None,
             mount_point: None,
+            filesystem_errors: false,
         }
     }
 
@@ -300,6 +308,18 @@ impl Row {
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
+        self
+    }
+
+    /// Says that its file system is marked with errors.
+    #[must_use]
+    pub fn with_filesystem_errors(mut self) -> Self {
+        self.filesystem_errors = true;
+        self.reason = Some("its file system is marked with errors".to_owned());
+        let mapper = self.mapper.as_deref().unwrap_or("MAPPER");
+        self.remedy = Some(format!(
+            "unmount it, run 'e2fsck -f /dev/mapper/{mapper}', then 'luks-agent unlock'; see the kernel's messages for the cause"
+        ));
         self
     }
 
@@ -358,7 +378,8 @@ fn done(step: &Step, result: &StepResult) -> Row {
             let mount_point = row.mount_point.clone();
             Row { result: Verdict::Formatted, ..row }.volume(Some(*luks_uuid), mount_point)
         }
-        StepResult::Unlocked { .. } => Row::step(step, Verdict::Unlocked),
+        StepResult::Unlocked { filesystem_errors: false, .. } => Row::step(step, Verdict::Unlocked),
+        StepResult::Unlocked { .. } => Row::step(step, Verdict::Unlocked).with_filesystem_errors(),
         StepResult::Grown => Row { result: Verdict::Grown, ..planned(step) },
         StepResult::Unchanged => Row::step(step, Verdict::Unchanged).because("as large as its disk"),
         StepResult::Changed { content } => {
@@ -501,6 +522,11 @@ impl Report {
     /// How long the slowest disk was at each stage, in seconds.
     pub fn stage_seconds(&self) -> &BTreeMap<String, f64> {
         &self.stage_seconds
+    }
+
+    /// How many volumes have a file system that is marked with errors.
+    pub fn filesystem_errors(&self) -> usize {
+        self.rows.iter().filter(|row| row.filesystem_errors).count()
     }
 
     /// The KMS keys that volumes depend on.

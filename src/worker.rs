@@ -111,6 +111,8 @@ pub enum Job {
         expected: Expected,
         /// Mapper name.
         mapper: String,
+        /// What is on it.
+        filesystem: FilesystemKind,
     },
     /// Grow an open volume to the size of the disk.
     Grow {
@@ -180,13 +182,22 @@ pub enum Answer {
         content: Content,
     },
     /// Open and mounted.
-    Unlocked,
+    Unlocked {
+        /// Whether its file system is marked with errors.
+        filesystem_errors: bool,
+    },
     /// Larger than it was.
     Grown,
     /// As large as its disk already.
     Unchanged,
-    /// As it should be.
-    Sound,
+    /// On the disk as it was made.
+    Sound {
+        /// What of it is not as it should be, and no matter of a reboot.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unsound: Option<String>,
+        /// Whether its file system is marked with errors.
+        filesystem_errors: bool,
+    },
     /// Closed.
     Closed,
     /// Failed.
@@ -309,7 +320,9 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         Job::Unlock { target, expected, mapper, open, mount } => {
             unlock(&target, &expected, &mapper, open, mount.as_ref(), key, &mut stage)
         }
-        Job::Check { target, expected, mapper } => check(&target, &expected, &mapper, &mut stage),
+        Job::Check { target, expected, mapper, filesystem } => {
+            check(&target, &expected, &mapper, filesystem, &mut stage)
+        }
         Job::Grow { target, expected, mapper, filesystem, mount_point, .. } => {
             grow(&target, &expected, &mapper, filesystem, mount_point.as_deref(), key, &mut stage)
         }
@@ -419,28 +432,39 @@ fn unlock(
         luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?).map_err(chain)?;
     }
     let mapping = mount::mapping_node(mapper).map_err(chain)?;
+    let mut filesystem_errors = false;
     if let Some(mount) = mount {
         stage.enter("mounting");
         mount::mount(&mapping, mount).map_err(chain)?;
+        filesystem_errors = mount::has_errors(mount.filesystem, &mapping).map_err(chain)?;
     }
-    Ok(Answer::Unlocked)
+    Ok(Answer::Unlocked { filesystem_errors })
 }
 
-fn check(target: &Target, expected: &Expected, mapper: &str, stage: &mut Stage<'_>) -> Result<Answer, String> {
+fn check(
+    target: &Target,
+    expected: &Expected,
+    mapper: &str,
+    filesystem: FilesystemKind,
+    stage: &mut Stage<'_>,
+) -> Result<Answer, String> {
     let disk = claim(target, stage)?;
     stage.enter("checking");
-    sound(&disk, target, expected, mapper)?;
-    Ok(Answer::Sound)
+    header_is(&disk, expected)?;
+    if let Err(e) = mapping::check(mapper, target.devno, expected.header) {
+        return Ok(Answer::Sound { unsound: Some(chain(e)), filesystem_errors: false });
+    }
+    let filesystem_errors = mount::has_errors(filesystem, &Path::new("/dev/mapper").join(mapper)).map_err(chain)?;
+    Ok(Answer::Sound { unsound: None, filesystem_errors })
 }
 
-/// Checks that header and mapping are what the state file says, as far as that can be told without a key.
-fn sound(disk: &File, target: &Target, expected: &Expected, mapper: &str) -> Result<(), String> {
+/// Checks that the header is what the state file says, as far as that can be told without a key.
+fn header_is(disk: &File, expected: &Expected) -> Result<(), String> {
     let (luks_uuid, metadata) = probe::metadata(disk)?;
     if luks_uuid != expected.luks_uuid {
         return Err(chain(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }));
     }
-    check_header(&metadata, expected).map_err(chain)?;
-    mapping::check(mapper, target.devno, expected.header).map_err(chain)
+    check_header(&metadata, expected).map_err(chain)
 }
 
 /// The mapping first; what a run leaves that is cut between the two is a file system smaller than its mapping, which the next
@@ -455,7 +479,8 @@ fn grow(
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let disk = claim(target, stage)?;
-    sound(&disk, target, expected, mapper)?;
+    header_is(&disk, expected)?;
+    mapping::check(mapper, target.devno, expected.header).map_err(chain)?;
     let mapping = mount::mapping_node(mapper).map_err(chain)?;
     let size = || {
         let at = mount_point.map(|at| mount::filesystem_size(filesystem, &mapping, at));

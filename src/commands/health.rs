@@ -11,7 +11,7 @@ use crate::device::{Content, DeviceFacts, Inventory, classify};
 use crate::discover::{Roots, in_memory};
 use crate::host::{Host, HostError};
 use crate::plan::{Subject, UnknownVolume, Whose, may_hold_ours, record_of, unknown_volume};
-use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict};
+use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
 use crate::state::{self, KeyRecord, Phase, State, VolumeRecord};
 use crate::worker::{Answer, Job, Target, chain};
 
@@ -99,7 +99,7 @@ fn summary(keys: &[KeyFinding], rows: &[Row]) -> String {
 }
 
 fn fatal(why: &str) -> String {
-    format!("this node would not survive a reboot, because {why}")
+    format!("{WOULD_NOT_SURVIVE}{why}")
 }
 
 /// What would keep the node from coming back, or else what is not as it should be now; the gravest of it.
@@ -112,9 +112,10 @@ fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
         format!("{volume}: {}", row.reason.as_deref().unwrap_or_default())
     };
     let is = |verdict: Verdict| rows.iter().find(|row| row.result == verdict).map(of_volume);
-    let broken = [Verdict::Wrong, Verdict::Failed, Verdict::Hung].into_iter().find_map(is).map(|why| fatal(&why));
-    // these are no less safe than they were, and yet not as they should be
-    let broken = broken.or_else(|| is(Verdict::Missing)).or_else(|| is(Verdict::Locked));
+    let broken = is(Verdict::Wrong).map(|why| fatal(&why));
+    // of these the next boot is not known to fail, and yet they are not as they should be
+    let others = [Verdict::Failed, Verdict::Hung, Verdict::Unsound, Verdict::Missing, Verdict::Locked];
+    let broken = broken.or_else(|| others.into_iter().find_map(is));
     broken.map(|why| (ExitCode::Failed, why))
 }
 
@@ -153,8 +154,11 @@ async fn health_row(
     let Some(expected) = state.expected(volume.luks_uuid) else {
         return row(&subject, Verdict::Wrong).because("the state file does not say how it was made");
     };
-    match host.run(&facts.name, Job::Check { target: Target::from(facts), expected, mapper }, None).await {
-        Ok(Answer::Sound) => row(&subject, Verdict::Sound),
+    let job = Job::Check { target: Target::from(facts), expected, mapper, filesystem: volume.filesystem };
+    match host.run(&facts.name, job, None).await {
+        Ok(Answer::Sound { unsound: Some(why), .. }) => row(&subject, Verdict::Unsound).because(why),
+        Ok(Answer::Sound { filesystem_errors: true, .. }) => row(&subject, Verdict::Unsound).with_filesystem_errors(),
+        Ok(Answer::Sound { .. }) => row(&subject, Verdict::Sound),
         Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),
         Ok(other) => row(&subject, Verdict::Failed).because(format!("the worker answered something else: {other:?}")),
         Err(e @ HostError::Hung { .. }) => row(&subject, Verdict::Hung).because(chain(e)),
@@ -194,6 +198,8 @@ mod tests {
         let lost = |why: &str| format!("this node would not survive a reboot, because {why}");
         assert_eq!(said(&[key(None), key(Some("no"))], &all), (ExitCode::KeyService, lost("no")));
         assert_eq!(said(&[key(None)], &all), (ExitCode::Failed, lost("d: this is why")));
+        let unsound = [row(Verdict::Unsound, "e"), row(Verdict::Missing, "c")];
+        assert_eq!(said(&[], &unsound), (ExitCode::Failed, "e: this is why".to_owned()));
         assert_eq!(said(&[], &all[..3]), (ExitCode::Failed, "c: this is why".to_owned()));
         assert_eq!(said(&[], &all[..2]), (ExitCode::Failed, "b: this is why".to_owned()));
         assert_eq!(diagnosis(&[key(None)], &all[..1]), None);

@@ -222,10 +222,17 @@ impl Failure {
         }
         let code = error.code().unwrap_or_default();
         let message = error.message().unwrap_or_default();
-        let class = class(code, status);
+        let class = match class(code, status) {
+            // the ARN is that of the key which wrapped, so it is no mistake in the configuration
+            Class::Configuration if code == "NotFoundException" && context.operation == Operation::Decrypt => {
+                Class::KeyState
+            }
+            other => other,
+        };
         let what = match (class, code) {
             (Class::Denied, _) => denied(message, context),
             (Class::Configuration, "NotFoundException") => format!("no such KMS key in {}: {message}", context.place),
+            (Class::KeyState, "NotFoundException") => format!("the key does not exist any more: {message}"),
             (Class::KeyState, "DisabledException") => "the KMS key is disabled".to_owned(),
             (Class::KeyState, _) => format!("the KMS key cannot be used in its present state: {message}"),
             (Class::WrappedKey, "IncorrectKeyException") => "another KMS key wrapped the wrapped key".to_owned(),
@@ -339,6 +346,11 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
         }
         Class::KeyState if code == Some("DisabledException") => {
             format!("enable it: `aws kms enable-key --key-id {key}`")
+        }
+        Class::KeyState if code == Some("NotFoundException") => {
+            "what it wrapped cannot be unwrapped by anybody: restore the data from a backup; if the key was only asked for in \
+             another account or Region, see kms.endpoint_url and the node's role"
+                .to_owned()
         }
         Class::KeyState => format!("see `aws kms describe-key --key-id {key}`"),
         Class::Certificate => {

@@ -4,7 +4,7 @@
 use super::{ExitCode, Report, Row, Verdict};
 
 /// Kinds of entries, by their `MESSAGE_ID` (`systemd.journal-fields(7)`). They stay what they are for ever.
-pub const MESSAGE_IDS: [(&str, &str); 11] = [
+pub const MESSAGE_IDS: [(&str, &str); 12] = [
     ("formatted", "5d7635bb74b544489d44fba8941532f7"),
     ("unlocked", "13ff651c4a334029ba1aba2150b187ad"),
     ("grown", "146481638a854fea858309bb5adec5f1"),
@@ -16,7 +16,11 @@ pub const MESSAGE_IDS: [(&str, &str); 11] = [
     ("no key", "61168bb8edad437f85aa33a508f3b975"),
     ("command failed", "1dd72d8902a4463d848222778ff4c085"),
     ("would not survive a reboot", "5eca565bae244f68843ae4b6ca1166bb"),
+    ("unsound", "d1a9b0c6a9d94e0e8f0b64d6a2c7f35b"),
 ];
+
+/// What the error of `health` begins with where the next boot would fail, and only there.
+pub(crate) const WOULD_NOT_SURVIVE: &str = "this node would not survive a reboot, because ";
 
 fn message_id(kind: &str) -> Option<&'static str> {
     MESSAGE_IDS.iter().find(|(name, _)| *name == kind).map(|(_, id)| *id)
@@ -32,7 +36,11 @@ impl Report {
         }
         tracing::info!("{}: {}", self.command, self.summary);
         let Some(error) = &self.error else { return };
-        let kind = if self.command == "health" { "would not survive a reboot" } else { "command failed" };
+        let kind = match self.command {
+            "health" if error.starts_with(WOULD_NOT_SURVIVE) => "would not survive a reboot",
+            "health" => "unsound",
+            _ => "command failed",
+        };
         let failing = self.keys.iter().find(|key| key.error.is_some());
         tracing::error!(
             message_id = message_id(kind),

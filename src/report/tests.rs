@@ -130,7 +130,7 @@ fn an_outcome_as_it_is_printed() {
         StepResult::Formatted { luks_uuid: id(1) },
         StepResult::Changed { content: Content::Foreign { signatures: vec!["xfs at byte 0".to_owned()] } },
         StepResult::Failed { message: "'mkfs.xfs' failed, exit status: 1: too small".to_owned() },
-        StepResult::Unlocked { luks_uuid: id(4) },
+        StepResult::Unlocked { luks_uuid: id(4), filesystem_errors: false },
         StepResult::Hung { message: "no answer within 60 s (volumes.deadline)".to_owned() },
     ];
     insta::assert_snapshot!("outcome", both(&Report::of_outcome("provision", &plan(), &outcome(results, None))));
@@ -184,7 +184,7 @@ fn programs_can_tell_the_schema() {
 
 #[test]
 fn exit_codes_of_outcomes() {
-    let good = || StepResult::Unlocked { luks_uuid: id(4) };
+    let good = || StepResult::Unlocked { luks_uuid: id(4), filesystem_errors: false };
     let failed = || StepResult::Failed { message: String::new() };
     let hung = || StepResult::Hung { message: String::new() };
     let changed = || StepResult::Changed { content: Content::Unfinished };

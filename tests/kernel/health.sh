@@ -11,6 +11,7 @@ health() {
     assert_said "${@:2}"
     assert_eq "$(sums)" "$before" "disks and state file"
 }
+assert_not_fatal() { if grep -q "would not survive" /run/stderr; then fail "the next boot would do"; fi; }
 would_not="this node would not survive a reboot, because"
 
 start_fake --log /run/requests
@@ -87,6 +88,20 @@ health 1 "$would_not" "the area of keyslot 0, 258048 bytes at byte 0, has no roo
 dd if=/root/header of=/dev/ubdb bs=32k conv=notrunc,fsync status=none
 health 0 "2 sound"
 
+say "a file system with errors is told when it is mounted, and until it is repaired"
+umount /data
+debugfs -w -R "ssv state 2" "/dev/mapper/luks-$uuid" 2>/dev/null
+expect_agent 0 unlock
+assert_said "its file system is marked with errors" "e2fsck -f /dev/mapper/luks-$uuid"
+health 1 "unsound" "its file system is marked with errors" "1 of 2 sound"
+assert_not_fatal
+expect_agent 1 health --json
+assert_eq "$(report '(rows["ubdb"]["filesystem_errors"], rows["ubdc"].get("filesystem_errors"))')" "(True, None)" "the rows"
+umount /data
+e2fsck -fy "/dev/mapper/luks-$uuid" || (($? == 1))
+expect_agent 0 unlock
+health 0 "2 sound"
+
 say "a mapping that is not as it was made"
 umount /data
 cryptsetup close "luks-$uuid"
@@ -96,9 +111,11 @@ headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/
 request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
 print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' |
     cryptsetup open --type luks2 --key-file=- --allow-discards /dev/ubdb "luks-$uuid"
-health 1 "$would_not" "mapping luks-$uuid is not as luks-agent made it" "discards"
+health 1 "unsound" "mapping luks-$uuid is not as luks-agent made it" "discards"
+assert_not_fatal
 expect_agent 0 close
 health 1 "it is not open" "0 of 2 sound"
+assert_not_fatal
 expect_agent 0 unlock
 health 0 "2 sound"
 

@@ -118,3 +118,11 @@ agent close
 fake allow '["DescribeKey", "GenerateDataKey"]'
 expect_agent 4 unlock
 assert_said "lacks kms:Decrypt" "no key"
+fake allow null
+
+say "unlock with a key that is gone for good"
+gone='"effect": {"error": {"code": "NotFoundException"}}'
+fake faults "[{\"on\": \"Decrypt\", $gone}, {\"on\": \"DescribeKey\", $gone}]"
+expect_agent 4 unlock
+assert_said "the key does not exist any more" "restore the data from a backup"
+fake faults '[]'
