@@ -73,10 +73,12 @@ nothing_written 2 "/run/state is in memory: it lies on the tmpfs on /run" "choos
 say "one below overlays with the upper directory in memory, and one in a file in memory"
 configure_key "$KEY_ARN"
 asked=$(requests /run/requests 'r["operation"] in ("DescribeKey", "GenerateDataKey")')
-mkdir -p /run/layers/{upper,work}
-mount -t overlay -o lowerdir=/etc,upperdir=/run/layers/upper,workdir=/run/layers/work overlay /etc
+mkdir -p /run/layers/{lower,upper,work}
+# as on a node with a transient /etc, whose lower layer stays in sight
+mount --bind /etc /run/layers/lower
+mount -t overlay -o lowerdir=/run/layers/lower,upperdir=/run/layers/upper,workdir=/run/layers/work overlay /etc
 nothing_written 2 "${STATE%/*} is in memory: it lies on the overlay on /etc, whose upper directory /run/layers/upper lies on the tmpfs on /run"
-umount /etc
+umount /etc /run/layers/lower
 modprobe loop
 truncate -s 16M /run/state.img
 mkfs.ext4 -q /run/state.img
