@@ -222,13 +222,9 @@ impl Failure {
         }
         let code = error.code().unwrap_or_default();
         let message = error.message().unwrap_or_default();
-        let class = match class(code, status) {
-            // the ARN is that of the key which wrapped, so it is no mistake in the configuration
-            Class::Configuration if code == "NotFoundException" && context.operation == Operation::Decrypt => {
-                Class::KeyState
-            }
-            other => other,
-        };
+        // the ARN is that of the key which wrapped, so it is no mistake in the configuration
+        let gone = code == "NotFoundException" && context.operation == Operation::Decrypt;
+        let class = if gone { Class::KeyState } else { class(code, status) };
         let what = match (class, code) {
             (Class::Denied, _) => denied(message, context),
             (Class::Configuration, "NotFoundException") => format!("no such KMS key in {}: {message}", context.place),
