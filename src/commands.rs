@@ -1,6 +1,5 @@
 //! The commands: each is a stretch of the one way from configuration to report.
 
-mod ciphers;
 mod health;
 mod lazy_kms;
 mod status;
@@ -23,7 +22,6 @@ use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::luks::mapper_on;
-use crate::mapping::MappingError;
 use crate::mount::{MountError, check_growing_tools, check_tools};
 use crate::plan::{Action, Mode, Plan, Subject, plan, wants_header, wants_probe};
 use crate::probe::Scan;
@@ -31,8 +29,7 @@ use crate::report::{ExitCode, Report, Row, Verdict};
 use crate::state::{self, Phase, State, StateDir, StateError};
 use crate::worker::{Answer, Job, Target, chain};
 
-use ciphers::Ciphers;
-use lazy_kms::{LazyKms, likely_opened};
+use lazy_kms::{LazyKms, likely_keys};
 
 pub use health::health;
 pub use status::{local_status, status};
@@ -63,9 +60,6 @@ pub enum CommandError {
         "device-mapper is not available: cannot open /dev/mapper/control; load the modules with 'modprobe dm-crypt', or boot a kernel that has them"
     )]
     NoDeviceMapper(#[source] io::Error),
-    /// The kernel cannot encrypt as volumes need it.
-    #[error(transparent)]
-    Cipher(#[from] MappingError),
     /// `close` or `grow` of something that is not an open volume.
     #[error(
         "no open volume is called '{name}'; expected the device, mapper name, mount point, serial number or LUKS UUID of one of: {open}"
@@ -85,12 +79,9 @@ impl CommandError {
             Self::Config(_) | Self::NoSuchVolume { .. } | Self::State(StateError::InMemory { .. }) => {
                 ExitCode::Configuration
             }
-            Self::State(_)
-            | Self::Discover(_)
-            | Self::Tools(_)
-            | Self::NotRoot(_)
-            | Self::NoDeviceMapper(_)
-            | Self::Cipher(_) => ExitCode::Failed,
+            Self::State(_) | Self::Discover(_) | Self::Tools(_) | Self::NotRoot(_) | Self::NoDeviceMapper(_) => {
+                ExitCode::Failed
+            }
         }
     }
 }
@@ -134,11 +125,8 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
     let seen = remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
     let keys = LazyKms::new(&config.kms);
-    let likely = likely_opened(&state, seen.as_ref());
-    let ciphers = Ciphers::default();
-    ciphers.need_for(&likely)?;
-    let mut plan = keys.meanwhile(&state, &likely, make_plan(mode, config, &state, &host, &instance, seen)).await?;
-    ciphers.settle(&mut plan, config, &state)?;
+    let likely = likely_keys(&state, seen.as_ref());
+    let plan = keys.meanwhile(&state, &likely, make_plan(mode, config, &state, &host, &instance, seen)).await?;
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
     let instance_id = if formats { instance.id().await } else { None };
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
@@ -157,12 +145,9 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let host = workers(config);
     let seen = remove_orphans(config, &state, &host).await?;
     let (keys, instance) = (LazyKms::new(&config.kms), Instance::new(config));
-    let likely = likely_opened(&state, seen.as_ref());
-    let ciphers = Ciphers::default();
-    ciphers.need_for(&likely)?;
+    let likely = likely_keys(&state, seen.as_ref());
     let plan = make_plan(Mode::Unlock, config, &state, &host, &instance, seen);
-    let mut plan = keys.meanwhile(&state, &likely, plan).await?;
-    ciphers.settle(&mut plan, config, &state)?;
+    let plan = keys.meanwhile(&state, &likely, plan).await?;
     let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("unlock", &plan, &outcome).measured(keys.usage(), host.stages()))

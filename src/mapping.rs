@@ -1,10 +1,8 @@
 //! Open mappings as device-mapper has them, by `dmsetup`: for a look that must change nothing. libcryptsetup reads the header of a
 //! volume to tell of its mapping, and repairs it where one copy is damaged.
 
-use std::ffi::OsStr;
 use std::fmt;
 
-use crate::config::Cipher;
 use crate::device::DevNo;
 use crate::mount::{MountError, run};
 use crate::token::{DATA_OFFSET, Flags, HeaderPolicy, Layout};
@@ -15,19 +13,6 @@ pub enum MappingError {
     /// `dmsetup` failed.
     #[error(transparent)]
     Tool(#[from] MountError),
-    /// Volumes cannot be opened by this kernel, whatever their keys.
-    #[error(
-        "this kernel cannot open volumes with {cipher} and keys of {key_size} bits; load dm-crypt and the cipher's module with 'modprobe', or install the kernel's package that has them"
-    )]
-    NoCipher {
-        /// Cipher and mode.
-        cipher: String,
-        /// Size of the volume key in bits.
-        key_size: u32,
-        /// What `dmsetup` said.
-        #[source]
-        source: MountError,
-    },
     /// It is otherwise.
     #[error("mapping {mapper} is not as luks-agent made it: {what}; close the volume and unlock it again")]
     Differs {
@@ -36,44 +21,6 @@ pub enum MappingError {
         /// What is otherwise.
         what: String,
     },
-}
-
-/// Checks that the kernel has target `crypt` and this cipher, or can load them: it is given such a table, for a device that is no
-/// disk, and never uses it. What `/proc/crypto` and AF_ALG tell is neither all that it could load nor all that dm-crypt needs.
-///
-/// # Errors
-/// [`MappingError::NoCipher`]; or [`MappingError::Tool`] when no table can be tried.
-pub fn can_encrypt(cipher: Cipher, key_size: u32) -> Result<(), MappingError> {
-    let names = ["below", "above"].map(|which| format!("try-luks-agent-{}-{which}", std::process::id()));
-    let tried = try_cipher(cipher, key_size, &names);
-    for name in names.iter().rev() {
-        // one that was not made need not go
-        let removed = run("dmsetup", &["remove".as_ref(), "--".as_ref(), name.as_ref()]);
-        if let (Ok(()), Err(e)) = (&tried, removed) {
-            tracing::warn!("{name} stays: {e}");
-        }
-    }
-    tried
-}
-
-fn try_cipher(cipher: Cipher, key_size: u32, [below, above]: &[String; 2]) -> Result<(), MappingError> {
-    let make = |name: &str| run("dmsetup", &["create".as_ref(), "--notable".as_ref(), "--".as_ref(), name.as_ref()]);
-    let load = |name: &str, table: &str| {
-        run("dmsetup", &["load".as_ref(), "--table".as_ref(), table.as_ref(), "--".as_ref(), name.as_ref()])
-    };
-    make(below)?;
-    load(below, "0 8 error")?;
-    let columns = "--columns --noheadings --separator : -o major,minor".split(' ').map(OsStr::new);
-    let args: Vec<&OsStr> =
-        ["info".as_ref()].into_iter().chain(columns).chain(["--".as_ref(), below.as_ref()]).collect();
-    let device = run("dmsetup", &args)?;
-    make(above)?;
-    let (name, mode) = cipher.parts();
-    // no key of anything; but not the same byte throughout, which FIPS forbids
-    let key: String = (0..key_size / 8).map(|byte| format!("{byte:02x}")).collect();
-    load(above, &format!("0 8 crypt {name}-{mode} {key} 0 {} 0", device.trim()))
-        .map(drop)
-        .map_err(|source| MappingError::NoCipher { cipher: format!("{name}-{mode}"), key_size, source })
 }
 
 /// Checks that a mapping leads to this disk and encrypts as it was recorded.
@@ -143,6 +90,7 @@ fn check_options(options: &[&str], layout: Layout) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Cipher;
 
     const DISK: DevNo = DevNo { major: 259, minor: 3 };
     const TABLE: &str = "0 622592 crypt aes-xts-plain64 :64:logon:cryptsetup:5d0f4ff1-9f5c-4a55-8f5d-2b9d8a1c7e10-d0 0 259:3 32768 2 \

@@ -15,14 +15,15 @@ use crate::device::{DeviceFacts, Inventory};
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
 use crate::plan::Plan;
-use crate::state::{Phase, State, VolumeRecord};
+use crate::state::{Phase, State};
 
-/// Known volumes whose disks are there and that are not open: what the plan will most likely open.
-pub(super) fn likely_opened<'a>(state: &'a State, seen: Option<&Inventory>) -> Vec<&'a VolumeRecord> {
+/// Ids of the keys of known volumes whose disks are there and that are not open: what the plan will most likely need.
+pub(super) fn likely_keys(state: &State, seen: Option<&Inventory>) -> BTreeSet<u32> {
     let devices = seen.map(|seen| seen.devices.as_slice()).unwrap_or_default();
     let closed = |facts: &DeviceFacts, luks_uuid| facts.mapping_of(luks_uuid).is_none();
     let volumes = state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
-    volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && closed(facts, v.luks_uuid))).collect()
+    let waiting = volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && closed(facts, v.luks_uuid)));
+    waiting.map(|volume| volume.key).collect()
 }
 
 /// AWS KMS, connected to when the first key is needed: a run that needs none asks nobody.
@@ -46,11 +47,10 @@ impl<'a> LazyKms<'a> {
     pub(super) async fn meanwhile(
         &self,
         state: &State,
-        likely: &[&VolumeRecord],
+        likely: &BTreeSet<u32>,
         plan: impl Future<Output = Result<Plan, CommandError>>,
     ) -> Result<Plan, CommandError> {
-        let ids: BTreeSet<u32> = likely.iter().map(|volume| volume.key).collect();
-        let records = ids.iter().filter_map(|id| state.key(*id));
+        let records = likely.iter().filter_map(|id| state.key(*id));
         let unwrapped = join_all(records.map(async |record| {
             let result = self.unwrap(&record.wrapped_key, &record.key_arn).boxed_local().await;
             self.ahead.borrow_mut().push((record.wrapped_key.clone(), result));
@@ -117,14 +117,13 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok(Plan::default())
         };
-        let plan =
-            tokio::time::timeout(Duration::from_secs(60), keys.meanwhile(&state, &[&state.volumes[0]], planned)).await;
+        let plan = tokio::time::timeout(Duration::from_secs(60), keys.meanwhile(&state, &[1].into(), planned)).await;
         assert!(plan.expect("it waits for KMS").unwrap().steps.is_empty());
         assert!(keys.since.get().is_some(), "KMS was not asked meanwhile");
     }
 
     #[test]
-    fn a_volume_that_is_there_and_not_open_is_likely_to_be_opened() {
+    fn the_key_of_a_volume_that_is_there_and_not_open_is_likely_to_be_needed() {
         let state = State::sample();
         let volume = &state.volumes[0];
         let closed = DeviceFacts { serial: volume.serial.clone(), ..DeviceFacts::sample("nvme7n1", 7) };
@@ -144,7 +143,7 @@ mod tests {
             boot_unresolved: None,
             instance_id: None,
         };
-        assert_eq!(likely_opened(&state, Some(&seen(&[&other, &closed]))), [volume]);
+        assert_eq!(likely_keys(&state, Some(&seen(&[&other, &closed]))), [1].into());
         let mut unfinished = state.clone();
         unfinished.volumes[0].phase = Phase::Intent;
         for (state, seen) in [
@@ -153,7 +152,7 @@ mod tests {
             (&state, None),
             (&unfinished, Some(seen(&[&closed]))),
         ] {
-            assert!(likely_opened(state, seen.as_ref()).is_empty(), "{seen:?}");
+            assert_eq!(likely_keys(state, seen.as_ref()), BTreeSet::new(), "{seen:?}");
         }
     }
 }

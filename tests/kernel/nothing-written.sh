@@ -46,20 +46,8 @@ modprobe=$(</proc/sys/kernel/modprobe)
 echo /bin/false >/proc/sys/kernel/modprobe
 rmmod dm-crypt dm-mod
 nothing_written 1 "device-mapper is not available" "modprobe dm-crypt"
-modprobe dm-mod
-requests_before=$(wc -l </run/requests)
-nothing_written 1 "cannot open volumes with aes-xts-plain64 and keys of 512 bits" "dm-crypt"
 echo "$modprobe" >/proc/sys/kernel/modprobe
 modprobe dm-crypt
-
-say "without the cipher"
-echo /bin/false >/proc/sys/kernel/modprobe
-printf '[luks]\ncipher = "serpent-xts-plain64"\n' >>"$CONFIG"
-nothing_written 1 "cannot open volumes with serpent-xts-plain64 and keys of 512 bits"
-echo "$modprobe" >/proc/sys/kernel/modprobe
-configure_key "$KEY_ARN"
-assert_eq "$(wc -l </run/requests)" "$requests_before" "requests to the key service"
-assert_eq "$(dmsetup ls)" "No devices found" "what is left of the tries"
 
 say "without mkfs"
 mkfs=$(readlink -f /usr/sbin/mkfs.ext4)
@@ -104,16 +92,6 @@ expect_agent 0 provision
 assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"  and r["status"] < 300')" 1 "data keys made"
 findmnt /data
 findmnt /data1
-
-say "a cipher that the kernel lacks keeps no volume from being opened that has another"
-agent close
-printf '[luks]\ncipher = "serpent-xts-plain64"\n[[volumes.match]]\npath = "/dev/ubdd"\nrole = "ebs"\n' >>"$CONFIG"
-echo /bin/false >/proc/sys/kernel/modprobe
-expect_agent 3 provision
-assert_said "2 unlocked, 1 refused" "serpent-xts-plain64" "choose another luks.cipher"
-assert_blank ubdd
-echo "$modprobe" >/proc/sys/kernel/modprobe
-configure_key "$KEY_ARN"
 
 say "unlock with a key that KMS denies"
 agent close
