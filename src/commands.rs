@@ -168,7 +168,7 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
         let mounts = facts.mapping_of(*luks_uuid).map(|holder| holder.mounts.clone()).unwrap_or_default();
         let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
         let row = |result| Row::new(&subject, result).volume(Some(*luks_uuid), mounts.last().cloned());
-        let job = Job::Close { mapper: mapper_on(facts, *luks_uuid) };
+        let job = Job::Close { mapper: mapper_on(facts, *luks_uuid), mounts: mounts.clone() };
         match host.run(&facts.name, job, None).await {
             Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
             Ok(_) => row(Verdict::Closed),
@@ -286,8 +286,8 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
     orphans.retain(|mapping| known(mapping.luks_uuid()));
     let unchanged = orphans.is_empty();
     let removals = orphans.into_iter().map(async |mapping| {
-        let Holder { dm_name: Some(mapper), .. } = mapping else { return };
-        let job = Job::Close { mapper: mapper.clone() };
+        let Holder { dm_name: Some(mapper), mounts, .. } = mapping else { return };
+        let job = Job::Close { mapper: mapper.clone(), mounts };
         let why = match host.run(&mapper, job, None).await {
             Ok(Answer::Failed { message }) => message,
             Ok(_) => return tracing::warn!(mapper, "closed {mapper}, which leads to no disk any more"),

@@ -24,7 +24,6 @@
 
 pub mod apply;
 pub mod cli;
-mod closing;
 pub mod commands;
 pub mod config;
 pub mod confine;

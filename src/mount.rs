@@ -11,7 +11,7 @@ use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use crate::config::FilesystemKind;
-use crate::discover::{Mount as TableMount, Roots, mounted_at};
+use crate::discover::{Roots, mounted_at};
 
 /// Where the tools are looked for, whatever the environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -329,21 +329,6 @@ pub fn grow_filesystem(kind: FilesystemKind, device: &Path, at: &Path) -> Result
     // XFS is told by its mount point, ext4 by its device
     let what = if kind == FilesystemKind::Xfs { at } else { device };
     kind.growing_tool().map_or(Ok(()), |(tool, _)| run(tool, &[what.as_os_str()]).map(drop))
-}
-
-/// Mounts again what was unmounted a moment ago, as the mount table had it; a directory of it that was mounted elsewhere, by way of
-/// one of its `others` that is mounted as a whole.
-///
-/// # Errors
-/// When `mount` fails.
-pub(crate) fn mount_as_it_was(device: &Path, was: &TableMount, others: &[&TableMount]) -> Result<(), MountError> {
-    let whole = Path::new("/");
-    let from = others.iter().find(|other| other.root == whole).filter(|_| was.root != whole);
-    let source = from.map(|whole| whole.point.join(was.root.strip_prefix("/").unwrap_or(&was.root)));
-    let how: &[&str] = if source.is_some() { &["--bind"] } else { &[] };
-    let source = source.as_deref().unwrap_or(device);
-    let end = ["-o".as_ref(), was.flags.as_ref(), source.as_os_str(), was.point.as_os_str()];
-    run("mount", &how.iter().map(OsStr::new).chain(end).collect::<Vec<_>>()).map(drop)
 }
 
 /// Unmounts a path.

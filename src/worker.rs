@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::closing;
 use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
 use crate::key::Passphrase;
@@ -129,10 +128,12 @@ pub enum Job {
         /// Where that is mounted; `None` where there is none.
         mount_point: Option<PathBuf>,
     },
-    /// Unmount the volume wherever it is mounted, and remove its mapping.
+    /// Unmount the volume and remove its mapping.
     Close {
         /// Mapper name.
         mapper: String,
+        /// Where it is mounted, in the order of mounting.
+        mounts: Vec<PathBuf>,
     },
 }
 
@@ -326,7 +327,7 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         Job::Grow { target, expected, mapper, filesystem, mount_point, .. } => {
             grow(&target, &expected, &mapper, filesystem, mount_point.as_deref(), key, &mut stage)
         }
-        Job::Close { mapper } => close(&mapper, &mut stage),
+        Job::Close { mapper, mounts } => close(&mapper, &mounts, &mut stage),
     };
     done.unwrap_or_else(|message| Answer::Failed { message })
 }
@@ -499,9 +500,12 @@ fn grow(
     Ok(if grown || size()? > before { Answer::Grown } else { Answer::Unchanged })
 }
 
-fn close(mapper: &str, stage: &mut Stage<'_>) -> Result<Answer, String> {
+fn close(mapper: &str, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answer, String> {
     stage.enter("closing");
-    closing::close(mapper)?;
+    for path in mounts.iter().rev() {
+        mount::unmount(path).map_err(chain)?;
+    }
+    remove_mapping(mapper)?;
     Ok(Answer::Closed)
 }
 

@@ -20,20 +20,14 @@ const DEVICE_OPTIONS: &[&str] = &["logdev", "rtdev", "journal_path"];
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone)]
-pub(crate) struct Mount {
-    pub(crate) id: u32,
-    pub(crate) parent: u32,
+pub(super) struct Mount {
+    pub(super) id: u32,
+    parent: u32,
     /// Anonymous (major 0) unless the file system is on exactly one block device.
-    pub(crate) devno: DevNo,
-    /// Which directory of the file system is mounted.
-    pub(crate) root: PathBuf,
-    pub(crate) point: PathBuf,
-    /// The options of this mount, as `mount -o` takes them.
-    pub(crate) flags: String,
-    /// Peer groups that it belongs to or hears from.
-    pub(crate) groups: Vec<u32>,
+    pub(super) devno: DevNo,
+    pub(super) point: PathBuf,
     pub(super) fs: String,
-    pub(crate) source: PathBuf,
+    pub(super) source: PathBuf,
     /// The file system's own options, still escaped.
     options: Vec<u8>,
 }
@@ -58,20 +52,15 @@ impl Backing {
 
 /// The mount table as this process sees it.
 #[derive(Debug)]
-pub(crate) struct Mounts {
+pub(super) struct Mounts {
     all: Vec<Mount>,
     files: PathBuf,
 }
 
 impl Mounts {
     /// The message on failure names the file and, if it is one, the line.
-    pub(crate) fn read(roots: &Roots) -> Result<Self, String> {
-        Self::read_of(roots, "self")
-    }
-
-    /// The mount table as another process sees it.
-    pub(crate) fn read_of(roots: &Roots, process: &str) -> Result<Self, String> {
-        let path = roots.proc.join(process).join("mountinfo");
+    pub(super) fn read(roots: &Roots) -> Result<Self, String> {
+        let path = roots.proc.join("self/mountinfo");
         let bytes = fs::read(&path).map_err(|e| read_error(&path)(e).in_full())?;
         let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let all = lines
@@ -84,7 +73,7 @@ impl Mounts {
         Ok(Self { all, files: roots.files.clone() })
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mount> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Mount> {
         self.all.iter()
     }
 
@@ -285,20 +274,13 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let id = word(mount.next()?).parse().ok()?;
     let parent = word(mount.next()?).parse().ok()?;
     let devno = word(mount.next()?).parse().ok()?;
-    let root = path(mount.next()?);
-    let point = path(mount.next()?);
-    let flags = word(mount.next()?);
-    let group = |field: &[u8]| {
-        word(field)
-            .split_once(':')
-            .and_then(|(kind, group)| ["shared", "master"].contains(&kind).then(|| group.parse().ok())?)
-    };
-    let groups = mount.filter_map(group).collect();
+    let point = path(mount.nth(1)?);
+    mount.next()?;
     let mut fs = line[separator + 3..].splitn(3, |b| *b == b' ');
     let kind = word(&unescape(fs.next()?));
     let source = path(fs.next()?);
     let options = fs.next()?.to_vec();
-    point.is_absolute().then_some(Mount { id, parent, devno, root, point, flags, groups, fs: kind, source, options })
+    point.is_absolute().then_some(Mount { id, parent, devno, point, fs: kind, source, options })
 }
 
 #[cfg(test)]
@@ -310,8 +292,7 @@ mod tests {
         let line = br"36 35 0:31 /a\040b /mnt/c\134d\040e rw,noatime master:1 shared:7 - overlay my\011disk rw,lowerdir=/a\:b:/c::/d,upperdir=/x\054y\040z,workdir=/w";
         let mount = parse(line).unwrap();
         assert_eq!((mount.id, mount.parent, mount.devno), (36, 35, DevNo { major: 0, minor: 31 }));
-        assert_eq!((mount.root.as_path(), mount.point.as_path()), (Path::new("/a b"), Path::new("/mnt/c\\d e")));
-        assert_eq!((mount.flags.as_str(), mount.groups.as_slice()), ("rw,noatime", &[1, 7][..]));
+        assert_eq!(mount.point, Path::new("/mnt/c\\d e"));
         assert_eq!((mount.fs.as_str(), mount.source.as_path()), ("overlay", Path::new("my\tdisk")));
         assert_eq!(mount.layers().unwrap(), ["/a:b", "/c", "/d", "/x,y z"].map(PathBuf::from));
     }

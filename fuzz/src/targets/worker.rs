@@ -77,7 +77,10 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
             mapper.clone_from(&NO_MAPPING.to_owned());
             *mount = None;
         }
-        Job::Close { mapper } => mapper.clone_from(&NO_MAPPING.to_owned()),
+        Job::Close { mapper, mounts } => {
+            mapper.clone_from(&NO_MAPPING.to_owned());
+            mounts.clear();
+        }
     }
     job
 }
