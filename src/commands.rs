@@ -37,6 +37,9 @@ pub use status::{local_status, status};
 /// Between two attempts to lock the state directory.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long `close` waits for another run: at a shutdown it has a minute and a half in all.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A command that could not begin; nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -115,7 +118,7 @@ pub async fn boot(config: &Config) -> Result<Report, CommandError> {
 
 async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Result<Report, CommandError> {
     preflight(command, config.filesystem.kind)?;
-    let store = lock(config, StateDir::create).await?;
+    let store = lock(config, of_another_run(config), StateDir::create).await?;
     let state = store.load()?;
     // `boot` never grows, so it must not fail for want of it
     if config.volumes.grow && mode == Mode::Provision {
@@ -140,7 +143,7 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
 /// When it cannot begin.
 pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     preflight("unlock", FilesystemKind::None)?;
-    let store = lock(config, StateDir::open).await?;
+    let store = lock(config, of_another_run(config), StateDir::open).await?;
     let state = store.load()?;
     let host = workers(config);
     let seen = remove_orphans(config, &state, &host).await?;
@@ -159,7 +162,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
 /// When it cannot begin, or one of them is not an open volume.
 pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandError> {
     preflight("close", FilesystemKind::None)?;
-    let store = lock(config, StateDir::open).await?;
+    let store = lock(config, CLOSE_PATIENCE, StateDir::open).await?;
     let state = store.load()?;
     let inventory = Disks::new(config).inventory().await?;
     let wanted = open_volumes(&state, &inventory, names)?;
@@ -190,7 +193,7 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
 /// When it cannot begin, or one of those that are asked for is not an open volume.
 pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandError> {
     preflight("grow", FilesystemKind::None)?;
-    let store = lock(config, StateDir::open).await?;
+    let store = lock(config, of_another_run(config), StateDir::open).await?;
     let state = store.load()?;
     check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     let inventory = Disks::new(config).inventory().await?;
@@ -208,11 +211,18 @@ pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandEr
     Ok(Report::of_outcome("grow", &plan, &outcome).measured(keys.usage(), host.stages()))
 }
 
-/// Locks the state directory. Another luks-agent that has it is waited for, as long as such a run can take that waits for KMS
-/// and for a disk.
-async fn lock(config: &Config, take: impl Fn(&Path) -> Result<StateDir, StateError>) -> Result<StateDir, StateError> {
+/// How long a run can take that waits for KMS and for a disk.
+fn of_another_run(config: &Config) -> Duration {
+    config.kms.deadline.saturating_add(config.volumes.deadline)
+}
+
+/// Locks the state directory. Another luks-agent that has it is waited for.
+async fn lock(
+    config: &Config,
+    patience: Duration,
+    take: impl Fn(&Path) -> Result<StateDir, StateError>,
+) -> Result<StateDir, StateError> {
     let since = Instant::now();
-    let patience = config.kms.deadline.saturating_add(config.volumes.deadline);
     let mut told = None;
     loop {
         match take(&config.state.dir) {

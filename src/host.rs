@@ -115,7 +115,8 @@ impl Workers {
 impl Host for Workers {
     async fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> Result<Answer, HostError> {
         let mut worker = self.worker(device)?;
-        let patience = if matches!(job, Job::Probe { .. }) { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
+        let looks = matches!(job, Job::Probe { .. } | Job::Header { .. });
+        let patience = if looks { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
         let heard = Cell::new(Instant::now());
         let mut progress = Progress::new(device, self, &heard);
         let answer = {

@@ -517,7 +517,10 @@ impl Planner<'_> {
         if let Some(UnknownVolume { evidence, remedy, .. }) = self.unknown_volume(facts) {
             return self.refuse(subject, false, evidence, remedy);
         }
-        let Some(content) = &facts.content else {
+        // A disk in use is looked at for whose volume it is, not to be made blank. One that was blank a moment ago has words of its own.
+        let is_free = facts.holders.is_empty() && facts.mounts.is_empty();
+        let tells = |content: &&Content| is_free || matches!(content, Content::Blank { .. });
+        let Some(content) = facts.content.as_ref().filter(tells) else {
             return self.refuse(
                 subject,
                 false,
@@ -577,7 +580,9 @@ impl Planner<'_> {
             }
             Basis::Blank { .. } | Basis::Wipe { .. } => self.config.filesystem.kind,
         };
-        let mount_point = match (filesystem, mount_point) {
+        // one that an older release has put into another is not taken again
+        let recorded = mount_point.filter(|at| self.mount_points.nested(at).is_none());
+        let mount_point = match (filesystem, recorded) {
             (FilesystemKind::None, _) => None,
             (_, Some(at)) => Some(at),
             (_, None) => Some(self.mount_points.next()),

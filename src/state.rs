@@ -493,10 +493,12 @@ fn lock_dir(dir: &Path) -> Result<File, StateError> {
         let file = File::open(dir).map_err(io("open"))?;
         // whoever can open it can lock it, and keep the agent from its work
         let mode = file.metadata().map_err(io("examine"))?.mode();
-        if mode & 0o077 != 0
-            && let Err(e) = file.set_permissions(Permissions::from_mode(0o700))
-        {
-            tracing::warn!("others can lock {}: its mode cannot be changed to 0700: {e}", dir.display());
+        if mode & 0o077 != 0 {
+            if !holds_state_only(dir).map_err(io("list"))? {
+                tracing::warn!("others can lock {}: give state.dir a directory of its own", dir.display());
+            } else if let Err(e) = file.set_permissions(Permissions::from_mode(0o700)) {
+                tracing::warn!("others can lock {}: its mode cannot be changed to 0700: {e}", dir.display());
+            }
         }
         match file.try_lock() {
             Ok(()) => {}
@@ -513,6 +515,17 @@ fn lock_dir(dir: &Path) -> Result<File, StateError> {
             Err(e) => return Err(io("examine")(e)),
         }
     }
+}
+
+/// Whether nothing but the state file is in a directory, which is then not needed by anybody else.
+fn holds_state_only(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if name != FILE && name != TEMPORARY {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn is_same(file: &File, now: &Metadata) -> bool {
@@ -648,6 +661,16 @@ mod tests {
         let store = StateDir::create(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
         store.save(&State::sample()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_with_what_is_not_the_agents_stays_open_to_others() {
+        let tmp = dir();
+        fs::set_permissions(tmp.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::write(tmp.path().join("passwd"), "").unwrap();
+        let store = StateDir::create(tmp.path()).unwrap();
+        store.save(&State::sample()).unwrap();
+        assert_eq!(fs::metadata(tmp.path()).unwrap().mode() & 0o7777, 0o755);
     }
 
     #[test]

@@ -437,7 +437,11 @@ fn unlock(
     if let Some(mount) = mount {
         stage.enter("mounting");
         mount::mount(&mapping, mount).map_err(chain)?;
-        filesystem_errors = mount::has_errors(mount.filesystem, &mapping).map_err(chain)?;
+        // it is mounted, whatever can be read of that
+        filesystem_errors = mount::has_errors(mount.filesystem, &mapping).unwrap_or_else(|e| {
+            tracing::warn!("cannot tell whether the file system has errors: {}", chain(e));
+            false
+        });
     }
     Ok(Answer::Unlocked { filesystem_errors })
 }
@@ -455,8 +459,11 @@ fn check(
     if let Err(e) = mapping::check(mapper, target.devno, expected.header) {
         return Ok(Answer::Sound { unsound: Some(chain(e)), filesystem_errors: false });
     }
-    let filesystem_errors = mount::has_errors(filesystem, &Path::new("/dev/mapper").join(mapper)).map_err(chain)?;
-    Ok(Answer::Sound { unsound: None, filesystem_errors })
+    let (unsound, filesystem_errors) = match mount::has_errors(filesystem, &Path::new("/dev/mapper").join(mapper)) {
+        Ok(has_errors) => (None, has_errors),
+        Err(e) => (Some(chain(e)), false),
+    };
+    Ok(Answer::Sound { unsound, filesystem_errors })
 }
 
 /// Checks that the header is what the state file says, as far as that can be told without a key.

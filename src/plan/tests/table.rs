@@ -71,6 +71,21 @@ fn disks_that_are_not_known() {
         ("mounted", Provision, vec![], mounted(), format!("refused: it is mounted at /data -> {RELEASE}")),
         ("held", Provision, vec![], held(), format!("refused: it is held by vg-data and mounted at /data -> {RELEASE}")),
         (
+            // its header is looked at all the same, for whose volume it is
+            "held, a stranger's LUKS2",
+            Provision,
+            vec![],
+            DeviceFacts { content: Some(Content::Luks2 { luks_uuid: id(8), token: None }), ..held() },
+            format!("refused: it is held by vg-data and mounted at /data -> {RELEASE}"),
+        ),
+        (
+            "held, its header unreadable",
+            Provision,
+            vec![],
+            DeviceFacts { content: Some(Content::Unknown { reason: "cannot be read".into() }), ..held() },
+            format!("refused: it is held by vg-data and mounted at /data -> {RELEASE}"),
+        ),
+        (
             "not examined",
             Provision,
             vec![],
