@@ -232,11 +232,11 @@ pub const DISKS: &[Image] = &[
     // the first byte of a cipher text is zero once in 256 times
     image("plain dm-crypt", S, "not blank: data without a known signature, first seen at byte", "plain"),
     image("dm-snapshot's changes", S, "DM_snapshot_cow at byte 0", "snapshot"),
-    image("luks2 of another luks-agent node", S, "of luks-agent on i-0aaaaaaaaaaaaaaaa", "ours"),
+    image("luks2 of another luks-agent node", S, "made on i-0aaaaaaaaaaaaaaaa, and there is no state file", "ours"),
     image(
         "luks2 of another luks-agent node, primary header destroyed",
         S,
-        "of luks-agent on i-0aaaaaaaaaaaaaaaa",
+        "made on i-0aaaaaaaaaaaaaaaa, and there is no state file",
         "ours; zero 0 16384",
     ),
 ];
