@@ -37,7 +37,7 @@ pub use status::{local_status, status};
 /// Between two attempts to lock the state directory.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long `close` waits for another run: at a shutdown it has a minute and a half in all.
+/// How long `close` waits for another run at the most: at a shutdown it has a minute and a half in all.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A command that could not begin; nothing was written.
@@ -162,7 +162,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
 /// When it cannot begin, or one of them is not an open volume.
 pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandError> {
     preflight("close", FilesystemKind::None)?;
-    let store = lock(config, CLOSE_PATIENCE, StateDir::open).await?;
+    let store = lock(config, of_another_run(config).min(CLOSE_PATIENCE), StateDir::open).await?;
     let state = store.load()?;
     let inventory = Disks::new(config).inventory().await?;
     let wanted = open_volumes(&state, &inventory, names)?;
