@@ -20,7 +20,7 @@ use crate::key::Passphrase;
 use crate::kms::{Class, KeyService, KmsError};
 use crate::luks::{FormatSpec, mapper_on};
 use crate::mount::Mount;
-use crate::plan::{Action, Basis, Plan, Step};
+use crate::plan::{Action, Basis, Change, Plan, Step};
 use crate::probe::Scan;
 use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
 use crate::token::{Flags, HeaderPolicy, Layout};
@@ -42,6 +42,8 @@ pub enum StepResult {
     Formatted {
         /// LUKS UUID.
         luks_uuid: Uuid,
+        /// What is worth a warning all the same.
+        warning: Option<String>,
     },
     /// Opened or mounted or both.
     Unlocked {
@@ -49,6 +51,8 @@ pub enum StepResult {
         luks_uuid: Uuid,
         /// Whether its file system is marked with errors.
         filesystem_errors: bool,
+        /// What is worth a warning all the same.
+        warning: Option<String>,
     },
     /// Larger than it was.
     Grown,
@@ -114,6 +118,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     /// Does what the plan says, on all disks at once. One that fails or hangs does not stop the others.
     pub async fn run(&self, plan: &Plan, state: State) -> Outcome {
         let mut state = state;
+        self.follow(&plan.changes, &mut state);
         let mut keys = Keys::default();
         // together, so that a service that does not answer is waited for once
         let wanted = keys_to_unwrap(plan, &state);
@@ -151,6 +156,31 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         });
         let results = join_all(steps).await;
         Outcome { results, key_error: keys.error }
+    }
+
+    /// Has the state file follow what was found. Not being able to, the boot volume full say, keeps no volume closed: the next
+    /// run finds the same.
+    fn follow(&self, changes: &[Change], state: &mut State) {
+        let mut next = state.clone();
+        for change in changes {
+            match change {
+                Change::Forget { luks_uuid } => next.volumes.retain(|v| v.luks_uuid != *luks_uuid),
+                Change::Follow { luks_uuid, serial, device } => {
+                    let volume = next.volumes.iter_mut().find(|v| v.luks_uuid == *luks_uuid);
+                    if let Some(volume) = volume {
+                        volume.serial = Some(serial.clone());
+                        volume.device.clone_from(device);
+                    }
+                }
+            }
+        }
+        if next == *state {
+            return;
+        }
+        match self.save(&next) {
+            Ok(()) => *state = next,
+            Err(e) => tracing::warn!("the state file could not follow what was found: {}", chain(e)),
+        }
     }
 
     async fn unwrap(&self, state: &State, id: u32) -> Result<Passphrase, KeyError> {
@@ -276,7 +306,9 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
 
     async fn format(&self, step: &Step, intent: &Intent, state: &RefCell<State>, keys: &Keys) -> StepResult {
         let luks_uuid = intent.luks_uuid;
-        let Action::Format { basis, filesystem, .. } = &step.action else { unreachable!("checked by the caller") };
+        let Action::Format { basis, filesystem, mount_point, .. } = &step.action else {
+            unreachable!("checked by the caller")
+        };
         let (expected, passphrase) = {
             let state = state.borrow();
             let key = state.volume(luks_uuid).and_then(|volume| keys.get(volume.key));
@@ -289,9 +321,15 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             HeaderPolicy::Recorded(layout) => layout,
             HeaderPolicy::Possible => self.layout(step),
         };
+        let first_mount = match basis {
+            // the mount point was this node's before, or was found empty when the work was begun
+            Basis::Blank { replaces: Some(_), .. } | Basis::Unfinished { .. } => None,
+            Basis::Blank { replaces: None, .. } | Basis::Wipe { .. } => mount_point.clone(),
+        };
         let job = Job::Format {
             target: Target::from(&step.device),
             basis: basis.clone(),
+            first_mount,
             scan: Scan::from(&self.config.volumes),
             spec: FormatSpec { expected, layout, instance_id: self.instance_id.clone() },
             filesystem: *filesystem,
@@ -322,8 +360,10 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         if let Err(message) = committed {
             return StepResult::Failed { message: format!("formatted, but not mounted: {message}") };
         }
-        let mounted = self.unlock(step, luks_uuid, true, None, state).await;
-        if matches!(mounted, StepResult::Unlocked { .. }) { StepResult::Formatted { luks_uuid } } else { mounted }
+        match self.unlock(step, luks_uuid, true, None, state).await {
+            StepResult::Unlocked { luks_uuid, warning } => StepResult::Formatted { luks_uuid, warning },
+            other => other,
+        }
     }
 
     /// Changes the state file and, if that is durable, the state.
@@ -369,7 +409,12 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mapper = mapper_on(&step.device, luks_uuid);
         let job = Job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount };
         match self.host.run(&step.device.name, job, key).await {
-            Ok(Answer::Unlocked { filesystem_errors }) => StepResult::Unlocked { luks_uuid, filesystem_errors },
+            Ok(Answer::Unlocked { filesystem_errors, warning }) => {
+                if let Some(warning) = &warning {
+                    tracing::warn!(device = step.device.name, "{}: {warning}", step.device.name);
+                }
+                StepResult::Unlocked { luks_uuid, filesystem_errors, warning }
+            }
             other => failure(other),
         }
     }

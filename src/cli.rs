@@ -71,7 +71,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Provision a node that has no volume yet, unlock one that has; what the boot service runs
+    /// Provision, waiting for volumes that are expected; what the boot service runs
     Boot {
         /// Print one JSON object instead of a table
         #[arg(long)]

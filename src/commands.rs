@@ -4,7 +4,7 @@ mod health;
 mod lazy_kms;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::luks::mapper_on;
 use crate::mount::{MountError, check_growing_tools, check_tools};
-use crate::plan::{Action, Mode, Plan, Subject, plan, wants_header, wants_probe};
+use crate::plan::{Action, Mode, Plan, Shortfall, Subject, plan, wants_header, wants_probe};
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict};
 use crate::state::{self, Phase, State, StateDir, StateError};
@@ -39,6 +39,10 @@ const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long `close` waits for another run at the most: at a shutdown it has a minute and a half in all.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a boot looks for disks that it waits for, and how often it says so.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const PROGRESS: Duration = Duration::from_secs(15);
 
 /// A command that could not begin; nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -105,23 +109,41 @@ pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
 /// # Errors
 /// When it cannot begin.
 pub async fn provision(config: &Config) -> Result<Report, CommandError> {
-    provision_as("provision", Mode::Provision, config).await
+    provision_as(Occasion::Typed, config).await
 }
 
-/// `boot`: provisions a node that has no volume yet; unlocks one that has, see [`Mode::Boot`].
+/// `boot`: what the boot service runs. It is `provision`, planned in the same mode, save for two things: it waits for the volumes
+/// that `[volumes.expect]` asks for; and once the node has volumes, a disk that is none of them is named and keeps nobody
+/// waiting, as with `unlock`.
 ///
 /// # Errors
 /// When it cannot begin.
 pub async fn boot(config: &Config) -> Result<Report, CommandError> {
-    provision_as("boot", Mode::Boot, config).await
+    provision_as(Occasion::Boot, config).await
 }
 
-async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Result<Report, CommandError> {
-    preflight(command, config.filesystem.kind)?;
+/// Who has the node provisioned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    Typed,
+    Boot,
+}
+
+impl Occasion {
+    fn command(self) -> &'static str {
+        match self {
+            Self::Typed => "provision",
+            Self::Boot => "boot",
+        }
+    }
+}
+
+async fn provision_as(occasion: Occasion, config: &Config) -> Result<Report, CommandError> {
+    preflight(occasion.command(), config.filesystem.kind)?;
     let store = lock(config, of_another_run(config), StateDir::create).await?;
     let state = store.load()?;
-    // `boot` never grows, so it must not fail for want of it
-    if config.volumes.grow && mode == Mode::Provision {
+    // nothing is open yet at boot that could grow, so it must not fail for want of what grows it
+    if config.volumes.grow && occasion == Occasion::Typed {
         check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     }
     let host = workers(config);
@@ -129,12 +151,74 @@ async fn provision_as(command: &'static str, mode: Mode, config: &Config) -> Res
     let instance = Instance::new(config);
     let keys = LazyKms::new(&config.kms);
     let likely = likely_keys(&state, seen.as_ref());
-    let plan = keys.meanwhile(&state, &likely, make_plan(mode, config, &state, &host, &instance, seen)).await?;
+    let plan = async {
+        match occasion {
+            Occasion::Typed => make_plan(Mode::Provision, config, &state, &host, &instance, seen).await,
+            Occasion::Boot => plan_boot(config, &state, &host, &instance, seen).await,
+        }
+    };
+    let plan = keys.meanwhile(&state, &likely, plan).await?;
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
     let instance_id = if formats { instance.id().await } else { None };
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
     let outcome = apply.run(&plan, state).await;
-    Ok(Report::of_outcome(command, &plan, &outcome).measured(keys.usage(), host.stages()))
+    Ok(Report::of_outcome(occasion.command(), &plan, &outcome).measured(keys.usage(), host.stages()))
+}
+
+/// Plans as `provision` does, as often as other disks come while volumes are expected that are not there.
+async fn plan_boot(
+    config: &Config,
+    state: &State,
+    host: &impl Host,
+    instance: &Instance<'_>,
+    mut seen: Option<Inventory>,
+) -> Result<Plan, CommandError> {
+    let until = Instant::now() + config.volumes.expect.within;
+    loop {
+        let found = match seen.take() {
+            Some(found) => found,
+            None => discover(&Roots::host(), &config.state.dir, None)?,
+        };
+        let mut plan = make_plan(Mode::Provision, config, state, host, instance, Some(found.clone())).await?;
+        if !plan.shortfalls.is_empty() {
+            seen = other_disks(config, &found, &plan.shortfalls, until).await?;
+        }
+        if seen.is_none() {
+            // a first boot has to answer for every disk, a later one for the volumes that the node has
+            if state.volumes.iter().any(|volume| volume.phase == Phase::Committed) {
+                plan.leave_strangers();
+            }
+            return Ok(plan);
+        }
+    }
+}
+
+/// Waits until there are other disks than those that were `found`; `None` when there are none in time.
+async fn other_disks(
+    config: &Config,
+    found: &Inventory,
+    missing: &[Shortfall],
+    until: Instant,
+) -> Result<Option<Inventory>, CommandError> {
+    let disks = |inventory: &Inventory| -> BTreeSet<_> {
+        inventory.devices.iter().map(|facts| (facts.name.clone(), facts.devno, facts.diskseq, facts.size)).collect()
+    };
+    let known = disks(found);
+    let missing = missing.iter().map(Shortfall::evidence).collect::<Vec<_>>().join(", ");
+    let mut told = None;
+    while Instant::now() < until {
+        if told.is_none_or(|at: Instant| at.elapsed() >= PROGRESS) {
+            told = Some(Instant::now());
+            let left = until.saturating_duration_since(Instant::now()).as_secs();
+            tracing::warn!("{missing}; waiting for more, {left} s at most");
+        }
+        tokio::time::sleep(LOOK_AGAIN.min(until.saturating_duration_since(Instant::now()))).await;
+        let now = discover(&Roots::host(), &config.state.dir, None)?;
+        if disks(&now) != known {
+            return Ok(Some(now));
+        }
+    }
+    Ok(None)
 }
 
 /// `unlock`: opens and mounts what is known.
@@ -151,7 +235,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let likely = likely_keys(&state, seen.as_ref());
     let plan = make_plan(Mode::Unlock, config, &state, &host, &instance, seen);
     let plan = keys.meanwhile(&state, &likely, plan).await?;
-    let apply = Apply { config, store: None, keys: &keys, host: &host, instance_id: None };
+    let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("unlock", &plan, &outcome).measured(keys.usage(), host.stages()))
 }

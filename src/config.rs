@@ -12,7 +12,7 @@ use std::time::Duration;
 use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::device::{DeviceFacts, Role};
+use crate::device::{DeviceFacts, MODEL_EBS, Role};
 use crate::permissions::objection;
 
 /// Where the configuration is unless `--config` says otherwise; drop-ins are in `config.d` beside it.
@@ -126,8 +126,22 @@ pub struct Volumes {
     pub deadline: Duration,
     /// Whether provision grows volumes whose disk has grown.
     pub grow: bool,
-    /// `[[volumes.match]]`, in order.
+    /// `[volumes.expect]`
+    pub expect: Expect,
+    /// `[[volumes.match]]`, in order; behind them one that ignores the rest, where `require_rule` is set.
     pub rules: Vec<MatchRule>,
+}
+
+/// `[volumes.expect]`: how many volumes of a role there must be at least before the node is ready. Without a number, those
+/// that it had before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expect {
+    /// EBS volumes, the boot volume not counted.
+    pub ebs: Option<u32>,
+    /// Instance store volumes; fewer than the node had before are fine then.
+    pub instance_store: Option<u32>,
+    /// How long the boot waits for them.
+    pub within: Duration,
 }
 
 /// Whether volumes of one role are encrypted.
@@ -205,6 +219,38 @@ impl MatchRule {
             .as_ref()
             .is_none_or(|glob| glob.is_match(&facts.path) || facts.links.iter().any(|link| glob.is_match(link)));
         path && text(&self.serial, &facts.serial) && text(&self.model, &facts.model)
+    }
+
+    /// The rule behind all others that `volumes.require_rule` adds.
+    fn ignores_the_rest() -> Self {
+        Self { path: None, serial: None, model: None, role: RuleRole::Ignore }
+    }
+
+    /// Whether it is the one that `volumes.require_rule` adds, so that no rule names what it matches.
+    pub fn is_the_rest(&self) -> bool {
+        self.path.is_none() && self.serial.is_none() && self.model.is_none()
+    }
+
+    /// The link of udev's by which this rule may mean a disk, although nothing matches it: udev has made no link to the disk
+    /// yet, or on this system none by the name that EC2 has for an EBS volume. Links by what is on a disk mean no blank one.
+    pub fn may_mean(&self, facts: &DeviceFacts) -> Option<&str> {
+        const BY_CONTENT: [&str; 4] = ["by-label/", "by-partlabel/", "by-partuuid/", "by-uuid/"];
+        let pattern = self.path.as_ref()?.glob().glob();
+        let without_path = Self { path: None, ..self.clone() };
+        if !without_path.matches(facts) {
+            return None;
+        }
+        let is_ec2_name = |name: &str| name.starts_with("sd") || name.starts_with("xvd");
+        let has_ec2_name = || {
+            let names = facts.links.iter().filter_map(|link| link.to_str()?.strip_prefix("/dev/"));
+            names.into_iter().any(is_ec2_name)
+        };
+        let name = pattern.strip_prefix("/dev/")?;
+        let may_be = match name.strip_prefix("disk/") {
+            Some(link) => facts.links.is_empty() && !BY_CONTENT.iter().any(|by| link.starts_with(by)),
+            None => is_ec2_name(name) && facts.model.as_deref() == Some(MODEL_EBS) && !has_ec2_name(),
+        };
+        may_be.then_some(pattern)
     }
 }
 
@@ -332,8 +378,19 @@ struct VolumesFragment {
     blank_scan: Option<BlankScan>,
     deadline: Option<Span>,
     grow: Option<bool>,
+    require_rule: Option<bool>,
+    #[serde(default)]
+    expect: ExpectFragment,
     #[serde(default, rename = "match")]
     rules: Vec<MatchRule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectFragment {
+    ebs: Option<u32>,
+    instance_store: Option<u32>,
+    within: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -581,17 +638,26 @@ impl Fragment {
         take! {
             kms: key_id region endpoint_url deadline;
             state: dir;
-            volumes: instance_store ebs when_not_blank blank_scan deadline grow;
+            volumes: instance_store ebs when_not_blank blank_scan deadline grow require_rule;
             luks: cipher key_size sector_size discards no_read_workqueue no_write_workqueue;
             filesystem: kind mount_base options;
             health: interval;
             metrics: textfile;
         }
+        let (before, later_expect) = (std::mem::take(&mut self.volumes.expect), later.volumes.expect);
+        self.volumes.expect = ExpectFragment {
+            ebs: later_expect.ebs.or(before.ebs),
+            instance_store: later_expect.instance_store.or(before.instance_store),
+            within: later_expect.within.or(before.within),
+        };
         self.volumes.rules.extend(later.volumes.rules);
     }
 
     fn validate(self, path: &Path) -> Result<Config, ConfigError> {
-        let Self { kms, state, volumes, luks, filesystem, health, metrics } = self;
+        let Self { kms, state, mut volumes, luks, filesystem, health, metrics } = self;
+        if volumes.require_rule.unwrap_or(false) {
+            volumes.rules.push(MatchRule::ignores_the_rest());
+        }
         let minutes = |n: u64| Duration::from_secs(n * 60);
         Ok(Config {
             kms: Kms {
@@ -612,6 +678,11 @@ impl Fragment {
                 blank_scan: volumes.blank_scan.unwrap_or(BlankScan::Sampled),
                 deadline: volumes.deadline.map_or(minutes(5), |v| v.0),
                 grow: volumes.grow.unwrap_or(false),
+                expect: Expect {
+                    ebs: volumes.expect.ebs,
+                    instance_store: volumes.expect.instance_store,
+                    within: volumes.expect.within.map_or(minutes(5), |v| v.0),
+                },
                 rules: volumes.rules,
             },
             luks: Luks {
@@ -669,6 +740,18 @@ mod tests {
         let config = config.unwrap();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         assert_eq!((text(&config.state.dir), text(&config.filesystem.mount_base)), ("/a/b".into(), "/data".into()));
+    }
+
+    #[test]
+    fn drop_ins_can_give_a_part_of_what_is_expected() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("config.toml");
+        fs::create_dir(dir.path().join("config.d")).unwrap();
+        fs::write(&main, "[kms]\nkey_id = \"a\"\n[volumes.expect]\nebs = 1\nwithin = \"9m\"\n").unwrap();
+        fs::write(dir.path().join("config.d/1.toml"), "[volumes.expect]\nebs = 2\ninstance_store = 0\n").unwrap();
+        let expected = Expect { ebs: Some(2), instance_store: Some(0), within: Duration::from_secs(540) };
+        assert_eq!(Config::load(&main).unwrap().volumes.expect, expected);
+        assert_eq!(load("[kms]\nkey_id = \"k\"\n").unwrap().volumes.expect.ebs, None);
     }
 
     #[test]

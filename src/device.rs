@@ -256,6 +256,9 @@ pub fn classify(facts: &DeviceFacts, rules: &[MatchRule]) -> Role {
         return ignored(*because);
     }
     if let Some(rule) = rules.iter().find(|rule| rule.matches(facts)) {
+        if rule.is_the_rest() {
+            return ignored("volumes.require_rule is set, and no [[volumes.match]] rule names it");
+        }
         return rule.role.into();
     }
     match facts.kind {

@@ -56,15 +56,15 @@ pub enum MountError {
         /// What is mounted.
         source_device: String,
     },
-    /// A mount point with something in it, which the volume would hide.
+    /// A mount point with something in it, which a new volume would hide.
     #[error(
-        "mount point {path} is not empty: it holds '{entry}'; move that away, or choose another filesystem.mount_base"
+        "mount point {path} is not empty: it holds {entries}; move that away, or choose another filesystem.mount_base, then run 'luks-agent provision'"
     )]
     NotEmpty {
         /// The mount point.
         path: PathBuf,
-        /// One of its entries.
-        entry: String,
+        /// Its entries.
+        entries: String,
     },
     /// A mount point that is no directory.
     #[error("mount point {path} is not a directory; move it away, or choose another filesystem.mount_base")]
@@ -271,34 +271,72 @@ pub fn remove_mapping(name: &str) -> Result<(), MountError> {
     run("dmsetup", &["remove".as_ref(), "--".as_ref(), name.as_ref()]).map(drop)
 }
 
-/// Mounts a mapping; a mount point that does not exist is made.
+/// Mounts a mapping; a mount point that does not exist is made. Files in it do not keep a volume from its place: gives back a
+/// warning that names what is hidden now.
 ///
 /// # Errors
-/// When the mount point is taken, not empty or no directory, or `mount` fails.
-pub fn mount(device: &Path, mount: &Mount) -> Result<(), MountError> {
-    let Some((kind, _, _)) = mount.filesystem.tools() else { return Ok(()) };
+/// When the mount point is taken or no directory, or `mount` fails.
+pub fn mount(device: &Path, mount: &Mount) -> Result<Option<String>, MountError> {
+    let Some((kind, _, _)) = mount.filesystem.tools() else { return Ok(None) };
     let path = &mount.at;
-    if let Some(source) = mounted_at(&Roots::host(), path).map_err(MountError::Table)?.pop() {
-        return Err(MountError::Taken { path: path.clone(), source_device: source.display().to_string() });
-    }
-    let io = |action| move |source| MountError::Io { action, path: path.clone(), source };
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(path).map_err(io("make"))?,
-        Err(e) => return Err(io("examine")(e)),
-        Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path: path.clone() }),
-        Ok(_) => {}
-    }
-    if let Some(entry) = fs::read_dir(path).map_err(io("list"))?.next() {
-        let entry = entry.map_err(io("list"))?.file_name().to_string_lossy().into_owned();
-        return Err(MountError::NotEmpty { path: path.clone(), entry });
-    }
+    let hidden = prepare_mount_point(path)?;
     let options = mount.options.join(",");
     let mut args: Vec<&OsStr> = vec!["-t".as_ref(), kind.as_ref()];
     if !options.is_empty() {
         args.extend([OsStr::new("-o"), options.as_ref()]);
     }
     args.extend([device.as_os_str(), path.as_os_str()]);
-    run("mount", &args).map(drop)
+    run("mount", &args)?;
+    let warning = |entries| {
+        let at = path.display();
+        format!(
+            "mounted over what was in {at}, which is hidden now: {entries}; to get at it, use 'mount --bind / DIR' and look in DIR{at}"
+        )
+    };
+    Ok(hidden.map(warning))
+}
+
+/// Makes a mount point if it is not there, and checks that a volume can be mounted there for the first time: with nothing in
+/// it that would be hidden.
+///
+/// # Errors
+/// When the mount point is taken, not empty or no directory.
+pub fn prepare_first_mount(path: &Path) -> Result<(), MountError> {
+    match prepare_mount_point(path)? {
+        Some(entries) => Err(MountError::NotEmpty { path: path.to_owned(), entries }),
+        None => Ok(()),
+    }
+}
+
+/// Makes a mount point if it is not there; says what is in it.
+fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
+    if let Some(source) = mounted_at(&Roots::host(), path).map_err(MountError::Table)?.pop() {
+        return Err(MountError::Taken { path: path.to_owned(), source_device: source.display().to_string() });
+    }
+    let io = |action| move |source| MountError::Io { action, path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(path).map_err(io("make"))?,
+        Err(e) => return Err(io("examine")(e)),
+        Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path: path.to_owned() }),
+        Ok(_) => {}
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(io("list"))? {
+        names.push(entry.map_err(io("list"))?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(some_of(names))
+}
+
+/// The first few of these names, for a sentence; `None` if there are none.
+fn some_of(mut names: Vec<String>) -> Option<String> {
+    const SHOWN: usize = 3;
+    names.sort();
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("'{}'", name.escape_debug())).collect();
+    match (shown.as_slice(), names.len().saturating_sub(SHOWN)) {
+        ([], _) => None,
+        (shown, 0) => Some(shown.join(", ")),
+        (shown, more) => Some(format!("{} and {more} more", shown.join(", "))),
+    }
 }
 
 /// The size in bytes of the file system of a mapping, as its mount point has it; 0 where it is to have none.
@@ -350,11 +388,25 @@ mod tests {
     #[test]
     fn a_mount_point_that_cannot_be_used_is_refused_before_anything_is_mounted() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("file"), "").unwrap();
-        let refusal = |at: &Path| mount(Path::new("/dev/null"), &to(at)).unwrap_err().to_string();
-        assert!(refusal(dir.path()).contains("is not empty: it holds 'file'"));
-        assert!(refusal(&dir.path().join("file")).contains("is not a directory"));
-        assert!(refusal(Path::new("/proc")).contains("is taken: proc"));
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let first = |at: &Path| prepare_first_mount(at).unwrap_err().to_string();
+        let again = |at: &Path| mount(Path::new("/dev/null"), &to(at)).unwrap_err().to_string();
+        assert!(first(dir.path()).contains("is not empty: it holds 'file'; move that away"));
+        for refusal in [&first as &dyn Fn(&Path) -> String, &again] {
+            assert!(refusal(&file).contains("is not a directory"));
+            assert!(refusal(Path::new("/proc")).contains("is taken: proc"));
+        }
+        prepare_first_mount(&dir.path().join("made/as/needed")).unwrap();
+        assert!(dir.path().join("made/as/needed").is_dir());
+    }
+
+    #[test]
+    fn what_a_mount_hides_is_named_in_part_and_without_control_characters() {
+        let names = |names: &[&str]| some_of(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(names(&[]), None);
+        assert_eq!(names(&["b", "a\u{1b}[2J"]).unwrap(), r"'a\u{1b}[2J', 'b'");
+        assert_eq!(names(&["e", "d", "c", "b", "a"]).unwrap(), "'a', 'b', 'c' and 2 more");
     }
 
     #[test]

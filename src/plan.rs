@@ -1,5 +1,6 @@
 //! What is to be done with each disk, and why: pure, so that every refusal can be tested without a disk.
 
+mod expect;
 mod growth;
 mod mount_points;
 mod owner;
@@ -8,14 +9,17 @@ mod tests;
 mod unknown;
 mod words;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::{Config, FilesystemKind, Policy, WhenNotBlank};
+use crate::config::{Config, FilesystemKind, MatchRule, Policy, RuleRole, WhenNotBlank};
 use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, Role, classify};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
+use crate::token::DATA_OFFSET;
+pub use expect::{Shortfall, expected, is_superseded};
 use growth::{outgrown, shrunk};
 use mount_points::MountPoints;
 pub use owner::record_of;
@@ -30,10 +34,7 @@ use words::{in_use, names};
 pub enum Mode {
     /// Unlock what is known, format what is new and blank.
     Provision,
-    /// As the boot service does it: a node that has no volume yet is provisioned; one that has is unlocked, and of its volumes
-    /// those are made again or finished that hold nothing, instance store after a stop above all.
-    Boot,
-    /// Unlock what is known; never format.
+    /// Unlock what is known; never format. Disks that are not the node's are left alone, whatever is on them.
     Unlock,
     /// Grow what is open to the size of its disk, and nothing else. No disk is looked at for it.
     Grow,
@@ -48,6 +49,40 @@ pub struct Plan {
     pub refusals: Vec<Refusal>,
     /// Disks that are not the agent's business, and known volumes that need nothing.
     pub left: Vec<Left>,
+    /// How the state file is to follow what was found, whatever becomes of the steps.
+    pub changes: Vec<Change>,
+    /// Of which roles there are fewer volumes than the configuration asks for; each has its refusal, too.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// How the record of a known volume is to follow what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It is of instance store that is gone and not expected again.
+    Forget {
+        /// Its LUKS UUID.
+        luks_uuid: Uuid,
+    },
+    /// It is used on another disk than before, one made from a snapshot of it say, and that is its disk from now on.
+    Follow {
+        /// Its LUKS UUID.
+        luks_uuid: Uuid,
+        /// Serial number of the disk.
+        serial: String,
+        /// Kernel name of the disk.
+        device: String,
+    },
+}
+
+impl Plan {
+    /// Makes nothing of the refusals of disks that are not the node's: they are named, and count no more.
+    pub fn leave_strangers(&mut self) {
+        let strangers = self.refusals.extract_if(.., |refusal| refusal.stranger);
+        self.left.extend(strangers.map(|Refusal { subject, evidence, .. }| {
+            let because = format!("none of this node's volumes, and nothing is done with it: {evidence}");
+            Left { subject, because, volume: None }
+        }));
+    }
 }
 
 /// Work on one disk.
@@ -140,6 +175,8 @@ pub struct Refusal {
     pub remedy: String,
     /// Whether a known volume is not what it should be; otherwise it is a refusal to format for safety.
     pub known: bool,
+    /// Whether it is about a disk that neither the state file nor what is on it connects with this node.
+    pub stranger: bool,
 }
 
 /// A disk that needs no work.
@@ -187,19 +224,51 @@ pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -
     let mut inventory = inventory.clone();
     inventory.devices.sort_by(|a, b| by_serial(a).cmp(&by_serial(b)));
     let owners = Owners { state, inventory: &inventory, rules: &config.volumes.rules };
-    let provisioned = state.volumes.iter().any(|volume| volume.phase == Phase::Committed);
+    let successors = expect::successors(config, &owners, |facts| match &facts.content {
+        Some(Content::Blank { .. }) => true,
+        Some(content) => is_wipeable(content) && may_wipe(mode, config, state, facts, VolumeRole::InstanceStore),
+        None => false,
+    });
     let mut planner = Planner {
-        mode: if mode == Mode::Boot && !provisioned { Mode::Provision } else { mode },
+        mode,
         config,
         owners,
         mount_points: MountPoints::new(&owners, &config.filesystem.mount_base),
-        plan: Plan { steps: Vec::new(), refusals: Vec::new(), left: Vec::new() },
+        successors,
+        plan: Plan::default(),
     };
     for facts in &inventory.devices {
         planner.device(facts);
     }
     planner.missing();
+    if mode != Mode::Grow {
+        planner.shortfalls();
+    }
+    if mode == Mode::Unlock {
+        planner.plan.leave_strangers();
+    }
     planner.plan
+}
+
+fn policy(config: &Config, role: VolumeRole) -> Policy {
+    match role {
+        VolumeRole::Ebs => config.volumes.ebs,
+        VolumeRole::InstanceStore => config.volumes.instance_store,
+    }
+}
+
+/// Whether the configuration lets a disk be overwritten. Never one that held a known volume, whatever is on it now.
+fn may_wipe(mode: Mode, config: &Config, state: &State, facts: &DeviceFacts, role: VolumeRole) -> bool {
+    let known = |v: &VolumeRecord| v.phase == Phase::Committed && v.is_for(facts);
+    role == VolumeRole::InstanceStore
+        && mode == Mode::Provision
+        && config.volumes.when_not_blank == WhenNotBlank::WipeInstanceStore
+        && !state.volumes.iter().any(known)
+}
+
+/// What may be overwritten where the configuration says so: nothing that is luks-agent's, nothing that cannot be read.
+fn is_wipeable(content: &Content) -> bool {
+    matches!(content, Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { token: None, .. })
 }
 
 fn by_serial(facts: &DeviceFacts) -> impl Ord {
@@ -235,11 +304,38 @@ fn wipe_or_ignore(facts: &DeviceFacts) -> String {
     )
 }
 
+/// Why no volume can be made on a disk as the configuration has it.
+fn unfit(config: &Config, facts: &DeviceFacts) -> Option<(String, String)> {
+    let ignore = "or add a [[volumes.match]] rule with role = \"ignore\"";
+    if facts.size < 2 * DATA_OFFSET {
+        let evidence = format!("it has {}, and a LUKS2 header alone takes {}", Bytes(facts.size), Bytes(DATA_OFFSET));
+        return Some((evidence, format!("attach a disk of {} at least, {ignore}", Bytes(2 * DATA_OFFSET))));
+    }
+    let sector = config.luks.sector_size.filter(|sector| !facts.size.is_multiple_of(u64::from(*sector)))?;
+    Some((
+        format!("its size, {} bytes, is no multiple of luks.sector_size, {sector}", facts.size),
+        format!("take luks.sector_size out of the configuration, so that each disk gets one that fits, {ignore}"),
+    ))
+}
+
+/// That a rule which says to ignore a disk by a link of udev's may mean this one, whose links are not there.
+fn unresolved_ignore(config: &Config, inventory: &Inventory, facts: &DeviceFacts) -> Option<(String, String)> {
+    let means_another = |rule: &&MatchRule| inventory.devices.iter().any(|other| rule.matches(other));
+    let ignores = config.volumes.rules.iter().filter(|rule| rule.role == RuleRole::Ignore);
+    let link = ignores.filter(|rule| !means_another(rule)).find_map(|rule| rule.may_mean(facts))?;
+    Some((
+        format!("a [[volumes.match]] rule says to ignore {link}, which does not exist, and it may be this disk"),
+        "see whether 'udevadm settle' makes the link, or name the disk by its serial number in the rule".to_owned(),
+    ))
+}
+
 struct Planner<'a> {
     mode: Mode,
     config: &'a Config,
     owners: Owners<'a>,
     mount_points: MountPoints<'a>,
+    /// Which volume that is gone a new disk takes the place of, by the name of the disk.
+    successors: BTreeMap<String, &'a VolumeRecord>,
     plan: Plan,
 }
 
@@ -271,15 +367,18 @@ impl Planner<'_> {
             (Owner::Open(record) | Owner::Header(record) | Owner::Identity(record), _) => {
                 self.unfinished(facts, subject, role, record);
             }
-            (Owner::Nobody, _) => self.unknown(facts, subject, role),
+            (Owner::Nobody, _) => {
+                let before = self.plan.refusals.len();
+                self.unknown(facts, subject, role);
+                let ours = self.unknown_volume(facts).is_some_and(|volume| volume.whose != Whose::Other);
+                let stranger = !ours && !self.successors.contains_key(&facts.name);
+                self.plan.refusals[before..].iter_mut().for_each(|refusal| refusal.stranger = stranger);
+            }
         }
     }
 
     fn policy(&self, role: VolumeRole) -> Policy {
-        match role {
-            VolumeRole::Ebs => self.config.volumes.ebs,
-            VolumeRole::InstanceStore => self.config.volumes.instance_store,
-        }
+        policy(self.config, role)
     }
 
     /// A disk that carries the system or is ignored. One of ours is not forgotten because of it: swap or `/usr` on an open
@@ -324,6 +423,7 @@ impl Planner<'_> {
             (Some(at), Some(system)) => (format!("open, but not mounted at {}: it {system}", at.display()), None),
             (Some(_), None) => return self.unlock(facts, role, record, true),
         };
+        self.follow(facts, role, record);
         if self.mode == Mode::Provision
             && self.config.volumes.grow
             && outgrown(facts, record, mapping)
@@ -352,8 +452,8 @@ impl Planner<'_> {
             return self.refuse(
                 subject,
                 false,
-                format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, which it was made for", other.name),
-                "detach the copy, or the original if the copy is what you want".to_owned(),
+                format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was used last", other.name),
+                format!("detach the copy; or detach {}, if the copy is what you want", other.name),
             );
         }
         if !others.is_empty() && (!record.is_for(facts) || others.iter().any(|other| record.is_for(other))) {
@@ -374,7 +474,7 @@ impl Planner<'_> {
                 subject,
                 true,
                 format!(
-                    "its header may be a copy: LUKS UUID {luks_uuid} was made for {}, which could not be examined",
+                    "its header may be a copy: LUKS UUID {luks_uuid} was used last on {}, which could not be examined",
                     original.name
                 ),
                 format!("release or repair {0}; or detach {0} if this copy is what you want", original.name),
@@ -383,7 +483,23 @@ impl Planner<'_> {
         self.unlock(facts, role, record, false);
     }
 
+    /// A volume is on the disk that it was used on last: should the one that it was made for come back, it has older data.
+    fn follow(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord) {
+        let Some(serial) = &facts.serial else { return };
+        let others = self.owners.state.volumes.iter().filter(|v| v.luks_uuid != record.luks_uuid);
+        let is_taken = others.into_iter().any(|v| v.serial.as_ref() == Some(serial));
+        if record.serial.as_ref() == Some(serial) || role != record.role || is_taken {
+            return;
+        }
+        self.plan.changes.push(Change::Follow {
+            luks_uuid: record.luks_uuid,
+            serial: serial.clone(),
+            device: facts.name.clone(),
+        });
+    }
+
     fn unlock(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord, open: bool) {
+        self.follow(facts, role, record);
         let action = Action::Unlock {
             luks_uuid: record.luks_uuid,
             key: record.key,
@@ -409,7 +525,7 @@ impl Planner<'_> {
         // what either says is EBS does not come back blank
         let kind = if record.role == VolumeRole::Ebs { VolumeRole::Ebs } else { role };
         let (evidence, remedy) = match (&facts.content, kind, self.mode) {
-            (Some(Content::Blank { evidence }), VolumeRole::InstanceStore, Mode::Provision | Mode::Boot) => {
+            (Some(Content::Blank { evidence }), VolumeRole::InstanceStore, Mode::Provision) => {
                 // a name says little while the volume may be where nobody could look
                 let hidden = self.owners.may_be_hidden(facts, record);
                 let replaces = Some(luks_uuid).filter(|_| !hidden);
@@ -529,35 +645,37 @@ impl Planner<'_> {
                     .to_owned(),
             );
         };
+        let gone = self.successors.get(&facts.name).copied();
         match content {
-            Content::Blank { evidence } => match self.mode {
-                Mode::Provision => {
-                    let basis = Basis::Blank { evidence: *evidence, replaces: None };
-                    self.format(facts, subject, role, None, basis, None);
+            Content::Blank { evidence } => match (self.mode, gone) {
+                (Mode::Provision, _) => {
+                    let basis = Basis::Blank { evidence: *evidence, replaces: gone.map(|record| record.luks_uuid) };
+                    let mount_point = gone.and_then(|record| self.mount_points.of(record));
+                    self.format(facts, subject, role, None, basis, mount_point);
                 }
-                Mode::Unlock | Mode::Boot | Mode::Grow => {
+                (Mode::Unlock, Some(record)) => self.refuse(
+                    subject,
+                    true,
+                    format!("blank, and known instance store volume, LUKS UUID {}, is gone", record.luks_uuid),
+                    "instance store is lost at a stop: run 'luks-agent provision' to format it again".to_owned(),
+                ),
+                (Mode::Unlock | Mode::Grow, _) => {
                     self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
                 }
             },
-            Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { token: None, .. }
-                if self.may_wipe(facts, role) =>
-            {
-                self.format(facts, subject, role, None, Basis::Wipe { found: content.clone() }, None);
+            content if is_wipeable(content) && may_wipe(self.mode, self.config, self.owners.state, facts, role) => {
+                let mount_point = gone.and_then(|record| self.mount_points.of(record));
+                let before = self.plan.steps.len();
+                self.format(facts, subject, role, None, Basis::Wipe { found: content.clone() }, mount_point);
+                if let Some(VolumeRecord { luks_uuid, .. }) = gone.filter(|_| self.plan.steps.len() > before) {
+                    self.plan.changes.push(Change::Forget { luks_uuid: *luks_uuid });
+                }
             }
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
                 self.refuse(subject, false, format!("not blank: {}", describe(content)), wipe_or_ignore(facts));
             }
             Content::Unknown { .. } => self.refuse(subject, true, describe(content), CHECK_READABLE.to_owned()),
         }
-    }
-
-    /// Whether the configuration lets a disk be overwritten. Never one that held a known volume, whatever is on it now.
-    fn may_wipe(&self, facts: &DeviceFacts, role: VolumeRole) -> bool {
-        let known = |v: &VolumeRecord| v.phase == Phase::Committed && v.is_for(facts);
-        role == VolumeRole::InstanceStore
-            && self.mode == Mode::Provision
-            && self.config.volumes.when_not_blank == WhenNotBlank::WipeInstanceStore
-            && !self.owners.state.volumes.iter().any(known)
     }
 
     /// The one place where a disk is set down to be formatted: what stands against it, whatever it was that spoke for it.
@@ -630,7 +748,10 @@ impl Planner<'_> {
         if !facts.partitions.is_empty() && !matches!(basis, Basis::Wipe { .. }) {
             return Some((format!("it has partitions: {}", facts.partitions.join(", ")), wipe_or_ignore(facts)));
         }
-        None
+        if matches!(basis, Basis::Unfinished { .. }) {
+            return None;
+        }
+        unresolved_ignore(self.config, self.owners.inventory, facts).or_else(|| unfit(self.config, facts))
     }
 
     fn unknown_volume(&self, facts: &DeviceFacts) -> Option<UnknownVolume> {
@@ -638,7 +759,7 @@ impl Planner<'_> {
     }
 
     fn refuse(&mut self, subject: Subject, known: bool, evidence: String, remedy: String) {
-        self.plan.refusals.push(Refusal { subject, evidence, remedy, known });
+        self.plan.refusals.push(Refusal { subject, evidence, remedy, known, stranger: false });
     }
 
     fn leave(&mut self, subject: Subject, because: String) {
@@ -648,11 +769,9 @@ impl Planner<'_> {
     /// Known volumes that no disk belongs to.
     fn missing(&mut self) {
         let devices = &self.owners.inventory.devices;
-        let seen = |v: &VolumeRecord| {
-            devices.iter().any(|facts| self.owners.of(facts).record().is_some_and(|r| r.luks_uuid == v.luks_uuid))
-        };
-        let volumes = self.owners.state.volumes.iter();
-        let missing: Vec<_> = volumes.filter(|v| v.phase == Phase::Committed && !seen(v)).collect();
+        let replaced = |v: &VolumeRecord| self.successors.values().any(|gone| gone.luks_uuid == v.luks_uuid);
+        let is_missing = |v: &&VolumeRecord| v.phase == Phase::Committed && !self.owners.is_seen(v) && !replaced(v);
+        let missing: Vec<_> = self.owners.state.volumes.iter().filter(is_missing).collect();
         for volume in missing {
             let subject = Subject {
                 device: None,
@@ -681,9 +800,10 @@ impl Planner<'_> {
                     format!("known EBS volume, LUKS UUID {}, {gone}", volume.luks_uuid),
                     attach,
                 ),
-                VolumeRole::InstanceStore => {
+                VolumeRole::InstanceStore if self.mode == Mode::Grow => {
                     self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
                 }
+                VolumeRole::InstanceStore => self.gone(subject, volume),
             }
         }
     }

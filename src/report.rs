@@ -373,13 +373,16 @@ fn growth(from: u64, to: u64) -> String {
 
 fn done(step: &Step, result: &StepResult) -> Row {
     match result {
-        StepResult::Formatted { luks_uuid } => {
+        StepResult::Formatted { luks_uuid, warning } => {
             let row = planned(step);
             let mount_point = row.mount_point.clone();
-            Row { result: Verdict::Formatted, ..row }.volume(Some(*luks_uuid), mount_point)
+            let reason = row.reason.iter().chain(warning).cloned().collect::<Vec<_>>().join("; ");
+            Row { result: Verdict::Formatted, ..row }.because(reason).volume(Some(*luks_uuid), mount_point)
         }
-        StepResult::Unlocked { filesystem_errors: false, .. } => Row::step(step, Verdict::Unlocked),
-        StepResult::Unlocked { .. } => Row::step(step, Verdict::Unlocked).with_filesystem_errors(),
+        StepResult::Unlocked { filesystem_errors, warning, .. } => {
+            let row = Row { reason: warning.clone(), ..Row::step(step, Verdict::Unlocked) };
+            if *filesystem_errors { row.with_filesystem_errors() } else { row }
+        }
         StepResult::Grown => Row { result: Verdict::Grown, ..planned(step) },
         StepResult::Unchanged => Row::step(step, Verdict::Unchanged).because("as large as its disk"),
         StepResult::Changed { content } => {

@@ -88,6 +88,8 @@ pub enum Job {
         spec: FormatSpec,
         /// What to make on it.
         filesystem: FilesystemKind,
+        /// Where it is to be mounted for the first time: nothing is done unless that can be.
+        first_mount: Option<PathBuf>,
     },
     /// Open the volume unless it is open, and mount it.
     Unlock {
@@ -186,6 +188,8 @@ pub enum Answer {
     Unlocked {
         /// Whether its file system is marked with errors.
         filesystem_errors: bool,
+        /// What is worth a warning all the same.
+        warning: Option<String>,
     },
     /// Larger than it was.
     Grown,
@@ -315,9 +319,9 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
     let done = match job {
         Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
         Job::Header { target } => header(&target, &mut stage),
-        Job::Format { target, basis, scan, spec, filesystem } => {
-            format(&target, &basis, scan, &spec, filesystem, key, &mut stage)
-        }
+        Job::Format { target, basis, scan, spec, filesystem, first_mount } => first_mount
+            .map_or(Ok(()), |at| mount::prepare_first_mount(&at).map_err(|e| format!("nothing was done: {}", chain(e))))
+            .and_then(|()| format(&target, &basis, scan, &spec, filesystem, key, &mut stage)),
         Job::Unlock { target, expected, mapper, open, mount } => {
             unlock(&target, &expected, &mapper, open, mount.as_ref(), key, &mut stage)
         }
@@ -433,17 +437,17 @@ fn unlock(
         luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?).map_err(chain)?;
     }
     let mapping = mount::mapping_node(mapper).map_err(chain)?;
-    let mut filesystem_errors = false;
+    let (mut filesystem_errors, mut warning) = (false, None);
     if let Some(mount) = mount {
         stage.enter("mounting");
-        mount::mount(&mapping, mount).map_err(chain)?;
+        warning = mount::mount(&mapping, mount).map_err(chain)?;
         // it is mounted, whatever can be read of that
         filesystem_errors = mount::has_errors(mount.filesystem, &mapping).unwrap_or_else(|e| {
             tracing::warn!("cannot tell whether the file system has errors: {}", chain(e));
             false
         });
     }
-    Ok(Answer::Unlocked { filesystem_errors })
+    Ok(Answer::Unlocked { filesystem_errors, warning })
 }
 
 fn check(

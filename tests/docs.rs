@@ -42,8 +42,9 @@ fn all_keys() -> Vec<String> {
     for section in known_keys("") {
         keys.extend(known_keys(&format!("[{section}]")).iter().map(|key| format!("{section}.{key}")));
     }
-    keys.retain(|key| key != "volumes.match");
+    keys.retain(|key| key != "volumes.match" && key != "volumes.expect");
     keys.extend(known_keys("[[volumes.match]]").iter().map(|key| format!("volumes.match.{key}")));
+    keys.extend(known_keys("[volumes.expect]").iter().map(|key| format!("volumes.expect.{key}")));
     keys
 }
 

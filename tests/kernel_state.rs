@@ -30,7 +30,9 @@ fn a_stop_loses_the_instance_store_and_nothing_else_and_a_clone_gets_its_own_key
     let mut node = disks.iter().fold(node, |node, (disk, serial)| node.disk_with_serial(disk, DATA_DISK, serial));
     node.boot(&script("stop-start").arg("first")).assert_ok();
     node.attach("ubdb", DATA_DISK, Some("z-store-2".to_owned()));
+    node.attach("ubde", DATA_DISK, Some("vol9".to_owned()));
     node.boot(&script("stop-start").arg("restarted")).assert_ok();
+    node.detach("ubde");
     node.boot(&script("stop-start").arg("bad-ebs")).assert_ok();
     node.attach("ubdb", DATA_DISK, Some("z-store-3".to_owned()));
     // volumes that are made from snapshots have the content and ids of their own
@@ -38,10 +40,18 @@ fn a_stop_loses_the_instance_store_and_nothing_else_and_a_clone_gets_its_own_key
         let image = node.disk_path(disk);
         let kept = image.with_extension("kept");
         fs::rename(&image, &kept).unwrap();
+        fs::copy(&kept, image.with_extension("original")).unwrap();
         node.attach(disk, DATA_DISK, Some(serial.to_owned()));
         fs::rename(&kept, &image).unwrap();
     }
     node.boot(&script("stop-start").arg("clone")).assert_ok();
+    node.attach("ubdf", DATA_DISK, Some("vol1".to_owned()));
+    fs::rename(node.disk_path("ubdc").with_extension("original"), node.disk_path("ubdf")).unwrap();
+    node.boot(&script("stop-start").arg("original")).assert_ok();
+    node.detach("ubdb");
+    node.detach("ubdf");
+    node.attach("ubde", DATA_DISK, Some("vol9".to_owned()));
+    node.boot(&script("stop-start").arg("gone")).assert_ok();
 }
 
 #[test]

@@ -295,7 +295,7 @@ impl World {
                     mounts.push(mount.at);
                     *used = true;
                 }
-                Answer::Unlocked { filesystem_errors: false }
+                Answer::Unlocked { filesystem_errors: false, warning: None }
             }
             Job::Grow { expected, mapping, filesystem, mount_point, target, .. } => {
                 let On::Luks { luks_uuid, passphrase, open: true, mounts, .. } = on else { panic!("{device}: {on:?}") };

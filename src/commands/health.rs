@@ -6,13 +6,15 @@ use futures_util::future::join_all;
 
 use super::status::subject_of;
 use super::{CommandError, Disks, Instance, LazyKms, header_on, need_root, workers};
-use crate::config::Config;
-use crate::device::{Content, DeviceFacts, Inventory, classify};
+use crate::config::{Config, Policy};
+use crate::device::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::discover::{Roots, in_memory};
 use crate::host::{Host, HostError};
-use crate::plan::{Subject, UnknownVolume, Whose, may_hold_ours, record_of, unknown_volume};
+use crate::plan::{
+    Shortfall, Subject, UnknownVolume, Whose, expected, is_superseded, may_hold_ours, record_of, unknown_volume,
+};
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
-use crate::state::{self, KeyRecord, Phase, State, VolumeRecord};
+use crate::state::{self, KeyRecord, Phase, State, VolumeRecord, VolumeRole};
 use crate::worker::{Answer, Job, Target, chain};
 
 /// `health`: whether the node would come back after a reboot.
@@ -29,10 +31,13 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     look_for_unknown(config, &state, &mut inventory, &host).await;
     let unknown = unknown_rows(config, &state, &inventory);
     if !provisioned {
-        return Ok(without_state(unknown));
+        return Ok(without_state(config, unknown));
     }
     let committed = || state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
-    let mut rows = join_all(committed().map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
+    let expected = committed().filter(|volume| !is_gone_for_good(config, &state, volume, &inventory));
+    let mut rows = join_all(expected.map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
+    rows.extend(shortfalls(config, &rows));
+    rows.extend(strangers(config, &state, &inventory, &unknown));
     rows.extend(unknown);
     let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
     let kms = LazyKms::new(&config.kms);
@@ -75,14 +80,15 @@ fn unknown_rows(config: &Config, state: &State, inventory: &Inventory) -> Vec<Ro
 }
 
 /// The report of a node without a state file: a new one, or one that has lost it.
-fn without_state(unknown: Vec<Row>) -> Report {
-    let lost = diagnosis(&[], &unknown);
+fn without_state(config: &Config, unknown: Vec<Row>) -> Report {
     let summary = match unknown.len() {
         0 => "this node was never provisioned".to_owned(),
         count => format!("there is no state file, and volumes of luks-agent are attached: {count}"),
     };
-    let report = Report::new("health", unknown, summary);
-    match lost {
+    let rows = [unknown, shortfalls(config, &[])].concat();
+    let wrong = diagnosis(&[], &rows);
+    let report = Report::new("health", rows, summary);
+    match wrong {
         Some((code, why)) => report.failed(code, why),
         None => report,
     }
@@ -91,15 +97,60 @@ fn without_state(unknown: Vec<Row>) -> Report {
 /// What was found of keys and volumes, in a few words.
 fn summary(keys: &[KeyFinding], rows: &[Row]) -> String {
     let key = if keys.iter().all(|key| key.error.is_none()) { "can" } else { "cannot" };
-    match rows.iter().filter(|row| row.result == Verdict::Sound).count() {
-        0 if rows.is_empty() => "there are no volumes yet".to_owned(),
-        sound if sound == rows.len() => format!("the key {key} be used, {sound} sound"),
-        sound => format!("the key {key} be used, {sound} of {} sound", rows.len()),
+    let count = |is: fn(&Row) -> bool| rows.iter().filter(|row| is(row)).count();
+    let new = match count(|row| row.result == Verdict::New) {
+        0 => String::new(),
+        new => format!(", {new} not encrypted by luks-agent"),
+    };
+    match (count(|row| row.result == Verdict::Sound), count(|row| row.result != Verdict::New)) {
+        (_, 0) => format!("there are no volumes yet{new}"),
+        (sound, all) if sound == all => format!("the key {key} be used, {sound} sound{new}"),
+        (sound, all) => format!("the key {key} be used, {sound} of {all} sound{new}"),
     }
 }
 
 fn fatal(why: &str) -> String {
     format!("{WOULD_NOT_SURVIVE}{why}")
+}
+
+/// Whether instance store is gone and nobody expects it again; the next run that writes the state file drops its record.
+fn is_gone_for_good(config: &Config, state: &State, volume: &VolumeRecord, inventory: &Inventory) -> bool {
+    let role = VolumeRole::InstanceStore;
+    let there = |facts: &DeviceFacts| record_of(state, facts).is_some_and(|found| found.luks_uuid == volume.luks_uuid);
+    volume.role == role
+        && !inventory.devices.iter().any(there)
+        && (expected(config, role).is_some() || is_superseded(state, volume))
+}
+
+/// What `[volumes.expect]` asks for and is not there.
+fn shortfalls(config: &Config, rows: &[Row]) -> Vec<Row> {
+    let short = |role: VolumeRole| {
+        let is_there = |row: &&Row| row.role == role.to_string() && row.result != Verdict::Missing;
+        let short = Shortfall::of(config, role, rows.iter().filter(is_there).count())?;
+        let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
+        let mut row = Row::new(&subject, Verdict::Missing).because(short.evidence());
+        row.remedy = Some(short.remedy());
+        Some(row)
+    };
+    [VolumeRole::Ebs, VolumeRole::InstanceStore].into_iter().filter_map(short).collect()
+}
+
+/// The disks that the configuration would have encrypted and that are neither the node's volumes nor `unknown` ones of it. They
+/// are named, and make no node unhealthy.
+fn strangers(config: &Config, state: &State, inventory: &Inventory, unknown: &[Row]) -> Vec<Row> {
+    let row = |facts: &DeviceFacts| {
+        let role = classify(facts, &config.volumes.rules);
+        let policy = match role {
+            Role::Ebs => config.volumes.ebs,
+            Role::InstanceStore => config.volumes.instance_store,
+            Role::Boot { .. } | Role::Ignored { .. } => Policy::Ignore,
+        };
+        let is_told = unknown.iter().any(|row| row.device.as_ref() == Some(&facts.name));
+        let is_one = policy == Policy::Encrypt && record_of(state, facts).is_none() && !is_told;
+        let why = "not encrypted by luks-agent; 'luks-agent plan' says what is on it";
+        is_one.then(|| Row::new(&Subject::of(facts, &role), Verdict::New).because(why))
+    };
+    inventory.devices.iter().filter_map(row).collect()
 }
 
 /// What would keep the node from coming back, or else what is not as it should be now; the gravest of it.
@@ -108,13 +159,20 @@ fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
         return Some((ExitCode::KeyService, fatal(&why)));
     }
     let of_volume = |row: &Row| {
-        let volume = row.serial.as_ref().or(row.device.as_ref()).map_or("a volume", |name| name.as_str());
+        let volume = row.serial.as_ref().or(row.device.as_ref()).unwrap_or(&row.role);
         format!("{volume}: {}", row.reason.as_deref().unwrap_or_default())
     };
     let is = |verdict: Verdict| rows.iter().find(|row| row.result == verdict).map(of_volume);
     let broken = is(Verdict::Wrong).map(|why| fatal(&why));
     // of these the next boot is not known to fail, and yet they are not as they should be
-    let others = [Verdict::Failed, Verdict::Hung, Verdict::Unsound, Verdict::Missing, Verdict::Locked];
+    let others = [
+        Verdict::Failed,
+        Verdict::Hung,
+        Verdict::Unsound,
+        Verdict::Missing,
+        Verdict::Locked,
+        Verdict::NotMounted,
+    ];
     let broken = broken.or_else(|| others.into_iter().find_map(is));
     broken.map(|why| (ExitCode::Failed, why))
 }
@@ -148,7 +206,8 @@ async fn health_row(
         return row(&subject_of(volume), Verdict::Missing).because("it is not there");
     };
     let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
-    let Some(mapper) = facts.mapping_of(volume.luks_uuid).and_then(|mapping| mapping.dm_name.clone()) else {
+    let mapping = facts.mapping_of(volume.luks_uuid);
+    let Some((mapping, mapper)) = mapping.and_then(|mapping| Some((mapping, mapping.dm_name.clone()?))) else {
         return row(&subject, Verdict::Locked).because("it is not open");
     };
     let Some(expected) = state.expected(volume.luks_uuid) else {
@@ -158,7 +217,12 @@ async fn health_row(
     match host.run(&facts.name, job, None).await {
         Ok(Answer::Sound { unsound: Some(why), .. }) => row(&subject, Verdict::Unsound).because(why),
         Ok(Answer::Sound { filesystem_errors: true, .. }) => row(&subject, Verdict::Unsound).with_filesystem_errors(),
-        Ok(Answer::Sound { .. }) => row(&subject, Verdict::Sound),
+        Ok(Answer::Sound { .. }) => match volume.mount_point.as_ref().filter(|at| !mapping.mounts.contains(at)) {
+            // swap on a volume is no fault
+            Some(at) if facts.system.is_none() => row(&subject, Verdict::NotMounted)
+                .because(format!("open, but not mounted at {}; 'luks-agent unlock' mounts it", at.display())),
+            _ => row(&subject, Verdict::Sound),
+        },
         Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),
         Ok(other) => row(&subject, Verdict::Failed).because(format!("the worker answered something else: {other:?}")),
         Err(e @ HostError::Hung { .. }) => row(&subject, Verdict::Hung).because(chain(e)),
@@ -188,6 +252,10 @@ mod tests {
         assert_eq!(summary(&[key(Some("no"))], &all), "the key cannot be used, 1 of 2 sound");
         assert_eq!(summary(&[key(None)], &all), "the key can be used, 1 of 2 sound");
         assert_eq!(summary(&[], &[]), "there are no volumes yet");
+        let stranger = || row(Verdict::New, "c");
+        assert_eq!(summary(&[], &[stranger()]), "there are no volumes yet, 1 not encrypted by luks-agent");
+        let one = [row(Verdict::Sound, "a"), stranger()];
+        assert_eq!(summary(&[key(None)], &one), "the key can be used, 1 sound, 1 not encrypted by luks-agent");
     }
 
     #[test]
@@ -203,5 +271,7 @@ mod tests {
         assert_eq!(said(&[], &all[..3]), (ExitCode::Failed, "c: this is why".to_owned()));
         assert_eq!(said(&[], &all[..2]), (ExitCode::Failed, "b: this is why".to_owned()));
         assert_eq!(diagnosis(&[key(None)], &all[..1]), None);
+        assert_eq!(said(&[], &[row(Verdict::NotMounted, "e")]), (ExitCode::Failed, "e: this is why".to_owned()));
+        assert_eq!(diagnosis(&[], &[row(Verdict::New, "f")]), None, "a stranger makes no node unhealthy");
     }
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::expect::is_superseded;
 use super::owner::Owners;
-use crate::state::{VolumeRecord, VolumeRole};
+use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 #[derive(Debug)]
 pub(super) struct MountPoints<'a> {
@@ -16,13 +17,12 @@ pub(super) struct MountPoints<'a> {
 }
 
 impl<'a> MountPoints<'a> {
-    /// An EBS volume keeps its mount point while it is detached, an instance store volume that is gone does not. Should it
-    /// come back to find its mount point given away, the one that is mounted there goes first, then the newer.
+    /// A volume keeps its mount point while it is not there, instance store that is gone for the disk that takes its place; unless
+    /// one has already. Where two want the same, the one that is mounted there goes first, then what is not gone, then the newer.
     pub(super) fn new(owners: &Owners<'_>, base: &'a Path) -> Self {
         let devices = &owners.inventory.devices;
-        let present = |v: &VolumeRecord| {
-            devices.iter().any(|facts| owners.of(facts).record().is_some_and(|r| r.luks_uuid == v.luks_uuid))
-        };
+        let is_gone = |v: &VolumeRecord| v.role == VolumeRole::InstanceStore && !owners.is_seen(v);
+        let is_expected = |v: &VolumeRecord| v.phase == Phase::Committed && !is_superseded(owners.state, v);
         let mounted = |v: &VolumeRecord, at: &PathBuf| {
             devices.iter().filter_map(|facts| facts.mapping_of(v.luks_uuid)).any(|mapping| mapping.mounts.contains(at))
         };
@@ -31,10 +31,10 @@ impl<'a> MountPoints<'a> {
             .volumes
             .iter()
             .rev()
-            .filter(|v| v.role == VolumeRole::Ebs || present(v))
+            .filter(|v| !is_gone(v) || is_expected(v))
             .filter_map(|v| Some((v, v.mount_point.as_ref()?)))
             .collect();
-        wishes.sort_by_key(|(v, at)| !mounted(v, at));
+        wishes.sort_by_key(|(v, at)| (!mounted(v, at), is_gone(v)));
         let mut points = Self { base, taken: BTreeSet::new(), known: BTreeMap::new() };
         let mut late = Vec::new();
         for (volume, at) in wishes {

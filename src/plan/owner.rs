@@ -63,6 +63,12 @@ impl<'a> Owners<'a> {
         }
     }
 
+    /// Whether any disk belongs to a known volume.
+    pub(super) fn is_seen(&self, record: &VolumeRecord) -> bool {
+        let is_it = |facts: &DeviceFacts| self.of(facts).record().is_some_and(|r| r.luks_uuid == record.luks_uuid);
+        self.inventory.devices.iter().any(is_it)
+    }
+
     /// The newest record made for this disk: a name can have had several volumes.
     ///
     /// A name is weaker than a serial number: names move, so a disk of another size is not meant, nor is any when the
@@ -120,5 +126,7 @@ impl<'a> Owners<'a> {
 
 /// Whether the first rule that matches the disk says to ignore it.
 pub(super) fn ignored_by_rule(rules: &[MatchRule], facts: &DeviceFacts) -> bool {
-    rules.iter().find(|rule| rule.matches(facts)).is_some_and(|rule| rule.role == RuleRole::Ignore)
+    let first = rules.iter().find(|rule| rule.matches(facts));
+    // that no rule names a disk is no word against a volume that is on it
+    first.is_some_and(|rule| rule.role == RuleRole::Ignore && !rule.is_the_rest())
 }

@@ -69,7 +69,7 @@ fn subject(n: u32) -> Subject {
 fn refusal(n: u32, known: bool) -> Refusal {
     let (evidence, remedy) = ("not blank: ext4 at byte 1080".to_owned(), "wipe it".to_owned());
     let content = Some(Content::Foreign { signatures: vec!["ext4 at byte 1080".to_owned()] });
-    Refusal { subject: Subject { content, ..subject(n) }, evidence, remedy, known }
+    Refusal { subject: Subject { content, ..subject(n) }, evidence, remedy, known, stranger: false }
 }
 
 fn unchanged(n: u32) -> Left {
@@ -106,6 +106,7 @@ fn plan() -> Plan {
         ],
         refusals: vec![refusal(7, false), absent],
         left: vec![unchanged(6), left(9)],
+        ..Plan::default()
     }
 }
 
@@ -127,10 +128,10 @@ fn a_plan_as_it_is_printed() {
 #[test]
 fn an_outcome_as_it_is_printed() {
     let results = vec![
-        StepResult::Formatted { luks_uuid: id(1) },
+        StepResult::Formatted { luks_uuid: id(1), warning: None },
         StepResult::Changed { content: Content::Foreign { signatures: vec!["xfs at byte 0".to_owned()] } },
         StepResult::Failed { message: "'mkfs.xfs' failed, exit status: 1: too small".to_owned() },
-        StepResult::Unlocked { luks_uuid: id(4), filesystem_errors: false },
+        StepResult::Unlocked { luks_uuid: id(4), filesystem_errors: false, warning: None },
         StepResult::Hung { message: "no answer within 60 s (volumes.deadline)".to_owned() },
     ];
     insta::assert_snapshot!("outcome", both(&Report::of_outcome("provision", &plan(), &outcome(results, None))));
@@ -138,7 +139,7 @@ fn an_outcome_as_it_is_printed() {
 
 #[test]
 fn an_outcome_without_a_key_as_it_is_printed() {
-    let plan = Plan { steps: vec![unlock(4, false)], refusals: vec![], left: vec![left(9)] };
+    let plan = Plan { steps: vec![unlock(4, false)], refusals: vec![], left: vec![left(9)], ..Plan::default() };
     let error = KeyError::Service(KmsError::of_class(Class::Denied));
     let report = Report::of_outcome("unlock", &plan, &outcome(vec![StepResult::NoKey], Some(error)));
     assert_eq!(report.error(), Some("Denied"));
@@ -151,11 +152,12 @@ fn what_grows_as_it_is_printed() {
         steps: vec![grow(2, 1 << 30), grow(3, 3 << 30), grow(4, 4 << 30)],
         refusals: vec![],
         left: vec![left(9)],
+        ..Plan::default()
     };
     let results = vec![StepResult::Grown, StepResult::Grown, StepResult::Unchanged];
     let reports = [Report::of_plan(&plan), Report::of_outcome("grow", &plan, &outcome(results, None))];
     insta::assert_snapshot!(reports.map(|report| report.to_string()).join("\n"));
-    let plan = Plan { steps: vec![grow(4, 4 << 30)], refusals: vec![], left: vec![] };
+    let plan = Plan { steps: vec![grow(4, 4 << 30)], refusals: vec![], left: vec![], ..Plan::default() };
     let report = Report::of_outcome("grow", &plan, &outcome(vec![StepResult::Unchanged], None));
     assert_eq!(report.summary, "nothing changed: 1 unchanged");
 }
@@ -163,7 +165,7 @@ fn what_grows_as_it_is_printed() {
 #[test]
 fn no_debug_output_reaches_people() {
     let results = vec![StepResult::Changed { content: Content::Unrecognised { offset: 4096 } }];
-    let plan = Plan { steps: vec![format(1, blank())], refusals: vec![], left: vec![] };
+    let plan = Plan { steps: vec![format(1, blank())], refusals: vec![], left: vec![], ..Plan::default() };
     let text = both(&Report::of_outcome("provision", &plan, &outcome(results, None)));
     assert!(text.contains("made: data without a known signature, first seen at byte 4096"), "{text}");
     assert!(!text.contains("Unrecognised {"), "{text}");
@@ -184,7 +186,7 @@ fn programs_can_tell_the_schema() {
 
 #[test]
 fn exit_codes_of_outcomes() {
-    let good = || StepResult::Unlocked { luks_uuid: id(4), filesystem_errors: false };
+    let good = || StepResult::Unlocked { luks_uuid: id(4), filesystem_errors: false, warning: None };
     let failed = || StepResult::Failed { message: String::new() };
     let hung = || StepResult::Hung { message: String::new() };
     let changed = || StepResult::Changed { content: Content::Unfinished };
@@ -210,7 +212,7 @@ fn exit_codes_of_outcomes() {
         ("key missing in silence", vec![StepResult::NoKey], None, &none, 4),
     ] {
         let steps = results.iter().map(|_| unlock(4, false)).collect();
-        let plan = Plan { steps, refusals: refusals.clone(), left: vec![left(9)] };
+        let plan = Plan { steps, refusals: refusals.clone(), left: vec![left(9)], ..Plan::default() };
         let report = Report::of_outcome("provision", &plan, &outcome(results, key_error));
         assert_eq!(report.exit_code(), code, "{what}");
         assert_eq!(serde_json::to_value(&report).unwrap()["exit_code"], code, "{what}");
@@ -219,7 +221,7 @@ fn exit_codes_of_outcomes() {
 
 #[test]
 fn exit_codes_of_plans() {
-    let plan = |refusals| Plan { steps: vec![format(1, blank())], refusals, left: vec![] };
+    let plan = |refusals| Plan { steps: vec![format(1, blank())], refusals, left: vec![], ..Plan::default() };
     for (refusals, code) in [
         (vec![], 0),
         (vec![refusal(7, false)], 3),
@@ -233,9 +235,10 @@ fn exit_codes_of_plans() {
 #[test]
 fn a_second_run_says_that_nothing_changed() {
     let say = |plan: Plan| Report::of_outcome("provision", &plan, &outcome(vec![], None)).summary;
-    let left = |left| Plan { steps: vec![], refusals: vec![], left };
+    let left = |left| Plan { steps: vec![], refusals: vec![], left, ..Plan::default() };
     assert_eq!(say(left(vec![unchanged(1), unchanged(2)])), "nothing changed: 2 unchanged");
     assert_eq!(say(left(vec![])), "no volumes to take care of, nothing changed");
-    let refused = Plan { steps: vec![], refusals: vec![refusal(1, false)], left: vec![unchanged(2)] };
+    let refused =
+        Plan { steps: vec![], refusals: vec![refusal(1, false)], left: vec![unchanged(2)], ..Plan::default() };
     assert_eq!(say(refused), "nothing changed: 1 unchanged, 1 refused");
 }

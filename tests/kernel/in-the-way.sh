@@ -75,7 +75,7 @@ expect_agent 0 close
 assert_said "no volume is open, nothing changed"
 configure_wipe refuse
 
-say "taken mount points: formatted and committed, mounted once they are free"
+say "taken mount points: nothing is formatted to be mounted over them, and what is known is mounted once they are free"
 blank ubdd
 # a name that a terminal would obey
 mine=${at}3/$'mi\e[2Jne'
@@ -83,16 +83,17 @@ mkdir -p "${at}3"
 touch "$mine"
 mount -t tmpfs tmpfs "${at}1"
 expect_agent 1 provision
-assert_said "mount point ${at}3 is not empty: it holds 'mi\u{1b}[2Jne'" "mount point ${at}1 is taken: tmpfs is mounted there" \
-    "2 unlocked, 2 failed"
+assert_said "nothing was done: mount point ${at}3 is not empty: it holds 'mi\u{1b}[2Jne'; move that away" \
+    "mount point ${at}1 is taken: tmpfs is mounted there" "2 unlocked, 2 failed"
 if grep -q $'\e' /run/report /run/stderr; then fail "a control character reached the terminal"; fi
+assert_blank ubdd
 expect_agent 1 provision
 assert_said "2 unchanged, 2 failed"
-assert_contains "$(summary)" "4 open, 0 locked, 0 missing, 0 new" "status meanwhile"
+assert_contains "$(summary)" "3 open, 0 locked, 0 missing, 0 new" "status meanwhile"
 rm "$mine"
 umount "${at}1"
 expect_agent 0 provision
-assert_said "2 unlocked, 2 unchanged"
+assert_said "1 formatted, 1 unlocked, 2 unchanged"
 assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 1 "data keys made"
 
 say "another agent"

@@ -17,7 +17,7 @@ dump_has() {
     for text in "${@:2}"; do grep -Eq "$text" /run/dump || { cat /run/dump; fail "luksDump of $1 lacks '$text'"; }; done
 }
 
-start_fake
+start_fake --log /run/requests
 
 say "flags, ext4"
 volumes '[luks]
@@ -117,3 +117,38 @@ type = "ext4"
 mount_base = "/data//"' /dev/ubdg
 expect_agent 0 provision
 assert_contains "$(findmnt -rno TARGET | tail -n 1)" /data5 "the mount point"
+
+say "what does not fit is found before a key is asked for or anything is recorded"
+generated() { requests /run/requests 'r["operation"] == "GenerateDataKey"'; }
+before="$(generated) $(sha256sum <"$STATE")"
+dmsetup create odd --table "0 $(($(blockdev --getsz /dev/ubdi) - 1)) linear /dev/ubdi 0"
+odd='[luks]
+sector_size = 4096
+[filesystem]
+type = "ext4"
+mount_base = "/data"'
+volumes "$odd" /dev/mapper/odd
+expect_agent 3 provision
+assert_said "is no multiple of luks.sector_size, 4096" "take luks.sector_size out of the configuration"
+assert_eq "$(generated) $(sha256sum <"$STATE")" "$before" "data keys made, and the state file"
+assert_blank ubdi
+dmsetup remove odd
+
+say "a disk is not encrypted while a link is missing by which a rule ignores it, nor when it is there"
+rm -rf /dev/disk
+volumes '[filesystem]
+type = "ext4"
+mount_base = "/data"
+[[volumes.match]]
+path = "/dev/disk/by-id/not-mine"
+role = "ignore"' /dev/ubdi
+expect_agent 3 provision
+assert_said "says to ignore /dev/disk/by-id/not-mine, which does not exist, and it may be this disk"
+mkdir -p /dev/disk/by-id
+ln -s ../../ubdi /dev/disk/by-id/not-mine
+expect_agent 0 provision
+assert_said "a [[volumes.match]] rule says ignore"
+assert_blank ubdi
+ln -sfn ../../ubdd /dev/disk/by-id/not-mine
+expect_agent 0 provision
+assert_said "1 formatted"

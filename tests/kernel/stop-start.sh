@@ -1,21 +1,24 @@
 # A node across a stop: the instance store comes back blank with other serial numbers, an EBS volume comes back blank or with
-# another header. And a clone: a state file that another instance wrote.
+# another header. And a clone: a state file that another instance wrote. Then an original beside the snapshot that took its
+# place, and volumes that are not there or come late.
 #
-#   stop-start.sh first|restarted|bad-ebs|clone
+#   stop-start.sh first|restarted|bad-ebs|clone|original|gone
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 instance=i-0000000000000000a
-[[ $1 == clone ]] && instance=i-0000000000000000b
+[[ $1 =~ clone|original|gone ]] && instance=i-0000000000000000b
 start_fake --log "/root/requests.$1" --instance-id "$instance"
-ext4_volumes /dev/ubdb instance-store '/dev/ubd[cd]' ebs
+ext4_volumes /dev/ubdb instance-store '/dev/ubd[cdef]' ebs
 made() { requests "/root/requests.$phase" 'r["operation"] == "GenerateDataKey"'; }
 phase=$1
+decrypts() { requests "/root/requests.$phase" 'r["operation"] == "Decrypt"'; }
+assert_not_said() { [[ $(cat /run/stderr /run/report) != *"$1"* ]] || fail "'$1' was said"; }
 state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
 
 case $1 in
 first)
-    expect_agent 0 provision
+    expect_agent 0 boot
     assert_said "3 formatted"
     # by serial number: ubdc, ubdd, then the instance store
     for at in /data /data1 /data2; do
@@ -26,17 +29,32 @@ first)
     assert_eq "$(made)" 1 "data keys made"
     ;;
 restarted)
-    say "unlock says what is not there any more, and formats nothing"
-    expect_agent 0 unlock
-    assert_said "gone: instance store is lost when the instance stops" "blank and not known yet" "2 unlocked"
+    say "the instance store is another disk, a service wrote below its mount point meanwhile, and a disk of others is there"
+    touch /data2/stray
+    mkfs.ext4 -q /dev/ubde
+    stranger=$(sha256sum </dev/ubde)
+    expect_agent 1 unlock
+    assert_said "blank, and known instance store volume" "run 'luks-agent provision' to format it again" "2 unlocked" \
+        "none of this node's volumes, and nothing is done with it: not blank: ext4"
     assert_blank ubdb
-    say "provision makes it anew, where the old one was mounted, and says so"
-    expect_agent 0 provision
-    assert_said "1 formatted" "gone: instance store is lost when the instance stops"
+    expect_agent 0 close
+    say "the boot makes it anew, where the old one was mounted, and says so"
+    before=$(decrypts)
+    expect_agent 0 boot
+    assert_said "1 formatted" "2 unlocked" "lost with the instance store" "which is hidden now: 'stray'" "not blank: ext4"
+    assert_eq $(($(decrypts) - before)) 1 "calls of Decrypt, for what is unlocked and what is made anew"
     findmnt -n /data2
     [[ ! -e /data2/file ]] || fail "the instance store still holds its file"
     assert_eq "$(cat /data/file /data1/file)" $'file of /data\nfile of /data1' "the files on EBS"
     assert_eq "$(made)" 0 "data keys made"
+    assert_eq "$(state 'len(state["volumes"])')" 3 "volumes in the state file"
+    expect_agent 0 health
+    assert_said "3 sound, 1 not encrypted by luks-agent"
+    expect_agent 3 provision
+    assert_said "3 unchanged" "1 refused"
+    expect_agent 0 status
+    assert_said "3 open, 0 locked, 0 missing, 1 new"
+    assert_eq "$(sha256sum </dev/ubde)" "$stranger" "the disk of others"
 
     say "blank under the same serial number"
     expect_agent 0 close
@@ -44,9 +62,22 @@ restarted)
     expect_agent 1 unlock
     assert_said "known instance store volume" "came back blank" "run 'luks-agent provision' to format it again" "2 unlocked"
     assert_blank ubdb
-    expect_agent 0 provision
+    expect_agent 0 boot
     assert_said "1 formatted" "lost with the instance store"
     findmnt -n /data2
+
+    say "a file below the mount point keeps no known volume from its place"
+    umount /data
+    expect_agent 1 health
+    assert_said "open, but not mounted at /data"
+    for n in 1 2 3 4; do touch "/data/stray$n"; done
+    expect_agent 0 close
+    expect_agent 0 unlock
+    assert_said "3 unlocked" "mounted over what was in /data, which is hidden now: 'stray1', 'stray2', 'stray3' and 1 more"
+    assert_eq "$(cat /data/file)" "file of /data" "the file on EBS"
+    expect_agent 0 health
+    expect_agent 0 close
+    rm /data/stray? /data2/stray
     ;;
 bad-ebs)
     say "an EBS volume that comes back blank, and one with another header"
@@ -79,9 +110,11 @@ bad-ebs)
 clone)
     say "another instance, with copies of the boot volume and of the EBS volumes under new volume ids, and a blank disk"
     old=$(state 'state["keys"][0]["wrapped_key"]')
-    expect_agent 0 unlock
-    assert_said "2 unlocked"
+    expect_agent 1 unlock
+    assert_said "2 unlocked" "is gone"
     assert_eq "$(cat /data/file /data1/file)" $'file of /data\nfile of /data1' "the files on EBS"
+    assert_eq "$(state '" ".join(v["serial"] for v in state["volumes"])')" "vol3 vol4 z-store-2" "their serial numbers"
+    echo newer >/data/newer
     say "an instance that cannot be told from the image's gets a key of its own"
     cp -a "${STATE%/*}" /root/of-the-image
     fake faults '[{"on": "imds:*", "effect": "close"}]'
@@ -110,5 +143,53 @@ clone)
     say "known volumes with the old key, new ones with the new"
     expect_agent 0 close
     expect_agent 0 unlock
+    ;;
+original)
+    say "what a volume was made from comes back beside it: with the serial number that was recorded first, and older data"
+    expect_agent 3 boot
+    assert_said "its header is a copy" "is on ubdc, where it was used last" "3 unlocked"
+    assert_eq "$(cat /data/newer)" newer "what was written last"
+    ;;
+gone)
+    ext4_volumes /dev/ubdb instance-store '/dev/ubd[cd]' ebs
+    say "instance store that is not there any more is expected until it is said that fewer are fine"
+    for n in 1 2; do
+        expect_agent 1 boot
+        assert_said "known instance store volume" "no blank instance store takes its place" "volumes.expect.instance_store"
+    done
+    findmnt -n /data && findmnt -n /data1
+    expect_agent 1 health
+    assert_said "it is not there"
+    expect_agent 1 unlock
+    printf '[volumes.expect]\ninstance_store = 0\n' >>"$CONFIG"
+    expect_agent 0 health
+    assert_said "2 sound"
+    expect_agent 0 boot
+    assert_said "its record is dropped"
+    assert_eq "$(state 'len(state["volumes"])')" 2 "volumes in the state file"
+    expect_agent 0 boot
+    assert_not_said "its record is dropped"
+
+    say "volumes that are expected are waited for, by the boot alone"
+    expect() { ext4_volumes '/dev/ubd[cd]' ebs '/dev/mapper/disk-*' ebs && printf '[volumes.expect]\nebs = %s\nwithin = "%s"\n' "$@" >>"$CONFIG"; }
+    expect 3 3s
+    since=$SECONDS
+    for command in unlock provision health; do
+        expect_agent 1 "$command"
+        assert_said "2 of at least 3 ebs volumes are there"
+        assert_not_said "waiting for more"
+    done
+    expect_agent 1 boot
+    assert_said "2 of at least 3 ebs volumes are there" "waiting for more, " "lower volumes.expect.ebs"
+    ((SECONDS - since >= 2)) || fail "the boot has not waited"
+    expect 3 5m
+    agent boot >/run/report 2>/run/stderr &
+    boot=$!
+    wait_for 60 grep -q "waiting for more" /run/stderr
+    dmsetup create disk-late --table "0 $(blockdev --getsz /dev/ubde) linear /dev/ubde 0"
+    wait "$boot" || fail "the boot failed: $(cat /run/stderr /run/report)"
+    assert_said "1 formatted, 2 unchanged"
+    findmnt -n /data2
+    expect_agent 0 health
     ;;
 esac

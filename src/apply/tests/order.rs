@@ -263,7 +263,10 @@ async fn a_half_formatted_disk_that_cannot_be_examined_now_is_taken_up_later() {
     assert!(matches!(outcome.results[..], [StepResult::Changed { content: Content::Unknown { .. } }]));
     assert_eq!(world.state().volumes, begun);
     world.faults.clear();
-    assert_eq!(world.provision().await.results, [StepResult::Formatted { luks_uuid: begun[0].luks_uuid }]);
+    assert_eq!(
+        world.provision().await.results,
+        [StepResult::Formatted { luks_uuid: begun[0].luks_uuid, warning: None }]
+    );
 }
 
 #[tokio::test]

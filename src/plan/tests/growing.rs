@@ -1,6 +1,6 @@
 //! Disks that have grown, and disks that have shrunk.
 
-use super::Mode::{Boot, Grow, Provision, Unlock};
+use super::Mode::{Grow, Provision, Unlock};
 use super::*;
 
 type Row<'a> = (&'a str, Mode, &'a Config, Vec<VolumeRecord>, DeviceFacts, &'a str);
@@ -39,8 +39,7 @@ fn what_is_grown_and_what_is_not() {
     let rows: Vec<Row<'_>> = vec![
         ("by itself", Provision, on, made(), grown(), both),
         ("not unless configured", Provision, off, made(), grown(), open_at),
-        ("not at boot, not by unlock", Boot, on, made(), grown(), open_at),
-        ("not at boot, not by unlock", Unlock, on, made(), grown(), open_at),
+        ("not by unlock", Unlock, on, made(), grown(), open_at),
         ("asked for", Grow, off, made(), grown(), both),
         ("nothing to do", Provision, on, made(), disk(GIB, 0, &["/mnt"]), open_at),
         (
@@ -137,7 +136,7 @@ fn a_disk_that_has_shrunk_is_told_and_not_touched() {
         DeviceFacts { holders, ..open(1, &["/mnt"], ebs(1)) }
     };
     let expected = "nvme1n1: wrong: its disk is smaller than the open volume: it has 1073741824 bytes, 1073742336 are in use -> nothing was changed, and what lies behind its end cannot be read: check that the right disk is attached, and restore the volume from a snapshot if it is";
-    for mode in [Provision, Boot, Unlock, Grow] {
+    for mode in [Provision, Unlock, Grow] {
         check("shrunk", mode, &growing(), made(), vec![facts()], &[expected]);
     }
 }
@@ -150,7 +149,7 @@ fn a_disk_that_has_grown_is_still_known() {
     for facts in [ebs(1), named(ebs(1)), xen("nvme1n1", "ebs1")] {
         let record = vec![known(1, "/mnt", &facts)];
         let grown = DeviceFacts { size: 2 * GIB, content: Some(header(1)), ..facts.clone() };
-        for mode in [Provision, Boot, Unlock] {
+        for mode in [Provision, Unlock] {
             check("locked", mode, &growing(), record.clone(), vec![grown.clone()], &["nvme1n1: unlock #1 at /mnt"]);
         }
         let opened = open(1, &["/mnt"], grown.clone());

@@ -1,12 +1,14 @@
 //! One row for each combination of mode, role, record, content and use that is decided differently.
 
-use super::Mode::{Boot, Provision, Unlock};
+use super::Mode::{Provision, Unlock};
 use super::*;
 
 const WIPE: &str = "if it holds nothing you need, make it blank with 'wipefs --all /dev/nvme1n1' and 'blkdiscard --zeroout /dev/nvme1n1'; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
 const BLANK: &str = "no signature, all 1 GiB read as zero";
 const DETACH: &str = "detach one of them, or add a [[volumes.match]] rule with path and role = \"ignore\" for one";
 const RELEASE: &str = "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+
+const STRANGER: &str = "left: none of this node's volumes, and nothing is done with it: ";
 
 type Row = (&'static str, Mode, Vec<VolumeRecord>, DeviceFacts, String);
 
@@ -38,7 +40,7 @@ fn disks_that_are_not_known() {
         ("blank", Unlock, vec![], ebs(1), "left: blank and not known yet; 'luks-agent provision' encrypts it".into()),
         ("boot", Provision, vec![], system("/ through nvme1n1p1", ebs(1)), "left: carries / through nvme1n1p1".into()),
         ("foreign", Provision, vec![], with(foreign(), ebs(1)), format!("refused: not blank: ext4 at byte 1080 -> {WIPE}")),
-        ("foreign", Unlock, vec![], with(foreign(), ebs(1)), format!("refused: not blank: ext4 at byte 1080 -> {WIPE}")),
+        ("foreign", Unlock, vec![], with(foreign(), ebs(1)), format!("{STRANGER}not blank: ext4 at byte 1080")),
         (
             "data",
             Provision,
@@ -130,13 +132,7 @@ fn instance_store_that_may_be_wiped() {
             with(Content::Unrecognised { offset: 8 }, store(1)),
             wiped("data without a known signature, first seen at byte 8"),
         ),
-        (
-            "unlock",
-            Unlock,
-            vec![],
-            with(foreign(), store(1)),
-            format!("refused: not blank: ext4 at byte 1080 -> {WIPE}"),
-        ),
+        ("unlock", Unlock, vec![], with(foreign(), store(1)), format!("{STRANGER}not blank: ext4 at byte 1080")),
         ("EBS", Provision, vec![], with(foreign(), ebs(1)), format!("refused: not blank: ext4 at byte 1080 -> {WIPE}")),
         ("mounted", Provision, vec![], mounted, format!("refused: it is mounted at /data -> {RELEASE}")),
         ("not examined", Provision, vec![], not_examined, format!("refused: it was not examined -> {RELEASE}")),
@@ -563,7 +559,7 @@ fn copies_of_a_known_volume() {
         vec![on(1), on(2)],
         &[
             "nvme1n1: unlock #1 at /mnt",
-            "nvme2n1: refused: its header is a copy: LUKS UUID #1 is on nvme1n1, which it was made for -> detach the copy, or the original if the copy is what you want",
+            "nvme2n1: refused: its header is a copy: LUKS UUID #1 is on nvme1n1, where it was used last -> detach the copy; or detach nvme1n1, if the copy is what you want",
         ],
     );
     check(
@@ -607,7 +603,7 @@ fn copies_of_a_known_volume() {
         vec![with(Content::Unknown { reason: "no answer".into() }, ebs(1)), on(2)],
         &[
             "nvme1n1: wrong: known volume, LUKS UUID #1 expected, but it could not be examined: no answer -> it is not touched while it cannot be read: check the volume, then try again",
-            "nvme2n1: wrong: its header may be a copy: LUKS UUID #1 was made for nvme1n1, which could not be examined -> release or repair nvme1n1; or detach nvme1n1 if this copy is what you want",
+            "nvme2n1: wrong: its header may be a copy: LUKS UUID #1 was used last on nvme1n1, which could not be examined -> release or repair nvme1n1; or detach nvme1n1 if this copy is what you want",
         ],
     );
     check(
@@ -708,7 +704,7 @@ fn names_that_moved() {
         &plain,
         vec![known(1, "/mnt", &b)],
         vec![with(Content::Unknown { reason: "no answer".into() }, b.clone()), with(header(1), c.clone())],
-        &[&format!("xvdb: wrong: it could not be examined: no answer -> {CHECK_READABLE}"), "xvdc: unlock #1 at /mnt"],
+        &[&format!("xvdb: {STRANGER}it could not be examined: no answer"), "xvdc: unlock #1 at /mnt"],
     );
     check(
         "blank, and nowhere else",
@@ -775,8 +771,8 @@ fn volumes_that_are_not_there() {
             volumes.clone(),
             vec![],
             &[
-                "nobody: left: gone: instance store is lost when the instance stops",
                 "nobody: wrong: known EBS volume, LUKS UUID #1, is not attached -> attach vol1 again",
+                "nobody: wrong: known instance store volume, LUKS UUID #2, 1 GiB, is gone, and no blank instance store takes its place -> instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least",
             ],
         );
     }
@@ -815,7 +811,7 @@ fn mount_points() {
     assert_eq!(points(&plain, k.clone(), known_last), "vol1=/mnt1 vol2=/mnt2 vol3=/mnt", "known ones keep theirs");
     assert_eq!(points(&plain, k, vec![ebs(1)]), "vol1=/mnt1", "a detached EBS volume keeps its own");
     let gone = vec![known(3, "/mnt", &store(3))];
-    assert_eq!(points(&plain, gone.clone(), vec![ebs(1)]), "vol1=/mnt", "instance store that is gone does not");
+    assert_eq!(points(&plain, gone.clone(), vec![ebs(1)]), "vol1=/mnt1", "and so does instance store that is gone");
     let both = [gone, vec![known(1, "/mnt", &ebs(1))]].concat();
     let back = vec![with(header(1), ebs(1)), with(header(3), store(3)), ebs(4)];
     assert_eq!(points(&plain, both.clone(), back), "vol1=/mnt vol3=/mnt1 vol4=/mnt2", "back again, the newer keeps it");
@@ -838,28 +834,258 @@ fn only_what_may_be_a_target_and_is_free_is_looked_at() {
     assert!(!wants(&DeviceFacts { read_only: true, ..ebs(1) }));
 }
 
-/// What a first boot formats, a later one leaves to the daemon; but what a stop has lost is made again before anything waits
-/// for it in vain.
-#[test]
-fn boots() {
-    let config = config("");
-    let first = vec![store(1), ebs(2)];
-    let format = |name: &str, at: &str| format!("{name}: format at {at}: {BLANK}");
-    let both = [format("nvme1n1", "/mnt"), format("nvme2n1", "/mnt1")];
-    check("first", Boot, &config, vec![], first.clone(), &both.each_ref().map(String::as_str));
-    let begun = vec![intent(2, "/mnt1", &ebs(2))];
-    let both = [format("nvme1n1", "/mnt"), format!("nvme2n1: format as #2 at /mnt1: {BLANK}")];
-    check("first, cut off", Boot, &config, begun, first, &both.each_ref().map(String::as_str));
+fn expecting(more: &str) -> Config {
+    config(&format!("[volumes.expect]\n{more}"))
+}
 
-    let volumes = vec![known(1, "/mnt", &store(1)), known(2, "/mnt1", &ebs(2)), intent(3, "/mnt2", &ebs(3))];
-    let devices = vec![store(1), with(header(2), ebs(2)), with(Content::Unfinished, ebs(3)), ebs(4)];
-    let plan = plan(Boot, &config, &state(volumes), &inventory(devices));
-    let later: Vec<String> = lines(&plan).into_iter().map(|line| line.chars().take(30).collect()).collect();
-    let expected = [
-        "nvme1n1: format at /mnt: no si",
-        "nvme2n1: unlock #2 at /mnt1",
-        "nvme3n1: format as #3 at /mnt2",
-        "nvme4n1: left: blank and not k",
-    ];
-    assert_eq!(later, expected);
+/// What a plan would format, and where.
+fn formats(config: &Config, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts>) -> String {
+    let plan = plan(Provision, config, &state(volumes), &inventory(devices));
+    let formats = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Format { basis, mount_point, .. } => {
+            let at = mount_point.as_ref().map_or("-".to_owned(), |at| at.display().to_string());
+            let replaces = match basis {
+                Basis::Blank { replaces: Some(gone), .. } => format!(" for #{}", gone.as_u128()),
+                _ => String::new(),
+            };
+            Some(format!("{}={at}{replaces}", step.device.serial.as_deref().unwrap_or(&step.device.name)))
+        }
+        Action::Unlock { .. } | Action::Grow { .. } => None,
+    });
+    formats.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn new_instance_store_takes_the_place_of_what_a_stop_took() {
+    let plain = config("");
+    let large = |n: u32| DeviceFacts { size: 2 * GIB, ..store(n) };
+    let known_large = |n: u32, at: &str| VolumeRecord { size: 2 * GIB, ..known(n, at, &store(n)) };
+    let two = || vec![known_large(1, "/mnt1"), known(2, "/mnt2", &store(2))];
+    assert_eq!(formats(&plain, two(), vec![store(7), large(8)]), "vol7=/mnt2 for #2 vol8=/mnt1 for #1", "by size");
+    assert_eq!(formats(&plain, two(), vec![large(7), large(8)]), "vol7=/mnt1 for #1 vol8=/mnt2 for #2", "other sizes");
+    assert_eq!(formats(&plain, two(), vec![store(7)]), "vol7=/mnt2 for #2", "fewer");
+    let more = vec![store(7), large(8), store(9)];
+    assert_eq!(formats(&plain, two(), more), "vol7=/mnt2 for #2 vol8=/mnt1 for #1 vol9=/mnt", "more");
+    let one_stays = vec![with(header(1), large(1)), store(7)];
+    assert_eq!(formats(&plain, two(), one_stays), "vol7=/mnt2 for #2", "a volume that is there keeps its place");
+    let ebs_gone = vec![known(1, "/mnt1", &ebs(1))];
+    assert_eq!(formats(&plain, ebs_gone.clone(), vec![store(7)]), "vol7=/mnt", "EBS is never replaced");
+    assert_eq!(formats(&plain, ebs_gone, vec![ebs(7)]), "vol7=/mnt", "EBS is never replaced, by EBS neither");
+    assert_eq!(formats(&plain, vec![known(2, "/mnt2", &store(2))], vec![ebs(7)]), "vol7=/mnt", "nor replaces");
+    let begun = vec![intent(2, "/mnt2", &store(2))];
+    assert_eq!(formats(&plain, begun, vec![store(7)]), "vol7=/mnt for #2", "one that was never finished");
+    let xvdb = xen("xvdb", "ephemeral0");
+    let hidden = vec![xen("xvdc", "ephemeral1"), with(Content::Unknown { reason: "no answer".into() }, xvdb.clone())];
+    let named = vec![VolumeRecord { device: "xvdd".into(), ..known(2, "/mnt2", &xvdb) }];
+    assert_eq!(formats(&plain, named.clone(), hidden), "xvdc=/mnt", "it may be on the disk that does not answer");
+    assert_eq!(formats(&plain, named, vec![xen("xvdc", "ephemeral1")]), "xvdc=/mnt2 for #2");
+
+    let foreign_one = vec![with(foreign(), store(7))];
+    let lost = known(2, "/mnt2", &store(2));
+    assert_eq!(formats(&plain, vec![lost.clone()], foreign_one.clone()), "", "what is not blank takes no place");
+    assert_eq!(formats(&wiping(), vec![lost.clone()], foreign_one.clone()), "vol7=/mnt2", "unless it may be wiped");
+    let wiped = plan(Provision, &wiping(), &state(vec![lost.clone()]), &inventory(foreign_one));
+    assert_eq!((wiped.changes, wiped.refusals), (vec![Change::Forget { luks_uuid: id(2) }], vec![]));
+    check(
+        "unlock says what to do",
+        Unlock,
+        &plain,
+        vec![lost],
+        vec![store(7)],
+        &[
+            "nvme7n1: wrong: blank, and known instance store volume, LUKS UUID #2, is gone -> instance store is lost at a stop: run 'luks-agent provision' to format it again",
+        ],
+    );
+}
+
+#[test]
+fn instance_store_that_is_gone_is_expected_until_it_is_replaced_or_fewer_are_fine() {
+    let gone = |config: &Config, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts>| {
+        let plan = plan(Provision, config, &state(volumes), &inventory(devices));
+        let refusals = plan.refusals.iter().filter(|refusal| refusal.known).count();
+        let forgotten = plan.changes.iter().map(|change| match change {
+            Change::Forget { luks_uuid } => luks_uuid.as_u128(),
+            Change::Follow { .. } => 0,
+        });
+        (refusals, forgotten.collect::<Vec<_>>())
+    };
+    let two = || vec![known(1, "/mnt", &store(1)), known(2, "/mnt1", &store(2))];
+    let one = || vec![with(header(1), store(1))];
+    assert_eq!(gone(&config(""), two(), one()), (1, vec![]));
+    assert_eq!(gone(&expecting("instance_store = 2"), two(), one()), (1, vec![]));
+    assert_eq!(gone(&expecting("instance_store = 1"), two(), one()), (0, vec![2]));
+    assert_eq!(gone(&expecting("instance_store = 0"), two(), vec![]), (0, vec![1, 2]));
+    assert_eq!(gone(&config("[volumes]\ninstance_store = \"ignore\""), two(), vec![]), (0, vec![]));
+    // as earlier releases left it
+    let replaced = vec![known(1, "/mnt", &store(1)), known(2, "/mnt", &store(2))];
+    assert_eq!(gone(&config(""), replaced, vec![with(header(2), store(2))]), (0, vec![1]));
+    let on_the_same_disk = vec![known(1, "/mnt", &store(1)), known(2, "/mnt1", &store(1))];
+    assert_eq!(gone(&config(""), on_the_same_disk, vec![with(header(2), store(1))]), (0, vec![1]));
+    // nothing is dropped of EBS
+    let detached = vec![known(1, "/mnt", &ebs(1)), known(2, "/mnt", &ebs(2))];
+    assert_eq!(gone(&expecting("ebs = 1"), detached, vec![with(header(2), ebs(2))]), (1, vec![]));
+}
+
+#[test]
+fn what_is_expected_is_counted_and_told() {
+    let short = |config: &Config, mode, devices: Vec<DeviceFacts>| {
+        let plan = plan(mode, config, &state(vec![known(1, "/mnt", &ebs(1))]), &inventory(devices));
+        plan.shortfalls.iter().map(Shortfall::evidence).collect::<Vec<_>>().join(", ")
+    };
+    let one = || vec![with(header(1), ebs(1))];
+    let opened = vec![open(1, &["/mnt"], ebs(1)), ebs(2)];
+    assert_eq!(short(&config(""), Provision, one()), "");
+    assert_eq!(short(&expecting("ebs = 2"), Provision, one()), "1 of at least 2 ebs volumes are there");
+    assert_eq!(short(&expecting("ebs = 2"), Provision, opened.clone()), "", "one to be formatted counts");
+    assert_eq!(short(&expecting("ebs = 2"), Unlock, opened), "1 of at least 2 ebs volumes are there", "not by unlock");
+    let refused = vec![with(header(1), ebs(1)), with(foreign(), ebs(2))];
+    assert_eq!(short(&expecting("ebs = 2"), Provision, refused), "1 of at least 2 ebs volumes are there");
+    let both = expecting("ebs = 1\ninstance_store = 1");
+    assert_eq!(short(&both, Provision, one()), "0 of at least 1 instance-store volumes are there");
+    let ignored = config("[volumes]\nebs = \"ignore\"\n[volumes.expect]\nebs = 2");
+    assert_eq!(short(&ignored, Provision, one()), "", "what is ignored is not expected");
+    assert_eq!(short(&expecting("ebs = 2"), Mode::Grow, one()), "");
+    check(
+        "told",
+        Provision,
+        &expecting("ebs = 1"),
+        vec![],
+        vec![],
+        &[
+            "nobody: wrong: 0 of at least 1 ebs volumes are there -> attach what is missing, or lower volumes.expect.ebs",
+        ],
+    );
+}
+
+#[test]
+fn strangers_are_told_from_what_is_connected_with_this_node() {
+    let token = |key: u8, instance: Option<&str>| {
+        let key = WrappedKey::new(vec![key]).unwrap();
+        let token = Token::new(key, "arn:key".to_owned(), instance.map(str::to_owned));
+        Content::Luks2 { luks_uuid: id(9), token: Some(Box::new(token)) }
+    };
+    let unreadable = Content::Unknown { reason: "i/o error".to_owned() };
+    let state = State { instance_id: Some("i-here".to_owned()), ..state(vec![known(1, "/mnt", &ebs(1))]) };
+    for (content, is_stranger) in [
+        (foreign(), true),
+        (unreadable, true),
+        (token(9, Some("i-other")), true),
+        (token(9, None), true),
+        (token(1, Some("i-other")), false),
+        (token(9, Some("i-here")), false),
+    ] {
+        let what = describe(&content);
+        let devices = vec![with(header(1), ebs(1)), with(content, ebs(2))];
+        let mut plan = plan(Provision, &config(""), &state, &inventory(devices.clone()));
+        assert_eq!(plan.refusals.iter().map(|refusal| refusal.stranger).collect::<Vec<_>>(), [is_stranger], "{what}");
+        plan.leave_strangers();
+        assert_eq!(plan.refusals.is_empty(), is_stranger, "{what}");
+        let unlock = super::plan(Unlock, &config(""), &state, &inventory(devices));
+        assert_eq!((unlock.refusals.is_empty(), unlock.steps.len()), (is_stranger, 1), "{what}");
+    }
+    // a known volume that is not as it should be is none
+    let unlock = plan(Unlock, &config(""), &state, &inventory(vec![with(foreign(), ebs(1))]));
+    assert!(unlock.refusals[0].known && !unlock.refusals[0].stranger);
+}
+
+#[test]
+fn a_volume_belongs_to_the_disk_that_it_was_used_on_last() {
+    let changes = |mode, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts>| {
+        plan(mode, &config(""), &state(volumes), &inventory(devices)).changes
+    };
+    let follow = |n: u32| Change::Follow { luks_uuid: id(1), serial: format!("vol{n}"), device: format!("nvme{n}n1") };
+    let k = || vec![known(1, "/mnt", &ebs(1))];
+    for mode in [Provision, Unlock] {
+        assert_eq!(changes(mode, k(), vec![with(header(1), ebs(2))]), [follow(2)]);
+        assert_eq!(changes(mode, k(), vec![open(1, &["/mnt"], ebs(2))]), [follow(2)], "open since an older release");
+        assert_eq!(changes(mode, k(), vec![open(1, &[], ebs(2))]), [follow(2)]);
+        assert_eq!(changes(mode, k(), vec![with(header(1), ebs(1))]), [], "nothing new");
+        let back = vec![with(header(1), ebs(2)), with(header(1), ebs(1))];
+        assert_eq!(changes(mode, k(), back), [], "the copy is refused");
+    }
+    assert_eq!(changes(Mode::Grow, k(), vec![open(1, &["/mnt"], ebs(2))]), []);
+    let xvdb = || vec![known(1, "/mnt", &xen("xvdb", "ebs1"))];
+    assert_eq!(changes(Unlock, xvdb(), vec![with(header(1), xen("xvdc", "ebs2"))]), [], "names move at each boot");
+    assert_eq!(changes(Unlock, xvdb(), vec![with(header(1), ebs(2))]), [follow(2)], "a serial number is better");
+    let two = vec![known(1, "/mnt", &ebs(1)), known(2, "/mnt1", &ebs(2))];
+    assert_eq!(changes(Unlock, two, vec![with(header(1), ebs(2))]), [], "the disk of another volume");
+    assert_eq!(changes(Unlock, k(), vec![with(header(1), store(2))]), [], "of another role");
+}
+
+#[test]
+fn what_does_not_fit_a_disk_is_found_before_anything_is_done() {
+    let sectors = config("[luks]\nsector_size = 4096");
+    let odd = DeviceFacts { size: GIB + 512, ..ebs(1) };
+    let or = "or add a [[volumes.match]] rule with role = \"ignore\"";
+    let rule = format!("take luks.sector_size out of the configuration, so that each disk gets one that fits, {or}");
+    let says = format!("refused: its size, 1073742336 bytes, is no multiple of luks.sector_size, 4096 -> {rule}");
+    one_disk(&sectors, vec![("odd", Provision, vec![], odd.clone(), says)]);
+    assert_eq!(formats(&sectors, vec![], vec![ebs(1)]), "vol1=/mnt");
+    assert_eq!(formats(&config(""), vec![], vec![odd.clone()]), "vol1=/mnt");
+    // what is begun is begun with a size of its own
+    assert_eq!(formats(&sectors, vec![intent(1, "/mnt", &odd)], vec![with(header(1), odd)]), "vol1=/mnt");
+    let small = DeviceFacts { size: 2 * DATA_OFFSET - 512, ..ebs(1) };
+    let says = format!(
+        "refused: it has 31.9 MiB, and a LUKS2 header alone takes 16 MiB -> attach a disk of 32 MiB at least, {or}"
+    );
+    one_disk(&config(""), vec![("small", Provision, vec![], small, says)]);
+}
+
+#[test]
+fn an_ignored_link_that_is_not_there_holds_the_disks_that_it_may_mean() {
+    let rule =
+        |path: &str, more: &str| config(&format!("[[volumes.match]]\npath = \"{path}\"\n{more}role = \"ignore\""));
+    let linked = |n: u32, links: &[&str]| DeviceFacts { links: links.iter().map(PathBuf::from).collect(), ..ebs(n) };
+    let plain = "/dev/disk/by-path/x";
+    let held = |path: &str, facts: DeviceFacts| formats(&rule(path, ""), vec![], vec![facts]).is_empty();
+    for path in ["/dev/disk/by-id/data", "/dev/disk/by-path/pci-*", "/dev/disk/*/data", "/dev/sdf", "/dev/xvd*"] {
+        assert!(held(path, ebs(1)), "{path}: without any link");
+    }
+    for path in ["/dev/disk/by-uuid/x", "/dev/disk/by-label/data", "/dev/nvme7n1", "/dev/mapper/vg-data"] {
+        assert!(!held(path, ebs(1)), "{path} means no blank disk without links");
+    }
+    assert!(!held("/dev/disk/by-id/data", linked(1, &[plain])), "udev has made its links, and that is none of them");
+    assert!(held("/dev/sdf", linked(1, &[plain])), "this system has no such names");
+    assert!(!held("/dev/sdf", linked(1, &[plain, "/dev/sdb"])), "it has, and this is another");
+    assert!(!held("/dev/sdf", DeviceFacts { links: vec![plain.into()], ..store(1) }), "instance store has none");
+    let there = vec![ebs(1), linked(2, &["/dev/disk/by-id/data"])];
+    assert_eq!(formats(&rule("/dev/disk/by-id/data", ""), vec![], there), "vol1=/mnt", "the link is there");
+    let other = rule("/dev/disk/by-id/data", "serial = \"vol9\"\n");
+    assert_eq!(formats(&other, vec![], vec![ebs(1)]), "vol1=/mnt", "another serial number is meant");
+    let takes = config("[[volumes.match]]\npath = \"/dev/disk/by-id/data\"\nrole = \"ebs\"");
+    assert_eq!(formats(&takes, vec![], vec![ebs(1)]), "vol1=/mnt", "a rule that ignores nothing");
+    check(
+        "told",
+        Provision,
+        &rule("/dev/disk/by-id/data", ""),
+        vec![],
+        vec![ebs(1)],
+        &[
+            "nvme1n1: refused: a [[volumes.match]] rule says to ignore /dev/disk/by-id/data, which does not exist, and it may be this disk -> see whether 'udevadm settle' makes the link, or name the disk by its serial number in the rule",
+        ],
+    );
+}
+
+#[test]
+fn with_require_rule_only_what_a_rule_names_is_taken() {
+    let named = config("[volumes]\nrequire_rule = true\n[[volumes.match]]\nserial = \"vol1\"\nrole = \"ebs\"");
+    let because = "left: volumes.require_rule is set, and no [[volumes.match]] rule names it";
+    let devices = vec![ebs(1), ebs(2), store(3), with(foreign(), ebs(4))];
+    let others = ["nvme2n1", "nvme3n1", "nvme4n1"].map(|name| format!("{name}: {because}"));
+    let format = format!("nvme1n1: format at /mnt: {BLANK}");
+    let expected: Vec<&str> = [&format].into_iter().chain(&others).map(String::as_str).collect();
+    check("one of four", Provision, &named, vec![], devices, &expected);
+    assert!(!wants_probe(&named, &ebs(2)), "it is not even opened");
+    // a volume that is known is not passed over because of it
+    let plan = plan(Provision, &named, &state(vec![known(2, "/mnt", &ebs(2))]), &inventory(vec![ebs(2)]));
+    assert!(plan.refusals[0].known, "{:?}", plan.refusals);
+    let opened = vec![open(2, &["/mnt"], ebs(2))];
+    check(
+        "open",
+        Unlock,
+        &named,
+        vec![known(2, "/mnt", &ebs(2))],
+        opened,
+        &["nvme2n1: left #2 at /mnt: open, mounted at /mnt"],
+    );
 }

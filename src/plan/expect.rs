@@ -1,0 +1,151 @@
+//! Which volumes the node should have: what it had before and what `[volumes.expect]` asks for.
+//!
+//! Instance store that is gone and blank instance store that is new are the same thing: a stop gives the instance another disk
+//! with another serial number.
+
+use std::collections::BTreeMap;
+
+use super::owner::{Owner, Owners};
+use super::{Change, Planner, Subject, policy};
+use crate::config::{Config, Policy};
+use crate::device::{Bytes, DeviceFacts, Role, classify};
+use crate::state::{State, VolumeRecord, VolumeRole};
+
+/// That fewer volumes of a role are there than `[volumes.expect]` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortfall {
+    /// The role.
+    pub role: VolumeRole,
+    /// How many there should be at least.
+    pub expected: u32,
+    /// How many there are.
+    pub there: u32,
+}
+
+impl Shortfall {
+    /// How many volumes of a role are missing, if `[volumes.expect]` asks for more than there are.
+    pub fn of(config: &Config, role: VolumeRole, there: usize) -> Option<Self> {
+        let there = u32::try_from(there).unwrap_or(u32::MAX);
+        let expected = expected(config, role)?;
+        (there < expected && policy(config, role) == Policy::Encrypt).then_some(Self { role, expected, there })
+    }
+
+    /// What a report says.
+    pub fn evidence(&self) -> String {
+        format!("{} of at least {} {} volumes are there", self.there, self.expected, self.role)
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> String {
+        let key = match self.role {
+            VolumeRole::Ebs => "ebs",
+            VolumeRole::InstanceStore => "instance_store",
+        };
+        format!("attach what is missing, or lower volumes.expect.{key}")
+    }
+}
+
+/// How many volumes of a role `[volumes.expect]` asks for.
+pub fn expected(config: &Config, role: VolumeRole) -> Option<u32> {
+    match role {
+        VolumeRole::Ebs => config.volumes.expect.ebs,
+        VolumeRole::InstanceStore => config.volumes.expect.instance_store,
+    }
+}
+
+/// Whether instance store made later has taken the place of an instance store volume: its mount point or its disk.
+pub fn is_superseded(state: &State, record: &VolumeRecord) -> bool {
+    let later = state.volumes.iter().skip_while(|v| v.luks_uuid != record.luks_uuid).skip(1);
+    let same_place = |v: &VolumeRecord| {
+        v.identity() == record.identity() || (record.mount_point.is_some() && v.mount_point == record.mount_point)
+    };
+    let is_store = |v: &VolumeRecord| v.role == VolumeRole::InstanceStore;
+    is_store(record) && later.into_iter().any(|v| is_store(v) && same_place(v))
+}
+
+/// The instance store disks that take the place of instance store volumes that are gone, by name: disks of the same size first,
+/// then in the order of mount points and serial numbers. `may_be_formatted` says which of the unknown disks are free for it.
+pub(super) fn successors<'a>(
+    config: &Config,
+    owners: &Owners<'a>,
+    may_be_formatted: impl Fn(&DeviceFacts) -> bool,
+) -> BTreeMap<String, &'a VolumeRecord> {
+    let rules = &config.volumes.rules;
+    if config.volumes.instance_store == Policy::Ignore {
+        return BTreeMap::new();
+    }
+    let devices = &owners.inventory.devices;
+    let is_new = |facts: &&DeviceFacts| {
+        classify(facts, rules) == Role::InstanceStore
+            && matches!(owners.of(facts), Owner::Nobody)
+            && may_be_formatted(facts)
+    };
+    let mut new: Vec<&DeviceFacts> = devices.iter().filter(is_new).collect();
+    let is_gone = |v: &&VolumeRecord| {
+        // where its disk is there with something else on it, nobody knows what has happened
+        let is_its_disk = |facts: &DeviceFacts| v.is_for(facts) && (v.serial.is_some() || v.size == facts.size);
+        v.role == VolumeRole::InstanceStore
+            && !owners.is_seen(v)
+            && !devices.iter().any(is_its_disk)
+            && !is_superseded(owners.state, v)
+    };
+    let mut gone: Vec<&VolumeRecord> = owners.state.volumes.iter().filter(is_gone).collect();
+    gone.sort_by_key(|v| (&v.mount_point, v.luks_uuid));
+    let mut successors = BTreeMap::new();
+    for any_size in [false, true] {
+        gone.retain(|record| {
+            let fits =
+                |facts: &&DeviceFacts| (any_size || facts.size == record.size) && !owners.may_be_hidden(facts, record);
+            let Some(at) = new.iter().position(fits) else { return true };
+            successors.insert(new.remove(at).name.clone(), *record);
+            false
+        });
+    }
+    successors
+}
+
+impl Planner<'_> {
+    /// An instance store volume that no disk belongs to, and that no new disk replaces.
+    pub(super) fn gone(&mut self, subject: Subject, record: &VolumeRecord) {
+        let luks_uuid = record.luks_uuid;
+        if is_superseded(self.owners.state, record) {
+            self.plan.changes.push(Change::Forget { luks_uuid });
+            return self
+                .leave(subject, "gone: a newer volume has taken its place, and its record is dropped".to_owned());
+        }
+        let role = VolumeRole::InstanceStore;
+        match expected(self.config, role) {
+            None => self.refuse(
+                subject,
+                true,
+                format!("known instance store volume, LUKS UUID {luks_uuid}, {}, is gone, and no blank instance store takes its place", Bytes(record.size)),
+                "instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least".to_owned(),
+            ),
+            Some(expected) if self.there(role) < expected as usize => {
+                self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
+            }
+            Some(_) => {
+                self.plan.changes.push(Change::Forget { luks_uuid });
+                let because = "gone: instance store is lost when the instance stops; volumes.expect.instance_store is met without it, and its record is dropped";
+                self.leave(subject, because.to_owned());
+            }
+        }
+    }
+
+    /// How many volumes of a role are open, or will be when the plan is carried out.
+    fn there(&self, role: VolumeRole) -> usize {
+        let steps = self.plan.steps.iter().filter(|step| step.role == role).count();
+        let left = self.plan.left.iter().filter_map(|left| left.volume.as_ref());
+        steps + left.filter(|volume| volume.role == role).count()
+    }
+
+    /// What `[volumes.expect]` asks for and is not there.
+    pub(super) fn shortfalls(&mut self) {
+        for role in [VolumeRole::Ebs, VolumeRole::InstanceStore] {
+            let Some(short) = Shortfall::of(self.config, role, self.there(role)) else { continue };
+            let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
+            self.refuse(subject, true, short.evidence(), short.remedy());
+            self.plan.shortfalls.push(short);
+        }
+    }
+}
