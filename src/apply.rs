@@ -360,10 +360,11 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         if let Err(message) = committed {
             return StepResult::Failed { message: format!("formatted, but not mounted: {message}") };
         }
-        match self.unlock(step, luks_uuid, true, None, state).await {
-            StepResult::Unlocked { luks_uuid, warning } => StepResult::Formatted { luks_uuid, warning },
-            other => other,
+        let mounted = self.unlock(step, luks_uuid, true, None, state).await;
+        if let StepResult::Unlocked { luks_uuid, warning } = mounted {
+            return StepResult::Formatted { luks_uuid, warning };
         }
+        mounted
     }
 
     /// Changes the state file and, if that is durable, the state.

@@ -846,7 +846,7 @@ fn formats(config: &Config, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts
             let at = mount_point.as_ref().map_or("-".to_owned(), |at| at.display().to_string());
             let replaces = match basis {
                 Basis::Blank { replaces: Some(gone), .. } => format!(" for #{}", gone.as_u128()),
-                _ => String::new(),
+                Basis::Blank { replaces: None, .. } | Basis::Unfinished { .. } | Basis::Wipe { .. } => String::new(),
             };
             Some(format!("{}={at}{replaces}", step.device.serial.as_deref().unwrap_or(&step.device.name)))
         }
