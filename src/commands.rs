@@ -376,7 +376,7 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
     let roots = Roots::host();
     let found = discover(&roots, &config.state.dir, None)?;
     let known = |luks_uuid| state.volumes.iter().any(|volume| Some(volume.luks_uuid) == luks_uuid);
-    let mut orphans = orphans(&roots, &found.devices)?;
+    let mut orphans = orphans(&roots)?;
     orphans.retain(|mapping| known(mapping.luks_uuid()));
     let unchanged = orphans.is_empty();
     let removals = orphans.into_iter().map(async |mapping| {

@@ -8,7 +8,7 @@ mod mounts;
 mod sysfs;
 mod xen;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::device::{DevNo, DeviceFacts, DiskKind, Holder, Inventory};
 use mounts::Mounts;
-use sysfs::{Sysfs, gone, optional, text};
+use sysfs::{Node, Sysfs, gone, optional, text};
 
 /// Where the kernel and udev show what they know; `/` in production, a fixture tree in tests.
 #[derive(Debug, Clone)]
@@ -137,21 +137,23 @@ pub fn discover(
     Ok(Inventory { devices, boot_unresolved, instance_id: None })
 }
 
-/// The mappings of LUKS2 volumes that lead to none of the disks: those of a disk that was pulled, and those without a table in
-/// use, which a process leaves behind that is killed while it makes one. The latter hold their disk.
+/// The mappings of LUKS2 volumes that lead to no disk: those of a disk that was pulled, and those without a table in use, which a
+/// process leaves behind that is killed while it makes one. The latter hold their disk.
+///
+/// sysfs must say so of the mapping itself. That a disk was not found proves nothing: its facts may be unreadable for a moment.
 ///
 /// # Errors
 /// [`DiscoverError`] when `/sys/block` cannot be listed.
-pub fn orphans(roots: &Roots, devices: &[DeviceFacts]) -> Result<Vec<Holder>, DiscoverError> {
+pub fn orphans(roots: &Roots) -> Result<Vec<Holder>, DiscoverError> {
     let sysfs = Sysfs::new(roots);
     let mounted = Mounts::read(roots).map(|mounts| mounted(&sysfs, &mounts)).unwrap_or_default();
-    let held: BTreeSet<&str> = devices.iter().flat_map(|facts| &facts.holders).map(|held| held.name.as_str()).collect();
     let orphan = |name: &String| {
         // what vanishes meanwhile is none
-        let size: u64 = sysfs.disk(name).ok()?.number("size").ok()?;
+        let node = sysfs.disk(name).ok()?;
+        let size: u64 = node.number("size").ok()?;
         let mapping = read_holder(&sysfs, name.clone(), &mounted).ok()?;
         mapping.luks_uuid()?;
-        (size == 0 || !held.contains(name.as_str())).then_some(mapping)
+        (size == 0 || leads_nowhere(&node)).then_some(mapping)
     };
     Ok(sysfs.disk_names()?.iter().filter(|name| kind(name) == DiskKind::DeviceMapper).filter_map(orphan).collect())
 }
@@ -162,6 +164,16 @@ pub fn orphans(roots: &Roots, devices: &[DeviceFacts]) -> Result<Vec<Holder>, Di
 /// What cannot be followed down to disks, and why.
 pub fn in_memory(roots: &Roots, path: &Path) -> Result<Option<String>, String> {
     memory::below(&Sysfs::new(roots), &Mounts::read(roots)?, path)
+}
+
+/// Whether each device that a mapping was made on is gone for certain. What cannot be read is not gone.
+fn leads_nowhere(mapping: &Node) -> bool {
+    let is_gone = |below: &String| match mapping.below(below) {
+        // another disk can have taken the place of a pulled one, and nothing is stacked on that
+        Ok(disk) => disk.links("holders").is_ok_and(|holders| !holders.contains(&mapping.name)),
+        Err(error) => gone(&error),
+    };
+    mapping.links("slaves").is_ok_and(|slaves| slaves.iter().all(is_gone))
 }
 
 /// What is mounted at a path, as the mount table names it, topmost last.

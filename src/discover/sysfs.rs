@@ -153,6 +153,11 @@ impl Node {
         names(&self.dir.join(which))
     }
 
+    /// One of the devices that this one is made on: where a link in `slaves` leads.
+    pub(super) fn below(&self, name: &str) -> Result<Self, DiscoverError> {
+        Sysfs::node(&self.dir.join("slaves").join(name))
+    }
+
     /// The partitions of a whole disk, in order of their numbers.
     pub(super) fn partitions(&self) -> Result<Vec<Self>, DiscoverError> {
         let mut partitions = Vec::new();

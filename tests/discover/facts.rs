@@ -138,6 +138,38 @@ fn a_disk_that_vanishes_or_cannot_be_read_is_left_out() {
 }
 
 #[test]
+fn a_mapping_is_an_orphan_only_where_its_slaves_say_so() {
+    const VOLUME: &str = "CRYPT-LUKS2-5d0f4ff19f5c4a558f5d2b9d8a1c7e10-luks-5d0f4ff1";
+    let mut tree = booted();
+    for number in 1..=4 {
+        let disk = tree.nvme(number, EBS, &format!("vol{number}"), 8 * GIB);
+        tree.dm(&format!("dm-{number}"), &format!("luks-{number}"), VOLUME, &[&disk]);
+    }
+    tree.dm("dm-5", "luks-5", VOLUME, &["nvme4n1"]);
+    tree.set("dm-5", "size", "0");
+    tree.stack("dm-6", &["nvme4n1"]);
+    let orphans = |tree: &Tree| -> Vec<String> {
+        let mut names: Vec<_> = tree.orphans().into_iter().map(|mapping| mapping.name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(orphans(&tree), ["dm-5"], "it has no table, and holds its disk");
+    // the facts of its disk cannot be read: it is left out, and still there
+    tree.set("nvme1n1", "queue/logical_block_size", "");
+    assert!(!tree.discover().devices.iter().any(|facts| facts.name == "nvme1n1"));
+    // pulled, and another disk came in its place
+    tree.remove("nvme3n1", "holders/dm-3");
+    assert_eq!(orphans(&tree), ["dm-3", "dm-5"]);
+    // whether it was the other way round cannot be read
+    tree.remove("nvme3n1", "holders");
+    tree.set("nvme3n1", "holders", "not a directory");
+    assert_eq!(orphans(&tree), ["dm-5"]);
+    // pulled
+    tree.remove("nvme2n1", "");
+    assert_eq!(orphans(&tree), ["dm-2", "dm-5"]);
+}
+
+#[test]
 fn without_sysfs_there_is_no_answer() {
     let tree = booted();
     fs::remove_dir_all(tree.path("sys/block")).unwrap();

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use luks_agent::device::{DeviceFacts, Inventory};
-use luks_agent::discover::{DiscoverError, Roots, discover, in_memory};
+use luks_agent::device::{DeviceFacts, Holder, Inventory};
+use luks_agent::discover::{DiscoverError, Roots, discover, in_memory, orphans};
 use tempfile::TempDir;
 
 pub(crate) const EBS: &str = "Amazon Elastic Block Store              ";
@@ -216,6 +216,19 @@ impl Tree {
 
     pub(crate) fn try_discover(&self, mapping: Option<&BTreeMap<String, String>>) -> Result<Inventory, DiscoverError> {
         discover(&Roots::under(self.dir.path()), Path::new("/etc/luks-agent/state"), mapping)
+    }
+
+    /// Takes a file or directory of a disk away; all of it for an empty path.
+    pub(crate) fn remove(&self, name: &str, path: &str) {
+        let path = self.path(&self.sys(name)).join(path);
+        match fs::symlink_metadata(&path).unwrap().is_dir() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+
+    pub(crate) fn orphans(&self) -> Vec<Holder> {
+        orphans(&Roots::under(self.dir.path())).unwrap()
     }
 
     pub(crate) fn discover(&self) -> Inventory {

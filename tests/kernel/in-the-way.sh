@@ -160,3 +160,15 @@ expect_agent 0 unlock
 assert_said "4 unlocked" "$loaded"
 for mounted in "$at" "${at}1" "${at}2" "${at}3"; do findmnt -n "$mounted"; done
 dmsetup remove not-ours
+
+say "a disk that sysfs says nothing of for a moment: its volume is missing, and stays open and mounted"
+: >/run/empty
+mount --bind /run/empty /sys/block/ubde/queue/logical_block_size
+for command in unlock provision; do
+    expect_agent 1 "$command"
+    assert_said "left out"
+    for mounted in "$at" "${at}1" "${at}2" "${at}3"; do findmnt -n "$mounted"; done
+done
+umount /sys/block/ubde/queue/logical_block_size
+expect_agent 0 provision
+assert_said "4 unchanged"
