@@ -83,14 +83,44 @@ fn user_data_installs_and_encrypts() {
                  cloud_config_modules: [mounts, runcmd]\ncloud_final_modules: [scripts-user]\n";
     vm.write_file("/etc/cloud/cloud.cfg.d/99-test.cfg", cloud);
     vm.cloud_init_is_on();
+    locks_are_held_at_boot(&mut vm);
 
     eprintln!("-- the boot at which cloud-init has its seed");
     vm.reboot();
     let status = vm.run("cloud-init status --wait --long; cat /var/log/cloud-init-output.log");
     assert!(status.stdout.contains("status: done\n"), "{status:?}");
+    assert!(vm.ok("journalctl -b --no-pager -u install-luks-agent.service").contains("Waiting for cache lock"));
+    assert_eq!(vm.run("systemctl is-enabled install-luks-agent.service").stdout, "disabled\n");
     comes_back(&mut vm, &aws);
     assert_eq!(vm.ok("grep -c luks-agent /etc/fstab || true"), "0");
     vm.power_off();
+}
+
+/// As the first boot's unattended upgrade holds them: apt's, then dpkg's.
+fn locks_are_held_at_boot(vm: &mut Machine) {
+    let hold = r#"use Fcntl qw(:DEFAULT :flock :seek F_SETLKW F_WRLCK);
+sub hold {
+    sysopen(my $file, shift, O_RDWR | O_CREAT, 0640) or die;
+    my $lock = pack("s s x4 q q i x4", F_WRLCK, SEEK_SET, 0, 0, 0);
+    fcntl($file, F_SETLKW, $lock) or die;
+    return $file;
+}
+my $dpkg = hold("/var/lib/dpkg/lock-frontend");
+my $lists = hold("/var/lib/apt/lists/lock");
+system("systemd-notify", "--ready");
+# until the installation has met both
+sleep 1 until `systemctl show -P ActiveState install-luks-agent.service` eq "activating\n";
+sleep 20;
+close($lists);
+sleep 40;
+"#;
+    vm.write_file("/root/hold.pl", hold);
+    vm.write_file(
+        "/etc/systemd/system/hold-locks.service",
+        "[Unit]\nBefore=cloud-config.service\n[Service]\nType=notify\nNotifyAccess=all\nExecStart=/usr/bin/perl /root/hold.pl\n\
+         [Install]\nWantedBy=multi-user.target\n",
+    );
+    vm.ok("systemctl -q enable hold-locks.service 2>&1");
 }
 
 /// The quick start of the README: its commands as they stand there, on a node that knows its endpoint.
