@@ -61,6 +61,9 @@ pub enum Command {
     },
     /// Unlock what is known, format what is new and blank, mount both; safe to repeat
     Provision {
+        /// Leave volumes closed that somebody closed with 'luks-agent close'; what the daemon does
+        #[arg(long)]
+        leave_closed: bool,
         /// Print one JSON object instead of a table
         #[arg(long)]
         json: bool,
@@ -149,7 +152,7 @@ impl Command {
     pub fn json(&self) -> bool {
         match self {
             Self::Plan { json }
-            | Self::Provision { json }
+            | Self::Provision { json, .. }
             | Self::Unlock { json }
             | Self::Boot { json }
             | Self::Grow { json, .. }

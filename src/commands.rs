@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::apply::Apply;
+use crate::closed::{self, Closed};
 use crate::config::{Config, ConfigError, FilesystemKind};
 use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, classify, is_shown};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
@@ -23,16 +24,17 @@ use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::luks::mapper_on;
 use crate::mount::{MountError, check_growing_tools, check_tools};
-use crate::plan::{Action, Mode, Plan, Shortfall, Subject, plan, wants_header, wants_probe};
+use crate::plan::{Action, Mode, Plan, Shortfall, Step, Subject, plan, wants_header, wants_probe};
 use crate::probe::Scan;
-use crate::report::{ExitCode, Report, Row, Verdict};
+use crate::report::{ExitCode, Report, Row, Verdict, planned};
 use crate::state::{self, Phase, State, StateDir, StateError};
 use crate::worker::{Answer, Job, Target, chain};
 
 use lazy_kms::{LazyKms, likely_keys};
 
 pub use health::health;
-pub use status::{local_status, status};
+use status::is_known;
+pub use status::{Picture, local_status, picture, status};
 
 /// Between two attempts to lock the state directory.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
@@ -104,12 +106,12 @@ pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
     Ok(Report::of_plan(&plan))
 }
 
-/// `provision`: unlocks what is known, formats what is new and blank.
+/// `provision`: unlocks what is known, formats what is new and blank. With `leave_closed` it leaves alone what somebody closed.
 ///
 /// # Errors
 /// When it cannot begin.
-pub async fn provision(config: &Config) -> Result<Report, CommandError> {
-    provision_as(Occasion::Typed, config).await
+pub async fn provision(config: &Config, leave_closed: bool) -> Result<Report, CommandError> {
+    provision_as(if leave_closed { Occasion::Daemon } else { Occasion::Typed }, config).await
 }
 
 /// `boot`: what the boot service runs. It is `provision`, planned in the same mode, save for two things: it waits for the volumes
@@ -126,13 +128,15 @@ pub async fn boot(config: &Config) -> Result<Report, CommandError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Occasion {
     Typed,
+    /// The daemon, which leaves alone what somebody closed.
+    Daemon,
     Boot,
 }
 
 impl Occasion {
     fn command(self) -> &'static str {
         match self {
-            Self::Typed => "provision",
+            Self::Typed | Self::Daemon => "provision",
             Self::Boot => "boot",
         }
     }
@@ -143,26 +147,29 @@ async fn provision_as(occasion: Occasion, config: &Config) -> Result<Report, Com
     let store = lock(config, of_another_run(config), StateDir::create).await?;
     let state = store.load()?;
     // nothing is open yet at boot that could grow, so it must not fail for want of what grows it
-    if config.volumes.grow && occasion == Occasion::Typed {
+    if config.volumes.grow && occasion != Occasion::Boot {
         check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     }
     let host = workers(config);
+    let closed = if occasion == Occasion::Daemon { closed::still() } else { closed::forget() };
     let seen = remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
     let keys = LazyKms::new(&config.kms);
-    let likely = likely_keys(&state, seen.as_ref());
+    let likely = likely_keys(&state, seen.as_ref(), &closed);
     let plan = async {
         match occasion {
-            Occasion::Typed => make_plan(Mode::Provision, config, &state, &host, &instance, seen).await,
+            Occasion::Typed | Occasion::Daemon => make_plan(Mode::Provision, config, &state, &host, &instance, seen).await,
             Occasion::Boot => plan_boot(config, &state, &host, &instance, seen).await,
         }
     };
-    let plan = keys.meanwhile(&state, &likely, plan).await?;
+    let mut plan = keys.meanwhile(&state, &likely, plan).await?;
+    let left = leave(&mut plan, &closed);
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
     let instance_id = if formats { instance.id().await } else { None };
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
     let outcome = apply.run(&plan, state).await;
-    Ok(Report::of_outcome(occasion.command(), &plan, &outcome).measured(keys.usage(), host.stages()))
+    let report = Report::of_outcome(occasion.command(), &plan, &outcome).with_rows(left);
+    Ok(report.measured(keys.usage(), host.stages()))
 }
 
 /// Plans as `provision` does, as often as other disks come while volumes are expected that are not there.
@@ -221,6 +228,20 @@ async fn other_disks(
     Ok(None)
 }
 
+/// Takes the opening of volumes that somebody closed out of a plan, and gives back their rows.
+fn leave(plan: &mut Plan, closed: &[Closed]) -> Vec<Row> {
+    let is_closed = |step: &mut Step| {
+        let Action::Unlock { luks_uuid, open: false, .. } = step.action else { return false };
+        closed.iter().any(|closed| closed.is(luks_uuid, &step.device))
+    };
+    let left = plan.steps.extract_if(.., is_closed);
+    let row = |step: Step| Row {
+        result: Verdict::Closed,
+        ..planned(&step).because("closed with 'luks-agent close'; 'luks-agent unlock' opens it")
+    };
+    left.map(row).collect()
+}
+
 /// `unlock`: opens and mounts what is known.
 ///
 /// # Errors
@@ -230,9 +251,10 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let store = lock(config, of_another_run(config), StateDir::open).await?;
     let state = store.load()?;
     let host = workers(config);
+    let closed = closed::forget();
     let seen = remove_orphans(config, &state, &host).await?;
     let (keys, instance) = (LazyKms::new(&config.kms), Instance::new(config));
-    let likely = likely_keys(&state, seen.as_ref());
+    let likely = likely_keys(&state, seen.as_ref(), &closed);
     let plan = make_plan(Mode::Unlock, config, &state, &host, &instance, seen);
     let plan = keys.meanwhile(&state, &likely, plan).await?;
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
@@ -264,6 +286,8 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
         }
     });
     let rows = join_all(rows).await;
+    let closed = wanted.iter().zip(&rows).filter(|(_, row)| row.result == Verdict::Closed);
+    closed::add(closed.map(|((facts, luks_uuid), _)| Closed::new(*luks_uuid, facts)).collect());
     let summary = match rows.iter().filter(|row| row.result == Verdict::Closed).count() {
         0 if rows.is_empty() => "no volume is open, nothing changed".to_owned(),
         closed => format!("{closed} of {} closed", rows.len()),
@@ -375,9 +399,8 @@ fn is_called(facts: &DeviceFacts, luks_uuid: Uuid, name: &str) -> bool {
 async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Result<Option<Inventory>, CommandError> {
     let roots = Roots::host();
     let found = discover(&roots, &config.state.dir, None)?;
-    let known = |luks_uuid| state.volumes.iter().any(|volume| Some(volume.luks_uuid) == luks_uuid);
     let mut orphans = orphans(&roots)?;
-    orphans.retain(|mapping| known(mapping.luks_uuid()));
+    orphans.retain(|mapping| is_known(state, mapping));
     let unchanged = orphans.is_empty();
     let removals = orphans.into_iter().map(async |mapping| {
         let Holder { dm_name: Some(mapper), mounts, .. } = mapping else { return };

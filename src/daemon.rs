@@ -1,9 +1,11 @@
-//! The service: watches udev and the clock, has systemd start the short-lived commands, and says how the node is.
+//! The service: compares the node with what it should be, has systemd start the short-lived commands for the difference, and says
+//! how the node is.
 //!
 //! It holds no key, opens no block device and reaches no network. What is to be done is done by units of systemd of its own:
 //! they need privileges that the daemon is better without, they mount in the namespace that everybody sees, and neither a
 //! restart nor the death of the daemon touches them.
 
+mod compare;
 mod metrics;
 mod schedule;
 
@@ -20,15 +22,19 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use sd_notify::NotifyState;
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, Interval, interval, sleep, sleep_until};
 use tokio_udev::{AsyncMonitorSocket, Event, EventType, MonitorBuilder};
 
-use crate::config::{Config, ConfigError};
+use crate::closed;
+use crate::commands;
+use crate::config::Config;
 use crate::last::{self, Last};
 use crate::report::ExitCode;
 use crate::worker::chain;
+use compare::Seen;
 use schedule::{Schedule, Work};
 
 /// The tag that the project's udev rule gives to disks that may be volumes.
@@ -38,12 +44,38 @@ const TAG: &str = "luks-agent";
 const BOOT: &str = "luks-agent-boot.service";
 const TARGET: &str = "luks-agent.target";
 
+/// How often it is tried whether there is a configuration. It is used when it was valid twice, so that what is written in several
+/// files is complete.
+const CONFIGURATION: Duration = Duration::from_secs(10);
+
+/// Signals, which are waited for everywhere.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Until the daemon is to end.
+async fn end(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 /// The daemon cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// udev cannot be listened to.
     #[error("cannot listen to udev")]
     Udev(#[source] io::Error),
@@ -59,54 +91,44 @@ impl DaemonError {
     /// The exit code.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) => ExitCode::Configuration,
             Self::Udev(_) | Self::Signals(_) | Self::Socket(_) => ExitCode::Failed,
         }
     }
 }
 
-impl Work {
-    fn unit(self) -> &'static str {
-        match self {
-            Self::Provision => "luks-agent-provision.service",
-            Self::Health => "luks-agent-health.service",
-        }
-    }
-
-    /// The command that the unit runs, by which its last report is kept.
-    fn command(self) -> &'static str {
-        match self {
-            Self::Provision => "provision",
-            Self::Health => "health",
-        }
-    }
+/// What came of a piece of work.
+enum Ended {
+    /// A look at the node; `None` where it could not be looked at.
+    Looked(Option<Seen>),
+    /// Anything else.
+    Done(Work),
 }
 
-/// Runs until SIGTERM or SIGINT. SIGHUP has it read the configuration again; one with a mistake is told and not used.
+/// Runs until SIGTERM or SIGINT. SIGHUP has it read the configuration again; one with a mistake is told and not used. While there
+/// is no valid one it waits for it.
 ///
 /// # Errors
 /// When it cannot begin.
 pub async fn run(path: &Path) -> Result<(), DaemonError> {
-    let config = Arc::new(Config::load(path)?);
+    let mut signals = Signals::new().map_err(DaemonError::Signals)?;
     let mut disks = disks().map_err(DaemonError::Udev)?;
-    let signals = |kind| signal(kind).map_err(DaemonError::Signals);
-    let mut terminate = signals(SignalKind::terminate())?;
-    let mut interrupt = signals(SignalKind::interrupt())?;
-    let mut hang_up = signals(SignalKind::hangup())?;
+    let socket = metrics::socket().map_err(DaemonError::Socket)?;
     // half of what systemd allows, as sd_watchdog_enabled(3) advises
     let watched = sd_notify::watchdog_enabled();
     let mut watchdog = interval(watched.map_or(Duration::from_secs(3600), |limit| limit / 2));
+    let config = tokio::select! {
+        () = end(&mut signals.terminate, &mut signals.interrupt) => return Ok(()),
+        config = configuration(path, &mut signals.hang_up, &mut watchdog) => Arc::new(config),
+    };
     let mut schedule = Schedule::new(Instant::now(), config.health.interval);
     let (config, served) = watch::channel(config);
-    let socket = metrics::socket().map_err(DaemonError::Socket)?;
     let mut asked = pin!(async {
         match socket {
             Some(socket) => metrics::serve(socket, served).await,
             None => pending().await,
         }
     });
-    let mut minute = interval(Duration::from_secs(60));
-    let mut running: FuturesUnordered<LocalBoxFuture<'static, Work>> = FuturesUnordered::new();
+    let mut running: FuturesUnordered<LocalBoxFuture<'static, Ended>> = FuturesUnordered::new();
     tell(&[NotifyState::Ready, NotifyState::Status(&status())]);
     tracing::info!("watching disks; the key is looked at every {} s", config.borrow().health.interval.as_secs());
     loop {
@@ -119,35 +141,85 @@ pub async fn run(path: &Path) -> Result<(), DaemonError> {
                 None => pending().await,
             }
         };
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(path, &config, &mut schedule),
-            Some(event) = disks.next() => if is_about_a_disk(event) {
-                schedule.disk_event(Instant::now());
-            },
-            _ = watchdog.tick() => tell(&[NotifyState::Watchdog]),
-            // also what was found by commands that the daemon has not started
-            _ = minute.tick() => publish(&config.borrow()),
-            () = &mut asked => {}
-            Some(work) = running.next() => {
-                schedule.ended(work);
-                if last::read(work.command()).is_some_and(|last| last.no_key_service()) {
-                    schedule.again(work, Instant::now(), fastrand::f64());
-                } else if work == Work::Provision {
-                    schedule.check_now(Instant::now());
-                }
-                publish(&config.borrow());
-            },
-            work = due => {
-                schedule.started(work, Instant::now(), fastrand::f64());
-                running.push(Box::pin(start(work)));
+        let work = tokio::select! {
+            () = end(&mut signals.terminate, &mut signals.interrupt) => break,
+            _ = signals.hang_up.recv() => {
+                reload(path, &config, &mut schedule);
+                None
             }
+            Some(event) = disks.next() => {
+                if is_about_a_disk(event) {
+                    schedule.disk_event(Instant::now());
+                }
+                None
+            }
+            _ = watchdog.tick() => {
+                tell(&[NotifyState::Watchdog]);
+                None
+            }
+            () = &mut asked => None,
+            Some(ended) = running.next() => {
+                // also what commands found that the daemon has not started
+                publish(&config.borrow());
+                match ended {
+                    Ended::Looked(seen) => schedule.looked(seen, Instant::now()),
+                    Ended::Done(work) => {
+                        let again = last::read("health").is_some_and(|last| last.again);
+                        schedule.ended(work, again, Instant::now(), fastrand::f64());
+                        None
+                    }
+                }
+            }
+            work = due => Some(work),
+        };
+        if let Some(work) = work {
+            schedule.started(work, Instant::now(), fastrand::f64());
+            let config = Arc::clone(&config.borrow());
+            running.push(Box::pin(start(work, config)));
         }
     }
     tell(&[NotifyState::Stopping]);
     tracing::info!("ending; volumes stay as they are");
     Ok(())
+}
+
+/// Waits for a valid configuration: user data may write it long after the boot. Told once is what keeps it from being valid.
+async fn configuration(path: &Path, hang_up: &mut Signal, watchdog: &mut Interval) -> Config {
+    let mut told = String::new();
+    let mut valid = false;
+    loop {
+        match Config::load(path) {
+            // nothing was ever wrong, or it was valid a while ago
+            Ok(config) if valid || told.is_empty() => return config,
+            Ok(_) => valid = true,
+            Err(e) => {
+                valid = false;
+                let error = chain(e);
+                if error != told {
+                    tracing::error!("waiting for a valid configuration: {error}");
+                    tell(&[
+                        NotifyState::Ready,
+                        NotifyState::Status(&format!("waiting for a valid configuration: {error}")),
+                    ]);
+                    told = error;
+                }
+            }
+        }
+        let again = sleep(CONFIGURATION);
+        let mut again = pin!(again);
+        loop {
+            tokio::select! {
+                () = &mut again => break,
+                _ = watchdog.tick() => tell(&[NotifyState::Watchdog]),
+                // somebody says that it is complete
+                _ = hang_up.recv() => {
+                    tell(&[NotifyState::Reloading, NotifyState::Ready]);
+                    valid = true;
+                    break;
+                }
+            }
+        }
+    }
 }
 
 /// Disks that come, go and change, after udev is done with them.
@@ -173,35 +245,68 @@ fn is_about_a_disk(event: io::Result<Event>) -> bool {
     }
 }
 
-/// Has systemd run a unit, and waits for its end. What went wrong in it is in its own journal and report.
-async fn start(work: Work) -> Work {
-    let unit = work.unit();
-    tracing::debug!(unit, "starting");
-    if let Err(e) = systemctl(&["start", unit]).await {
-        tracing::warn!(unit, "{unit} did not end well: {e}");
-    } else if work == Work::Provision && systemctl(&["is-failed", BOOT]).await.is_ok() {
-        // what the boot could not do is done now: what waits for the target can start
-        tracing::info!("all volumes are there now, starting {TARGET}");
-        if let Err(e) = systemctl(&["start", TARGET]).await {
-            tracing::warn!(unit = TARGET, "{TARGET} was not reached: {e}");
-        }
+/// Does it, and waits for its end.
+async fn start(work: Work, config: Arc<Config>) -> Ended {
+    match work {
+        // a disk that hangs may hold it up
+        Work::Look => return Ended::Looked(spawn_blocking(move || look(&config)).await.ok().flatten()),
+        Work::Provision => run_unit("luks-agent-provision.service").await,
+        Work::Health => run_unit("luks-agent-health.service").await,
+        Work::Target => start_target().await,
     }
-    work
+    Ended::Done(work)
 }
 
-async fn systemctl(arguments: &[&str]) -> Result<(), String> {
+/// Compares the node with what it should be.
+fn look(config: &Config) -> Option<Seen> {
+    match commands::picture(config) {
+        Ok(picture) => Some(Seen::of(config, &picture, &closed::read(), last::read("provision").as_ref())),
+        Err(e) => {
+            tracing::warn!("cannot tell whether the node is as it should be: {}", chain(e));
+            None
+        }
+    }
+}
+
+/// Has systemd run a unit. What went wrong in it is in its own journal and report.
+async fn run_unit(unit: &str) {
+    tracing::debug!(unit, "starting");
+    if let Err(e) = systemctl(&["start", unit]).await {
+        tracing::warn!(unit, "{unit} failed: {e}");
+    }
+}
+
+/// Starts the target where the boot failed: what it could not do is done now, whoever did it, and what waits for the target can
+/// start. The boot decides once more. Where somebody stopped it, it stays stopped.
+async fn start_target() {
+    // what a first boot refused is refused until nothing is
+    let refused = last::read("provision").is_some_and(|last| last.refused());
+    let boot =
+        systemctl(&["show", "--property=ActiveState", "--property=ExecMainStatus", BOOT]).await.unwrap_or_default();
+    let is = |line: &str| boot.lines().any(|other| other == line);
+    if !is("ActiveState=failed") || (refused && is(&format!("ExecMainStatus={}", ExitCode::Refused as u8))) {
+        return;
+    }
+    tracing::info!("all volumes are open and mounted now, starting {TARGET}");
+    if let Err(e) = systemctl(&["start", "--no-block", TARGET]).await {
+        tracing::warn!(unit = TARGET, "{TARGET} was not started: {e}");
+    }
+}
+
+/// What it prints, or the first line of what it says is wrong.
+async fn systemctl(arguments: &[&str]) -> Result<String, String> {
     let systemctl = Command::new("systemctl")
         .args(arguments)
         // what is meant for the daemon alone
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .output();
     match systemctl.await {
-        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default().to_owned()),
         Err(e) => Err(format!("cannot run systemctl: {e}")),
     }

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::kms::Usage;
-use crate::report::{ExitCode, KeyFinding, Report};
+use crate::report::{ExitCode, Finding, KeyFinding, Report, Row, Verdict};
 
 /// Where it is kept; gone at a reboot, as is what it tells of.
-const DIR: &str = "/run/luks-agent";
+pub(crate) const DIR: &str = "/run/luks-agent";
 
 /// The commands whose runs are kept. What is only shown is not: it would hide what was done.
 const COMMANDS: [&str; 5] = ["boot", "provision", "unlock", "grow", "health"];
@@ -40,6 +40,21 @@ pub struct Last {
     /// How many volumes had a file system that is marked with errors, from `health`.
     #[serde(default)]
     pub filesystem_errors: u32,
+    /// Whether another run may do what this one could not: something failed that was not decided.
+    #[serde(default)]
+    pub again: bool,
+    /// Kernel names of the disks on which another run would decide the same, as nothing has changed.
+    #[serde(default)]
+    pub decided: Decided,
+}
+
+/// The disks that a run has decided about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decided {
+    /// They are not the agent's business.
+    pub left: Vec<String>,
+    /// They were refused, or hold another volume than they should: a person is needed.
+    pub refused: Vec<String>,
 }
 
 /// How long it took to open volumes, in seconds; of what is done for all disks at once, the slowest counts.
@@ -59,12 +74,20 @@ pub struct Unlock {
 
 impl Last {
     /// What is kept of a report, after `before`.
-    fn of(report: &Report, before: Option<Self>) -> Self {
+    pub(crate) fn of(report: &Report, before: Option<Self>) -> Self {
         let ended = Timestamp::now();
         let (mut usage, succeeded, unlock) =
             before.map(|last| (last.usage, last.succeeded, last.unlock)).unwrap_or_default();
         let kms = report.kms().cloned().unwrap_or_default();
         usage.count(&kms);
+        let judged = |which: fn(&Row) -> bool| {
+            report.rows().iter().filter(|row| which(row)).filter_map(|row| row.device.clone()).collect::<Vec<_>>()
+        };
+        let refused = |row: &Row| matches!(row.result, Verdict::Refused | Verdict::Wrong) && !unexamined(row);
+        let failed = |row: &Row| {
+            matches!(row.result, Verdict::Failed | Verdict::Hung | Verdict::NoKey)
+                || row.device.is_some() && unexamined(row)
+        };
         let stage = |name| report.stage_seconds().get(name).copied();
         let opened = stage("unlocking").or_else(|| stage("formatting")).map(|luks| Unlock {
             ended,
@@ -84,6 +107,10 @@ impl Last {
             usage,
             unlock: opened.or(unlock),
             filesystem_errors: report.filesystem_errors().try_into().unwrap_or(u32::MAX),
+            again: report.exit_code() == ExitCode::KeyService as u8
+                || (report.error().is_some() && report.rows().is_empty())
+                || report.rows().iter().any(failed),
+            decided: Decided { left: judged(|row| row.result == Verdict::Left), refused: judged(refused) },
         }
     }
 
@@ -97,10 +124,15 @@ impl Last {
         self.exit_code == ExitCode::Done as u8
     }
 
-    /// Whether only the key service kept it from being done.
-    pub fn no_key_service(&self) -> bool {
-        self.exit_code == ExitCode::KeyService as u8
+    /// Whether it did all but what it refused.
+    pub fn refused(&self) -> bool {
+        self.exit_code == ExitCode::Refused as u8
     }
+}
+
+/// Whether a disk could not be examined, which can be otherwise in a minute.
+fn unexamined(row: &Row) -> bool {
+    row.evidence == Some(Finding::Unknown)
 }
 
 fn file(dir: &Path, command: &str) -> PathBuf {
@@ -144,6 +176,8 @@ fn read_in(dir: &Path, command: &str) -> Option<Last> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Content;
+    use crate::plan::Subject;
 
     #[test]
     fn the_last_run_is_kept() {
@@ -153,12 +187,49 @@ mod tests {
         for code in [ExitCode::KeyService, ExitCode::Failed] {
             keep_in(&dir, &Report::of_failure("provision", code, "no answer".to_owned())).unwrap();
             let last = read_in(&dir, "provision").unwrap();
-            assert_eq!(
-                (last.text(), last.no_key_service(), last.done()),
-                ("no answer", code == ExitCode::KeyService, false)
-            );
+            assert_eq!((last.text(), last.again, last.done()), ("no answer", true, false), "{code:?}");
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[test]
+    fn another_run_is_worth_it_where_something_failed_and_not_where_it_was_decided() {
+        let row = |device: &str, result, content| {
+            let (role, device) = ("ebs".to_owned(), Some(device.to_owned()));
+            Row::new(&Subject { device, role, serial: None, size: 0, content }, result)
+        };
+        let kept = |rows| {
+            let last = Last::of(&Report::new("provision", rows, String::new()), None);
+            (last.again, last.decided)
+        };
+        let decided = |left: &[&str], refused: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            Decided { left: names(left), refused: names(refused) }
+        };
+        let foreign = || Some(Content::Foreign { signatures: vec!["ext4".to_owned()] });
+        let rows = vec![
+            row("a", Verdict::Left, None),
+            row("b", Verdict::Refused, foreign()),
+            row("c", Verdict::Wrong, foreign()),
+            row("d", Verdict::Unlocked, None),
+            Row { device: None, ..row("", Verdict::Wrong, None) },
+        ];
+        assert_eq!(kept(rows), (false, decided(&["a"], &["b", "c"])));
+        for failed in [
+            row("a", Verdict::Failed, None),
+            row("a", Verdict::Hung, None),
+            row("a", Verdict::NoKey, None),
+            row("a", Verdict::Refused, Some(Content::Unknown { reason: "I/O error".to_owned() })),
+        ] {
+            assert_eq!(
+                kept(vec![failed.clone(), row("b", Verdict::Left, None)]),
+                (true, decided(&["b"], &[])),
+                "{failed:?}"
+            );
+        }
+        // what `health` says of a volume that is not there is no reason to ask KMS again in a minute
+        let health = Report::new("health", vec![row("a", Verdict::Missing, None)], String::new());
+        assert!(!Last::of(&health.failed(ExitCode::Failed, "a: it is not there".to_owned()), None).again);
     }
 
     #[test]

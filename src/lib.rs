@@ -24,6 +24,7 @@
 
 pub mod apply;
 pub mod cli;
+pub mod closed;
 pub mod commands;
 pub mod config;
 pub mod confine;

@@ -72,7 +72,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Daemon => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            match runtime.block_on(daemon::run(&cli.config)) {
+            let ended = runtime.block_on(daemon::run(&cli.config));
+            // a look that hangs in the kernel must not be waited for
+            runtime.shutdown_background();
+            match ended {
                 Ok(()) => Ok(ExitCode::SUCCESS),
                 Err(e) => {
                     let code = ExitCode::from(e.exit_code());
@@ -105,7 +108,7 @@ async fn command(command: &Command, config: &Path) -> Result<Report, CommandErro
     let config = Config::load(config)?;
     match command {
         Command::Plan { .. } => commands::show_plan(&config).await,
-        Command::Provision { .. } => commands::provision(&config).await,
+        Command::Provision { leave_closed, .. } => commands::provision(&config, *leave_closed).await,
         Command::Unlock { .. } => commands::unlock(&config).await,
         Command::Boot { .. } => commands::boot(&config).await,
         Command::Grow { volumes, .. } => commands::grow(&config, volumes).await,

@@ -130,7 +130,7 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
 mod tests {
     use super::*;
     use crate::kms::{KeyState, Usage};
-    use crate::last::Unlock;
+    use crate::last::{Decided, Unlock};
     use crate::plan::Subject;
     use crate::report::KeyFinding;
 
@@ -150,6 +150,8 @@ mod tests {
             usage,
             unlock: Some(Unlock { ended, credentials: 0.25, kms: 0.5, luks: 1.5, mount: 0.125 }),
             filesystem_errors: 1,
+            again: false,
+            decided: Decided::default(),
         }
     }
 

@@ -479,6 +479,14 @@ impl Report {
         Self { exit_code: code as u8, error: Some(error), ..self }
     }
 
+    /// The same with more rows, of disks of which nothing was wanted.
+    #[must_use]
+    pub fn with_rows(mut self, more: Vec<Row>) -> Self {
+        self.rows.extend(more);
+        self.rows = in_order(self.rows);
+        self
+    }
+
     /// The same with what was asked of the key service, and how long the work on the disks took.
     #[must_use]
     pub fn measured(self, kms: Option<Usage>, stage_seconds: BTreeMap<String, f64>) -> Self {
@@ -515,6 +523,11 @@ impl Report {
     /// One line that says what came of it.
     pub fn summary(&self) -> &str {
         &self.summary
+    }
+
+    /// What became of each disk.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
     }
 
     /// What the key service was asked.

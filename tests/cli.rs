@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -272,10 +272,25 @@ fn a_worker_says_on_standard_output_what_is_wrong() {
 }
 
 #[test]
-fn the_daemon_does_not_start_with_a_mistake_in_its_configuration() {
-    let home = Home::with_config("[helth]\n");
-    let config = home.config();
-    let daemon = agent().arg("--config").arg(&config).arg("daemon").assert();
-    // 2 is what its unit does not restart it for
-    daemon.code(2).stderr(contains("config.toml:1").and(contains("did you mean `health`?")));
+fn the_daemon_waits_for_a_valid_configuration() {
+    let home = Home::harmless();
+    let valid = fs::read(home.config()).unwrap();
+    fs::write(home.config(), "[helth]\n").unwrap();
+    let mut daemon = std::process::Command::new(env!("CARGO_BIN_EXE_luks-agent"))
+        .env_clear()
+        // without systemctl: it must start nothing on this machine
+        .env("PATH", "")
+        .arg("--config")
+        .arg(home.config())
+        .arg("daemon")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(daemon.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = said.find(|line| line.contains("waiting for a valid configuration")).expect("it ended");
+    assert!(told.contains("config.toml:1") && told.contains("did you mean `health`?"), "{told}");
+    fs::write(home.config(), valid).unwrap();
+    assert!(said.any(|line| line.contains("watching disks")), "it ended");
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }

@@ -22,7 +22,8 @@ fn boot(scenario: &str, disks: &[&str]) {
         _ => disks.iter().fold(node, |node, disk| node.disk(disk, DATA_DISK)),
     };
     let script = arg.iter().fold(Script::with_agent(name), |script, arg| script.arg(*arg));
-    let script = script.timeout(Duration::from_secs(300));
+    // the daemon does things by the minute
+    let script = script.timeout(Duration::from_secs(if name == "daemon" { 500 } else { 300 }));
     node.boot(&script).assert_ok();
 }
 
@@ -48,6 +49,12 @@ fn a_device_that_hangs_midway_stops_no_other_and_is_taken_up_again() {
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn what_is_in_the_way_is_named_and_left_as_it_is() {
     boot("in-the-way", &["ubdb", "ubdc", "ubdd", "ubde"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn the_daemon_goes_on_until_the_node_is_as_it_should_be() {
+    boot("daemon", &["ubdb", "ubdc"]);
 }
 
 #[test]

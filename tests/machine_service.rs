@@ -46,11 +46,14 @@ fn a_node_that_nobody_types_commands_on() {
     install(&mut vm, &aws);
     units_are_sound(&mut vm);
 
-    eprintln!("-- first boot");
+    eprintln!("-- first boot, with a configuration that cloud-init writes, by the name that its unit has since 24.3");
+    written_by_cloud_init(&mut vm, &aws);
     aws.clear_requests();
     vm.reboot();
     ready(&mut vm, &MOUNTS);
     assert_eq!(aws.count("GenerateDataKey"), 1);
+    let waited = "journalctl -b -q -u luks-agent.service -g 'waiting for a valid configuration' || true";
+    assert_eq!(vm.ok(waited), "", "the daemon was earlier than the configuration");
     vm.ok("echo kept >/mnt2/kept; sync -f /mnt2");
     status_says(&mut vm, "the key can be used, 4 sound");
 
@@ -81,6 +84,7 @@ fn the_key_service_is_away() {
     vm.boot();
     install(&mut vm, &aws);
     vm.ok("luks-agent provision");
+    what_fails_for_a_moment_heals(&mut vm);
 
     eprintln!("-- reboot, KMS down for 60 s");
     kms_is_down(&aws);
@@ -151,6 +155,85 @@ fn install(vm: &mut Machine, aws: &Server) {
     assert_eq!(enabled, "enabled\nenabled\ndisabled\n");
 }
 
+/// The configuration comes in the boot, by a unit with the name that cloud-init's network stage has since 24.3.
+fn written_by_cloud_init(vm: &mut Machine, aws: &Server) {
+    vm.write_file("/root/written", ec2::config(aws));
+    vm.write_file(
+        "/etc/systemd/system/cloud-init-network.service",
+        "[Unit]
+Before=network-online.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'sleep 5; cp /root/written /etc/luks-agent/config.d/50-cloud-init.toml'
+[Install]
+WantedBy=multi-user.target
+",
+    );
+    vm.ok(&format!(": >{CONFIG}; systemctl --quiet enable cloud-init-network.service"));
+}
+
+/// What a boot could not do, whatever kept it from that, is done as soon as it can be, and what waits for it starts.
+fn what_fails_for_a_moment_heals(vm: &mut Machine) {
+    vm.ok("systemctl start luks-agent.target luks-agent.service");
+    wait(vm, "the consumer", "systemctl is-active consumer.service");
+    wait(vm, "the daemon's first runs", "test -s /run/luks-agent/health.json");
+    a_stop_waits_for_slow_unmounts(vm);
+
+    eprintln!("-- a mount that fails for a moment: the daemon tries again");
+    a_boot_fails_to_mount(vm);
+    healed(vm);
+
+    eprintln!("-- the same, and somebody types 'luks-agent unlock'");
+    a_boot_fails_to_mount(vm);
+    vm.ok("luks-agent unlock");
+    healed(vm);
+
+    a_configuration_comes_late(vm);
+}
+
+fn a_stop_waits_for_slow_unmounts(vm: &mut Machine) {
+    eprintln!("-- a stop with slow unmounts");
+    vm.write_file("/run/systemd/system/luks-agent-boot.service.d/test.conf", "[Service]\nTimeoutStopSec=5\n");
+    vm.write_file("/usr/local/sbin/umount", "#!/bin/sh\nsleep 12\nexec /usr/bin/umount \"$@\"\n");
+    vm.ok("chmod 755 /usr/local/sbin/umount; systemctl daemon-reload; systemctl stop luks-agent-boot.service");
+    let result = vm.ok("systemctl show -P Result luks-agent-boot.service");
+    vm.ok("rm -r /usr/local/sbin/umount /run/systemd/system/luks-agent-boot.service.d; systemctl daemon-reload");
+    assert_eq!(result, "success");
+    assert_eq!(vm.ok("ls /dev/mapper"), "control");
+}
+
+/// And so does whatever the daemon has begun meanwhile; then it is over.
+fn a_boot_fails_to_mount(vm: &mut Machine) {
+    vm.write_file("/usr/local/sbin/mount", "#!/bin/sh\necho 'busy for a moment' >&2\nexit 32\n");
+    let start =
+        "chmod 755 /usr/local/sbin/mount; systemctl stop luks-agent-boot.service; systemctl start luks-agent.target";
+    assert_ne!(vm.run(start).status, 0);
+    assert_eq!(vm.run("systemctl is-active consumer.service").stdout, "inactive\n");
+    idle(vm);
+    assert_eq!(vm.run("systemctl is-failed luks-agent-boot.service").stdout, "failed\n");
+    vm.ok("rm /usr/local/sbin/mount");
+}
+
+fn a_configuration_comes_late(vm: &mut Machine) {
+    eprintln!("-- a configuration that comes after the boot");
+    vm.ok(&format!("systemctl stop luks-agent.service luks-agent-boot.service; mv {CONFIG} /root/later; : >{CONFIG}"));
+    // which a reboot would have forgotten
+    vm.ok("rm -f /run/luks-agent/closed.json");
+    vm.run("systemctl start luks-agent.service");
+    assert_ne!(vm.run("systemctl start luks-agent.target").status, 0);
+    assert_eq!(vm.ok("systemctl show -P ExecMainStatus luks-agent-boot.service"), "2");
+    status_says(vm, "waiting for a valid configuration: .*kms.key_id is missing");
+    vm.ok(&format!("mv /root/later {CONFIG}"));
+    healed(vm);
+}
+
+/// What waits for the volumes has started, and has them.
+fn healed(vm: &mut Machine) {
+    wait(vm, "the consumer", "systemctl is-active consumer.service");
+    assert!(vm.ok("findmnt -no SOURCE /mnt3").starts_with("/dev/mapper/luks-"));
+}
+
 /// systemd has nothing to say of them, and what it calls their exposure is printed. What stays open in those that mount is in
 /// their comments.
 fn units_are_sound(vm: &mut Machine) {
@@ -210,6 +293,26 @@ fn a_volume_comes_and_goes(vm: &mut Machine) {
     assert!(missing.contains(&format!("{EBS_LATER}  missing")), "{missing}");
     vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));
     mounted(vm, "/mnt4");
+    assert_eq!(vm.ok("cat /mnt4/file"), "later");
+
+    eprintln!("-- it is pulled while a process has a file on it open, attached again, and the process ends");
+    vm.start("exec sleep 600 </mnt4/file");
+    wait(vm, "the process", "pgrep -x sleep");
+    let old = vm.ok("basename $(readlink -f $(findmnt -no SOURCE /mnt4))");
+    vm.ok(&format!("ec2-nvme.sh detach {EBS_LATER}"));
+    let runs =
+        "journalctl -b -u luks-agent-provision.service | grep -q 'leads to no disk any more and cannot be closed'";
+    wait(vm, "the report", runs);
+    eprintln!("   what is left of it: {}", vm.ok(&format!("ls -l /sys/block/{old}/slaves")));
+    vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));
+    idle(vm);
+    assert!(vm.ok("luks-agent status").contains(&format!("{EBS_LATER}  locked")));
+    vm.ok("pkill -x sleep");
+    wait(
+        vm,
+        "the volume on its new disk",
+        &format!("test -b $(findmnt -no SOURCE /mnt4) && luks-agent status | grep -q '{EBS_LATER} *open'"),
+    );
     assert_eq!(vm.ok("cat /mnt4/file"), "later");
 }
 
@@ -280,8 +383,21 @@ fn what_is_closed_stays_closed(vm: &mut Machine) {
     idle(vm);
     let status = vm.ok("luks-agent status");
     assert!(status.contains(&format!("{EBS_LATER}  locked")), "{status}");
-    vm.ok("luks-agent unlock");
+
+    eprintln!("-- and another one; the first is detached, which is no reason to open the other");
+    let other = "vol0fedcba9876543210";
+    vm.ok(&format!("luks-agent close {other}; ec2-nvme.sh detach {EBS_LATER}"));
+    idle(vm);
+    let status = vm.ok("luks-agent status");
+    assert!(status.contains(&format!("{EBS_LATER}  missing")), "{status}");
+    assert!(status.contains(&format!("{other}  locked")), "{status}");
+    vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));
     mounted(vm, "/mnt4");
+    idle(vm);
+    let status = vm.ok("luks-agent status");
+    assert!(status.contains(&format!("{other}  locked")), "{status}");
+    vm.ok("luks-agent unlock");
+    mounted(vm, "/mnt29");
 }
 
 fn the_daemon_is_not_what_keeps_volumes_open(vm: &mut Machine) {

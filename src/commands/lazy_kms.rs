@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::CommandError;
 use crate::apply::needs_key;
+use crate::closed::Closed;
 use crate::config;
 use crate::device::{DeviceFacts, Inventory};
 use crate::key::{DataKey, WrappedKey};
@@ -17,12 +18,15 @@ use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
 use crate::plan::Plan;
 use crate::state::{Phase, State};
 
-/// Ids of the keys of known volumes whose disks are there and that are not open: what the plan will most likely need.
-pub(super) fn likely_keys(state: &State, seen: Option<&Inventory>) -> BTreeSet<u32> {
+/// Ids of the keys of known volumes whose disks are there and that are not open: what the plan will most likely need. Those that
+/// somebody closed are not to be opened.
+pub(super) fn likely_keys(state: &State, seen: Option<&Inventory>, closed: &[Closed]) -> BTreeSet<u32> {
     let devices = seen.map(|seen| seen.devices.as_slice()).unwrap_or_default();
-    let closed = |facts: &DeviceFacts, luks_uuid| facts.mapping_of(luks_uuid).is_none();
+    let waits = |facts: &DeviceFacts, luks_uuid| {
+        facts.mapping_of(luks_uuid).is_none() && !closed.iter().any(|closed| closed.is(luks_uuid, facts))
+    };
     let volumes = state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
-    let waiting = volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && closed(facts, v.luks_uuid)));
+    let waiting = volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && waits(facts, v.luks_uuid)));
     waiting.map(|volume| volume.key).collect()
 }
 
@@ -143,7 +147,9 @@ mod tests {
             boot_unresolved: None,
             instance_id: None,
         };
-        assert_eq!(likely_keys(&state, Some(&seen(&[&other, &closed]))), [1].into());
+        assert_eq!(likely_keys(&state, Some(&seen(&[&other, &closed])), &[]), [1].into());
+        let on_purpose = [Closed::new(volume.luks_uuid, &closed)];
+        assert_eq!(likely_keys(&state, Some(&seen(&[&closed])), &on_purpose), BTreeSet::new());
         let mut unfinished = state.clone();
         unfinished.volumes[0].phase = Phase::Intent;
         for (state, seen) in [
@@ -152,7 +158,7 @@ mod tests {
             (&state, None),
             (&unfinished, Some(seen(&[&closed]))),
         ] {
-            assert_eq!(likely_keys(state, seen.as_ref()), BTreeSet::new(), "{seen:?}");
+            assert_eq!(likely_keys(state, seen.as_ref(), &[]), BTreeSet::new(), "{seen:?}");
         }
     }
 }

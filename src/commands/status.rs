@@ -2,8 +2,8 @@
 
 use super::{CommandError, Disks};
 use crate::config::Config;
-use crate::device::{DeviceFacts, Inventory, Role, classify};
-use crate::discover::{Roots, discover};
+use crate::device::{DeviceFacts, Holder, Inventory, Role, classify};
+use crate::discover::{Roots, discover, orphans};
 use crate::last;
 use crate::plan::{Subject, has_our_name, record_of, unknown_mapping};
 use crate::report::{Health, Report, Row, Verdict};
@@ -48,6 +48,34 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
 pub fn local_status(config: &Config) -> Result<Vec<Row>, CommandError> {
     let state = state::read(&config.state.dir)?.unwrap_or_default();
     Ok(status_rows(config, &state, &discover(&Roots::host(), &config.state.dir, None)?))
+}
+
+/// What the daemon sees of the node: sysfs and the state file; nothing is opened, and nobody is asked what Xen disks are.
+#[derive(Debug)]
+pub struct Picture {
+    /// What should be.
+    pub state: State,
+    /// The disks that are there.
+    pub disks: Vec<DeviceFacts>,
+    /// Whether a known volume is open on a disk that is gone.
+    pub orphans: bool,
+}
+
+/// Takes a picture of the node.
+///
+/// # Errors
+/// When the disks or the state file cannot be read.
+pub fn picture(config: &Config) -> Result<Picture, CommandError> {
+    let roots = Roots::host();
+    let state = state::read(&config.state.dir)?.unwrap_or_default();
+    let disks = discover(&roots, &config.state.dir, None)?.devices;
+    let orphans = orphans(&roots)?.iter().any(|mapping| is_known(&state, mapping));
+    Ok(Picture { state, disks, orphans })
+}
+
+/// Whether a mapping is that of a volume of the state file.
+pub(super) fn is_known(state: &State, mapping: &Holder) -> bool {
+    state.volumes.iter().any(|volume| Some(volume.luks_uuid) == mapping.luks_uuid())
 }
 
 fn status_rows(config: &Config, state: &State, inventory: &Inventory) -> Vec<Row> {

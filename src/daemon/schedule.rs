@@ -1,41 +1,73 @@
-//! When the daemon has which unit started: pure, so that bursts and retries are tested without waiting.
+//! When the daemon does what: pure, so that bursts, retries and hours of a node's life are tested without waiting.
+//!
+//! It looks at the node about every minute, and sooner when udev tells of a disk. A look compares what is with what should be;
+//! where they differ it has `provision` run, again and again until they agree. There is no other reason for a run, and none is
+//! tried again for a reason of its own.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
-/// How long no disk must have come or gone before the node is provisioned: a burst of volumes is one run.
+use super::compare::{Disk, Is, Seen};
+
+/// How long no disk must have come or gone before the node is looked at: a burst of volumes is one run.
 const QUIET: Duration = Duration::from_millis(500);
 /// How long the first of a burst is kept waiting.
 const BURST: Duration = Duration::from_millis(1500);
-/// How long after a run without an answer of the key service the next one is tried, before jitter.
-const RETRY: Duration = Duration::from_secs(60);
+/// How long after a look the next one is, before jitter.
+const MINUTE: Duration = Duration::from_secs(60);
+/// How long there is no other run after one that left a difference, unless disks come or go.
+const REST: Duration = Duration::from_secs(30);
 
-/// What the daemon has systemd start.
+/// What the daemon does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Work {
-    /// `luks-agent provision`.
+    /// Looks at the node.
+    Look,
+    /// Has `luks-agent provision` run.
     Provision,
-    /// `luks-agent health`.
+    /// Has `luks-agent health` run.
     Health,
+    /// Starts the target, if the boot failed.
+    Target,
 }
 
-/// What is to be started when.
+/// What is to be done when.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// The first disk that came or went since the last run began, and when that run is due.
-    burst: Option<(Instant, Instant)>,
+    look: Instant,
+    /// The first disk that came or went since the last look began.
+    burst: Option<Instant>,
     health: Instant,
     interval: Duration,
     /// What is under way. A health check that waits for the key service must not keep disks waiting.
     running: Vec<Work>,
+    /// The disks that the last run found, and when it began.
+    tried: Option<(Vec<Disk>, Instant)>,
+    /// Until when a difference that the last run left is no reason for another.
+    rest: Instant,
+    /// The volumes at the last look.
+    volumes: Vec<(Uuid, Is)>,
+    /// The volumes as the last health check found them.
+    checked: Option<Vec<(Uuid, Is)>>,
 }
 
 impl Schedule {
     /// Everything is looked at once at the beginning: what came while the daemon did not run, it was not told of. The health comes
     /// after that, or when that takes long.
     pub(super) fn new(now: Instant, interval: Duration) -> Self {
-        Self { burst: Some((now, now)), health: now + RETRY, interval, running: Vec::new() }
+        Self {
+            look: now,
+            burst: None,
+            health: now + MINUTE,
+            interval,
+            running: Vec::new(),
+            tried: None,
+            rest: now,
+            volumes: Vec::new(),
+            checked: None,
+        }
     }
 
     /// Another interval; what is due sooner stays.
@@ -46,44 +78,70 @@ impl Schedule {
 
     /// A disk came, went or changed.
     pub(super) fn disk_event(&mut self, now: Instant) {
-        let first = self.burst.map_or(now, |(first, _)| first);
-        self.burst = Some((first, (now + QUIET).min(first + BURST)));
+        let first = *self.burst.get_or_insert(now);
+        // not while more of them are coming, even if a look would be due by itself
+        self.look = (now + QUIET).min(first + BURST);
     }
 
-    /// What is due next of the work that is not under way, and when.
+    /// What is due next by the clock of the work that is not under way, and when.
     pub(super) fn next(&self) -> Option<(Instant, Work)> {
-        let provision = self.burst.map(|(_, at)| (at, Work::Provision));
-        let all = [provision, Some((self.health, Work::Health))];
-        all.into_iter().flatten().filter(|(_, work)| !self.running.contains(work)).min_by_key(|(at, _)| *at)
+        let all = [(self.look, Work::Look), (self.health, Work::Health)];
+        all.into_iter().filter(|(_, work)| !self.running.contains(work)).min_by_key(|(at, _)| *at)
     }
 
-    /// It was started: what comes from now on is for the next run. `jitter` in 0..1 keeps nodes that booted together apart.
+    /// It was started. `jitter` in 0..1 keeps nodes that booted together apart.
     pub(super) fn started(&mut self, work: Work, now: Instant, jitter: f64) {
         self.running.push(work);
         match work {
-            Work::Provision => self.burst = None,
-            Work::Health => self.health = now + self.interval.mul_f64(0.9 + 0.2 * jitter),
+            // what comes from now on is for the next look
+            Work::Look => {
+                self.burst = None;
+                self.look = now + MINUTE.mul_f64(0.75 + 0.5 * jitter);
+            }
+            Work::Health => {
+                self.health = now + self.interval.mul_f64(0.9 + 0.2 * jitter);
+                self.checked = Some(self.volumes.clone());
+            }
+            Work::Provision | Work::Target => {}
         }
     }
 
-    /// It ended.
-    pub(super) fn ended(&mut self, work: Work) {
+    /// A look ended: what is to be started for what was seen. `None` is one that failed.
+    pub(super) fn looked(&mut self, seen: Option<Seen>, now: Instant) -> Option<Work> {
+        self.running.retain(|running| *running != Work::Look);
+        let seen = seen?;
+        self.volumes = seen.volumes;
+        if self.running.contains(&Work::Provision) {
+            return None;
+        }
+        let (others, began) = match &self.tried {
+            Some((disks, began)) => (*disks != seen.disks, *began),
+            None => (true, now),
+        };
+        let again = (seen.differs && now >= self.rest) || (seen.refused && now >= began + self.interval);
+        if others || again {
+            self.tried = Some((seen.disks, now));
+            return Some(Work::Provision);
+        }
+        // the node has changed, and what the last health check said is of the past
+        if self.checked.as_ref() != Some(&self.volumes) {
+            self.health = now;
+        }
+        (seen.ready && !self.running.contains(&Work::Target)).then_some(Work::Target)
+    }
+
+    /// It ended. A health check `again` in about a minute is one that had no answer, of the key service above all.
+    pub(super) fn ended(&mut self, work: Work, again: bool, now: Instant, jitter: f64) {
         self.running.retain(|running| *running != work);
-    }
-
-    /// The node has changed: what the last health check said is of the past.
-    pub(super) fn check_now(&mut self, now: Instant) {
-        self.health = now;
-    }
-
-    /// It ended without an answer of the key service, which may have one in a while.
-    pub(super) fn again(&mut self, work: Work, now: Instant, jitter: f64) {
-        let at = now + RETRY.mul_f64(0.5 + jitter);
         match work {
             Work::Provision => {
-                self.burst.get_or_insert((now, at));
+                self.rest = now + REST;
+                if self.burst.is_none() {
+                    self.look = now;
+                }
             }
-            Work::Health => self.health = self.health.min(at),
+            Work::Health if again => self.health = self.health.min(now + MINUTE.mul_f64(0.5 + jitter)),
+            Work::Health | Work::Look | Work::Target => {}
         }
     }
 }
@@ -98,86 +156,162 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    /// One for which both first runs are done.
-    fn idle(now: Instant) -> Schedule {
-        let mut schedule = Schedule::new(now, INTERVAL);
-        for expected in [(now, Work::Provision), (now + RETRY, Work::Health)] {
-            assert_eq!(schedule.next(), Some(expected));
-            run(&mut schedule, expected.1, now, 0.5);
+    /// A node with these disks, on which all is well.
+    fn well(disks: &[&str]) -> Seen {
+        Seen {
+            disks: disks.iter().map(|name| Disk::sample(name)).collect(),
+            volumes: vec![(Uuid::from_u128(1), Is::Ready)],
+            differs: false,
+            refused: false,
+            ready: false,
         }
-        schedule
     }
 
-    /// Starts and ends at once.
-    fn run(schedule: &mut Schedule, work: Work, now: Instant, jitter: f64) {
-        schedule.started(work, now, jitter);
-        schedule.ended(work);
+    /// A node of which something cannot be put right.
+    fn wrong() -> Seen {
+        Seen { differs: true, ..well(&["a"]) }
+    }
+
+    /// Lets a node live, as `seen` says it is at a time, with runs that take no time. Gives back what was done when, but for looks.
+    fn live(
+        schedule: &mut Schedule,
+        from: Instant,
+        to: Instant,
+        seen: impl Fn(Instant) -> Seen,
+    ) -> Vec<(Duration, Work)> {
+        let mut done = Vec::new();
+        while let Some((at, work)) = schedule.next().filter(|(at, _)| *at < to) {
+            schedule.started(work, at, 0.5);
+            if work != Work::Look {
+                done.push((at - from, work));
+                schedule.ended(work, false, at, 0.5);
+            } else if let Some(work) = schedule.looked(Some(seen(at)), at) {
+                schedule.started(work, at, 0.5);
+                done.push((at - from, work));
+                schedule.ended(work, false, at, 0.5);
+            }
+        }
+        done
+    }
+
+    fn times(done: &[(Duration, Work)], work: Work) -> Vec<u64> {
+        done.iter().filter(|(_, other)| *other == work).map(|(at, _)| at.as_secs()).collect()
     }
 
     #[test]
-    fn what_is_under_way_is_not_started_again_and_does_not_hold_up_the_other() {
+    fn a_node_on_which_all_is_well_is_provisioned_once_and_checked_every_interval() {
         let now = Instant::now();
         let mut schedule = Schedule::new(now, INTERVAL);
-        schedule.started(Work::Health, now, 0.5);
-        assert_eq!(schedule.next(), Some((now, Work::Provision)));
-        schedule.started(Work::Provision, now, 0.5);
-        schedule.disk_event(now + ms(10));
-        assert_eq!(schedule.next(), None);
-        schedule.ended(Work::Provision);
-        assert_eq!(schedule.next(), Some((now + ms(510), Work::Provision)));
-        schedule.started(Work::Provision, now, 0.5);
-        schedule.ended(Work::Health);
-        assert_eq!(schedule.next(), Some((now + INTERVAL, Work::Health)));
+        let done = live(&mut schedule, now, now + INTERVAL * 4, |_| well(&["a"]));
+        assert_eq!(times(&done, Work::Provision), [0]);
+        assert_eq!(times(&done, Work::Health), [0, 900, 1800, 2700]);
+        assert!(times(&done, Work::Target).is_empty());
     }
 
     #[test]
-    fn a_burst_is_one_run_and_begins_within_two_seconds() {
+    fn what_differs_is_tried_every_minute_until_it_agrees() {
         let now = Instant::now();
-        let mut schedule = idle(now);
+        let mut schedule = Schedule::new(now, INTERVAL);
+        let minutes = |n| now + MINUTE * n + ms(100);
+        let done = live(&mut schedule, now, minutes(20), |at| if at < minutes(5) { wrong() } else { well(&["a"]) });
+        assert_eq!(times(&done, Work::Provision), [0, 60, 120, 180, 240, 300]);
+        assert_eq!(times(&done, Work::Health), [0, 900]);
+    }
+
+    #[test]
+    fn what_a_person_is_needed_for_is_tried_at_the_interval() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now, INTERVAL);
+        let refused = |_| Seen { refused: true, ..well(&["a"]) };
+        let done = live(&mut schedule, now, now + INTERVAL * 3 + ms(1), refused);
+        assert_eq!(times(&done, Work::Provision), [0, 900, 1800, 2700]);
+    }
+
+    #[test]
+    fn a_disk_that_comes_or_goes_is_a_reason_for_a_run_and_is_waited_for_less_than_two_seconds() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now, INTERVAL);
+        live(&mut schedule, now, now + ms(1), |_| wrong());
+        // one at every tenth of a second
         for n in 0..24 {
             schedule.disk_event(now + ms(100 * n));
             let (at, work) = schedule.next().unwrap();
-            assert_eq!(work, Work::Provision);
-            assert!(at >= now + ms(500) && at <= now + ms(1500), "{:?}", at - now);
+            assert_eq!(work, Work::Look);
+            assert!(at <= now + ms(1500) && at >= (now + ms(100 * n + 500)).min(now + ms(1500)), "{:?}", at - now);
         }
-        schedule.started(Work::Provision, now + ms(1500), 0.5);
+        let done = live(&mut schedule, now, now + ms(2000), |_| Seen { differs: true, ..well(&["a", "b"]) });
+        assert_eq!(done, [(ms(1500), Work::Provision)], "although the last run was a moment ago");
+        // one that comes while a run is under way
+        schedule.disk_event(now + ms(2000));
+        let (at, _) = schedule.next().unwrap();
+        schedule.started(Work::Look, at, 0.5);
+        assert_eq!(schedule.looked(Some(well(&["a", "b", "c"])), at), Some(Work::Provision));
+        schedule.started(Work::Provision, at, 0.5);
+        schedule.disk_event(at);
+        schedule.started(Work::Look, at + ms(500), 0.5);
+        assert_eq!(schedule.looked(Some(well(&["a", "b"])), at + ms(500)), None);
+        schedule.ended(Work::Provision, false, at + ms(900), 0.5);
+        let done = live(&mut schedule, at, at + ms(901), |_| well(&["a", "b"]));
+        assert_eq!(times(&done, Work::Provision), [0], "one that went meanwhile");
+    }
+
+    #[test]
+    fn the_target_is_started_when_all_is_ready_and_asked_for_again_each_minute() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now, INTERVAL);
+        let ready = |_| Seen { ready: true, ..well(&["a"]) };
+        let done = live(&mut schedule, now, now + MINUTE * 2 + ms(1), ready);
+        assert_eq!(times(&done, Work::Target), [0, 60, 120]);
+    }
+
+    #[test]
+    fn a_volume_that_is_closed_or_lost_is_noticed_by_the_next_look() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now, INTERVAL);
+        let closed = || Seen { volumes: vec![(Uuid::from_u128(1), Is::Closed)], ..well(&["a"]) };
+        let done =
+            live(&mut schedule, now, now + INTERVAL, |at| if at < now + ms(90_000) { well(&["a"]) } else { closed() });
+        assert_eq!(times(&done, Work::Provision), [0], "closed on purpose");
+        assert_eq!(times(&done, Work::Health), [0, 120]);
+    }
+
+    #[test]
+    fn nothing_holds_up_anything_else_and_nothing_is_done_twice_at_a_time() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now, INTERVAL);
+        schedule.started(Work::Health, now, 0.5);
+        schedule.started(Work::Look, now, 0.5);
+        // a look that hangs
+        assert_eq!(schedule.next(), None);
+        schedule.ended(Work::Health, false, now, 0.5);
         assert_eq!(schedule.next(), Some((now + INTERVAL, Work::Health)));
-        // one that came while the run was under way is not forgotten
-        schedule.disk_event(now + ms(1600));
-        schedule.ended(Work::Provision);
-        assert_eq!(schedule.next(), Some((now + ms(2100), Work::Provision)));
+        assert_eq!(schedule.looked(None, now), None);
+        assert_eq!(schedule.next(), Some((now + MINUTE, Work::Look)));
     }
 
     #[test]
-    fn health_is_looked_at_again_and_again_apart_from_others() {
+    fn looks_and_health_checks_of_nodes_that_booted_together_are_apart() {
         let now = Instant::now();
-        let mut schedule = idle(now);
-        let at = |schedule: &Schedule| schedule.next().unwrap().0 - now;
-        run(&mut schedule, Work::Health, now, 0.0);
-        assert_eq!(at(&schedule), INTERVAL.mul_f64(0.9));
-        run(&mut schedule, Work::Health, now, 1.0);
-        assert_eq!(at(&schedule), INTERVAL.mul_f64(1.1));
-        schedule.set_interval(now, ms(1000));
-        assert_eq!(at(&schedule), ms(1000));
-        schedule.set_interval(now, INTERVAL);
-        assert_eq!(at(&schedule), ms(1000), "what is due sooner stays");
-        schedule.check_now(now);
-        assert_eq!(schedule.next(), Some((now, Work::Health)));
-    }
-
-    #[test]
-    fn a_run_without_the_key_service_is_tried_again_in_about_a_minute() {
-        let now = Instant::now();
-        for (jitter, wait) in [(0.0, RETRY / 2), (1.0, RETRY + RETRY / 2)] {
-            let mut schedule = idle(now);
-            schedule.again(Work::Provision, now, jitter);
-            assert_eq!(schedule.next(), Some((now + wait, Work::Provision)));
-            // a disk that comes meanwhile does not wait for it
-            schedule.disk_event(now);
-            assert_eq!(schedule.next(), Some((now + ms(500), Work::Provision)));
+        for (jitter, look, health) in [(0.0, 45, 810), (1.0, 75, 990)] {
+            let mut schedule = Schedule::new(now, INTERVAL);
+            schedule.started(Work::Look, now, jitter);
+            assert_eq!(schedule.look - now, Duration::from_secs(look));
+            schedule.started(Work::Health, now, jitter);
+            assert_eq!(schedule.health - now, Duration::from_secs(health));
+            // without an answer of the key service
+            schedule.ended(Work::Health, true, now, jitter);
+            assert_eq!(schedule.health - now, MINUTE.mul_f64(0.5 + jitter));
         }
-        let mut schedule = idle(now);
-        schedule.again(Work::Health, now, 0.5);
-        assert_eq!(schedule.next(), Some((now + RETRY, Work::Health)));
+    }
+
+    #[test]
+    fn a_shorter_interval_counts_at_once() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(now, INTERVAL);
+        schedule.started(Work::Health, now, 0.5);
+        schedule.set_interval(now, ms(1000));
+        assert_eq!(schedule.health, now + ms(1000));
+        schedule.set_interval(now, INTERVAL);
+        assert_eq!(schedule.health, now + ms(1000), "what is due sooner stays");
     }
 }

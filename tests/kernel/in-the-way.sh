@@ -172,3 +172,15 @@ done
 umount /sys/block/ubde/queue/logical_block_size
 expect_agent 0 provision
 assert_said "4 unchanged"
+
+say "what was closed on purpose: the daemon's runs leave it closed, and ask for no key"
+expect_agent 0 close ubde
+decrypts_before=$(decrypts)
+expect_agent 0 provision --leave-closed
+assert_said "3 unchanged" "closed with 'luks-agent close'; 'luks-agent unlock' opens it"
+assert_eq "$(decrypts)" "$decrypts_before" "Decrypt"
+assert_contains "$(summary)" "3 open, 1 locked" "status meanwhile"
+expect_agent 0 provision
+assert_said "1 unlocked, 3 unchanged"
+expect_agent 0 provision --leave-closed
+assert_said "4 unchanged"

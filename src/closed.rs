@@ -1,0 +1,124 @@
+//! Which volumes somebody closed, so that the daemon does not open them again.
+//!
+//! Kept in memory: after a reboot all are opened. A disk that was detached and attached again has another sequence number, and
+//! what was closed before is then of the past.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::device::DeviceFacts;
+use crate::last::DIR;
+
+/// A volume that `close` closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    luks_uuid: Uuid,
+    /// Kernel name of its disk.
+    device: String,
+    /// The kernel's sequence number of its disk, where the kernel has such.
+    diskseq: Option<u64>,
+}
+
+impl Closed {
+    /// A volume and the disk that it was closed on.
+    pub fn new(luks_uuid: Uuid, facts: &DeviceFacts) -> Self {
+        Self { luks_uuid, device: facts.name.clone(), diskseq: facts.diskseq }
+    }
+
+    /// Whether this volume is the one that was closed, on a disk that was there all the time.
+    pub fn is(&self, luks_uuid: Uuid, facts: &DeviceFacts) -> bool {
+        *self == Self::new(luks_uuid, facts)
+    }
+}
+
+fn file(dir: &Path) -> PathBuf {
+    dir.join("closed.json")
+}
+
+/// The volumes that are to stay closed.
+pub fn read() -> Vec<Closed> {
+    read_in(Path::new(DIR))
+}
+
+fn read_in(dir: &Path) -> Vec<Closed> {
+    fs::read(file(dir)).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// Keeps that these were closed. Call it with the lock on the state directory held, before the next run can look.
+pub fn add(closed: Vec<Closed>) {
+    let mut all = read();
+    all.retain(|known| !closed.contains(known));
+    all.extend(closed);
+    keep(&all);
+}
+
+/// Forgets them all, as somebody wants everything open, and gives back what is left of them: nothing.
+pub fn forget() -> Vec<Closed> {
+    keep(&[]);
+    Vec::new()
+}
+
+/// The volumes that are to stay closed, without those whose disk is gone where nothing but its absence tells that it was.
+pub fn still() -> Vec<Closed> {
+    let mut all = read();
+    let before = all.len();
+    all.retain(|closed| closed.diskseq.is_some() || Path::new("/sys/block").join(&closed.device).exists());
+    if all.len() != before {
+        keep(&all);
+    }
+    all
+}
+
+/// What cannot be kept is opened again by the daemon, which is no failure of the command.
+fn keep(all: &[Closed]) {
+    if let Err(e) = keep_in(Path::new(DIR), all) {
+        tracing::warn!("cannot keep in {DIR} which volumes were closed, so the daemon may open them again: {e}");
+    }
+}
+
+fn keep_in(dir: &Path, all: &[Closed]) -> io::Result<()> {
+    if all.is_empty() {
+        return match fs::remove_file(file(dir)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        };
+    }
+    fs::create_dir_all(dir)?;
+    let mut new = tempfile::NamedTempFile::new_in(dir)?;
+    new.write_all(&serde_json::to_vec(all)?)?;
+    new.persist(file(dir))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_closed_until_its_disk_comes_back() {
+        let uuid = Uuid::from_u128(1);
+        let disk = DeviceFacts { diskseq: Some(7), ..DeviceFacts::sample("nvme1n1", 1) };
+        let closed = Closed::new(uuid, &disk);
+        assert!(closed.is(uuid, &disk));
+        assert!(!closed.is(Uuid::from_u128(2), &disk));
+        let back = DeviceFacts { diskseq: Some(8), ..disk };
+        assert!(!closed.is(uuid, &back), "the disk was detached and attached again");
+    }
+
+    #[test]
+    fn what_was_closed_is_kept_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("made/as/needed");
+        assert_eq!(read_in(&dir), []);
+        keep_in(&dir, &[]).unwrap();
+        let closed = [Closed::new(Uuid::from_u128(1), &DeviceFacts::sample("nvme1n1", 7))];
+        keep_in(&dir, &closed).unwrap();
+        assert_eq!(read_in(&dir), closed);
+        keep_in(&dir, &[]).unwrap();
+        assert_eq!(read_in(&dir), []);
+    }
+}

@@ -1,0 +1,274 @@
+//! What is against what should be: pure, from a picture of the node and what the last run decided.
+
+use uuid::Uuid;
+
+use crate::closed::Closed;
+use crate::commands::Picture;
+use crate::config::{Config, Policy};
+use crate::device::{DeviceFacts, DiskKind, Holder, Role, classify, is_shown};
+use crate::last::Last;
+use crate::plan::{Shortfall, record_of};
+use crate::state::{Phase, State, VolumeRole};
+
+/// A disk, as far as a change of it is a reason to look at it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Disk {
+    name: String,
+    diskseq: Option<u64>,
+    size: u64,
+    /// Whether somebody else uses it.
+    in_use: bool,
+}
+
+/// What became of a known volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Is {
+    /// Open, and mounted where it should be.
+    Ready,
+    /// Open, and not mounted.
+    NotMounted,
+    /// Not open.
+    Locked,
+    /// Not open, as somebody closed it.
+    Closed,
+    /// Not finished.
+    Unfinished,
+    /// Its disk is not there.
+    Missing,
+}
+
+/// What a look at the node has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// The disks; when they are others than those that the last run found, there is another run.
+    pub(super) disks: Vec<Disk>,
+    /// The known volumes.
+    pub(super) volumes: Vec<(Uuid, Is)>,
+    /// Something is not as it should be, and another run may put it right.
+    pub(super) differs: bool,
+    /// Something is not as it should be, and a person is needed.
+    pub(super) refused: bool,
+    /// Every volume is open and mounted.
+    pub(super) ready: bool,
+}
+
+impl Seen {
+    /// Compares. `last` is the last `provision`.
+    pub(super) fn of(config: &Config, picture: &Picture, closed: &[Closed], last: Option<&Last>) -> Self {
+        let Picture { state, disks, orphans } = picture;
+        let is = |names: fn(&Last) -> &Vec<String>, facts: &DeviceFacts| {
+            last.is_some_and(|last| names(last).contains(&facts.name))
+        };
+        let left = |facts: &DeviceFacts| is(|last| &last.decided.left, facts);
+        let refused = |facts: &DeviceFacts| is(|last| &last.decided.refused, facts);
+        let open = |facts: &DeviceFacts| !left(facts) && !refused(facts);
+
+        let on =
+            |luks_uuid| disks.iter().find(|facts| record_of(state, facts).is_some_and(|r| r.luks_uuid == luks_uuid));
+        let volumes = state.volumes.iter().map(|record| {
+            let facts = on(record.luks_uuid);
+            let is = match (facts, facts.and_then(|facts| facts.mapping_of(record.luks_uuid))) {
+                (None, _) => Is::Missing,
+                _ if record.phase == Phase::Intent => Is::Unfinished,
+                (Some(facts), Some(mapping)) => {
+                    let mounted = record.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
+                    // what carries the system is where the system wants it
+                    if mounted || facts.system.is_some() { Is::Ready } else { Is::NotMounted }
+                }
+                (Some(facts), None) if closed.iter().any(|closed| closed.is(record.luks_uuid, facts)) => Is::Closed,
+                (Some(_), None) => Is::Locked,
+            };
+            (record, facts, is)
+        });
+        let volumes: Vec<_> =
+            volumes.filter(|(record, _, is)| record.phase == Phase::Committed || *is != Is::Missing).collect();
+        let wrong = |is: Is| matches!(is, Is::NotMounted | Is::Locked | Is::Unfinished);
+        let undone = volumes.iter().any(|(_, facts, is)| wrong(*is) && facts.is_some_and(open));
+        let new = disks.iter().any(|facts| is_new(config, state, facts) && open(facts));
+        let differs = undone || new || *orphans || last.is_none_or(|last| last.again);
+        let settled = last.is_some_and(|last| last.done() || last.refused());
+        let ready =
+            |(_, facts, is): &(_, Option<&DeviceFacts>, Is)| *is == Is::Ready || wrong(*is) && facts.is_some_and(left);
+        let enough = [VolumeRole::Ebs, VolumeRole::InstanceStore].into_iter().all(|role| {
+            let there = volumes.iter().filter(|(record, _, is)| record.role == role && *is == Is::Ready);
+            Shortfall::of(config, role, there.count()).is_none()
+        });
+        Self {
+            disks: disks.iter().filter(|facts| matters(config, facts)).map(|facts| disk(state, facts)).collect(),
+            differs,
+            refused: disks.iter().any(refused),
+            ready: !differs && settled && enough && !volumes.is_empty() && volumes.iter().all(ready),
+            volumes: volumes.into_iter().map(|(record, _, is)| (record.luks_uuid, is)).collect(),
+        }
+    }
+}
+
+/// Whether a disk is one that the state file does not know and that should be encrypted.
+fn is_new(config: &Config, state: &State, facts: &DeviceFacts) -> bool {
+    let policy = match classify(facts, &config.volumes.rules) {
+        Role::Ebs => config.volumes.ebs,
+        Role::InstanceStore => config.volumes.instance_store,
+        Role::Boot { .. } | Role::Ignored { .. } => Policy::Ignore,
+    };
+    policy == Policy::Encrypt && record_of(state, facts).is_none()
+}
+
+/// Whether it is worth a run that this disk is there. What the kernel makes of files, memory or other disks comes and goes.
+fn matters(config: &Config, facts: &DeviceFacts) -> bool {
+    facts.kind != DiskKind::Optical && is_shown(facts.kind, &classify(facts, &config.volumes.rules))
+}
+
+fn disk(state: &State, facts: &DeviceFacts) -> Disk {
+    let ours = |holder: &Holder| state.volumes.iter().any(|volume| Some(volume.luks_uuid) == holder.luks_uuid());
+    // what carries the system is not looked at, and what it is used for changes all the time
+    let in_use = facts.system.is_none() && (!facts.mounts.is_empty() || !facts.holders.iter().all(ours));
+    Disk { name: facts.name.clone(), diskseq: facts.diskseq, size: facts.size, in_use }
+}
+
+#[cfg(test)]
+impl Disk {
+    pub(super) fn sample(name: &str) -> Self {
+        Self { name: name.to_owned(), diskseq: Some(1), size: 1 << 30, in_use: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::last::Decided;
+    use crate::luks::mapper_name;
+    use crate::report::Report;
+
+    fn config() -> Config {
+        Config::from_text(Path::new("config.toml"), "[kms]\nkey_id = \"alias/x\"\n").unwrap()
+    }
+
+    /// The run of a provision that did all it should.
+    fn done() -> Last {
+        Last::of(&Report::new("provision", Vec::new(), String::new()), None)
+    }
+
+    /// A node with the one volume of the sample, mounted or not, open or not.
+    fn node(open: bool, mounts: &[&str]) -> Picture {
+        let state = State::sample();
+        let volume = &state.volumes[0];
+        let mapper = mapper_name(volume.luks_uuid);
+        let mapping = Holder {
+            name: "dm-0".to_owned(),
+            dm_uuid: Some(format!("CRYPT-LUKS2-{}-{mapper}", volume.luks_uuid.simple())),
+            dm_name: Some(mapper),
+            size: 1 << 30,
+            mounts: mounts.iter().map(Into::into).collect(),
+            held: false,
+        };
+        let holders = if open { vec![mapping] } else { Vec::new() };
+        let facts = DeviceFacts { serial: volume.serial.clone(), holders, ..DeviceFacts::sample("nvme1n1", 1) };
+        Picture { state, disks: vec![facts], orphans: false }
+    }
+
+    fn seen(picture: &Picture, last: &Last) -> Seen {
+        Seen::of(&config(), picture, &[], Some(last))
+    }
+
+    fn decided(left: &[&str], refused: &[&str]) -> Last {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Last { decided: Decided { left: names(left), refused: names(refused) }, ..done() }
+    }
+
+    #[test]
+    fn a_volume_is_to_be_open_and_mounted() {
+        for (picture, is) in [
+            (node(true, &["/mnt"]), Is::Ready),
+            (node(true, &["/elsewhere"]), Is::NotMounted),
+            (node(true, &[]), Is::NotMounted),
+            (node(false, &[]), Is::Locked),
+        ] {
+            let seen = seen(&picture, &done());
+            assert_eq!(seen.volumes, [(Uuid::from_u128(7), is)]);
+            assert_eq!((seen.differs, seen.ready), (is != Is::Ready, is == Is::Ready), "{is:?}");
+        }
+        let mut unfinished = node(true, &[]);
+        unfinished.state.volumes[0].phase = Phase::Intent;
+        assert!(seen(&unfinished, &done()).differs);
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_and_what_was_refused_is_not() {
+        let open = node(true, &["/mnt"]);
+        assert!(Seen::of(&config(), &open, &[], None).differs, "nothing is known of the last run");
+        assert!(seen(&open, &Last { again: true, ..done() }).differs);
+        assert!(seen(&Picture { orphans: true, ..node(true, &["/mnt"]) }, &done()).differs);
+        let locked = seen(&node(false, &[]), &decided(&[], &["nvme1n1"]));
+        assert_eq!((locked.differs, locked.refused, locked.ready), (false, true, false));
+        let ignored = seen(&node(false, &[]), &decided(&["nvme1n1"], &[]));
+        assert_eq!((ignored.differs, ignored.refused, ignored.ready), (false, false, true));
+    }
+
+    #[test]
+    fn a_volume_that_is_not_there_is_no_reason_for_a_run_and_the_node_is_not_ready() {
+        let mut picture = node(true, &["/mnt"]);
+        picture.disks.clear();
+        let seen = seen(&picture, &done());
+        assert_eq!(seen.volumes, [(Uuid::from_u128(7), Is::Missing)]);
+        assert_eq!((seen.differs, seen.ready), (false, false));
+    }
+
+    #[test]
+    fn a_node_with_fewer_volumes_than_are_expected_is_not_ready() {
+        let with = |expect: &str| {
+            let text = format!("[kms]\nkey_id = \"alias/x\"\n[volumes.expect]\n{expect}\n");
+            let config = Config::from_text(Path::new("config.toml"), &text).unwrap();
+            Seen::of(&config, &node(true, &["/mnt"]), &[], Some(&done())).ready
+        };
+        assert!(with("ebs = 1") && with("instance_store = 0"));
+        assert!(!with("ebs = 2") && !with("instance_store = 1"));
+    }
+
+    #[test]
+    fn a_new_disk_is_to_be_encrypted_once_it_was_looked_at_or_is_left_to_a_person() {
+        let mut picture = node(true, &["/mnt"]);
+        let known = seen(&picture, &done()).disks;
+        picture.disks.push(DeviceFacts { serial: Some("vol1".to_owned()), ..DeviceFacts::sample("nvme2n1", 2) });
+        let new = seen(&picture, &done());
+        assert!(new.differs && !new.ready && new.disks != known);
+        let refused = seen(&picture, &decided(&[], &["nvme2n1"]));
+        assert_eq!(
+            (refused.differs, refused.refused, refused.ready),
+            (false, true, true),
+            "the boot decides about strangers"
+        );
+        picture.disks[1].mounts.push("/data".into());
+        assert_ne!(seen(&picture, &done()).disks, new.disks, "somebody began to use it");
+        picture.disks[1].system = Some("carries /".to_owned());
+        assert!(!seen(&picture, &done()).differs);
+    }
+
+    #[test]
+    fn what_is_closed_on_purpose_stays_closed_until_its_disk_comes_back() {
+        let mut picture = node(false, &[]);
+        picture.disks[0].diskseq = Some(7);
+        let closed = [Closed::new(Uuid::from_u128(7), &picture.disks[0])];
+        let before = Seen::of(&config(), &picture, &closed, Some(&done()));
+        assert_eq!(
+            (before.volumes.as_slice(), before.differs, before.ready),
+            ([(Uuid::from_u128(7), Is::Closed)].as_slice(), false, false)
+        );
+        picture.disks[0].diskseq = Some(8);
+        let after = Seen::of(&config(), &picture, &closed, Some(&done()));
+        assert!(after.differs && after.disks != before.disks);
+    }
+
+    #[test]
+    fn work_of_the_agent_is_no_change_of_a_disk() {
+        let disks = |picture: &Picture| seen(picture, &done()).disks;
+        assert_eq!(disks(&node(false, &[])), disks(&node(true, &["/mnt"])));
+        let mut grown = node(true, &["/mnt"]);
+        grown.disks[0].size *= 2;
+        assert_ne!(disks(&grown), disks(&node(true, &["/mnt"])));
+        let mapping = DeviceFacts { kind: DiskKind::DeviceMapper, model: None, ..DeviceFacts::sample("dm-0", 0) };
+        grown.disks.push(mapping);
+        assert_eq!(disks(&grown).len(), 1);
+    }
+}
