@@ -361,7 +361,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             return StepResult::Failed { message: format!("formatted, but not mounted: {message}") };
         }
         let mounted = self.unlock(step, luks_uuid, true, None, state).await;
-        if let StepResult::Unlocked { luks_uuid, warning } = mounted {
+        if let StepResult::Unlocked { luks_uuid, warning, .. } = mounted {
             return StepResult::Formatted { luks_uuid, warning };
         }
         mounted

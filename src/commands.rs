@@ -158,7 +158,9 @@ async fn provision_as(occasion: Occasion, config: &Config) -> Result<Report, Com
     let likely = likely_keys(&state, seen.as_ref(), &closed);
     let plan = async {
         match occasion {
-            Occasion::Typed | Occasion::Daemon => make_plan(Mode::Provision, config, &state, &host, &instance, seen).await,
+            Occasion::Typed | Occasion::Daemon => {
+                make_plan(Mode::Provision, config, &state, &host, &instance, seen).await
+            }
             Occasion::Boot => plan_boot(config, &state, &host, &instance, seen).await,
         }
     };
@@ -219,7 +221,7 @@ async fn other_disks(
             let left = until.saturating_duration_since(Instant::now()).as_secs();
             tracing::warn!("{missing}; waiting for more, {left} s at most");
         }
-        tokio::time::sleep(LOOK_AGAIN.min(until.saturating_duration_since(Instant::now()))).await;
+        sleep(LOOK_AGAIN.min(until.saturating_duration_since(Instant::now()))).await;
         let now = discover(&Roots::host(), &config.state.dir, None)?;
         if disks(&now) != known {
             return Ok(Some(now));

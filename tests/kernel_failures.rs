@@ -66,7 +66,8 @@ fn after_a_kill_at_any_moment_the_next_provision_converges() {
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn volumes_are_made_as_configured() {
-    let node = Node::new("options").numbered_disks(&["ubdb", "ubdc", "ubdd", "ubde", "ubdg", "ubdh", "ubdi"], DATA_DISK);
+    let node =
+        Node::new("options").numbered_disks(&["ubdb", "ubdc", "ubdd", "ubde", "ubdg", "ubdh", "ubdi"], DATA_DISK);
     // xfsprogs refuses file systems under 300 MiB
     let mut node = node.disk("ubdf", 340 * MIB);
     node.boot(&Script::with_agent("options").timeout(Duration::from_secs(300))).assert_ok();

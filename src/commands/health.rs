@@ -165,14 +165,8 @@ fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
     let is = |verdict: Verdict| rows.iter().find(|row| row.result == verdict).map(of_volume);
     let broken = is(Verdict::Wrong).map(|why| fatal(&why));
     // of these the next boot is not known to fail, and yet they are not as they should be
-    let others = [
-        Verdict::Failed,
-        Verdict::Hung,
-        Verdict::Unsound,
-        Verdict::Missing,
-        Verdict::Locked,
-        Verdict::NotMounted,
-    ];
+    let others =
+        [Verdict::Failed, Verdict::Hung, Verdict::Unsound, Verdict::Missing, Verdict::Locked, Verdict::NotMounted];
     let broken = broken.or_else(|| others.into_iter().find_map(is));
     broken.map(|why| (ExitCode::Failed, why))
 }
