@@ -138,3 +138,13 @@ fake() {
     python3 -c 'import sys, urllib.request as u
 u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode(), method="POST"))' "$AWS_ENDPOINT_URL/_fake/$1" "$2"
 }
+
+# disk NAME UBD MIB: makes /dev/mapper/disk-NAME on UBD, a disk that can grow.
+disk() { dmsetup create "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"; }
+
+# resize NAME UBD MIB: gives it another size while it is in use.
+resize() {
+    dmsetup reload "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"
+    dmsetup resume "disk-$1"
+    assert_eq "$(blockdev --getsize64 "/dev/mapper/disk-$1")" $(($3 << 20)) "the size of disk-$1"
+}

@@ -17,11 +17,6 @@ path = "/dev/mapper/disk-*"
 role = "ebs"
 END
 }
-disk() { dmsetup create "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"; }
-resize() {
-    dmsetup reload "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"
-    dmsetup resume "disk-$1"
-}
 mib() { echo $(($(findmnt -bno SIZE "$1") >> 20)); }
 
 start_fake

@@ -20,14 +20,6 @@ path = "/dev/mapper/disk-*"
 role = "ebs"
 END
 }
-# disk NAME UBD MIB: a disk that can grow.
-disk() { dmsetup create "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"; }
-# resize NAME UBD MIB: another size, without anybody letting go of it.
-resize() {
-    dmsetup reload "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"
-    dmsetup resume "disk-$1"
-    assert_eq "$(blockdev --getsize64 "/dev/mapper/disk-$1")" $(($3 * MIB)) "the size of disk-$1"
-}
 # volume NAME FIELD: of the record of a disk in the state file, by its file system.
 volume() {
     python3 -c 'import json, sys
