@@ -163,7 +163,7 @@ pub fn orphans(roots: &Roots) -> Result<Vec<Holder>, DiscoverError> {
 /// # Errors
 /// What cannot be followed down to disks, and why.
 pub fn in_memory(roots: &Roots, path: &Path) -> Result<Option<String>, String> {
-    memory::below(&Sysfs::new(roots), &Mounts::read(roots)?, path)
+    memory::in_memory(&Sysfs::new(roots), &Mounts::read(roots)?, path)
 }
 
 /// Whether each device that a mapping was made on is gone for certain. What cannot be read is not gone.

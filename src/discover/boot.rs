@@ -8,8 +8,8 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::mounts::{Backing, Mount, Mounts, unescape};
-use super::sysfs::{Node, Sysfs, gone, names, optional, read_error, text};
+use super::mounts::{Backing, Mount, Mounts, below, unescape};
+use super::sysfs::{Node, Sysfs, gone, names, read_error};
 use super::{DiscoverError, kind};
 use crate::device::DiskKind;
 
@@ -263,42 +263,22 @@ impl<'a> Walk<'a> {
         if !self.done.insert(node.name.clone()) {
             return Ok(());
         }
-        if let Some(disk) = self.sysfs.disk_of(&node).map_err(full)? {
-            return self.step(node.name, |walk| walk.node(disk));
+        if self.sysfs.disk_of(&node).map_err(full)?.is_none() {
+            self.carried.push(Carried { what: self.what, disk: node.name.clone(), through: self.through.clone() });
         }
-        self.carried.push(Carried { what: self.what, disk: node.name.clone(), through: self.through.clone() });
-
-        let slaves = node.links("slaves").map_err(full)?;
-        let kind = kind(&node.name);
-        let stacked = matches!(kind, DiskKind::DeviceMapper | DiskKind::Md) || node.name.starts_with("bcache");
-        if slaves.is_empty() && stacked {
-            return Err(format!("{} is empty", node.dir.join("slaves").display()));
-        }
-        // A loop device always has a file, zram perhaps a device that it writes back to.
-        let file = match kind {
-            DiskKind::Loop => Some(text(&node.dir.join("loop/backing_file")).map_err(full)?),
-            DiskKind::Ram => optional(text(&node.dir.join("backing_dev"))).map_err(full)?.filter(|f| f != "none"),
-            DiskKind::Nvme
-            | DiskKind::Xen
-            | DiskKind::Scsi
-            | DiskKind::Virtio
-            | DiskKind::DeviceMapper
-            | DiskKind::Md
-            | DiskKind::Optical
-            | DiskKind::Other => None,
-        };
-        if slaves.is_empty() && !matches!(kind, DiskKind::Loop | DiskKind::Ram) {
-            self.reached_disk = true;
+        let all = below(self.sysfs, &node).map_err(full)?;
+        if all.is_empty() {
+            let kind = kind(&node.name);
+            if matches!(kind, DiskKind::DeviceMapper | DiskKind::Md) || node.name.starts_with("bcache") {
+                return Err(format!("{} is empty", node.dir.join("slaves").display()));
+            }
+            self.reached_disk |= kind != DiskKind::Ram;
         }
         self.step(node.name, |walk| {
-            for slave in slaves {
-                walk.node(walk.sysfs.named(&slave).map_err(full)?)?;
-            }
-            match file.map(PathBuf::from) {
-                Some(device) if device.starts_with("/dev") => walk.node(walk.sysfs.at(&device).map_err(full)?),
-                Some(file) => walk.step(file.display().to_string(), |walk| walk.path(&file)),
-                None => Ok(()),
-            }
+            all.into_iter().try_for_each(|backing| match backing {
+                Backing::Device(node) => walk.node(node),
+                Backing::Path(file) => walk.step(file.display().to_string(), |walk| walk.path(&file)),
+            })
         })
     }
 

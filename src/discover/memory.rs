@@ -1,11 +1,11 @@
 //! Whether what is written at a path is still there after a reboot: what the path really lies on, followed down to disks.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::boot::DEEPEST;
-use super::mounts::{Backing, Mount, Mounts};
-use super::sysfs::{Node, Sysfs, text};
-use super::{DiscoverError, kind};
+use super::kind;
+use super::mounts::{Backing, Mount, Mounts, below};
+use super::sysfs::{Node, Sysfs};
 use crate::device::DiskKind;
 
 /// File systems that a reboot empties.
@@ -15,7 +15,7 @@ const IN_MEMORY: &[&str] = &["tmpfs", "ramfs", "rootfs", "devtmpfs"];
 ///
 /// # Errors
 /// What cannot be followed down, and why.
-pub(super) fn below(sysfs: &Sysfs<'_>, mounts: &Mounts, path: &Path) -> Result<Option<String>, String> {
+pub(super) fn in_memory(sysfs: &Sysfs<'_>, mounts: &Mounts, path: &Path) -> Result<Option<String>, String> {
     Walk { sysfs, mounts }.mount(mounts.will_hold(path)?, 0)
 }
 
@@ -62,33 +62,21 @@ impl Walk<'_> {
     }
 
     fn node(&self, node: Node, depth: usize) -> Result<Option<String>, String> {
-        let full = |e: DiscoverError| e.in_full();
         let depth = deeper(depth)?;
-        if let Some(disk) = self.sysfs.disk_of(&node).map_err(full)? {
-            return self.node(disk, depth);
+        if kind(&node.name) == DiskKind::Ram {
+            return Ok(Some(node.name));
         }
-        match kind(&node.name) {
-            DiskKind::Ram => return Ok(Some(node.name)),
-            DiskKind::Loop => {
-                let file = PathBuf::from(text(&node.dir.join("loop/backing_file")).map_err(full)?);
-                let found = match file.starts_with("/dev") {
-                    true => self.node(self.sysfs.at(&file).map_err(full)?, depth)?,
-                    false => self.path(&file, depth)?,
-                };
-                return Ok(found.map(|found| format!("{}, whose file {} lies on {found}", node.name, file.display())));
-            }
-            DiskKind::Nvme
-            | DiskKind::Xen
-            | DiskKind::Scsi
-            | DiskKind::Virtio
-            | DiskKind::DeviceMapper
-            | DiskKind::Md
-            | DiskKind::Optical
-            | DiskKind::Other => {}
-        }
-        for slave in node.links("slaves").map_err(full)? {
-            if let Some(found) = self.node(self.sysfs.named(&slave).map_err(full)?, depth)? {
-                return Ok(Some(format!("{}, which lies on {found}", node.name)));
+        for backing in below(self.sysfs, &node).map_err(|e| e.in_full())? {
+            let (found, file) = match backing {
+                Backing::Device(below) => (self.node(below, depth)?, None),
+                Backing::Path(file) => (self.path(&file, depth)?, Some(file)),
+            };
+            let through = match file {
+                Some(file) => format!("whose file {} lies", file.display()),
+                None => "which lies".to_owned(),
+            };
+            if let Some(found) = found {
+                return Ok(Some(format!("{}, {through} on {found}", node.name)));
             }
         }
         Ok(None)

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::sysfs::{Node, Sysfs, names, read_error};
-use super::{DiscoverError, Roots};
-use crate::device::DevNo;
+use super::sysfs::{Node, Sysfs, names, optional, read_error, text};
+use super::{DiscoverError, Roots, kind};
+use crate::device::{DevNo, DiskKind};
 
 /// File systems that never keep anything on a disk of this machine.
 const WITHOUT_DISK: &[&str] = &[
@@ -48,6 +48,34 @@ impl Backing {
             Self::Path(_) => None,
         }
     }
+}
+
+/// What a device directly lies on; nothing below a disk. The disk of a partition, what a stacked device was made of, the file of
+/// a loop device, and what a disk in memory is written back to.
+pub(super) fn below(sysfs: &Sysfs<'_>, node: &Node) -> Result<Vec<Backing>, DiscoverError> {
+    if let Some(disk) = sysfs.disk_of(node)? {
+        return Ok(vec![Backing::Device(disk)]);
+    }
+    let slaves = node.links("slaves")?;
+    let mut all = slaves.iter().map(|slave| sysfs.named(slave).map(Backing::Device)).collect::<Result<Vec<_>, _>>()?;
+    // a loop device always has a file, zram perhaps a device
+    let file = match kind(&node.name) {
+        DiskKind::Loop => Some(text(&node.dir.join("loop/backing_file"))?),
+        DiskKind::Ram => optional(text(&node.dir.join("backing_dev")))?.filter(|file| file != "none"),
+        DiskKind::Nvme
+        | DiskKind::Xen
+        | DiskKind::Scsi
+        | DiskKind::Virtio
+        | DiskKind::DeviceMapper
+        | DiskKind::Md
+        | DiskKind::Optical
+        | DiskKind::Other => None,
+    };
+    all.extend(match file.map(PathBuf::from) {
+        Some(device) if device.starts_with("/dev") => Some(Backing::Device(sysfs.at(&device)?)),
+        file => file.map(Backing::Path),
+    });
+    Ok(all)
 }
 
 /// The mount table as this process sees it.
