@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::device::Content;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
+use crate::keyslot::ProvenKeyslot;
 use crate::kms::{Class, KeyService, KmsError};
 use crate::luks::{FormatSpec, mapper_on};
 use crate::mount::Mount;
@@ -287,6 +288,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 filesystem: *filesystem,
                 header,
                 phase: Phase::Intent,
+                keyslot: None,
             };
             let outdated = |v: &VolumeRecord| {
                 v.luks_uuid == luks_uuid || (v.phase == Phase::Intent && v.identity() == record.identity())
@@ -334,8 +336,8 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             spec: FormatSpec { expected, layout, instance_id: self.instance_id.clone() },
             filesystem: *filesystem,
         };
-        match self.host.run(&step.device.name, job, Some(passphrase)).await {
-            Ok(Answer::Formatted) => {}
+        let keyslot = match self.host.run(&step.device.name, job, Some(passphrase)).await {
+            Ok(Answer::Formatted { keyslot }) => keyslot,
             Ok(Answer::Changed { content }) => {
                 // half formatted by us, it still is, although nobody can look just now
                 if matches!((basis, &content), (Basis::Unfinished { .. }, Content::Unknown { .. })) {
@@ -353,9 +355,13 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 };
             }
             other => return failure(other),
-        }
+        };
+        // in one write, so that a crash leaves both or neither
         let committed = self.update(state, |s| {
-            s.volumes.iter_mut().filter(|v| v.luks_uuid == luks_uuid).for_each(|v| v.phase = Phase::Committed);
+            if let Some(volume) = s.volumes.iter_mut().find(|v| v.luks_uuid == luks_uuid) {
+                volume.phase = Phase::Committed;
+                volume.keyslot = Some(keyslot);
+            }
         });
         if let Err(message) = committed {
             return StepResult::Failed { message: format!("formatted, but not mounted: {message}") };
@@ -410,13 +416,32 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mapper = mapper_on(&step.device, luks_uuid);
         let job = Job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount };
         match self.host.run(&step.device.name, job, key).await {
-            Ok(Answer::Unlocked { filesystem_errors, warning }) => {
+            Ok(Answer::Unlocked { keyslot, filesystem_errors, warning }) => {
+                if let Some(keyslot) = keyslot {
+                    self.record_keyslot(step, luks_uuid, &keyslot, state);
+                }
                 if let Some(warning) = &warning {
                     tracing::warn!(device = step.device.name, "{}: {warning}", step.device.name);
                 }
                 StepResult::Unlocked { luks_uuid, filesystem_errors, warning }
             }
             other => failure(other),
+        }
+    }
+
+    /// Records the keyslot that has just opened, where another one is recorded or none: the volume was made by an earlier release,
+    /// or somebody has changed the keyslot. Not being able to keeps no volume closed.
+    fn record_keyslot(&self, step: &Step, luks_uuid: Uuid, keyslot: &ProvenKeyslot, state: &RefCell<State>) {
+        if state.borrow().volume(luks_uuid).is_none_or(|volume| volume.keyslot.as_ref() == Some(keyslot)) {
+            return;
+        }
+        let recorded = self.update(state, |s| {
+            let volume = s.volumes.iter_mut().find(|v| v.luks_uuid == luks_uuid);
+            volume.into_iter().for_each(|v| v.keyslot = Some(keyslot.clone()));
+        });
+        if let Err(message) = recorded {
+            let device = &step.device.name;
+            tracing::warn!(device, "{device}: its keyslot was not recorded, and 'health' cannot check it: {message}");
         }
     }
 

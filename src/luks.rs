@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::device::DeviceFacts;
 use crate::header::Luks2Header;
 use crate::key::Passphrase;
+use crate::keyslot::ProvenKeyslot;
 use crate::token::{DATA_OFFSET, Expected, Flags, Layout, PolicyViolation, SUBSYSTEM, Token, check_header, grown_size};
 use copy::HeaderCopy;
 
@@ -267,7 +268,7 @@ impl OnDisk {
         let mut cd = call(format!("use {} with a copy of its header", device.display()), cd)?;
         let loaded = cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);
         call("read the copy of the LUKS2 header", loaded)?;
-        Ok(Checked { cd, _copy: copy })
+        Ok(Checked { cd, copy })
     }
 }
 
@@ -275,7 +276,7 @@ impl OnDisk {
 struct Checked {
     // dropped before what it reads
     cd: CryptDevice,
-    _copy: HeaderCopy,
+    copy: HeaderCopy,
 }
 
 fn load(device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
@@ -307,11 +308,12 @@ pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<()
     check_key(&mut load(device, expected)?, expected.luks_uuid, key, CryptActivate::empty())
 }
 
-/// Opens the volume as `/dev/mapper/NAME`, after its header, the very one that is used, has passed the policy.
+/// Opens the volume as `/dev/mapper/NAME`, after its header, the very one that is used, has passed the policy. Returns the keyslot
+/// that opened.
 ///
 /// # Errors
 /// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or whatever libcryptsetup says.
-pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<(), LuksError> {
+pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
     let mut volume = load(device, expected)?;
     // the flags stored in the header are added by libcryptsetup
     let mut handle = volume.cd.activate_handle();
@@ -323,7 +325,8 @@ pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) ->
         check_key(&mut volume, expected.luks_uuid, key, CryptActivate::empty())?;
         LOG.set(log);
     }
-    call("open the volume", opened).map(|_| ())
+    let keyslot = call("open the volume", opened)?;
+    volume.copy.proven(keyslot).map_err(|reason| LuksError::Header { reason })
 }
 
 /// What there is of a mapping.

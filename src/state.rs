@@ -12,18 +12,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::config::FilesystemKind;
 use crate::device::DeviceFacts;
+use crate::digest::sha256_hex;
 use crate::discover::{Roots, in_memory};
 use crate::key::WrappedKey;
+use crate::keyslot::ProvenKeyslot;
 use crate::permissions::objection;
 use crate::token::{Expected, HeaderPolicy};
 
-/// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts.
-pub const VERSION: u32 = 2;
+/// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts, version 2 no
+/// keyslots.
+pub const VERSION: u32 = 3;
 const FILE: &str = "state.json";
 const TEMPORARY: &str = "state.json.new";
 
@@ -174,6 +176,9 @@ pub struct VolumeRecord {
     pub header: HeaderPolicy,
     /// How far it has come.
     pub phase: Phase,
+    /// The keyslot that its key opens. `None` until it is committed, and of one made by an earlier release, until it is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyslot: Option<ProvenKeyslot>,
 }
 
 /// The kinds of volume that are recorded.
@@ -313,12 +318,6 @@ fn check_seal(text: &[u8], value: &serde_json::Value) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Hex of the SHA-256: a flipped bit must not make one volume out of another.
-fn checksum(parts: &[&[u8]]) -> String {
-    let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part));
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// JSON without the whitespace between its tokens.
 fn without_whitespace(json: &[u8]) -> Vec<u8> {
     let (mut in_string, mut escaped) = (false, false);
@@ -434,7 +433,7 @@ impl StateDir {
             let path = path.to_owned();
             move |source| StateError::Io { action, path, source }
         };
-        let body = serde_json::to_vec_pretty(state).map(|text| checksum(&[&without_whitespace(&text)]));
+        let body = serde_json::to_vec_pretty(state).map(|text| sha256_hex(&[&without_whitespace(&text)]));
         let text = body.and_then(|sha256| serde_json::to_vec_pretty(&Sealed { state, sha256 }));
         let mut text = text.map_err(|e| io("encode", &path)(e.into()))?;
         text.push(b'\n');
@@ -590,6 +589,7 @@ impl State {
                     flags: Flags { discards: true, ..Flags::default() },
                 }),
                 phase: Phase::Committed,
+                keyslot: Some(ProvenKeyslot { number: 0, sha256: "0123456789abcdef".repeat(4) }),
             }],
         }
     }
@@ -728,6 +728,7 @@ mod tests {
 
     const VERSION_1: &str = include_str!("../tests/fixtures/state/version-1.json");
     const VERSION_2: &str = include_str!("../tests/fixtures/state/version-2.json");
+    const VERSION_3: &str = include_str!("../tests/fixtures/state/version-3.json");
 
     /// As the releases wrote them.
     #[test]
@@ -748,6 +749,12 @@ mod tests {
                 2,
                 [(1, VolumeRole::Ebs, Phase::Committed), (2, VolumeRole::InstanceStore, Phase::Intent)],
             ),
+            (
+                VERSION_3,
+                Some("i-1234567890abcdef0"),
+                2,
+                [(1, VolumeRole::Ebs, Phase::Committed), (2, VolumeRole::InstanceStore, Phase::Intent)],
+            ),
         ] {
             fs::write(tmp.path().join(FILE), text).unwrap();
             let state = store.load().unwrap();
@@ -755,11 +762,12 @@ mod tests {
             let found: Vec<_> = state.volumes.iter().map(|v| (v.key, v.role, v.phase)).collect();
             assert_eq!(found, volumes);
             assert_eq!(state.volumes[0].header, HeaderPolicy::Possible);
+            assert_eq!(state.volumes[0].keyslot.is_some(), text == VERSION_3);
             store.save(&state).unwrap();
             assert_eq!(store.load().unwrap(), state);
         }
-        // byte for byte what the releases before this one write and check
-        assert_eq!(fs::read_to_string(tmp.path().join(FILE)).unwrap(), VERSION_2);
+        // byte for byte: other releases must be able to check it
+        assert_eq!(fs::read_to_string(tmp.path().join(FILE)).unwrap(), VERSION_3);
     }
 
     #[test]
@@ -783,13 +791,13 @@ mod tests {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
         let path = tmp.path().join(FILE);
-        let later = include_str!("../tests/fixtures/state/version-2-later.json");
+        let later = include_str!("../tests/fixtures/state/version-3-later.json");
         fs::write(&path, later).unwrap();
         let message = store.load().unwrap_err().to_string();
-        assert!(message.contains("a later luks-agent wrote it: unknown field `keyslots_sha256`"), "{message}");
+        assert!(message.contains("a later luks-agent wrote it: unknown field `verified`"), "{message}");
         assert!(message.contains("install the release that wrote it"), "{message}");
         // without a checksum that is right, nobody knows who wrote it
-        fs::write(&path, later.replace("keyslots_sha256", "keyslots_sha255")).unwrap();
+        fs::write(&path, later.replace("verified", "verifier")).unwrap();
         assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
         let mut edited: serde_json::Value = serde_json::from_str(later).unwrap();
         edited.as_object_mut().unwrap().remove("sha256").unwrap();
@@ -832,7 +840,7 @@ mod tests {
     #[test]
     fn other_versions_are_refused() {
         let of = |version| load(&State { version, ..State::sample() });
-        assert!(matches!(of(VERSION + 1), Err(StateError::Newer { version: 3, .. })));
+        assert!(matches!(of(VERSION + 1), Err(StateError::Newer { version: 4, .. })));
         assert!(matches!(of(0), Err(StateError::Damaged { .. })));
         assert_eq!(of(1).unwrap(), State::sample());
     }

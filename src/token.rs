@@ -197,12 +197,21 @@ pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyV
     keyslot_areas(metadata).map(drop)
 }
 
-/// Where on the disk the key material of each keyslot is, in bytes and in order: behind both copies of the metadata, before the
-/// data, and no two of them in one place (LUKS2 on-disk format, sections 3.2.1 and 3.6).
+/// Where on the disk the key material of a keyslot is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyslotArea {
+    /// Number of the keyslot.
+    pub(crate) number: u32,
+    /// Its first byte, and the one behind its last.
+    pub(crate) bytes: Range<u64>,
+}
+
+/// The areas of all keyslots in the order of the disk: behind both copies of the metadata, before the data, and no two of them in
+/// one place (LUKS2 on-disk format, sections 3.2.1 and 3.6).
 ///
 /// # Errors
 /// The first that is elsewhere.
-pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<Range<u64>>, PolicyViolation> {
+pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<KeyslotArea>, PolicyViolation> {
     let number = |value: Option<&Value>| value.and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok());
     let config = |name: &str| metadata.pointer(&format!("/config/{name}"));
     let bounds = || {
@@ -218,7 +227,7 @@ pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<Range<u64>>, PolicyV
             shown(config("keyslots_size"))
         ));
     };
-    let mut areas: Vec<(Range<u64>, &String)> = Vec::new();
+    let mut areas: Vec<KeyslotArea> = Vec::new();
     for (id, keyslot) in metadata.get("keyslots").and_then(Value::as_object).into_iter().flatten() {
         let (offset, size) = (keyslot.pointer("/area/offset"), keyslot.pointer("/area/size"));
         let area = || {
@@ -235,12 +244,13 @@ pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<Range<u64>>, PolicyV
                 shown(offset)
             ));
         };
-        areas.push((area, id));
+        let Ok(number) = id.parse() else { return violation(format!("a keyslot has number {}", id.escape_debug())) };
+        areas.push(KeyslotArea { number, bytes: area });
     }
-    areas.sort_by_key(|(area, _)| area.start);
-    match areas.windows(2).find(|pair| pair[0].0.end > pair[1].0.start) {
-        Some(pair) => violation(format!("the areas of keyslots {} and {} overlap", pair[0].1, pair[1].1)),
-        None => Ok(areas.into_iter().map(|(area, _)| area).collect()),
+    areas.sort_by_key(|area| area.bytes.start);
+    match areas.windows(2).find(|pair| pair[0].bytes.end > pair[1].bytes.start) {
+        Some(pair) => violation(format!("the areas of keyslots {} and {} overlap", pair[0].number, pair[1].number)),
+        None => Ok(areas),
     }
 }
 
@@ -477,9 +487,11 @@ mod tests {
         };
         assert_eq!(of(json!({})), Ok(vec![]));
         let two = json!({"0": area("290816", "258048"), "7": area("32768", "258048")});
-        assert_eq!(of(two), Ok(vec![32_768..290_816, 290_816..548_864]));
-        let last = 16_519_168..16_777_216;
+        let found = |number, bytes| KeyslotArea { number, bytes };
+        assert_eq!(of(two), Ok(vec![found(7, 32_768..290_816), found(0, 290_816..548_864)]));
+        let last = found(0, 16_519_168..16_777_216);
         assert_eq!(of(json!({"0": area("16519168", "258048")})), Ok(vec![last]));
+        assert_eq!(of(json!({"x": area("32768", "258048")})), Err("a keyslot has number x".to_owned()));
         for (offset, size) in [
             ("0", "258048"),
             ("28672", "258048"),

@@ -20,6 +20,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
 use crate::key::Passphrase;
+use crate::keyslot::ProvenKeyslot;
 use crate::luks::{self, FormatSpec, LuksError, Mapping, mapper_name};
 use crate::mapping;
 use crate::mount::{self, Mount};
@@ -114,6 +115,8 @@ pub enum Job {
         mapper: String,
         /// What is on it.
         filesystem: FilesystemKind,
+        /// The keyslot that its key opens, where that is known.
+        keyslot: Option<ProvenKeyslot>,
     },
     /// Grow an open volume to the size of the disk.
     Grow {
@@ -178,7 +181,10 @@ pub enum Answer {
         content: Option<Content>,
     },
     /// Formatted, open, and with a file system; not mounted.
-    Formatted,
+    Formatted {
+        /// The keyslot that its key opens.
+        keyslot: ProvenKeyslot,
+    },
     /// Not formatted: what is on the disk is no longer what the plan was based on.
     Changed {
         /// What is there now.
@@ -186,6 +192,8 @@ pub enum Answer {
     },
     /// Open and mounted.
     Unlocked {
+        /// The keyslot that opened; `None` where the volume was open.
+        keyslot: Option<ProvenKeyslot>,
         /// Whether its file system is marked with errors.
         filesystem_errors: bool,
         /// What is worth a warning all the same.
@@ -325,8 +333,8 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         Job::Unlock { target, expected, mapper, open, mount } => {
             unlock(&target, &expected, &mapper, open, mount.as_ref(), key, &mut stage)
         }
-        Job::Check { target, expected, mapper, filesystem } => {
-            check(&target, &expected, &mapper, filesystem, &mut stage)
+        Job::Check { target, expected, mapper, filesystem, keyslot } => {
+            check(&target, &expected, &mapper, filesystem, keyslot.as_ref(), &mut stage)
         }
         Job::Grow { target, expected, mapper, filesystem, mount_point, .. } => {
             grow(&target, &expected, &mapper, filesystem, mount_point.as_deref(), key, &mut stage)
@@ -390,7 +398,7 @@ fn format(
         }
         luks::format(&target.path, target.size, spec, &key).map_err(chain)?;
     }
-    luks::open(&target.path, &name, &spec.expected, &key).map_err(chain)?;
+    let keyslot = luks::open(&target.path, &name, &spec.expected, &key).map_err(chain)?;
     // what is to come can take minutes
     drop(key);
     let mapping = mount::mapping_node(&name).map_err(chain)?;
@@ -398,7 +406,7 @@ fn format(
         stage.enter("making the file system");
         mount::make_filesystem(filesystem, &mapping).map_err(chain)?;
     }
-    Ok(Answer::Formatted)
+    Ok(Answer::Formatted { keyslot })
 }
 
 /// Whether what is on the disk now still justifies formatting it.
@@ -427,6 +435,7 @@ fn unlock(
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let _lock = claim(target, stage)?;
+    let mut keyslot = None;
     if !open {
         stage.enter("unlocking");
         // a name alone is not open, and keeps others from having it
@@ -434,7 +443,8 @@ fn unlock(
             mount::remove_mapping(mapper).map_err(chain)?;
         }
         // its last use: mounting can take minutes
-        luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?).map_err(chain)?;
+        let opened = luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?);
+        keyslot = Some(opened.map_err(chain)?);
     }
     let mapping = mount::mapping_node(mapper).map_err(chain)?;
     let (mut filesystem_errors, mut warning) = (false, None);
@@ -447,7 +457,7 @@ fn unlock(
             false
         });
     }
-    Ok(Answer::Unlocked { filesystem_errors, warning })
+    Ok(Answer::Unlocked { keyslot, filesystem_errors, warning })
 }
 
 fn check(
@@ -455,11 +465,13 @@ fn check(
     expected: &Expected,
     mapper: &str,
     filesystem: FilesystemKind,
+    keyslot: Option<&ProvenKeyslot>,
     stage: &mut Stage<'_>,
 ) -> Result<Answer, String> {
     let disk = claim(target, stage)?;
     stage.enter("checking");
-    header_is(&disk, expected)?;
+    let metadata = header_is(&disk, expected)?;
+    keyslot.map_or(Ok(()), |keyslot| keyslot.check(&disk, &metadata))?;
     if let Err(e) = mapping::check(mapper, target.devno, expected.header) {
         return Ok(Answer::Sound { unsound: Some(chain(e)), filesystem_errors: false });
     }
@@ -470,13 +482,14 @@ fn check(
     Ok(Answer::Sound { unsound, filesystem_errors })
 }
 
-/// Checks that the header is what the state file says, as far as that can be told without a key.
-fn header_is(disk: &File, expected: &Expected) -> Result<(), String> {
+/// Checks that the header is what the state file says, as far as that can be told without a key, and returns its metadata.
+fn header_is(disk: &File, expected: &Expected) -> Result<serde_json::Value, String> {
     let (luks_uuid, metadata) = probe::metadata(disk)?;
     if luks_uuid != expected.luks_uuid {
         return Err(chain(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }));
     }
-    check_header(&metadata, expected).map_err(chain)
+    check_header(&metadata, expected).map_err(chain)?;
+    Ok(metadata)
 }
 
 /// The mapping first; what a run leaves that is cut between the two is a file system smaller than its mapping, which the next

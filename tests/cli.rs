@@ -106,12 +106,12 @@ fn a_configuration_that_others_may_write_is_not_used() {
 #[test]
 fn state_files_of_every_release_are_read_and_one_of_a_later_release_says_what_to_do() {
     let home = Home::harmless();
-    for name in ["version-1.json", "version-2.json", "version-2-reordered.json"] {
+    for name in ["version-1.json", "version-2.json", "version-2-reordered.json", "version-3.json"] {
         put_state(&home, name);
         home.agent(&["status"]).assert().success().stdout(contains("vol0123456789abcdef0  missing"));
     }
-    put_state(&home, "version-2-later.json");
-    let said = contains("a later luks-agent wrote it: unknown field `keyslots_sha256`")
+    put_state(&home, "version-3-later.json");
+    let said = contains("a later luks-agent wrote it: unknown field `verified`")
         .and(contains("install the release that wrote it"));
     home.agent(&["status"]).assert().code(1).stderr(said);
 }

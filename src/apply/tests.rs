@@ -13,6 +13,7 @@ use super::*;
 use crate::config::{Config, FilesystemKind};
 use crate::device::{DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
 use crate::key::{DataKey, WrappedKey};
+use crate::keyslot::ProvenKeyslot;
 use crate::kms::GeneratedKey;
 use crate::plan::{Mode, plan};
 use crate::state;
@@ -277,7 +278,7 @@ impl World {
                     true => On::Torn,
                     false => On::Luks { luks_uuid, passphrase, open: true, mounts, used: false },
                 };
-                Answer::Formatted
+                Answer::Formatted { keyslot: keyslot(luks_uuid) }
             }
             Job::Unlock { expected: Expected { luks_uuid, .. }, open: is_open, mount, .. } => {
                 let On::Luks { luks_uuid: found, passphrase, open, mounts, used } = on else {
@@ -295,7 +296,8 @@ impl World {
                     mounts.push(mount.at);
                     *used = true;
                 }
-                Answer::Unlocked { filesystem_errors: false, warning: None }
+                let keyslot = (!is_open).then(|| keyslot(luks_uuid));
+                Answer::Unlocked { keyslot, filesystem_errors: false, warning: None }
             }
             Job::Grow { expected, mapping, filesystem, mount_point, target, .. } => {
                 let On::Luks { luks_uuid, passphrase, open: true, mounts, .. } = on else { panic!("{device}: {on:?}") };
@@ -319,6 +321,11 @@ impl World {
             }
         }
     }
+}
+
+/// The keyslot of a volume: another one for each.
+fn keyslot(luks_uuid: Uuid) -> ProvenKeyslot {
+    ProvenKeyslot { number: 0, sha256: luks_uuid.to_string() }
 }
 
 impl Host for World {

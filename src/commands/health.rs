@@ -207,7 +207,13 @@ async fn health_row(
     let Some(expected) = state.expected(volume.luks_uuid) else {
         return row(&subject, Verdict::Wrong).because("the state file does not say how it was made");
     };
-    let job = Job::Check { target: Target::from(facts), expected, mapper, filesystem: volume.filesystem };
+    let job = Job::Check {
+        target: Target::from(facts),
+        expected,
+        mapper,
+        filesystem: volume.filesystem,
+        keyslot: volume.keyslot.clone(),
+    };
     match host.run(&facts.name, job, None).await {
         Ok(Answer::Sound { unsound: Some(why), .. }) => row(&subject, Verdict::Unsound).because(why),
         Ok(Answer::Sound { filesystem_errors: true, .. }) => row(&subject, Verdict::Unsound).with_filesystem_errors(),

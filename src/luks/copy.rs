@@ -13,10 +13,14 @@ use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::header::Luks2Header;
-use crate::token::{DATA_OFFSET, keyslot_areas};
+use crate::keyslot::ProvenKeyslot;
+use crate::token::{DATA_OFFSET, KeyslotArea, keyslot_areas};
 
 /// A header and the keyslots that it names.
-pub(super) struct HeaderCopy(File);
+pub(super) struct HeaderCopy {
+    file: File,
+    areas: Vec<KeyslotArea>,
+}
 
 impl HeaderCopy {
     /// Copies `header`, and from `disk` the key material of its keyslots: 252 KiB each.
@@ -24,30 +28,41 @@ impl HeaderCopy {
     /// # Errors
     /// What in the header makes it impossible, or whatever the disk or the kernel says.
     pub(super) fn new(header: &Luks2Header, disk: &File) -> Result<Self, String> {
-        let both = header.copies().ok_or("its metadata have no room in it")?;
+        let both = header.copies().ok_or("it has no room for its metadata")?;
         let areas = header.metadata.as_ref().map(keyslot_areas).transpose().map_err(|e| e.to_string())?;
         let areas = areas.unwrap_or_default();
         // the areas are bounded by what the metadata say of their own size, which this is
-        if areas.iter().any(|area| area.start < both.len() as u64) {
-            return Err("it has a keyslot that lies in its metadata".to_owned());
+        if areas.iter().any(|area| area.bytes.start < both.len() as u64) {
+            return Err("one of its keyslots lies in its metadata".to_owned());
         }
         let copy = |from: &File| {
             let to = memory_file()?;
             to.set_len(DATA_OFFSET)?;
             to.write_all_at(&both, 0)?;
-            for area in areas {
+            for KeyslotArea { bytes: area, .. } in &areas {
                 let mut material = vec![0; usize::try_from(area.end - area.start).map_err(io::Error::other)?];
                 from.read_exact_at(&mut material, area.start)?;
                 to.write_all_at(&material, area.start)?;
             }
             Ok::<_, io::Error>(to)
         };
-        copy(disk).map(Self).map_err(|e| format!("it cannot be copied: {e}"))
+        let file = copy(disk).map_err(|e| format!("it cannot be copied: {e}"))?;
+        Ok(Self { file, areas })
+    }
+
+    /// Describes a keyslot, which has just opened from this copy.
+    ///
+    /// # Errors
+    /// When there is no such keyslot, or the copy cannot be read.
+    pub(super) fn proven(&self, number: u32) -> Result<ProvenKeyslot, String> {
+        let area = self.areas.iter().find(|area| area.number == number);
+        let area = area.ok_or_else(|| format!("keyslot {number} opened, which is not in it"))?;
+        ProvenKeyslot::read(&self.file, area).map_err(|e| format!("keyslot {number} cannot be read: {e}"))
     }
 
     /// Where the copy is found for as long as it lives.
     pub(super) fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 }
 

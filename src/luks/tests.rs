@@ -175,3 +175,38 @@ fn a_header_with_a_token_ends_the_look_only_where_nothing_was_to_be_formatted() 
     let content = found(Some(ours));
     assert!(matches!(content, Content::Foreign { .. }), "a format would go on over it: {content:?}");
 }
+
+#[test]
+fn damage_to_the_keyslot_is_seen_without_a_key() {
+    use std::os::unix::fs::FileExt as _;
+
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let proven = load(&path, &expected()).unwrap().copy.proven(0).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let check = || proven.check(&file, OnDisk::load(&path, expected().luks_uuid).unwrap().metadata());
+    assert_eq!(check(), Ok(()));
+    assert!(load(&path, &expected()).unwrap().copy.proven(1).is_err(), "there is no other");
+
+    for at in [0x8000, 0x8000 + 256_000 - 1] {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[!byte[0]], at).unwrap();
+        let message = check().unwrap_err();
+        assert!(message.starts_with("keyslot 0 is damaged"), "{message}");
+        assert!(message.contains("back up its data now, while it is open"), "{message}");
+        assert!(matches!(verify(&path, &expected(), &key(1)), Err(LuksError::WrongKey { .. })), "byte {at}");
+        // as a header that is restored from its backup
+        file.write_all_at(&byte, at).unwrap();
+        assert_eq!(check(), Ok(()));
+    }
+
+    // another key beside it, a recovery key say, is no damage
+    let mut volume = OnDisk::load(&path, expected().luks_uuid).unwrap().cd;
+    volume.settings_handle().set_pbkdf_type(&minimal_pbkdf()).unwrap();
+    volume.keyslot_handle().add_by_passphrase(None, key(1).expose(), b"recovery").unwrap();
+    assert_eq!(check(), Ok(()));
+    volume.keyslot_handle().destroy(0).unwrap();
+    let message = check().unwrap_err();
+    assert!(message.starts_with("keyslot 0 is gone, which the data key opened"), "{message}");
+}

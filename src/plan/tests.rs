@@ -104,6 +104,7 @@ fn record(n: u32, phase: Phase, at: &str, facts: &DeviceFacts) -> VolumeRecord {
         filesystem: FilesystemKind::Xfs,
         header: HeaderPolicy::Possible,
         phase,
+        keyslot: None,
     }
 }
 

@@ -84,6 +84,7 @@ fn unchanged(n: u32) -> Left {
         filesystem: FilesystemKind::Xfs,
         header: HeaderPolicy::Possible,
         phase: Phase::Committed,
+        keyslot: None,
     };
     Left { subject: subject(n), because: format!("open, mounted at /mnt{n}"), volume: Some(volume) }
 }

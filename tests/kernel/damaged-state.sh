@@ -73,8 +73,8 @@ refused 1 "$STATE is damaged"
 restore
 
 say "from a newer release"
-sed -i 's/"version": 2/"version": 3/' "$STATE"
-refused 1 "$STATE has format version 3, this luks-agent knows 1 to 2" "install the release that wrote it"
+sed -i 's/"version": 3/"version": 4/' "$STATE"
+refused 1 "$STATE has format version 4, this luks-agent knows 1 to 3" "install the release that wrote it"
 restore
 
 say "not a file"

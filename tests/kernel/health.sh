@@ -88,6 +88,41 @@ health 1 "$would_not" "the area of keyslot 0, 258048 bytes at byte 0, has no roo
 dd if=/root/header of=/dev/ubdb bs=32k conv=notrunc,fsync status=none
 health 0 "2 sound"
 
+say "a keyslot"
+# what no checksum of the header covers, and nothing reads while the volume is open
+dd if=/dev/ubdb of=/root/keyslot bs=32k skip=1 count=8 status=none
+dd if=/dev/urandom of=/dev/ubdb bs=1k seek=100 count=1 conv=notrunc,fsync status=none
+health 1 "$would_not" "keyslot 0 is damaged: its area on the disk has changed since it was opened" \
+    "back up its data now, while it is open, then restore the LUKS2 header from a backup" "1 of 2 sound"
+expect_agent 1 health --json
+assert_eq "$(report '(rows["ubdb"]["result"], rows["ubdc"]["result"])')" "('wrong', 'sound')" "the rows"
+dd if=/root/keyslot of=/dev/ubdb bs=32k seek=1 conv=notrunc,fsync status=none
+health 0 "2 sound"
+cryptsetup luksHeaderBackup /dev/ubdb --header-backup-file /root/backup
+cryptsetup luksKillSlot --batch-mode /dev/ubdb 0
+health 1 "$would_not" "keyslot 0 is gone, which the data key opened"
+cryptsetup luksHeaderRestore --batch-mode /dev/ubdb --header-backup-file /root/backup
+health 0 "2 sound"
+
+say "a keyslot of a volume that an earlier release made: recorded when the volume is next opened"
+expect_agent 0 close
+python3 - "$STATE" <<'END'
+import json, sys
+state = json.load(open(sys.argv[1]))
+state["version"] = 2
+del state["sha256"]
+for volume in state["volumes"]:
+    del volume["keyslot"]
+json.dump(state, open(sys.argv[1], "w"))
+END
+health 1 "0 of 2 sound"
+expect_agent 0 unlock
+cp "$STATE" /root/state.json
+dd if=/dev/zero of=/dev/ubdb bs=32k seek=1 count=1 conv=notrunc,fsync status=none
+health 1 "$would_not" "keyslot 0 is damaged"
+dd if=/root/keyslot of=/dev/ubdb bs=32k seek=1 conv=notrunc,fsync status=none
+health 0 "2 sound"
+
 say "a file system with errors is told when it is mounted, and until it is repaired"
 umount /data
 debugfs -w -R "ssv state 2" "/dev/mapper/luks-$uuid" 2>/dev/null

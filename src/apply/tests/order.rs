@@ -365,3 +365,23 @@ async fn a_service_that_was_waited_for_in_vain_is_not_waited_for_again() {
         assert_eq!(world.calls().len(), asked, "{class:?}");
     }
 }
+
+#[tokio::test]
+async fn the_keyslot_that_the_key_opens_is_recorded_with_the_volume_or_when_it_is_next_opened() {
+    let world = World::new(&["ebs1", "ebs2"]);
+    world.provision().await;
+    let made = world.state();
+    let recorded = |state: &State| state.volumes.iter().all(|v| v.keyslot == Some(keyslot(v.luks_uuid)));
+    assert!(recorded(&made), "{made:?}");
+    for change in [None, Some(ProvenKeyslot { number: 1, sha256: "of a keyslot that was changed".to_owned() })] {
+        // as an earlier release has left it, or before somebody changed it
+        let mut before = made.clone();
+        before.volumes.iter_mut().for_each(|v| v.keyslot.clone_from(&change));
+        StateDir::create(&world.state_dir()).unwrap().save(&before).unwrap();
+        world.provision().await;
+        assert_eq!(world.state(), before, "what is open proves nothing");
+        world.reboot();
+        world.provision().await;
+        assert_eq!(world.state(), made);
+    }
+}

@@ -1,0 +1,73 @@
+//! The keyslot that a volume's data key opens, and whether it is still what it was.
+//!
+//! A keyslot's area holds the volume key, encrypted and split over 4000 stripes: with one wrong byte no key opens the volume any
+//! more. The header's checksum does not cover the area. While the volume is open nothing else reads it, so that damage shows at
+//! the next boot, too late.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::sha256_hex;
+use crate::token::{KeyslotArea, keyslot_areas};
+
+/// A keyslot as it was when it opened with the data key, so that it can be checked without one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProvenKeyslot {
+    /// Its number.
+    pub number: u32,
+    /// SHA-256 of its area, in hex.
+    pub sha256: String,
+}
+
+impl ProvenKeyslot {
+    /// Describes the keyslot whose area is in `file`, a disk or a copy of its header.
+    ///
+    /// # Errors
+    /// When the area cannot be read.
+    pub(crate) fn read(file: &File, area: &KeyslotArea) -> io::Result<Self> {
+        let bytes = &area.bytes;
+        let mut material = vec![0; usize::try_from(bytes.end - bytes.start).map_err(io::Error::other)?];
+        file.read_exact_at(&mut material, bytes.start)?;
+        Ok(Self { number: area.number, sha256: sha256_hex(&[&material]) })
+    }
+
+    /// Checks that the keyslot is on the disk as it was. `metadata` are those of the header on it.
+    ///
+    /// # Errors
+    /// What of it is not.
+    pub(crate) fn check(&self, disk: &File, metadata: &Value) -> Result<(), String> {
+        let areas = keyslot_areas(metadata).map_err(|e| e.to_string())?;
+        let number = self.number;
+        let lost = |what: String| {
+            format!(
+                "{what}, and the data key will not open the volume again; back up its data now, while it is open, then restore the LUKS2 header from a backup, or make the volume anew"
+            )
+        };
+        let area = areas.iter().find(|area| area.number == number);
+        let area = area.ok_or_else(|| lost(format!("keyslot {number} is gone, which the data key opened")))?;
+        forget_cached(disk, area);
+        match Self::read(disk, area) {
+            Ok(found) if found == *self => Ok(()),
+            Ok(_) => {
+                Err(lost(format!("keyslot {number} is damaged: its area on the disk has changed since it was opened")))
+            }
+            Err(e) => Err(lost(format!("keyslot {number} cannot be read: {e}"))),
+        }
+    }
+}
+
+/// Has the kernel read from the disk what it has in its cache, perhaps since the volume was opened. Without it the check is
+/// weaker, and no less true.
+fn forget_cached(disk: &File, KeyslotArea { bytes, .. }: &KeyslotArea) {
+    if let (Ok(offset), Ok(length)) = (bytes.start.try_into(), (bytes.end - bytes.start).try_into())
+        && let Err(e) = posix_fadvise(disk, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+    {
+        tracing::debug!("cannot drop the cached area of a keyslot: {e}");
+    }
+}
