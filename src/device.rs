@@ -148,6 +148,9 @@ pub struct Inventory {
     pub devices: Vec<DeviceFacts>,
     /// Why the boot disk could not be resolved; then nothing may be formatted.
     pub boot_unresolved: Option<String>,
+    /// What in memory the state directory lies on; then nothing may be formatted, since a reboot would lose its record.
+    #[serde(default)]
+    pub state_in_memory: Option<String>,
     /// This instance; only asked for where a volume of luks-agent turns up and there is no state file.
     pub instance_id: Option<String>,
 }

@@ -134,7 +134,9 @@ pub fn discover(
         let key = |d: &DeviceFacts| (d.serial.is_none(), d.serial.clone(), d.name.clone());
         key(a).cmp(&key(b))
     });
-    Ok(Inventory { devices, boot_unresolved, instance_id: None })
+    // what cannot be followed down leaves the boot disk unresolved, too
+    let state_in_memory = mounts.ok().and_then(|mounts| memory::in_memory(&sysfs, &mounts, state_dir).ok().flatten());
+    Ok(Inventory { devices, boot_unresolved, state_in_memory, instance_id: None })
 }
 
 /// The mappings of LUKS2 volumes that lead to no disk: those of a disk that was pulled, and those without a table in use, which a

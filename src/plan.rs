@@ -727,6 +727,15 @@ impl Planner<'_> {
                     .to_owned(),
             ));
         }
+        if let Some(on) = &self.owners.inventory.state_in_memory {
+            return Some((
+                format!("a reboot would lose the record of a new volume: the state directory lies on {on}"),
+                format!(
+                    "move {} to the boot volume, or set state.dir to a directory there",
+                    self.config.state.dir.display()
+                ),
+            ));
+        }
         // a new key would go into a new state file, and the old one could not come back
         let lost = |other: &&DeviceFacts| self.unknown_volume(other).is_some_and(|volume| volume.whose == Whose::Lost);
         if let Some(ours) = self.owners.others(facts).find(lost) {

@@ -109,7 +109,7 @@ pub enum StateError {
         /// User id expected.
         owner: u32,
     },
-    /// A directory that a reboot empties.
+    /// A directory that a reboot empties, and nothing in it yet.
     #[error(
         "state.dir {path} is in memory: it lies on {on}, and a reboot would lose the wrapped key; choose a directory on the boot volume"
     )]
@@ -382,7 +382,8 @@ impl StateDir {
         if exists(&path)? { Ok(locked) } else { Err(StateError::NeverProvisioned { path }) }
     }
 
-    /// Locks a state directory, which is made if it is not there.
+    /// Locks a state directory, which is made if it is not there. One that a reboot empties is good for the volumes that are in its
+    /// state file, and no place for a new one.
     ///
     /// # Errors
     /// [`StateError::Locked`], [`StateError::InMemory`], or what the system says.
@@ -390,6 +391,10 @@ impl StateDir {
         let base = nearest_existing(dir)?;
         match in_memory(&Roots::host(), dir) {
             Ok(None) => {}
+            Ok(Some(on)) if file(dir).exists() => tracing::warn!(
+                "state.dir {} is in memory: it lies on {on}; known volumes are opened, and a reboot loses whatever else is recorded: choose a directory on the boot volume",
+                dir.display()
+            ),
             Ok(Some(on)) => return Err(StateError::InMemory { path: dir.into(), on }),
             // then the boot disk cannot be resolved either, and nothing is formatted
             Err(reason) => tracing::warn!("what state.dir {} lies on is not known: {reason}", dir.display()),
@@ -886,10 +891,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_memory_is_refused() {
+    fn a_directory_in_memory_is_refused_unless_a_state_file_is_in_it() {
         let shm = Path::new("/dev/shm");
         assert!(shm.is_dir(), "this test needs a tmpfs on /dev/shm");
         let tmp = tempfile::tempdir_in(shm).unwrap();
-        assert!(matches!(StateDir::create(tmp.path()), Err(StateError::InMemory { .. })));
+        let create = || StateDir::create(tmp.path());
+        assert!(matches!(create(), Err(StateError::InMemory { .. })));
+        // with the volumes of a node in it, which must come back
+        fs::write(tmp.path().join(FILE), VERSION_3).unwrap();
+        assert_eq!(create().unwrap().load().unwrap().volumes.len(), 2);
     }
 }

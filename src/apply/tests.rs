@@ -177,7 +177,7 @@ impl World {
             }
             facts
         });
-        Inventory { devices: devices.collect(), boot_unresolved: None, instance_id: None }
+        Inventory { devices: devices.collect(), boot_unresolved: None, state_in_memory: None, instance_id: None }
     }
 
     /// One run of the agent, from looking at the disks to its outcome. `None` when it was cut.

@@ -145,6 +145,7 @@ mod tests {
         let seen = |devices: &[&DeviceFacts]| Inventory {
             devices: devices.iter().copied().cloned().collect(),
             boot_unresolved: None,
+            state_in_memory: None,
             instance_id: None,
         };
         assert_eq!(likely_keys(&state, Some(&seen(&[&other, &closed])), &[]), [1].into());

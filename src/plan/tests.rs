@@ -128,7 +128,7 @@ fn state(volumes: Vec<VolumeRecord>) -> State {
 }
 
 fn inventory(devices: Vec<DeviceFacts>) -> Inventory {
-    Inventory { devices, boot_unresolved: None, instance_id: Some("i-here".to_owned()) }
+    Inventory { devices, boot_unresolved: None, state_in_memory: None, instance_id: Some("i-here".to_owned()) }
 }
 
 /// A plan, one line a disk, in the order of the disks' names; UUIDs as `#n`.

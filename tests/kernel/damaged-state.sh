@@ -222,4 +222,32 @@ for open in yes no; do
     assert_said "3 sound"
 done
 tried=$((tried + 2))
+say "in memory: known volumes are opened, with a warning, and nothing is formatted"
+expect_agent 0 close
+mkdir -p /run/layers/{lower,upper,work}
+mount --bind "$dir" /run/layers/lower
+mount -t overlay -o lowerdir=/run/layers/lower,upperdir=/run/layers/upper,workdir=/run/layers/work overlay "$dir"
+for command in boot provision; do
+    expect_agent 0 "$command"
+    assert_said "state.dir $dir is in memory: it lies on the overlay on $dir" "a reboot loses whatever else is recorded" "3 unlocked"
+    expect_agent 0 close
+done
+blank ubde
+sed -i 's/"ignore"/"ebs"/' "$CONFIG"
+generated=$(requests /run/requests 'r["operation"] == "GenerateDataKey"')
+lost="a reboot would lose the record of a new volume: the state directory lies on the overlay on $dir"
+# as with any disk that is none of the node's volumes
+expect_agent 0 boot
+assert_said "$lost" "3 unlocked"
+expect_agent 3 provision
+assert_said "ubde" "$lost" "3 unchanged, 1 refused"
+assert_blank ubde
+assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" "$generated" "data keys made"
+expect_agent 1 health
+assert_said "this node would not survive a reboot, because the state directory lies on the overlay on $dir"
+umount "$dir" /run/layers/lower
+expect_agent 0 provision
+assert_said "1 formatted"
+tried=$((tried + 1))
+
 say "$tried states of the state file tried, nothing lost, nothing formatted"

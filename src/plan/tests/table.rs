@@ -459,6 +459,20 @@ fn nothing_is_formatted_when_the_boot_disk_is_not_known() {
 }
 
 #[test]
+fn where_a_reboot_empties_the_state_directory_known_volumes_are_opened_and_nothing_is_formatted() {
+    let devices = vec![ebs(1), with(Content::Unfinished, ebs(3)), with(header(4), ebs(4)), store(5)];
+    let volumes = vec![intent(3, "/mnt3", &ebs(3)), known(4, "/mnt4", &ebs(4)), known(5, "/mnt5", &store(5))];
+    let state_in_memory = Some("the tmpfs on /etc".into());
+    let inventory = Inventory { state_in_memory, ..inventory(devices) };
+    let plan = plan(Provision, &config(""), &state(volumes), &inventory);
+    let refused = "refused: a reboot would lose the record of a new volume: the state directory lies on the tmpfs on /etc -> move /etc/luks-agent/state to the boot volume, or set state.dir to a directory there";
+    let mut expected = ["nvme1n1", "nvme3n1"].map(|name| format!("{name}: {refused}")).to_vec();
+    expected.push("nvme4n1: unlock #4 at /mnt4".into());
+    expected.push(format!("nvme5n1: {refused}"));
+    assert_eq!(lines(&plan), expected);
+}
+
+#[test]
 fn disks_that_cannot_be_told_apart() {
     let twin =
         |n: u32, facts: DeviceFacts| DeviceFacts { serial: Some("vol1".into()), name: format!("nvme{n}n1"), ..facts };
