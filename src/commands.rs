@@ -26,7 +26,7 @@ use crate::luks::mapper_on;
 use crate::mount::{MountError, check_growing_tools, check_tools};
 use crate::plan::{Action, Mode, Plan, Shortfall, Step, Subject, plan, wants_header, wants_probe};
 use crate::probe::Scan;
-use crate::report::{ExitCode, Report, Row, Verdict, planned};
+use crate::report::{ExitCode, Report, Row, Verdict, WOULD_NOT_SURVIVE, planned};
 use crate::state::{self, Phase, State, StateDir, StateError};
 use crate::worker::{Answer, Job, Target, chain};
 
@@ -82,6 +82,22 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// What a command says that could not begin. To `health` it is a finding: the next boot could not begin either.
+    pub fn told_by(self, command: &str) -> String {
+        let fails_boot = match &self {
+            // a node that was never configured has nothing to lose
+            Self::Config(e) => !matches!(e, ConfigError::Missing { .. }),
+            Self::State(_) => true,
+            Self::Discover(_)
+            | Self::Tools(_)
+            | Self::NotRoot(_)
+            | Self::NoDeviceMapper(_)
+            | Self::NoSuchVolume { .. } => false,
+        };
+        let prefix = if command == "health" && fails_boot { WOULD_NOT_SURVIVE } else { "" };
+        format!("{prefix}{}", chain(self))
+    }
+
     /// The exit code.
     pub fn exit_code(&self) -> ExitCode {
         match self {

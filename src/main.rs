@@ -162,7 +162,7 @@ fn work() -> io::Result<()> {
 fn say(command: &Command, ended: Result<Report, CommandError>) -> Result<ExitCode, Box<dyn Error>> {
     let (report, began) = match ended {
         Ok(report) => (report, true),
-        Err(e) => (Report::of_failure(command.name(), e.exit_code(), chain(e)), false),
+        Err(e) => (Report::of_failure(command.name(), e.exit_code(), e.told_by(command.name())), false),
     };
     last::keep(&report);
     let logged = logging::to_journal();

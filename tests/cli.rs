@@ -95,7 +95,10 @@ fn a_configuration_that_others_may_write_is_not_used() {
         home.agent(&["status"]).assert().success();
         set(&path, mode);
         let said = format!("configuration {} has mode {mode:04o}; expected owner", path.display());
-        home.agent(&["status"]).assert().code(2).stderr(contains(said).and(contains("chmod go-w")));
+        home.agent(&["status"]).assert().code(2).stderr(contains(&said).and(contains("chmod go-w")));
+        // the next boot would fail, and here it is told before
+        let lost = format!("this node would not survive a reboot, because {said}");
+        home.agent(&["health"]).assert().code(2).stderr(contains(lost));
         set(&path, fine);
     }
     // as in /tmp, where nobody can put anything in the place of a file of root

@@ -95,6 +95,45 @@ fn purge_keeps_a_state_that_volumes_depend_on() {
     }
 }
 
+/// What a script says at installation of a configuration directory, which is prepared by shell commands.
+fn said_of_configuration(name: &str, prepare: &str) -> String {
+    let root = tempfile::tempdir().unwrap();
+    let text = file(&format!("packaging/{name}"));
+    let check = text.split_once("\ndir=/etc/luks-agent\n").unwrap_or_else(|| panic!("{name} checks nothing")).1;
+    // who runs the tests need not be root
+    let check = check.replace("-user root", "-user $(id -u)");
+    let script = format!("set -e; umask 022; {prepare}\ndir=$PWD\n{check}");
+    let output = Command::new("sh").args(["-c", &script]).current_dir(root.path()).output().unwrap();
+    assert!(output.status.success(), "{name}: {output:?}");
+    String::from_utf8(output.stderr).unwrap().replace(root.path().to_str().unwrap(), "/etc/luks-agent")
+}
+
+#[test]
+fn a_configuration_that_others_may_write_is_told_at_installation_and_not_at_the_next_boot() {
+    let whole = "chmod 755 .; mkdir config.d; touch config.toml config.d/50-node.toml config.d/note;";
+    for name in ["debian/postinst", "rpm/post.sh"] {
+        for sound in ["", whole, "chmod 1777 .; touch config.toml", "chmod 755 .; ln -s nowhere config.toml"] {
+            assert_eq!(said_of_configuration(name, sound), "", "{name}: {sound}");
+        }
+        for (change, paths) in [
+            ("chmod 664 config.toml", vec!["/config.toml"]),
+            ("chmod 666 config.d/*", vec!["/config.d/50-node.toml"]),
+            ("chmod 775 config.d; chmod 777 .", vec!["", "/config.d"]),
+            ("mv config.toml real; ln -s real config.toml; chmod 666 real", vec!["/config.toml"]),
+        ] {
+            let said = said_of_configuration(name, &format!("{whole} {change}"));
+            let expected: String = paths
+                .iter()
+                .map(|path| {
+                    let path = format!("/etc/luks-agent{path}");
+                    format!("luks-agent: the next boot will fail, because others may write to {path}; check who changed it, then run: chown root '{path}'; chmod go-w '{path}'\n")
+                })
+                .collect();
+            assert_eq!(said, expected, "{name}: {change}");
+        }
+    }
+}
+
 #[test]
 fn every_unit_goes_into_both_packages() {
     let manifest = file("Cargo.toml");

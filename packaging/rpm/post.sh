@@ -9,3 +9,12 @@ if [ -d /run/systemd/system ]; then
     udevadm control --reload >/dev/null 2>&1 || :
     systemctl daemon-reload >/dev/null 2>&1 || :
 fi
+
+# the agent refuses a configuration that others may write to, and the next boot would be the first to say so
+dir=/etc/luks-agent
+for path in "$dir" "$dir/config.toml" "$dir/config.d" "$dir"/config.d/*.toml; do
+    if [ -n "$(find -L "$path" -prune ! -type l \( ! -user root -o -perm /022 \) ! \( -type d -perm -1000 \) 2>/dev/null)" ]; then
+        echo "luks-agent: the next boot will fail, because others may write to $path; check who changed it, then run:" \
+            "chown root '$path'; chmod go-w '$path'" >&2
+    fi
+done

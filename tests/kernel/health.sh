@@ -154,6 +154,12 @@ assert_not_fatal
 expect_agent 0 unlock
 health 0 "2 sound"
 
+say "the configuration"
+chmod 666 "$CONFIG"
+health 2 "$would_not" "configuration $CONFIG has mode 0666" "'chmod go-w' it"
+chmod 644 "$CONFIG"
+health 0 "2 sound"
+
 say "the state file"
 sed -i 's/"ebs"/"instance-store"/' "$STATE"
 health 1 "state.json" "checksum"
