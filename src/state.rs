@@ -311,9 +311,12 @@ fn check_seal(text: &[u8], value: &serde_json::Value) -> Result<bool, String> {
     let Some(recorded) = value.get("sha256") else { return Ok(false) };
     let recorded = recorded.as_str().unwrap_or_default();
     let compact = without_whitespace(text);
-    let body = compact.strip_suffix(format!(",\"sha256\":\"{recorded}\"}}").as_bytes());
-    if body.is_none_or(|body| checksum(&[body, b"}"]) != recorded) {
-        return Err("its checksum is wrong (if you edited it, take the line 'sha256' out)".to_owned());
+    let Some(body) = compact.strip_suffix(format!(",\"sha256\":\"{recorded}\"}}").as_bytes()) else {
+        return Err("its last field is not 'sha256', so another program, 'jq' say, has rewritten it; if you trust what it says now, remove the field 'sha256'".to_owned());
+    };
+    // a flipped bit must not make one volume out of another
+    if sha256_hex(&[body, b"}"]) != recorded {
+        return Err("its checksum is wrong; if you have edited it, remove the field 'sha256'".to_owned());
     }
     Ok(true)
 }
@@ -789,6 +792,24 @@ mod tests {
         // in a string it is no whitespace between tokens
         let quoted = br#"{ "a\\" : "b \" : c", "d": [1, 2] }"#;
         assert_eq!(without_whitespace(quoted), br#"{"a\\":"b \" : c","d":[1,2]}"#);
+    }
+
+    #[test]
+    fn a_file_that_another_program_has_rewritten_is_read_without_its_checksum_and_not_with_it() {
+        let tmp = dir();
+        let store = StateDir::create(tmp.path()).unwrap();
+        let path = tmp.path().join(FILE);
+        // in the order of their names, as 'jq -S' puts the fields
+        let mut sorted: serde_json::Value = serde_json::from_str(VERSION_3).unwrap();
+        fs::write(&path, sorted.to_string()).unwrap();
+        let message = store.load().unwrap_err().to_string();
+        assert!(message.contains("is damaged: its last field is not 'sha256'"), "{message}");
+        assert!(message.contains("remove the field 'sha256'"), "{message}");
+        sorted.as_object_mut().unwrap().remove("sha256").unwrap();
+        fs::write(&path, sorted.to_string()).unwrap();
+        let state = store.load().unwrap();
+        fs::write(&path, VERSION_3).unwrap();
+        assert_eq!(store.load().unwrap(), state);
     }
 
     #[test]

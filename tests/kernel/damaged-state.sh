@@ -72,6 +72,13 @@ flip 5 7
 refused 1 "$STATE is damaged"
 restore
 
+say "rewritten by another program, as 'jq -S' does"
+python3 -c 'import json, sys
+state = json.load(open(sys.argv[1]))
+json.dump(state, open(sys.argv[1], "w"), sort_keys=True)' "$STATE"
+refused 1 "$STATE is damaged" "its last field is not 'sha256'" "if you trust what it says now, remove the field 'sha256'"
+restore
+
 say "from a newer release"
 sed -i 's/"version": 3/"version": 4/' "$STATE"
 refused 1 "$STATE has format version 4, this luks-agent knows 1 to 3" "install the release that wrote it"
