@@ -180,7 +180,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         }
         match self.save(&next) {
             Ok(()) => *state = next,
-            Err(e) => tracing::warn!("the state file could not follow what was found: {}", chain(e)),
+            Err(e) => tracing::warn!("cannot record in the state file what was found on the disks: {}", chain(e)),
         }
     }
 
@@ -515,7 +515,7 @@ impl Keys {
 fn failure(answer: Result<Answer, HostError>) -> StepResult {
     match answer {
         Ok(Answer::Failed { message }) => StepResult::Failed { message },
-        Ok(other) => StepResult::Failed { message: format!("the worker answered something else: {other:?}") },
+        Ok(other) => StepResult::Failed { message: format!("the worker process sent an unexpected answer: {other:?}") },
         Err(e @ HostError::Hung { .. }) => StepResult::Hung { message: chain(e) },
         Err(e) => StepResult::Failed { message: chain(e) },
     }

@@ -425,10 +425,10 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
         let job = Job::Close { mapper: mapper.clone(), mounts };
         let why = match host.run(&mapper, job, None).await {
             Ok(Answer::Failed { message }) => message,
-            Ok(_) => return tracing::warn!(mapper, "closed {mapper}, which leads to no disk any more"),
+            Ok(_) => return tracing::warn!(mapper, "closed {mapper}, whose disk is gone"),
             Err(e) => chain(e),
         };
-        tracing::error!(mapper, "{mapper} leads to no disk any more and cannot be closed: {why}");
+        tracing::error!(mapper, "{mapper} leads to no disk and cannot be closed: {why}");
     });
     join_all(removals).await;
     Ok(unchanged.then_some(found))
@@ -462,7 +462,9 @@ async fn make_plan(
         Some(match host.run(&facts.name, job, None).await {
             Ok(Answer::Content { content }) => content,
             Ok(Answer::Failed { message }) => Content::Unknown { reason: message },
-            Ok(other) => Content::Unknown { reason: format!("the worker answered something else: {other:?}") },
+            Ok(other) => {
+                Content::Unknown { reason: format!("the worker process sent an unexpected answer: {other:?}") }
+            }
             Err(e) => Content::Unknown { reason: chain(e) },
         })
     });
@@ -490,7 +492,9 @@ async fn header_on(facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
     match host.run(&facts.name, Job::Header { target: Target::from(facts) }, None).await {
         Ok(Answer::Header { content }) => content,
         Ok(Answer::Failed { message }) => Some(Content::Unknown { reason: message }),
-        Ok(other) => Some(Content::Unknown { reason: format!("the worker answered something else: {other:?}") }),
+        Ok(other) => {
+            Some(Content::Unknown { reason: format!("the worker process sent an unexpected answer: {other:?}") })
+        }
         Err(e) => Some(Content::Unknown { reason: chain(e) }),
     }
 }

@@ -66,7 +66,7 @@ impl Luks2Header {
         match Self::read(file)? {
             Some(header) if header.intact => Ok(header),
             Some(_) => Err("its LUKS2 header is damaged".to_owned()),
-            None => Err("it has no LUKS2 header any more".to_owned()),
+            None => Err("its LUKS2 header is gone".to_owned()),
         }
     }
 

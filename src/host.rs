@@ -61,7 +61,7 @@ pub enum HostError {
         killed: bool,
     },
     /// What it printed is not an answer.
-    #[error("the worker process gave an answer that is none")]
+    #[error("the worker process sent an invalid answer")]
     Garbled(#[source] serde_json::Error),
 }
 

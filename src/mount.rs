@@ -290,7 +290,7 @@ pub fn mount(device: &Path, mount: &Mount) -> Result<Option<String>, MountError>
     let warning = |entries| {
         let at = path.display();
         format!(
-            "mounted over what was in {at}, which is hidden now: {entries}; to get at it, use 'mount --bind / DIR' and look in DIR{at}"
+            "the mount hides what was in {at}: {entries}; to reach it, use 'mount --bind / DIR' and look in DIR{at}"
         )
     };
     Ok(hidden.map(warning))

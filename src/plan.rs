@@ -79,7 +79,7 @@ impl Plan {
     pub fn leave_strangers(&mut self) {
         let strangers = self.refusals.extract_if(.., |refusal| refusal.stranger);
         self.left.extend(strangers.map(|Refusal { subject, evidence, .. }| {
-            let because = format!("none of this node's volumes, and nothing is done with it: {evidence}");
+            let because = format!("not one of this node's volumes, left alone: {evidence}");
             Left { subject, because, volume: None }
         }));
     }
@@ -313,7 +313,7 @@ fn unfit(config: &Config, facts: &DeviceFacts) -> Option<(String, String)> {
     }
     let sector = config.luks.sector_size.filter(|sector| !facts.size.is_multiple_of(u64::from(*sector)))?;
     Some((
-        format!("its size, {} bytes, is no multiple of luks.sector_size, {sector}", facts.size),
+        format!("its size, {} bytes, is not a multiple of luks.sector_size, {sector}", facts.size),
         format!("take luks.sector_size out of the configuration, so that each disk gets one that fits, {ignore}"),
     ))
 }
@@ -452,7 +452,7 @@ impl Planner<'_> {
             return self.refuse(
                 subject,
                 false,
-                format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was used last", other.name),
+                format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was last used", other.name),
                 format!("detach the copy; or detach {}, if the copy is what you want", other.name),
             );
         }
@@ -474,7 +474,7 @@ impl Planner<'_> {
                 subject,
                 true,
                 format!(
-                    "its header may be a copy: LUKS UUID {luks_uuid} was used last on {}, which could not be examined",
+                    "its header may be a copy: LUKS UUID {luks_uuid} was last used on {}, which could not be examined",
                     original.name
                 ),
                 format!("release or repair {0}; or detach {0} if this copy is what you want", original.name),
@@ -561,7 +561,7 @@ impl Planner<'_> {
         if self.mode == Mode::Unlock {
             return self.leave(
                 subject,
-                "its formatting did not end, so it holds no data; 'luks-agent provision' ends it".to_owned(),
+                "its formatting was interrupted, so it holds no data; 'luks-agent provision' finishes it".to_owned(),
             );
         }
         let luks_uuid = record.luks_uuid;
@@ -577,7 +577,7 @@ impl Planner<'_> {
             return self.refuse(
                 subject,
                 false,
-                format!("its formatting is not recorded as ended, yet {}", in_use(facts)),
+                format!("its formatting is not recorded as finished, yet {}", in_use(facts)),
                 "unmount and release it if it holds nothing you need, then run 'luks-agent provision'".to_owned(),
             );
         }
@@ -602,7 +602,7 @@ impl Planner<'_> {
         let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
         if !others.is_empty() {
             return Some((
-                format!("LUKS UUID {luks_uuid}, whose formatting did not end, is also on {}", names(others)),
+                format!("LUKS UUID {luks_uuid}, whose formatting was interrupted, is also on {}", names(others)),
                 "it holds no data: detach or wipe all but one".to_owned(),
             ));
         }
@@ -610,7 +610,7 @@ impl Planner<'_> {
         if let Some(known) = newest.filter(|known| known.phase == Phase::Committed) {
             return Some((
                 format!(
-                    "known volume, LUKS UUID {} expected, but found {luks_uuid}, whose formatting did not end",
+                    "known volume, LUKS UUID {} expected, but found {luks_uuid}, whose formatting was interrupted",
                     known.luks_uuid
                 ),
                 CHECK_VOLUME.to_owned(),
@@ -709,7 +709,7 @@ impl Planner<'_> {
             && let Some(other) = self.mount_points.nested(at)
         {
             let evidence = format!(
-                "mount points {} and {}, which is another volume's, would be one inside the other",
+                "mount points {} and {}, which is another volume's, would lie one inside the other",
                 at.display(),
                 other.display()
             );

@@ -44,7 +44,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// Another agent is at work.
-    #[error("another luks-agent is running: {holder} holds the lock on {path}, for {} s now; wait for it to finish, then run the command again", .waited.as_secs())]
+    #[error("another luks-agent is running: {holder} holds the lock on {path}; gave up after {} s: wait for it to finish, then run the command again", .waited.as_secs())]
     Locked {
         /// The locked directory.
         path: PathBuf,

@@ -171,7 +171,7 @@ fn violation<T>(text: impl Into<String>) -> Result<T, PolicyViolation> {
 pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolation> {
     // libcryptsetup is C, and to it a name that has a NUL in it would be another name
     if has_nul(metadata) {
-        return violation("its metadata have a NUL in them");
+        return violation("its metadata contains a NUL byte");
     }
     let section = |name: &str| metadata.get(name).and_then(Value::as_object);
 

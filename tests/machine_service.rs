@@ -288,7 +288,7 @@ fn a_volume_comes_and_goes(vm: &mut Machine) {
     eprintln!("-- it is pulled, and attached again");
     vm.ok(&format!("ec2-nvme.sh detach {EBS_LATER}"));
     wait(vm, "its mapping to go", "! findmnt -n /mnt4 && [ $(ls /dev/mapper/luks-* | wc -l) = 4 ]");
-    wait(vm, "the report", "journalctl -b -u luks-agent-provision.service | grep -q 'leads to no disk any more'");
+    wait(vm, "the report", "journalctl -b -u luks-agent-provision.service | grep -q 'whose disk is gone'");
     let missing = vm.ok("luks-agent status");
     assert!(missing.contains(&format!("{EBS_LATER}  missing")), "{missing}");
     vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));
@@ -300,8 +300,7 @@ fn a_volume_comes_and_goes(vm: &mut Machine) {
     wait(vm, "the process", "pgrep -x sleep");
     let old = vm.ok("basename $(readlink -f $(findmnt -no SOURCE /mnt4))");
     vm.ok(&format!("ec2-nvme.sh detach {EBS_LATER}"));
-    let runs =
-        "journalctl -b -u luks-agent-provision.service | grep -q 'leads to no disk any more and cannot be closed'";
+    let runs = "journalctl -b -u luks-agent-provision.service | grep -q 'leads to no disk and cannot be closed'";
     wait(vm, "the report", runs);
     eprintln!("   what is left of it: {}", vm.ok(&format!("ls -l /sys/block/{old}/slaves")));
     vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));

@@ -224,7 +224,9 @@ async fn health_row(
             _ => row(&subject, Verdict::Sound),
         },
         Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),
-        Ok(other) => row(&subject, Verdict::Failed).because(format!("the worker answered something else: {other:?}")),
+        Ok(other) => {
+            row(&subject, Verdict::Failed).because(format!("the worker process sent an unexpected answer: {other:?}"))
+        }
         Err(e @ HostError::Hung { .. }) => row(&subject, Verdict::Hung).because(chain(e)),
         Err(e) => row(&subject, Verdict::Failed).because(chain(e)),
     }

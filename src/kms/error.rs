@@ -228,7 +228,7 @@ impl Failure {
         let what = match (class, code) {
             (Class::Denied, _) => denied(message, context),
             (Class::Configuration, "NotFoundException") => format!("no such KMS key in {}: {message}", context.place),
-            (Class::KeyState, "NotFoundException") => format!("the key does not exist any more: {message}"),
+            (Class::KeyState, "NotFoundException") => format!("the key no longer exists: {message}"),
             (Class::KeyState, "DisabledException") => "the KMS key is disabled".to_owned(),
             (Class::KeyState, _) => format!("the KMS key cannot be used in its present state: {message}"),
             (Class::WrappedKey, "IncorrectKeyException") => "another KMS key wrapped the wrapped key".to_owned(),
@@ -344,7 +344,7 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
             format!("enable it: `aws kms enable-key --key-id {key}`")
         }
         Class::KeyState if code == Some("NotFoundException") => {
-            "what it wrapped cannot be unwrapped by anybody: restore the data from a backup; if the key was only asked for in \
+            "nobody can unwrap what it wrapped: restore the data from a backup; if the key was only asked for in \
              another account or Region, see kms.endpoint_url and the node's role"
                 .to_owned()
         }

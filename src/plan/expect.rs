@@ -32,7 +32,7 @@ impl Shortfall {
 
     /// What a report says.
     pub fn evidence(&self) -> String {
-        format!("{} of at least {} {} volumes are there", self.there, self.expected, self.role)
+        format!("found {} of at least {} {} volumes", self.there, self.expected, self.role)
     }
 
     /// What to do about it.

@@ -50,7 +50,7 @@ impl fmt::Display for Basis {
             Self::Blank { evidence, replaces: Some(uuid) } => {
                 write!(f, "{evidence}; replaces {uuid}, lost with the instance store")
             }
-            Self::Unfinished { luks_uuid } => write!(f, "ends the formatting of {luks_uuid}, which holds no data"),
+            Self::Unfinished { luks_uuid } => write!(f, "finishes formatting {luks_uuid}, which holds no data"),
             Self::Wipe { found } => write!(f, "wipe-instance-store is configured; overwrites {}", describe(found)),
         }
     }

@@ -116,7 +116,7 @@ holder=$!
 is_locked() { ! flock --nonblock "${STATE%/*}" true; }
 wait_for 30 is_locked
 expect_agent 1 close
-assert_said "another luks-agent is running: pid $holder (sleep 600) holds the lock on ${STATE%/*}, for 2 s now" \
+assert_said "another luks-agent is running: pid $holder (sleep 600) holds the lock on ${STATE%/*}; gave up after 2 s" \
     "wait for it to finish"
 kill "$holder"
 wait "$holder" || true

@@ -104,5 +104,5 @@ say "unlock with a key that is gone for good"
 gone='"effect": {"error": {"code": "NotFoundException"}}'
 fake faults "[{\"on\": \"Decrypt\", $gone}, {\"on\": \"DescribeKey\", $gone}]"
 expect_agent 4 unlock
-assert_said "the key does not exist any more" "restore the data from a backup"
+assert_said "the key no longer exists" "restore the data from a backup"
 fake faults '[]'

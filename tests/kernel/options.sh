@@ -109,7 +109,7 @@ volumes '[filesystem]
 type = "ext4"
 mount_base = "/data/inside"' /dev/ubdg
 expect_agent 3 provision
-assert_said "mount points /data/inside and /data, which is another volume's, would be one inside the other" \
+assert_said "mount points /data/inside and /data, which is another volume's, would lie one inside the other" \
     "choose another filesystem.mount_base"
 assert_blank ubdg
 volumes '[filesystem]
@@ -129,7 +129,7 @@ type = "ext4"
 mount_base = "/data"'
 volumes "$odd" /dev/mapper/odd
 expect_agent 3 provision
-assert_said "is no multiple of luks.sector_size, 4096" "take luks.sector_size out of the configuration"
+assert_said "is not a multiple of luks.sector_size, 4096" "take luks.sector_size out of the configuration"
 assert_eq "$(generated) $(sha256sum <"$STATE")" "$before" "data keys made, and the state file"
 assert_blank ubdi
 dmsetup remove odd

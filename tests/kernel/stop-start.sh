@@ -35,13 +35,13 @@ restarted)
     stranger=$(sha256sum </dev/ubde)
     expect_agent 1 unlock
     assert_said "blank, and known instance store volume" "run 'luks-agent provision' to format it again" "2 unlocked" \
-        "none of this node's volumes, and nothing is done with it: not blank: ext4"
+        "not one of this node's volumes, left alone: not blank: ext4"
     assert_blank ubdb
     expect_agent 0 close
     say "the boot makes it anew, where the old one was mounted, and says so"
     before=$(decrypts)
     expect_agent 0 boot
-    assert_said "1 formatted" "2 unlocked" "lost with the instance store" "which is hidden now: 'stray'" "not blank: ext4"
+    assert_said "1 formatted" "2 unlocked" "lost with the instance store" "the mount hides what was in" "'stray'" "not blank: ext4"
     assert_eq $(($(decrypts) - before)) 1 "calls of Decrypt, for what is unlocked and what is made anew"
     findmnt -n /data2
     [[ ! -e /data2/file ]] || fail "the instance store still holds its file"
@@ -73,7 +73,7 @@ restarted)
     for n in 1 2 3 4; do touch "/data/stray$n"; done
     expect_agent 0 close
     expect_agent 0 unlock
-    assert_said "3 unlocked" "mounted over what was in /data, which is hidden now: 'stray1', 'stray2', 'stray3' and 1 more"
+    assert_said "3 unlocked" "the mount hides what was in /data: 'stray1', 'stray2', 'stray3' and 1 more"
     assert_eq "$(cat /data/file)" "file of /data" "the file on EBS"
     expect_agent 0 health
     expect_agent 0 close
@@ -147,7 +147,7 @@ clone)
 original)
     say "what a volume was made from comes back beside it: with the serial number that was recorded first, and older data"
     expect_agent 3 boot
-    assert_said "its header is a copy" "is on ubdc, where it was used last" "3 unlocked"
+    assert_said "its header is a copy" "is on ubdc, where it was last used" "3 unlocked"
     assert_eq "$(cat /data/newer)" newer "what was written last"
     ;;
 gone)
@@ -176,11 +176,11 @@ gone)
     since=$SECONDS
     for command in unlock provision health; do
         expect_agent 1 "$command"
-        assert_said "2 of at least 3 ebs volumes are there"
+        assert_said "found 2 of at least 3 ebs volumes"
         assert_not_said "waiting for more"
     done
     expect_agent 1 boot
-    assert_said "2 of at least 3 ebs volumes are there" "waiting for more, " "lower volumes.expect.ebs"
+    assert_said "found 2 of at least 3 ebs volumes" "waiting for more, " "lower volumes.expect.ebs"
     ((SECONDS - since >= 2)) || fail "the boot has not waited"
     expect 3 5m
     agent boot >/run/report 2>/run/stderr &

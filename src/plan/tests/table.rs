@@ -8,7 +8,7 @@ const BLANK: &str = "no signature, all 1 GiB read as zero";
 const DETACH: &str = "detach one of them, or add a [[volumes.match]] rule with path and role = \"ignore\" for one";
 const RELEASE: &str = "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
 
-const STRANGER: &str = "left: none of this node's volumes, and nothing is done with it: ";
+const STRANGER: &str = "left: not one of this node's volumes, left alone: ";
 
 type Row = (&'static str, Mode, Vec<VolumeRecord>, DeviceFacts, String);
 
@@ -282,7 +282,7 @@ fn ignore_beats_everything() {
 #[test]
 fn unfinished_volumes() {
     let i = || vec![intent(1, "/mnt3", &ebs(1))];
-    let ends = || "format as #1 at /mnt3: ends the formatting of #1, which holds no data".to_owned();
+    let ends = || "format as #1 at /mnt3: finishes formatting #1, which holds no data".to_owned();
     let two = DeviceFacts {
         holders: vec![mapping(1, &[]), Holder { dm_name: None, dm_uuid: None, ..mapping(9, &[]) }],
         ..open(1, &[], ebs(1))
@@ -291,9 +291,9 @@ fn unfinished_volumes() {
     let also = DeviceFacts { mounts: vec!["/data".into()], ..open(1, &[], ebs(1)) };
     let parts = DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..with(header(1), ebs(1)) };
     let release = "unmount and release it if it holds nothing you need, then run 'luks-agent provision'";
-    let yet = |uses: &str| format!("refused: its formatting is not recorded as ended, yet {uses} -> {release}");
+    let yet = |uses: &str| format!("refused: its formatting is not recorded as finished, yet {uses} -> {release}");
     let mapper = format!("luks-{}", id(1)).replace(&id(1).to_string(), "#1");
-    let left = "left: its formatting did not end, so it holds no data; 'luks-agent provision' ends it";
+    let left = "left: its formatting was interrupted, so it holds no data; 'luks-agent provision' finishes it";
     let grown = DeviceFacts { size: 2 * GIB, ..with(header(1), ebs(1)) };
     let rows = vec![
         ("whole header", Provision, i(), with(header(1), ebs(1)), ends()),
@@ -350,7 +350,7 @@ fn unfinished_volumes() {
             vec![intent(2, "/mnt", &xen("xvdb", "ebs1")), known(1, "/mnt3", &ebs(1))],
             with(header(2), ebs(1)),
             format!(
-                "refused: known volume, LUKS UUID #1 expected, but found #2, whose formatting did not end -> {CHECK_VOLUME}"
+                "refused: known volume, LUKS UUID #1 expected, but found #2, whose formatting was interrupted -> {CHECK_VOLUME}"
             ),
         ),
     ];
@@ -573,7 +573,7 @@ fn copies_of_a_known_volume() {
         vec![on(1), on(2)],
         &[
             "nvme1n1: unlock #1 at /mnt",
-            "nvme2n1: refused: its header is a copy: LUKS UUID #1 is on nvme1n1, where it was used last -> detach the copy; or detach nvme1n1, if the copy is what you want",
+            "nvme2n1: refused: its header is a copy: LUKS UUID #1 is on nvme1n1, where it was last used -> detach the copy; or detach nvme1n1, if the copy is what you want",
         ],
     );
     check(
@@ -617,7 +617,7 @@ fn copies_of_a_known_volume() {
         vec![with(Content::Unknown { reason: "no answer".into() }, ebs(1)), on(2)],
         &[
             "nvme1n1: wrong: known volume, LUKS UUID #1 expected, but it could not be examined: no answer -> it is not touched while it cannot be read: check the volume, then try again",
-            "nvme2n1: wrong: its header may be a copy: LUKS UUID #1 was used last on nvme1n1, which could not be examined -> release or repair nvme1n1; or detach nvme1n1 if this copy is what you want",
+            "nvme2n1: wrong: its header may be a copy: LUKS UUID #1 was last used on nvme1n1, which could not be examined -> release or repair nvme1n1; or detach nvme1n1 if this copy is what you want",
         ],
     );
     check(
@@ -641,7 +641,7 @@ fn copies_of_a_known_volume() {
     );
     let also = |n: u32, other: &str| {
         format!(
-            "nvme{n}n1: refused: LUKS UUID #1, whose formatting did not end, is also on {other} -> it holds no data: detach or wipe all but one"
+            "nvme{n}n1: refused: LUKS UUID #1, whose formatting was interrupted, is also on {other} -> it holds no data: detach or wipe all but one"
         )
     };
     check(
@@ -949,13 +949,13 @@ fn what_is_expected_is_counted_and_told() {
     let one = || vec![with(header(1), ebs(1))];
     let opened = vec![open(1, &["/mnt"], ebs(1)), ebs(2)];
     assert_eq!(short(&config(""), Provision, one()), "");
-    assert_eq!(short(&expecting("ebs = 2"), Provision, one()), "1 of at least 2 ebs volumes are there");
+    assert_eq!(short(&expecting("ebs = 2"), Provision, one()), "found 1 of at least 2 ebs volumes");
     assert_eq!(short(&expecting("ebs = 2"), Provision, opened.clone()), "", "one to be formatted counts");
-    assert_eq!(short(&expecting("ebs = 2"), Unlock, opened), "1 of at least 2 ebs volumes are there", "not by unlock");
+    assert_eq!(short(&expecting("ebs = 2"), Unlock, opened), "found 1 of at least 2 ebs volumes", "not by unlock");
     let refused = vec![with(header(1), ebs(1)), with(foreign(), ebs(2))];
-    assert_eq!(short(&expecting("ebs = 2"), Provision, refused), "1 of at least 2 ebs volumes are there");
+    assert_eq!(short(&expecting("ebs = 2"), Provision, refused), "found 1 of at least 2 ebs volumes");
     let both = expecting("ebs = 1\ninstance_store = 1");
-    assert_eq!(short(&both, Provision, one()), "0 of at least 1 instance-store volumes are there");
+    assert_eq!(short(&both, Provision, one()), "found 0 of at least 1 instance-store volumes");
     let ignored = config("[volumes]\nebs = \"ignore\"\n[volumes.expect]\nebs = 2");
     assert_eq!(short(&ignored, Provision, one()), "", "what is ignored is not expected");
     assert_eq!(short(&expecting("ebs = 2"), Mode::Grow, one()), "");
@@ -965,9 +965,7 @@ fn what_is_expected_is_counted_and_told() {
         &expecting("ebs = 1"),
         vec![],
         vec![],
-        &[
-            "nobody: wrong: 0 of at least 1 ebs volumes are there -> attach what is missing, or lower volumes.expect.ebs",
-        ],
+        &["nobody: wrong: found 0 of at least 1 ebs volumes -> attach what is missing, or lower volumes.expect.ebs"],
     );
 }
 
@@ -1033,7 +1031,7 @@ fn what_does_not_fit_a_disk_is_found_before_anything_is_done() {
     let odd = DeviceFacts { size: GIB + 512, ..ebs(1) };
     let or = "or add a [[volumes.match]] rule with role = \"ignore\"";
     let rule = format!("take luks.sector_size out of the configuration, so that each disk gets one that fits, {or}");
-    let says = format!("refused: its size, 1073742336 bytes, is no multiple of luks.sector_size, 4096 -> {rule}");
+    let says = format!("refused: its size, 1073742336 bytes, is not a multiple of luks.sector_size, 4096 -> {rule}");
     one_disk(&sectors, vec![("odd", Provision, vec![], odd.clone(), says)]);
     assert_eq!(formats(&sectors, vec![], vec![ebs(1)]), "vol1=/mnt");
     assert_eq!(formats(&config(""), vec![], vec![odd.clone()]), "vol1=/mnt");
