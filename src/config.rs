@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,6 +61,16 @@ pub enum ConfigError {
         /// What is wrong and what was expected.
         message: String,
     },
+    /// An endpoint that the data key would cross the network to in clear.
+    #[error(
+        "{path}: kms.endpoint_url: the data key would cross the network to '{url}' in clear; expected https:// (or a loopback or link-local address); if that network is trusted, set kms.allow_http = true"
+    )]
+    InClear {
+        /// The main file.
+        path: PathBuf,
+        /// The endpoint.
+        url: String,
+    },
     /// A required value that no file gives.
     #[error("{path}: {key} is missing: {expected}")]
     Required {
@@ -100,6 +111,8 @@ pub struct Kms {
     pub region: Option<String>,
     /// Endpoint, when it is not the region's.
     pub endpoint_url: Option<String>,
+    /// Whether an endpoint may be `http://` that is neither on this machine nor on its own link.
+    pub allow_http: bool,
     /// How long KMS and IMDS are tried in all.
     pub deadline: Duration,
 }
@@ -360,6 +373,7 @@ struct KmsFragment {
     key_id: Option<NonEmpty>,
     region: Option<NonEmpty>,
     endpoint_url: Option<Url>,
+    allow_http: Option<bool>,
     deadline: Option<Span>,
 }
 
@@ -487,6 +501,22 @@ checked!(SectorSize(u32) from u32, |bytes| match bytes {
     512 | 1024 | 2048 | 4096 => Ok(bytes),
     _ => Err(format!("{bytes} is not a sector size: expected 512, 1024, 2048 or 4096 (bytes)")),
 });
+
+/// Whether what is sent to an endpoint can be read on the way: it is not `https://`, and neither loopback nor link-local, which no
+/// router passes on. A name can lead anywhere, save `localhost`.
+pub fn crosses_in_clear(url: &str) -> bool {
+    let Ok(url) = url.parse::<hyper::Uri>() else { return true };
+    if url.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
+        return false;
+    }
+    let host = url.host().unwrap_or_default();
+    let is_near = match host.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    };
+    !is_near
+}
 
 /// Without `.`, double slashes and one at the end: paths are compared as text elsewhere, and have numbers appended.
 fn normalised(path: &Path) -> PathBuf {
@@ -636,7 +666,7 @@ impl Fragment {
             };
         }
         take! {
-            kms: key_id region endpoint_url deadline;
+            kms: key_id region endpoint_url allow_http deadline;
             state: dir;
             volumes: instance_store ebs when_not_blank blank_scan deadline grow require_rule;
             luks: cipher key_size sector_size discards no_read_workqueue no_write_workqueue;
@@ -659,6 +689,11 @@ impl Fragment {
             volumes.rules.push(MatchRule::ignores_the_rest());
         }
         let minutes = |n: u64| Duration::from_secs(n * 60);
+        let allow_http = kms.allow_http.unwrap_or(false);
+        let in_clear = kms.endpoint_url.iter().find(|url| !allow_http && crosses_in_clear(&url.0));
+        if let Some(Url(url)) = in_clear {
+            return Err(ConfigError::InClear { path: path.to_owned(), url: url.clone() });
+        }
         Ok(Config {
             kms: Kms {
                 key_id: kms.key_id.map(|v| v.0).ok_or_else(|| ConfigError::Required {
@@ -668,6 +703,7 @@ impl Fragment {
                 })?,
                 region: kms.region.map(|v| v.0),
                 endpoint_url: kms.endpoint_url.map(|v| v.0),
+                allow_http,
                 deadline: kms.deadline.map_or(minutes(10), |v| v.0),
             },
             state: State { dir: state.dir.map_or_else(|| PathBuf::from("/etc/luks-agent/state"), |v| v.0) },
@@ -781,6 +817,52 @@ mod tests {
             .map(error)
             .join("\n")
         );
+    }
+
+    #[test]
+    fn a_data_key_crosses_no_network_in_clear_unless_that_is_allowed() {
+        let with = |url: &str, more: &str| load(&format!("[kms]\nkey_id = \"k\"\nendpoint_url = \"{url}\"\n{more}"));
+        for url in [
+            "https://kms.example",
+            "http://127.0.0.1:4566",
+            "http://127.9.9.9/x",
+            "http://localhost:4566",
+            "http://[::1]:4566",
+            "http://169.254.169.254",
+            "http://[fe80::1]",
+        ] {
+            assert_eq!(with(url, "").unwrap().kms.endpoint_url.as_deref(), Some(url));
+        }
+        for url in [
+            "http://kms.example",
+            "http://localhost.example",
+            "http://10.0.0.1:4566",
+            "http://192.168.56.10:4566",
+            "http://[2001:db8::1]",
+            "http://127.0.0.1@kms.example",
+            "http://kms.example/127.0.0.1",
+            "http://0.0.0.0:4566",
+            // not what every resolver makes of it
+            "http://2130706433",
+            "http://[::1",
+        ] {
+            let message = with(url, "").unwrap_err().to_string();
+            let says = [url, "kms.endpoint_url", "in clear", "expected https://", "kms.allow_http = true"];
+            assert!(says.iter().all(|part| message.contains(part)), "{message}");
+            assert!(with(url, "allow_http = false").is_err());
+            assert!(with(url, "allow_http = true").unwrap().kms.allow_http);
+        }
+    }
+
+    #[test]
+    fn a_drop_in_can_allow_http_for_the_endpoint_of_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("config.toml");
+        fs::create_dir(dir.path().join("config.d")).unwrap();
+        fs::write(&main, "[kms]\nkey_id = \"k\"\nendpoint_url = \"http://kms.example\"\n").unwrap();
+        assert!(Config::load(&main).unwrap_err().to_string().contains("in clear"));
+        fs::write(dir.path().join("config.d/1.toml"), "[kms]\nallow_http = true\n").unwrap();
+        assert!(Config::load(&main).unwrap().kms.allow_http);
     }
 
     #[test]

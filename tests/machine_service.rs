@@ -121,7 +121,7 @@ fn the_key_service_is_away() {
     ready(&mut vm, &MOUNTS);
 
     eprintln!("-- reboot without DNS, with NetworkManager, systemd-networkd and cloud-init");
-    vm.write_file(DROP_IN, "[kms]\nendpoint_url = \"http://kms.test\"\n");
+    vm.write_file(DROP_IN, "[kms]\nendpoint_url = \"http://kms.test\"\nallow_http = true\n");
     others_are_on(&mut vm);
     vm.reboot_until_commands_run();
     wait(&mut vm, "the failed look-up", "journalctl -b -u luks-agent-boot.service | grep -q 'trying again.*kms.test'");

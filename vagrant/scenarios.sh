@@ -319,7 +319,7 @@ ansible() {
 {
     "luks_agent_kms_key_id": "$key_arn",
     "luks_agent_package": "$LUKS_AGENT_DEB",
-    "luks_agent_config": {"kms": {"endpoint_url": "$kms"}},
+    "luks_agent_config": {"kms": {"endpoint_url": "$kms", "allow_http": true}},
     "luks_agent_match": [{"serial": "behind-*", "role": "ignore"}]
 }
 END

@@ -114,6 +114,7 @@ mod tests {
             key_id: state.keys[0].key_arn.clone(),
             region: None,
             endpoint_url: Some(format!("http://{}", deaf.local_addr().unwrap())),
+            allow_http: false,
             deadline: Duration::from_secs(3600),
         };
         let keys = LazyKms::new(&config);

@@ -21,7 +21,7 @@ use super::error::{Context, Failure, KmsError, Operation};
 use super::key_facts::region_of;
 use super::retry::{Limits, retry};
 use super::usage::{Meter, Metered};
-use crate::config;
+use crate::config::{self, crosses_in_clear};
 use crate::imds::Imds;
 
 /// What [`super::AwsKms::connect_with`] does otherwise than [`super::AwsKms::connect`].
@@ -78,18 +78,27 @@ pub(super) async fn sdk_config(
     if let Some(url) = &config.endpoint_url {
         loader = loader.endpoint_url(url);
     }
-    Ok(loader.load().await)
+    let sdk = loader.load().await;
+    let elsewhere = configured_endpoint(config).or_else(|| sdk.endpoint_url().map(str::to_owned));
+    match elsewhere.filter(|url| !config.allow_http && crosses_in_clear(url)) {
+        Some(url) => Err(KmsError::configuration(format!(
+            "the data key under KMS key {} would cross the network to '{url}' in clear; expected an endpoint with https://, in AWS_ENDPOINT_URL_KMS, \
+             AWS_ENDPOINT_URL and the profile too; if that network is trusted, set kms.allow_http = true",
+            config.key_id
+        ))),
+        None => Ok(sdk),
+    }
 }
 
 /// What messages call the other side: the endpoint where one is configured, else the Region's KMS.
 pub(super) fn place(config: &config::Kms, region: &str) -> String {
+    configured_endpoint(config).unwrap_or_else(|| format!("KMS in {region}"))
+}
+
+/// The endpoint that configuration or environment put in place of the Region's.
+fn configured_endpoint(config: &config::Kms) -> Option<String> {
     let env = |name| std::env::var(name).ok().filter(|v: &String| !v.is_empty());
-    config
-        .endpoint_url
-        .clone()
-        .or_else(|| env("AWS_ENDPOINT_URL_KMS"))
-        .or_else(|| env("AWS_ENDPOINT_URL"))
-        .unwrap_or_else(|| format!("KMS in {region}"))
+    config.endpoint_url.clone().or_else(|| env("AWS_ENDPOINT_URL_KMS")).or_else(|| env("AWS_ENDPOINT_URL"))
 }
 
 /// From the key's ARN, else the configuration, else environment or profile, else IMDS.
@@ -172,6 +181,7 @@ mod tests {
             key_id: key_id.to_owned(),
             region: region.map(str::to_owned),
             endpoint_url: None,
+            allow_http: false,
             deadline: Duration::from_secs(1),
         }
     }

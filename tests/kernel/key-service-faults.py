@@ -90,6 +90,7 @@ class Lane:
             config.write(f"""[kms]
 key_id = "{self.key}"
 deadline = "{DEADLINE}s"
+allow_http = {"true" if row.get("endpoint") == "unresolvable" else "false"}
 [state]
 dir = "{self.home}/state"
 [filesystem]
@@ -115,6 +116,7 @@ role = "ebs"
             "closed": f"http://127.0.0.1:{CLOSED}",
             "deaf": f"http://127.0.0.1:{DEAF}",
             "unresolvable": "http://kms.invalid",
+            "in-clear": "http://192.0.2.1",
             "https-untrusted": f"https://127.0.0.1:{HTTPS}",
             "https-other-host": f"https://localhost:{HTTPS}",
             "https-expired": f"https://127.0.0.1:{EXPIRED}",

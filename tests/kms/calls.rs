@@ -20,6 +20,7 @@ fn config(server: &Server, key_id: &str) -> config::Kms {
         key_id: key_id.to_owned(),
         region: Some("us-east-1".to_owned()),
         endpoint_url: Some(server.url()),
+        allow_http: false,
         deadline: Duration::from_secs(60),
     }
 }

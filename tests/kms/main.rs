@@ -27,7 +27,7 @@ fn limits() -> Limits {
 
 /// As on an instance: everything but the key comes from environment and IMDS.
 fn bare(key_id: &str, deadline: Duration) -> config::Kms {
-    config::Kms { key_id: key_id.to_owned(), region: None, endpoint_url: None, deadline }
+    config::Kms { key_id: key_id.to_owned(), region: None, endpoint_url: None, allow_http: false, deadline }
 }
 
 fn quick() -> Options {

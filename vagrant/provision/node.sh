@@ -28,6 +28,8 @@ cat >/etc/luks-agent/config.d/lab.toml <<END
 [kms]
 key_id = "$key_arn"
 endpoint_url = "$endpoint"
+# the lab's LocalStack, on a network of its own
+allow_http = true
 END
 
 # what it depends on is in the box of box.sh; another box has a network

@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 use std::fs;
 use std::path::{Component, Path};
 
-use luks_agent::config::{Config, ConfigError};
+use luks_agent::config::{Config, ConfigError, crosses_in_clear};
 use tempfile::TempDir;
 
 thread_local! {
@@ -46,6 +46,10 @@ fn check(dir: &Path, data: &[u8]) -> String {
             assert_eq!((path, key), (main, "kms.key_id"));
             "no key".to_owned()
         }
+        Err(ConfigError::InClear { path, url }) => {
+            assert!(path == main && crosses_in_clear(&url), "{url}");
+            "in clear".to_owned()
+        }
         Err(ConfigError::Read { path, source }) => {
             let (_, text) = files.iter().find(|(file, _)| *file == path).expect("one of the files");
             assert!(std::str::from_utf8(text).is_err(), "{source}");
@@ -57,6 +61,8 @@ fn check(dir: &Path, data: &[u8]) -> String {
 
 /// What the rest of the program relies on.
 fn valid(config: &Config) {
+    let in_clear = config.kms.endpoint_url.iter().any(|url| crosses_in_clear(url));
+    assert!(config.kms.allow_http || !in_clear);
     let plain = |path: &Path| path.is_absolute() && path.components().all(|c| c != Component::ParentDir);
     assert!(!config.kms.key_id.trim().is_empty());
     assert!(!config.kms.deadline.is_zero() && !config.volumes.deadline.is_zero());

@@ -84,6 +84,7 @@ async fn ask(http: &Scripted, generate: bool) -> (Outcome, Duration) {
         key_id: KEY_ARN.to_owned(),
         region: None,
         endpoint_url: Some("http://kms.test".to_owned()),
+        allow_http: true,
         deadline: DEADLINE,
     };
     let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
