@@ -73,6 +73,9 @@ reboot)
     for at in "${mounts[@]}"; do
         expected=$(for ((i = 0; i < 64; i++)); do marker_text "$marker"; done)
         assert_eq "$(<"$at/file")" "$expected" "the file on $at"
+        # in the log of XFS, where the next boot finds it
+        echo more >"$at/more"
+        sync -f "$at"
     done
     run_expect 0 agent unlock --json >/run/report
     assert_contains "$(report 'report["summary"]')" "nothing changed: 4 unchanged" "the second unlock"
@@ -83,6 +86,15 @@ break-glass)
     # as the README says, with stock tools alone
     wrapped=$(python3 -c 'import json; print(json.load(open("'"$STATE"'"))["keys"][-1]["wrapped_key"])')
     base64 -d <<<"$wrapped" >/run/wrapped
+    blockdev --setro /dev/ubdd
+    aws kms decrypt --key-id "$key_arn" --ciphertext-blob fileb:///run/wrapped --query Plaintext --output text |
+        tr -d '\n' | cryptsetup open --type luks2 --readonly --key-file=- /dev/ubdd rescued
+    run_expect 32 mount -o ro /dev/mapper/rescued /media
+    mount -o ro,norecovery,nouuid /dev/mapper/rescued /media
+    assert_contains "$(</media/file)" "$(marker_text "$marker")" "the file on a copy that cannot be written to"
+    umount /media
+    cryptsetup close rescued
+    blockdev --setrw /dev/ubdd
     aws kms decrypt --key-id "$key_arn" --ciphertext-blob fileb:///run/wrapped --query Plaintext --output text |
         tr -d '\n' | cryptsetup open --type luks2 --key-file=- /dev/ubdd rescued
     mount -o ro /dev/mapper/rescued /media
