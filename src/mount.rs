@@ -66,6 +66,16 @@ pub enum MountError {
         /// Its entries.
         entries: String,
     },
+    /// A mount point that cannot be made.
+    #[error("cannot make mount point {path}: {reason}; {remedy}")]
+    NotMade {
+        /// The mount point.
+        path: PathBuf,
+        /// Why.
+        reason: io::Error,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// A mount point that is no directory.
     #[error("mount point {path} is not a directory; move it away, or choose another filesystem.mount_base")]
     NotADirectory {
@@ -297,15 +307,46 @@ pub fn mount(device: &Path, mount: &Mount) -> Result<Option<String>, MountError>
 }
 
 /// Makes a mount point if it is not there, and checks that a volume can be mounted there for the first time: with nothing in
-/// it that would be hidden.
+/// it that would be hidden. The directory is durable then, whoever made it: after a power cut there may be no space for another.
 ///
 /// # Errors
-/// When the mount point is taken, not empty or no directory.
+/// When the mount point is taken, not empty or no directory, or cannot be made.
 pub fn prepare_first_mount(path: &Path) -> Result<(), MountError> {
-    match prepare_mount_point(path)? {
-        Some(entries) => Err(MountError::NotEmpty { path: path.to_owned(), entries }),
-        None => Ok(()),
+    if let Some(entries) = prepare_mount_point(path)? {
+        return Err(MountError::NotEmpty { path: path.to_owned(), entries });
     }
+    for dir in path.ancestors().take(2) {
+        let flushed = fs::File::open(dir).and_then(|dir| dir.sync_all());
+        flushed.map_err(|source| MountError::Io { action: "flush", path: dir.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+/// Makes a directory and what is missing above it, each durable before the next is made in it.
+///
+/// There is nowhere else to mount the volume when that fails: what uses it looks for it at its mount point, and what waits for the
+/// node to be ready is not started without.
+fn make_mount_point(path: &Path) -> Result<(), MountError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    let make = |dir: &Path| {
+        match fs::create_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        fs::File::open(dir)?.sync_all()?;
+        dir.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
+    };
+    let not_made = |reason: io::Error| {
+        let remedy = if matches!(reason.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            "free some space there, then run 'luks-agent unlock'; the daemon tries again by itself"
+        } else if reason.kind() == io::ErrorKind::ReadOnlyFilesystem {
+            "make the directory while its file system is writable, as in the image, or choose another filesystem.mount_base"
+        } else {
+            "make the directory, then run 'luks-agent unlock', or choose another filesystem.mount_base"
+        };
+        MountError::NotMade { path: path.to_owned(), reason, remedy }
+    };
+    missing.into_iter().rev().try_for_each(make).map_err(not_made)
 }
 
 /// Makes a mount point if it is not there; says what is in it.
@@ -315,7 +356,7 @@ fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
     }
     let io = |action| move |source| MountError::Io { action, path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(path).map_err(io("make"))?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => make_mount_point(path)?,
         Err(e) => return Err(io("examine")(e)),
         Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path: path.to_owned() }),
         Ok(_) => {}
