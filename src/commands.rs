@@ -17,14 +17,16 @@ use uuid::Uuid;
 
 use crate::apply::Apply;
 use crate::closed::{self, Closed};
-use crate::config::{Config, ConfigError, FilesystemKind};
-use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, classify, is_shown};
+use crate::config::{Config, ConfigError, FilesystemKind, Policy};
+use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::luks::mapper_on;
 use crate::mount::{MountError, check_growing_tools, check_tools};
-use crate::plan::{Action, Mode, Plan, Shortfall, Step, Subject, plan, wants_header, wants_probe};
+use crate::plan::{
+    Action, Mode, Plan, Shortfall, Step, Subject, name_it, plan, record_of, unknown_volume, wants_header, wants_probe,
+};
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict, WOULD_NOT_SURVIVE, planned};
 use crate::state::{self, Phase, State, StateDir, StateError};
@@ -38,6 +40,10 @@ pub use status::{Picture, local_status, picture, status};
 
 /// Between two attempts to lock the state directory.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long commands that format nothing ask IMDS what Xen disks are. To those that may format it is worth `kms.deadline`: the
+/// network of a booting node comes up after the agent.
+const BRIEFLY: Duration = Duration::from_secs(5);
 
 /// How long `close` waits for another run at the most: at a shutdown it has a minute and a half in all.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
@@ -288,7 +294,7 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
     preflight("close", FilesystemKind::None)?;
     let store = lock(config, of_another_run(config).min(CLOSE_PATIENCE), StateDir::open).await?;
     let state = store.load()?;
-    let inventory = Disks::new(config).inventory().await?;
+    let inventory = Disks::briefly(config).inventory().await?;
     let wanted = open_volumes(&state, &inventory, names)?;
     let host = workers(config);
     let rows = wanted.iter().map(async |(facts, luks_uuid)| {
@@ -322,7 +328,7 @@ pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandEr
     let store = lock(config, of_another_run(config), StateDir::open).await?;
     let state = store.load()?;
     check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
-    let inventory = Disks::new(config).inventory().await?;
+    let inventory = Disks::briefly(config).inventory().await?;
     let mut plan = plan(Mode::Grow, config, &state, &inventory);
     if !names.is_empty() {
         let wanted = open_volumes(&state, &inventory, names)?;
@@ -484,7 +490,18 @@ async fn make_plan(
     if state.keys.is_empty() && now.devices.iter().any(of_ours) {
         now.instance_id = instance.id().await;
     }
-    Ok(plan(mode, config, state, &now))
+    let plan = plan(mode, config, state, &now);
+    for facts in &now.devices {
+        // where it does not fail the run it is a row among many
+        if let Role::Unclear { because } = classify(facts, &config.volumes.rules)
+            && config.volumes.ebs == Policy::Encrypt
+            && record_of(state, facts).is_none()
+            && unknown_volume(config, state, &now, facts).is_none()
+        {
+            tracing::warn!(disk = facts.name, "{} is not encrypted: {because}; {}", facts.name, name_it(facts));
+        }
+    }
+    Ok(plan)
 }
 
 /// Which LUKS2 volume is on a disk that may be in use, as its header says.
@@ -503,13 +520,20 @@ async fn header_on(facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
 #[derive(Debug)]
 struct Disks<'a> {
     config: &'a Config,
+    /// How long IMDS is waited for.
+    patience: Duration,
     /// The block device mapping of IMDS, by which alone Xen disks can be told apart; asked for once.
     mapping: OnceCell<Option<BTreeMap<String, String>>>,
 }
 
 impl<'a> Disks<'a> {
     fn new(config: &'a Config) -> Self {
-        Self { config, mapping: OnceCell::new() }
+        Self { config, patience: config.kms.deadline, mapping: OnceCell::new() }
+    }
+
+    /// For commands that format nothing.
+    fn briefly(config: &'a Config) -> Self {
+        Self { patience: config.kms.deadline.min(BRIEFLY), ..Self::new(config) }
     }
 
     async fn inventory(&self) -> Result<Inventory, CommandError> {
@@ -519,7 +543,7 @@ impl<'a> Disks<'a> {
     /// Of all that were found those that matter, Xen disks told apart.
     async fn candidates(&self, mut found: Inventory) -> Result<Inventory, CommandError> {
         if found.devices.iter().any(|facts| facts.kind == DiskKind::Xen)
-            && let Some(mapping) = self.mapping.get_or_init(|| mapping(self.config)).await
+            && let Some(mapping) = self.mapping.get_or_init(|| mapping(self.patience)).await
         {
             found = discover(&Roots::host(), &self.config.state.dir, Some(mapping))?;
         }
@@ -531,8 +555,8 @@ impl<'a> Disks<'a> {
     }
 }
 
-async fn mapping(config: &Config) -> Option<BTreeMap<String, String>> {
-    match imds(config.kms.deadline).block_device_mapping().await {
+async fn mapping(patience: Duration) -> Option<BTreeMap<String, String>> {
+    match imds(patience).block_device_mapping().await {
         Ok(Some(mapping)) => Some(mapping),
         Ok(None) => {
             tracing::warn!("there are Xen disks, but no instance metadata service to tell what they are");

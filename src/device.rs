@@ -168,6 +168,11 @@ pub enum Role {
     Ebs,
     /// An instance store volume.
     InstanceStore,
+    /// It may be an EBS volume, and nothing says so: never a target, and never passed over in silence.
+    Unclear {
+        /// What is missing.
+        because: String,
+    },
     /// Not for the agent.
     Ignored {
         /// Why not.
@@ -181,6 +186,7 @@ impl fmt::Display for Role {
             Self::Boot { .. } => "boot",
             Self::Ebs => "ebs",
             Self::InstanceStore => "instance-store",
+            Self::Unclear { .. } => "unclear",
             Self::Ignored { .. } => "ignored",
         })
     }
@@ -276,7 +282,11 @@ pub fn classify(facts: &DeviceFacts, rules: &[MatchRule]) -> Role {
             Some(key) if key.starts_with("ebs") => Role::Ebs,
             Some(key) if key.starts_with("ephemeral") => Role::InstanceStore,
             Some(key) => ignored(format!("block device mapping entry '{key}'")),
-            None => ignored("xen disk that the block device mapping does not list"),
+            // the mapping of a running instance lists what the launch asked for
+            None => Role::Unclear {
+                because: "xen disk that the block device mapping of IMDS does not list: it may be an EBS volume that was attached later"
+                    .to_owned(),
+            },
         },
         DiskKind::DeviceMapper => ignored("device-mapper device"),
         DiskKind::Md => ignored("software RAID array"),
@@ -392,7 +402,7 @@ mod tests {
 
     fn because(role: &Role) -> &str {
         match role {
-            Role::Boot { because } | Role::Ignored { because } => because,
+            Role::Boot { because } | Role::Unclear { because } | Role::Ignored { because } => because,
             Role::Ebs | Role::InstanceStore => "",
         }
     }
@@ -416,7 +426,7 @@ mod tests {
             (xen(Some("ami")), "boot", "block device mapping"),
             (xen(Some("root")), "boot", "block device mapping"),
             (xen(Some("swap")), "ignored", "'swap'"),
-            (xen(None), "ignored", "does not list"),
+            (xen(None), "unclear", "does not list"),
             (other("sda", DiskKind::Scsi), "ignored", "no [[volumes.match]] rule"),
             (other("vdb", DiskKind::Virtio), "ignored", "no [[volumes.match]] rule"),
             (other("nbd0", DiskKind::Other), "ignored", "no [[volumes.match]] rule"),
@@ -462,6 +472,10 @@ mod tests {
         // What is not known matches nothing, not even `*`.
         let bare = disk("vdb", DiskKind::Virtio, None);
         assert_ne!(classify(&bare, &rules("[[volumes.match]]\nserial = \"*\"\nrole = \"ebs\"\n")), Role::Ebs);
+        let xen = DeviceFacts { kind: DiskKind::Xen, ..bare.clone() };
+        let ruled = |rule: &str| classify(&xen, &rules(rule)).to_string();
+        assert_eq!(ruled("[[volumes.match]]\npath = \"/dev/vdb\"\nrole = \"ignore\"\n"), "ignored");
+        assert_eq!(ruled("[volumes]\nrequire_rule = true\n"), "ignored");
         assert_ne!(classify(&bare, &rules("[[volumes.match]]\nmodel = \"*\"\nrole = \"ebs\"\n")), Role::Ebs);
     }
 

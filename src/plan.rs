@@ -280,7 +280,7 @@ pub fn wants_probe(config: &Config, facts: &DeviceFacts) -> bool {
     let policy = match classify(facts, &config.volumes.rules) {
         Role::Ebs => config.volumes.ebs,
         Role::InstanceStore => config.volumes.instance_store,
-        Role::Boot { .. } | Role::Ignored { .. } => Policy::Ignore,
+        Role::Boot { .. } | Role::Unclear { .. } | Role::Ignored { .. } => Policy::Ignore,
     };
     policy == Policy::Encrypt && facts.holders.is_empty() && facts.mounts.is_empty()
 }
@@ -294,6 +294,14 @@ const DETACH_ONE: &str = "detach one of them, or add a [[volumes.match]] rule wi
 fn same_serial(facts: &DeviceFacts, twins: &[&DeviceFacts]) -> String {
     let serial = facts.identity();
     format!("it has the serial number of {}, {serial}: they may be one disk", names(twins.iter().copied()))
+}
+
+/// What to do about a disk of which nobody says what it is.
+pub fn name_it(facts: &DeviceFacts) -> String {
+    let path = facts.path.display();
+    format!(
+        "add a [[volumes.match]] rule with path = \"{path}\" and role = \"ebs\" to have it encrypted if it is blank, or role = \"ignore\" to leave it as it is"
+    )
 }
 
 /// What to do about a disk that is not blank.
@@ -351,6 +359,7 @@ impl Planner<'_> {
             Role::Boot { because } | Role::Ignored { because } => {
                 return self.no_target(facts, subject, owner, because);
             }
+            Role::Unclear { because } => return self.unclear(facts, subject, owner, because),
             Role::Ebs => VolumeRole::Ebs,
             Role::InstanceStore => VolumeRole::InstanceStore,
         };
@@ -399,6 +408,21 @@ impl Planner<'_> {
             format!("known volume, LUKS UUID {}, is on a disk that is left alone: {because}", record.luks_uuid),
             "if it is the right disk, put right what keeps it from being used; otherwise add a [[volumes.match]] rule with role = \"ignore\"".to_owned(),
         );
+    }
+
+    /// A disk that may be an EBS volume. It is not encrypted on a guess, and the node does not pass for encrypted while it is there.
+    fn unclear(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
+        let is_known = owner.record().is_some_and(|record| record.phase == Phase::Committed);
+        if is_known || self.mode == Mode::Grow || self.config.volumes.ebs == Policy::Ignore {
+            return self.no_target(facts, subject, owner, because);
+        }
+        match self.unknown_volume(facts) {
+            Some(UnknownVolume { evidence, remedy, .. }) => self.refuse(subject, false, evidence, remedy),
+            None => {
+                self.refuse(subject, false, because, name_it(facts));
+                self.plan.refusals.last_mut().into_iter().for_each(|refusal| refusal.stranger = true);
+            }
+        }
     }
 
     /// A known volume that is open.

@@ -11,7 +11,8 @@ use crate::device::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::discover::{Roots, in_memory};
 use crate::host::{Host, HostError};
 use crate::plan::{
-    Shortfall, Subject, UnknownVolume, Whose, expected, is_superseded, may_hold_ours, record_of, unknown_volume,
+    Shortfall, Subject, UnknownVolume, Whose, expected, is_superseded, may_hold_ours, name_it, record_of,
+    unknown_volume,
 };
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
 use crate::state::{self, KeyRecord, Phase, State, VolumeRecord, VolumeRole};
@@ -26,12 +27,15 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     let state = state::read(&config.state.dir)?;
     let provisioned = state.is_some();
     let state = state.unwrap_or_default();
-    let mut inventory = Disks::new(config).inventory().await?;
+    let mut inventory = Disks::briefly(config).inventory().await?;
     let host = workers(config);
     look_for_unknown(config, &state, &mut inventory, &host).await;
     let unknown = unknown_rows(config, &state, &inventory);
     if !provisioned {
-        return Ok(without_state(config, unknown));
+        let unclear =
+            strangers(config, &state, &inventory, &unknown).into_iter().filter(|row| row.result == Verdict::Refused);
+        let rows = [unknown.clone(), unclear.collect(), shortfalls(config, &[])].concat();
+        return Ok(without_state(unknown.len(), rows));
     }
     let committed = || state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
     let expected = committed().filter(|volume| !is_gone_for_good(config, &state, volume, &inventory));
@@ -80,12 +84,11 @@ fn unknown_rows(config: &Config, state: &State, inventory: &Inventory) -> Vec<Ro
 }
 
 /// The report of a node without a state file: a new one, or one that has lost it.
-fn without_state(config: &Config, unknown: Vec<Row>) -> Report {
-    let summary = match unknown.len() {
+fn without_state(unknown: usize, rows: Vec<Row>) -> Report {
+    let summary = match unknown {
         0 => "this node was never provisioned".to_owned(),
         count => format!("there is no state file, and volumes of luks-agent are attached: {count}"),
     };
-    let rows = [unknown, shortfalls(config, &[])].concat();
     let wrong = diagnosis(&[], &rows);
     let report = Report::new("health", rows, summary);
     match wrong {
@@ -136,19 +139,29 @@ fn shortfalls(config: &Config, rows: &[Row]) -> Vec<Row> {
 }
 
 /// The disks that the configuration would have encrypted and that are neither the node's volumes nor `unknown` ones of it. They
-/// are named, and make no node unhealthy.
+/// are named, and make no node unhealthy; save those that the next `provision` would not encrypt either, as nobody says what they
+/// are.
 fn strangers(config: &Config, state: &State, inventory: &Inventory, unknown: &[Row]) -> Vec<Row> {
     let row = |facts: &DeviceFacts| {
         let role = classify(facts, &config.volumes.rules);
         let policy = match role {
-            Role::Ebs => config.volumes.ebs,
+            Role::Ebs | Role::Unclear { .. } => config.volumes.ebs,
             Role::InstanceStore => config.volumes.instance_store,
             Role::Boot { .. } | Role::Ignored { .. } => Policy::Ignore,
         };
         let is_told = unknown.iter().any(|row| row.device.as_ref() == Some(&facts.name));
         let is_one = policy == Policy::Encrypt && record_of(state, facts).is_none() && !is_told;
-        let why = "not encrypted by luks-agent; 'luks-agent plan' says what is on it";
-        is_one.then(|| Row::new(&Subject::of(facts, &role), Verdict::New).because(why))
+        let subject = Subject::of(facts, &role);
+        let row = match role {
+            Role::Unclear { because } => {
+                Row { remedy: Some(name_it(facts)), ..Row::new(&subject, Verdict::Refused).because(because) }
+            }
+            Role::Boot { .. } | Role::Ebs | Role::InstanceStore | Role::Ignored { .. } => {
+                Row::new(&subject, Verdict::New)
+                    .because("not encrypted by luks-agent; 'luks-agent plan' says what is on it")
+            }
+        };
+        is_one.then_some(row)
     };
     inventory.devices.iter().filter_map(row).collect()
 }
@@ -165,8 +178,15 @@ fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
     let is = |verdict: Verdict| rows.iter().find(|row| row.result == verdict).map(of_volume);
     let broken = is(Verdict::Wrong).map(|why| fatal(&why));
     // of these the next boot is not known to fail, and yet they are not as they should be
-    let others =
-        [Verdict::Failed, Verdict::Hung, Verdict::Unsound, Verdict::Missing, Verdict::Locked, Verdict::NotMounted];
+    let others = [
+        Verdict::Failed,
+        Verdict::Hung,
+        Verdict::Unsound,
+        Verdict::Missing,
+        Verdict::Locked,
+        Verdict::NotMounted,
+        Verdict::Refused,
+    ];
     let broken = broken.or_else(|| others.into_iter().find_map(is));
     broken.map(|why| (ExitCode::Failed, why))
 }
@@ -274,6 +294,8 @@ mod tests {
         assert_eq!(said(&[], &all[..2]), (ExitCode::Failed, "b: this is why".to_owned()));
         assert_eq!(diagnosis(&[key(None)], &all[..1]), None);
         assert_eq!(said(&[], &[row(Verdict::NotMounted, "e")]), (ExitCode::Failed, "e: this is why".to_owned()));
+        let unclear = [row(Verdict::Sound, "a"), row(Verdict::Refused, "xvdf")];
+        assert_eq!(said(&[key(None)], &unclear), (ExitCode::Failed, "xvdf: this is why".to_owned()));
         assert_eq!(diagnosis(&[], &[row(Verdict::New, "f")]), None, "a stranger makes no node unhealthy");
     }
 }

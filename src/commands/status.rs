@@ -1,11 +1,11 @@
 //! Every disk as sysfs and the state file have it; nothing is opened.
 
 use super::{CommandError, Disks};
-use crate::config::Config;
+use crate::config::{Config, Policy};
 use crate::device::{DeviceFacts, Holder, Inventory, Role, classify};
 use crate::discover::{Roots, discover, orphans};
 use crate::last;
-use crate::plan::{Subject, has_our_name, record_of, unknown_mapping};
+use crate::plan::{Subject, has_our_name, name_it, record_of, unknown_mapping};
 use crate::report::{Health, Report, Row, Verdict};
 use crate::state::{self, Phase, State, VolumeRecord};
 
@@ -17,7 +17,7 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
     let state = state::read(&config.state.dir)?;
     let provisioned = state.is_some();
     let state = state.unwrap_or_default();
-    let inventory = Disks::new(config).inventory().await?;
+    let inventory = Disks::briefly(config).inventory().await?;
     let rows = status_rows(config, &state, &inventory);
     let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
     let mut summary = format!(
@@ -27,6 +27,11 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
         count(Verdict::Missing),
         count(Verdict::New)
     );
+    let is_unclear = |row: &&Row| row.result == Verdict::Left && row.remedy.is_some();
+    match rows.iter().filter(is_unclear).count() {
+        0 => {}
+        unclear => summary.push_str(&format!(", {unclear} unclear and not encrypted")),
+    }
     if !provisioned {
         let open = inventory.devices.iter().any(|facts| is_open_and_unknown(&state, facts));
         summary.push_str(if open { "; there is no state file" } else { "; this node was never provisioned" });
@@ -101,7 +106,14 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
     let record = record_of(state, facts);
     // swap on an open volume makes its disk carry the system, and it is the agent's all the same
     let open = record.is_some_and(|record| facts.mapping_of(record.luks_uuid).is_some());
-    if let Role::Boot { because } | Role::Ignored { because } = role
+    if let Role::Unclear { because } = &role
+        && record.is_none()
+        && config.volumes.ebs == Policy::Encrypt
+    {
+        let row = Row::new(&subject, Verdict::Left).because(format!("not encrypted: {because}"));
+        return Row { remedy: Some(name_it(facts)), ..row };
+    }
+    if let Role::Boot { because } | Role::Unclear { because } | Role::Ignored { because } = role
         && !open
     {
         return Row::new(&subject, Verdict::Left).because(because);

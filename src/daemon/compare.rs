@@ -108,7 +108,7 @@ fn is_new(config: &Config, state: &State, facts: &DeviceFacts) -> bool {
     let policy = match classify(facts, &config.volumes.rules) {
         Role::Ebs => config.volumes.ebs,
         Role::InstanceStore => config.volumes.instance_store,
-        Role::Boot { .. } | Role::Ignored { .. } => Policy::Ignore,
+        Role::Boot { .. } | Role::Unclear { .. } | Role::Ignored { .. } => Policy::Ignore,
     };
     policy == Policy::Encrypt && record_of(state, facts).is_none()
 }

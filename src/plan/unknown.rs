@@ -43,7 +43,8 @@ pub fn wants_header(config: &Config, state: &State, facts: &DeviceFacts) -> bool
 pub fn may_hold_ours(config: &Config, facts: &DeviceFacts) -> bool {
     facts.partitions.is_empty()
         && match classify(facts, &config.volumes.rules) {
-            Role::Ebs => config.volumes.ebs == Policy::Encrypt,
+            // its header tells more than its role
+            Role::Ebs | Role::Unclear { .. } => config.volumes.ebs == Policy::Encrypt,
             Role::InstanceStore => config.volumes.instance_store == Policy::Encrypt,
             Role::Boot { .. } => {
                 !ignored_by_rule(&config.volumes.rules, facts) && facts.holders.iter().any(|h| h.luks_uuid().is_some())

@@ -111,7 +111,7 @@ fn d2_has_its_disks_in_the_block_device_mapping() {
         xvdl instance-store
         xvdm instance-store
         xvdx ebs
-        xvdy ignored: xen disk that the block device mapping does not list
+        xvdy unclear: xen disk that the block device mapping of IMDS does not list: it may be an EBS volume that was attached later
     ");
 
     let without = tree.discover();
@@ -143,7 +143,7 @@ fn a_xen_disk_can_be_named_like_a_partition() {
     insta::assert_snapshot!(roles(&inventory), @r"
         xvda1 boot: carries / and the state directory
         xvda2 instance-store
-        xvdb1 ignored: xen disk that the block device mapping does not list
+        xvdb1 unclear: xen disk that the block device mapping of IMDS does not list: it may be an EBS volume that was attached later
     ");
 }
 

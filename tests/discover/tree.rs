@@ -261,8 +261,10 @@ pub(crate) fn device<'a>(inventory: &'a Inventory, name: &str) -> &'a DeviceFact
 pub(crate) fn roles(inventory: &Inventory) -> String {
     use luks_agent::device::{Role, classify};
     let line = |d: &DeviceFacts| match classify(d, &[]) {
-        role @ (Role::Boot { .. } | Role::Ignored { .. }) => {
-            let (Role::Boot { because } | Role::Ignored { because }) = &role else { unreachable!() };
+        role @ (Role::Boot { .. } | Role::Unclear { .. } | Role::Ignored { .. }) => {
+            let (Role::Boot { because } | Role::Unclear { because } | Role::Ignored { because }) = &role else {
+                unreachable!()
+            };
             format!("{} {role}: {because}", d.name)
         }
         role @ (Role::Ebs | Role::InstanceStore) => format!("{} {role}", d.name),

@@ -216,7 +216,7 @@ fn is_plainly_on(record: &VolumeRecord, disk: &DeviceFacts, config: &Config, inv
     let wanted = match classify(disk, &config.volumes.rules) {
         Role::Ebs => config.volumes.ebs == Policy::Encrypt,
         Role::InstanceStore => config.volumes.instance_store == Policy::Encrypt,
-        Role::Boot { .. } | Role::Ignored { .. } => false,
+        Role::Boot { .. } | Role::Unclear { .. } | Role::Ignored { .. } => false,
     };
     wanted
         && there(disk)

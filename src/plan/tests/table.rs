@@ -114,6 +114,64 @@ fn disks_that_are_not_known() {
 }
 
 #[test]
+fn a_xen_disk_that_nothing_names_is_told_and_never_formatted() {
+    let unnamed = |name: &str| DeviceFacts { mapping: None, ..xen(name, "ebs1") };
+    let why =
+        "xen disk that the block device mapping of IMDS does not list: it may be an EBS volume that was attached later";
+    let remedy = |name: &str| {
+        format!(
+            "add a [[volumes.match]] rule with path = \"/dev/{name}\" and role = \"ebs\" to have it encrypted if it is blank, or role = \"ignore\" to leave it as it is"
+        )
+    };
+    let refused = format!("refused: {why} -> {}", remedy("xvdf"));
+    let ours = "refused: LUKS2 volume #7 of luks-agent on i-1, unknown to this node's state file; its key is wrapped by arn:key -> it is not formatted; see 'break-glass' in the README to get its data back";
+    let rows = vec![
+        ("not named", Provision, vec![], unnamed("xvdf"), refused.clone()),
+        (
+            "of another size than a known one",
+            Provision,
+            vec![VolumeRecord { size: 3 * GIB, ..known(1, "/mnt", &unnamed("xvdf")) }],
+            unnamed("xvdf"),
+            refused.clone(),
+        ),
+        (
+            "mounted",
+            Provision,
+            vec![],
+            DeviceFacts { mounts: vec!["/data".into()], content: None, ..unnamed("xvdf") },
+            refused,
+        ),
+        ("not named", Unlock, vec![], unnamed("xvdf"), format!("{STRANGER}{why}")),
+        ("not named", Mode::Grow, vec![], unnamed("xvdf"), format!("left: {why}")),
+        ("our volume", Provision, vec![], with(header(7), unnamed("xvdf")), ours.into()),
+        (
+            "known and open",
+            Unlock,
+            vec![known(1, "/mnt", &xen("xvdf", "ebs1"))],
+            open(1, &["/mnt"], unnamed("xvdf")),
+            "left #1 at /mnt: open, mounted at /mnt".into(),
+        ),
+    ];
+    one_disk(&config(""), rows);
+    let ruled = "[[volumes.match]]\npath = \"/dev/xvdf\"\nrole = \"ignore\"";
+    for (text, expected) in [
+        ("[volumes]\nebs = \"ignore\"", format!("left: {why}")),
+        (
+            "[volumes]\nrequire_rule = true",
+            "left: volumes.require_rule is set, and no [[volumes.match]] rule names it".into(),
+        ),
+        (ruled, "left: a [[volumes.match]] rule says ignore".into()),
+        (&ruled.replace("ignore", "ebs"), format!("format at /mnt: {BLANK}")),
+    ] {
+        one_disk(&config(text), vec![("ruled", Provision, vec![], unnamed("xvdf"), expected)]);
+    }
+    // a node that has its volumes boots all the same
+    let mut plan = plan(Provision, &config(""), &state(vec![]), &inventory(vec![unnamed("xvdf")]));
+    plan.leave_strangers();
+    assert_eq!((plan.refusals.len(), plan.steps.len()), (0, 0));
+}
+
+#[test]
 fn instance_store_that_may_be_wiped() {
     let luks = |n| Content::Luks2 { luks_uuid: id(n), token: None };
     let wiped = |what: &str| format!("format at /mnt: wipe-instance-store is configured; overwrites {what}");
