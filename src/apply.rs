@@ -274,7 +274,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 // its header may have a keyslot already
                 Basis::Unfinished { luks_uuid } => (next.volume(*luks_uuid).map(|v| (v.key, v.header)), None),
                 Basis::Blank { replaces, .. } => (key.map(|key| (key, header)), *replaces),
-                Basis::Wipe { .. } => (key.map(|key| (key, header)), None),
+                Basis::Noise { .. } | Basis::Wipe { .. } => (key.map(|key| (key, header)), None),
             };
             let Some((key, header)) = made_with else { continue };
             let record = VolumeRecord {
@@ -326,7 +326,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let first_mount = match basis {
             // the mount point was this node's before, or was found empty when the work was begun
             Basis::Blank { replaces: Some(_), .. } | Basis::Unfinished { .. } => None,
-            Basis::Blank { replaces: None, .. } | Basis::Wipe { .. } => mount_point.clone(),
+            Basis::Blank { replaces: None, .. } | Basis::Noise { .. } | Basis::Wipe { .. } => mount_point.clone(),
         };
         let job = Job::Format {
             target: Target::from(&step.device),

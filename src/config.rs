@@ -133,6 +133,8 @@ pub struct Volumes {
     pub ebs: Policy,
     /// What to do with a volume that holds something.
     pub when_not_blank: WhenNotBlank,
+    /// What to do with a volume on which nothing but noise is found.
+    pub noise: Noise,
     /// How much of a volume is read before it counts as blank.
     pub blank_scan: BlankScan,
     /// How long the work on one volume may go without progress, and how long a sampled look at it may take in all.
@@ -175,6 +177,16 @@ pub enum WhenNotBlank {
     Refuse,
     /// Format instance store volumes all the same, unless mounted, held or known; refuse EBS volumes.
     WipeInstanceStore,
+}
+
+/// What to do with a volume on which nothing but noise is found: uniformly random blocks, with zeros among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Noise {
+    /// Refuse it.
+    Refuse,
+    /// Take it for blocks that were never written where it is an EBS volume that is not known; refuse others.
+    FormatEbs,
 }
 
 /// How much of a volume the blank check reads.
@@ -389,6 +401,7 @@ struct VolumesFragment {
     instance_store: Option<Policy>,
     ebs: Option<Policy>,
     when_not_blank: Option<WhenNotBlank>,
+    noise: Option<Noise>,
     blank_scan: Option<BlankScan>,
     deadline: Option<Span>,
     grow: Option<bool>,
@@ -668,7 +681,7 @@ impl Fragment {
         take! {
             kms: key_id region endpoint_url allow_http deadline;
             state: dir;
-            volumes: instance_store ebs when_not_blank blank_scan deadline grow require_rule;
+            volumes: instance_store ebs when_not_blank noise blank_scan deadline grow require_rule;
             luks: cipher key_size sector_size discards no_read_workqueue no_write_workqueue;
             filesystem: kind mount_base options;
             health: interval;
@@ -711,6 +724,7 @@ impl Fragment {
                 instance_store: volumes.instance_store.unwrap_or(Policy::Encrypt),
                 ebs: volumes.ebs.unwrap_or(Policy::Encrypt),
                 when_not_blank: volumes.when_not_blank.unwrap_or(WhenNotBlank::Refuse),
+                noise: volumes.noise.unwrap_or(Noise::Refuse),
                 blank_scan: volumes.blank_scan.unwrap_or(BlankScan::Sampled),
                 deadline: volumes.deadline.map_or(minutes(5), |v| v.0),
                 grow: volumes.grow.unwrap_or(false),
@@ -762,6 +776,7 @@ mod tests {
         assert_eq!(config.state.dir, Path::new("/etc/luks-agent/state"));
         assert_eq!(config.volumes.ebs, Policy::Encrypt);
         assert_eq!(config.volumes.when_not_blank, WhenNotBlank::Refuse);
+        assert_eq!(config.volumes.noise, Noise::Refuse);
         assert_eq!(config.luks.cipher.parts(), ("aes", "xts-plain64"));
         assert_eq!(config.luks.key_size, 512);
         assert_eq!(config.filesystem.kind, FilesystemKind::Xfs);

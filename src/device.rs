@@ -332,6 +332,14 @@ pub enum Content {
         /// What blkid calls them, with their offsets.
         signatures: Vec<String>,
     },
+    /// No signature and no structure: each block that was read is uniformly random, or zero. So read blocks that were never written
+    /// of an EBS volume with EBS encryption, and so do encrypted data without a header.
+    Noise {
+        /// Where the first non-zero byte was seen.
+        offset: u64,
+        /// How much was read.
+        evidence: NoiseEvidence,
+    },
     /// Data without a known signature.
     Unrecognised {
         /// Where the first non-zero byte was seen.
@@ -342,6 +350,25 @@ pub enum Content {
         /// Why.
         reason: String,
     },
+}
+
+/// How much of a disk was read before it counted as noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoiseEvidence {
+    /// Bytes read.
+    pub read: u64,
+    /// How many of them are in blocks that are uniformly random; the others are zero.
+    pub random: u64,
+    /// Size of the disk in bytes.
+    pub of: u64,
+}
+
+impl fmt::Display for NoiseEvidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { read, random, of } = *self;
+        let (read, of, random, zero) = (Bytes(read), Bytes(of), Bytes(random), Bytes(read - random));
+        write!(f, "no signature and no structure in {read} of {of}: {random} uniformly random, {zero} zero")
+    }
 }
 
 /// How much of a disk was read before it counted as blank.

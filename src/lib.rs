@@ -45,6 +45,7 @@ pub mod luks;
 pub mod mapping;
 pub mod metrics;
 pub mod mount;
+mod noise;
 pub mod permissions;
 pub mod plan;
 pub mod probe;

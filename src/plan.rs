@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::{Config, FilesystemKind, MatchRule, Policy, RuleRole, WhenNotBlank};
-use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, Role, classify};
+use crate::config::{Config, FilesystemKind, MatchRule, Noise, Policy, RuleRole, WhenNotBlank};
+use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, NoiseEvidence, Role, classify};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 use crate::token::DATA_OFFSET;
 pub use expect::{Shortfall, expected, is_superseded};
@@ -152,6 +152,14 @@ pub enum Basis {
         /// The volume that was known under this identity and is gone, instance store after a stop.
         replaces: Option<Uuid>,
     },
+    /// It is an EBS volume with nothing but noise on it, and the configuration says to take that for never written.
+    Noise {
+        /// The evidence.
+        evidence: NoiseEvidence,
+        /// The UUID that the state file records as intended, where its formatting has begun: noise lies behind what is there of a
+        /// header.
+        begun: Option<Uuid>,
+    },
     /// It is our own unfinished work, never mounted.
     Unfinished {
         /// The UUID that the state file records as intended.
@@ -268,7 +276,30 @@ fn may_wipe(mode: Mode, config: &Config, state: &State, facts: &DeviceFacts, rol
 
 /// What may be overwritten where the configuration says so: nothing that is luks-agent's, nothing that cannot be read.
 fn is_wipeable(content: &Content) -> bool {
-    matches!(content, Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { token: None, .. })
+    let is_data = matches!(content, Content::Noise { .. } | Content::Unrecognised { .. });
+    is_data || matches!(content, Content::Foreign { .. } | Content::Luks2 { token: None, .. })
+}
+
+/// Whether noise counts as never written: on an EBS volume that no known volume was on, with a serial number, by which the state file
+/// would know it again.
+fn may_take_noise(mode: Mode, config: &Config, state: &State, facts: &DeviceFacts, role: VolumeRole) -> bool {
+    let known = |v: &VolumeRecord| v.phase == Phase::Committed && v.is_for(facts);
+    mode == Mode::Provision
+        && !state.volumes.iter().any(known)
+        && role == VolumeRole::Ebs
+        && facts.serial.is_some()
+        && config.volumes.noise == Noise::FormatEbs
+}
+
+/// What to do about a disk with noise on it.
+fn take_or_ignore(facts: &DeviceFacts, role: VolumeRole) -> String {
+    match role {
+        VolumeRole::Ebs if facts.serial.is_some() => format!(
+            "blocks never written of a volume with EBS encryption read so, and encrypted data without a header do: if it is new, set volumes.noise = \"format-ebs\", and see the README for what that risks; or {}",
+            wipe_or_ignore(facts)
+        ),
+        VolumeRole::Ebs | VolumeRole::InstanceStore => wipe_or_ignore(facts),
+    }
 }
 
 fn by_serial(facts: &DeviceFacts) -> impl Ord {
@@ -384,6 +415,10 @@ impl Planner<'_> {
                 self.plan.refusals[before..].iter_mut().for_each(|refusal| refusal.stranger = stranger);
             }
         }
+    }
+
+    fn may_take_noise(&self, facts: &DeviceFacts, role: VolumeRole) -> bool {
+        may_take_noise(self.mode, self.config, self.owners.state, facts, role)
     }
 
     fn policy(&self, role: VolumeRole) -> Policy {
@@ -616,6 +651,10 @@ impl Planner<'_> {
                 let basis = Basis::Blank { evidence: *evidence, replaces: None };
                 self.format(facts, subject, role, resume, basis, mount_point);
             }
+            Some(Content::Noise { evidence, .. }) if self.may_take_noise(facts, role) => {
+                let basis = Basis::Noise { evidence: *evidence, begun: resume };
+                self.format(facts, subject, role, resume, basis, mount_point);
+            }
             Some(_) | None => self.unknown(facts, subject, role),
         }
     }
@@ -687,6 +726,10 @@ impl Planner<'_> {
                     self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
                 }
             },
+            Content::Noise { evidence, .. } if self.may_take_noise(facts, role) => {
+                let basis = Basis::Noise { evidence: *evidence, begun: None };
+                self.format(facts, subject, role, None, basis, None);
+            }
             content if is_wipeable(content) && may_wipe(self.mode, self.config, self.owners.state, facts, role) => {
                 let mount_point = gone.and_then(|record| self.mount_points.of(record));
                 let before = self.plan.steps.len();
@@ -694,6 +737,9 @@ impl Planner<'_> {
                 if let Some(VolumeRecord { luks_uuid, .. }) = gone.filter(|_| self.plan.steps.len() > before) {
                     self.plan.changes.push(Change::Forget { luks_uuid: *luks_uuid });
                 }
+            }
+            Content::Noise { .. } => {
+                self.refuse(subject, false, format!("not blank: {}", describe(content)), take_or_ignore(facts, role));
             }
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
                 self.refuse(subject, false, format!("not blank: {}", describe(content)), wipe_or_ignore(facts));
@@ -720,7 +766,7 @@ impl Planner<'_> {
             Basis::Unfinished { luks_uuid } => {
                 self.owners.state.volume(*luks_uuid).map_or(self.config.filesystem.kind, |record| record.filesystem)
             }
-            Basis::Blank { .. } | Basis::Wipe { .. } => self.config.filesystem.kind,
+            Basis::Blank { .. } | Basis::Noise { .. } | Basis::Wipe { .. } => self.config.filesystem.kind,
         };
         // one that an older release has put into another is not taken again
         let recorded = mount_point.filter(|at| self.mount_points.nested(at).is_none());

@@ -1,5 +1,7 @@
 //! What is on a disk: runs in the worker, reads only.
 //!
+//! What is read is judged: zeros, noise, or data.
+//!
 //! A disk counts as blank only on positive evidence: the kernel lets us open it exclusively, blkid finds nothing, and all
 //! that is read is zero. Whatever cannot be read is [`Content::Unknown`], never blank.
 
@@ -16,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::{BlankScan, Volumes};
-use crate::device::{Bytes, Content, Evidence};
+use crate::device::{Bytes, Content, Evidence, NoiseEvidence};
 use crate::header::Luks2Header;
+use crate::noise::{self, Counts};
 use crate::token::{DATA_OFFSET, Token};
 
 /// How long a disk that is in use is tried again.
@@ -104,7 +107,7 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
     }
     if torn {
         if let Some(offset) = reader.first_not_zero(reader.ranges(DATA_OFFSET), progress)? {
-            return Ok(Content::Unrecognised { offset });
+            return reader.noise_or_data(DATA_OFFSET, offset, progress);
         }
         let area = (0, DATA_OFFSET.min(reader.size));
         if reader.first_not_zero([area], progress)?.is_some() {
@@ -112,7 +115,7 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
         }
     } else {
         if let Some(offset) = reader.first_not_zero(reader.ranges(0), progress)? {
-            return Ok(Content::Unrecognised { offset });
+            return reader.noise_or_data(0, offset, progress);
         }
         // where a header would be, once more: the scan took its time, and on a volume that is attached to several
         // instances another one may have been at work
@@ -264,12 +267,32 @@ impl Reader {
         found
     }
 
+    /// What it is that is not all zeros, from `from` on: each block of the whole sample is read for it.
+    fn noise_or_data(&mut self, from: u64, offset: u64, progress: Progress<'_>) -> Result<Content, String> {
+        self.read = 0;
+        let (mut all, mut begins_as_stream) = (Counts::default(), None);
+        let zeros = std::mem::take(&mut self.zeros);
+        let structured = self.first(self.ranges(from), progress, |bytes| {
+            begins_as_stream.get_or_insert_with(|| noise::is_stream(bytes));
+            let mut is_noise = |block: &[u8]| block == &zeros[..block.len()] || all.add_if_noise(block);
+            bytes.chunks(noise::BLOCK).position(|block| !is_noise(block))
+        });
+        self.zeros = zeros;
+        let (read, random) = (self.read, all.total());
+        let has_structure = structured?.is_some() || begins_as_stream == Some(true) || !all.is_uniform();
+        // mostly zeros, and some noise among them, is what somebody has written who encrypts
+        if has_structure || random < read / 2 {
+            return Ok(Content::Unrecognised { offset });
+        }
+        Ok(Content::Noise { offset, evidence: NoiseEvidence { read, random, of: self.size } })
+    }
+
     /// Reads, until `wanted` finds something.
     fn first(
         &mut self,
         ranges: impl IntoIterator<Item = (u64, u64)>,
         progress: Progress<'_>,
-        wanted: impl Fn(&[u8]) -> Option<usize>,
+        mut wanted: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Option<u64>, String> {
         let ranges: Vec<(u64, u64)> = ranges.into_iter().collect();
         let total = self.read + ranges.iter().map(|(_, length)| length).sum::<u64>();
@@ -395,6 +418,71 @@ mod tests {
             write(&path, offset, &[1]);
             assert_eq!(content(&path, None), Content::Unrecognised { offset });
         }
+    }
+
+    fn fill_with_noise(path: &Path, size: u64) {
+        let mut rng = fastrand::Rng::with_seed(size);
+        let mut bytes = vec![0; usize::try_from(size).unwrap()];
+        rng.fill(&mut bytes);
+        write(path, 0, &bytes);
+    }
+
+    fn is_noise(content: &Content) -> bool {
+        matches!(content, Content::Noise { .. })
+    }
+
+    #[test]
+    fn noise_with_zeros_in_it_is_told_from_data() {
+        let (_dir, path) = disk(SIZE + 512);
+        fill_with_noise(&path, SIZE + 512);
+        write(&path, 1 << 20, &[0; 3 << 20]);
+        let random = SIZE + 512 - (3 << 20);
+        let evidence = NoiseEvidence { read: SIZE + 512, random, of: SIZE + 512 };
+        assert_eq!(content(&path, None), Content::Noise { offset: 0, evidence });
+        // mostly zeros
+        let (_dir, path) = disk(SIZE);
+        fill_with_noise(&path, SIZE / 2 - 4096);
+        assert_eq!(content(&path, None), Content::Unrecognised { offset: 0 });
+    }
+
+    #[test]
+    fn one_block_with_structure_anywhere_makes_noise_data() {
+        let text = b"what somebody has written, and wants to keep\n".repeat(12);
+        for offset in [0, 4096, DATA_OFFSET, SIZE / 2 + 1024, SIZE - 540] {
+            let (_dir, path) = disk(SIZE);
+            fill_with_noise(&path, SIZE);
+            write(&path, offset, &text);
+            assert_eq!(content(&path, None), Content::Unrecognised { offset: 0 }, "text at {offset}");
+            // a file that does not end with a block
+            fill_with_noise(&path, SIZE);
+            write(&path, offset, &[0; 540]);
+            let first = if offset == 0 { 540 } else { 0 };
+            assert_eq!(content(&path, None), Content::Unrecognised { offset: first }, "zeros at {offset}");
+        }
+    }
+
+    #[test]
+    fn noise_with_a_signature_or_the_first_bytes_of_a_stream_is_not_noise() {
+        let (_dir, path) = disk(SIZE);
+        fill_with_noise(&path, SIZE);
+        write_swap(&path);
+        assert!(matches!(content(&path, None), Content::Foreign { .. }));
+        fill_with_noise(&path, SIZE);
+        write(&path, 0, &[0x1f, 0x8b, 8, 0]);
+        assert_eq!(content(&path, None), Content::Unrecognised { offset: 0 });
+    }
+
+    #[test]
+    fn a_torn_header_of_our_own_before_noise_is_noise_only_where_it_was_intended() {
+        let ours = Uuid::from_u128(1);
+        let (_dir, path) = disk(SIZE);
+        fill_with_noise(&path, SIZE);
+        write(&path, 0, &[0; 0x8000]);
+        write(&path, 0x4000, b"a part of a header");
+        assert!(is_noise(&content(&path, Some(ours))));
+        assert!(!is_noise(&content(&path, None)));
+        write(&path, DATA_OFFSET + 5, &[0; 300]);
+        assert!(!is_noise(&content(&path, Some(ours))));
     }
 
     #[test]

@@ -140,6 +140,15 @@ pub enum Finding {
         /// Each with its offset, where it has one.
         signatures: Vec<String>,
     },
+    /// Bytes that are not zero, and neither a signature nor structure.
+    Noise {
+        /// Bytes read.
+        read: u64,
+        /// How many of them are uniformly random.
+        random: u64,
+        /// Size of the disk in bytes.
+        of: u64,
+    },
     /// Bytes that are not zero, and no signature.
     Data {
         /// Where the first of them was seen.
@@ -165,6 +174,9 @@ impl From<&Content> for Finding {
             Content::Luks2 { luks_uuid, token } => Self::Luks2 { luks_uuid: *luks_uuid, luks_agent: token.is_some() },
             Content::Unfinished => Self::Unfinished,
             Content::Foreign { signatures } => Self::Signatures { signatures: signatures.clone() },
+            Content::Noise { evidence, .. } => {
+                Self::Noise { read: evidence.read, random: evidence.random, of: evidence.of }
+            }
             Content::Unrecognised { offset } => Self::Data { offset: *offset },
             Content::Unknown { .. } => Self::Unknown,
         }

@@ -378,6 +378,7 @@ fn format(
             remove_mapping(&name)?;
             Some(*luks_uuid)
         }
+        Basis::Noise { begun, .. } => *begun,
         Basis::Blank { .. } | Basis::Wipe { .. } => None,
     };
     // the plan may be minutes old
@@ -415,8 +416,12 @@ fn still_allowed(basis: &Basis, found: &Content) -> bool {
         (_, Content::Blank { .. }) => true,
         (Basis::Unfinished { .. }, Content::Unfinished) => true,
         (Basis::Unfinished { luks_uuid }, Content::Luks2 { luks_uuid: found, .. }) => luks_uuid == found,
+        (Basis::Noise { .. }, Content::Noise { .. }) => true,
         // samples begin at random, so the first byte that is not zero need not be the same one
-        (Basis::Wipe { found: Content::Unrecognised { .. } }, Content::Unrecognised { .. }) => true,
+        (
+            Basis::Wipe { found: Content::Noise { .. } | Content::Unrecognised { .. } },
+            Content::Noise { .. } | Content::Unrecognised { .. },
+        ) => true,
         // what was planned to be wiped, and nothing that somebody has made of the disk since
         (Basis::Wipe { found: planned }, Content::Foreign { .. } | Content::Luks2 { token: None, .. }) => {
             planned == found
@@ -609,7 +614,7 @@ pub fn chain(error: impl Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Evidence;
+    use crate::device::{Evidence, NoiseEvidence};
     use crate::key::{DataKey, WrappedKey};
     use crate::token::{HeaderPolicy, Token};
 
@@ -713,24 +718,28 @@ mod tests {
         let xfs = Content::Foreign { signatures: vec!["xfs".into()] };
         let foreign = Content::Foreign { signatures: vec!["ext4".into()] };
         let data = Content::Unrecognised { offset: 0 };
+        let noise = NoiseEvidence { read: 1, random: 1, of: 1 };
+        let taken = Basis::Noise { evidence: noise, begun: None };
+        let noise = Content::Noise { offset: 0, evidence: noise };
         let unknown = Content::Unknown { reason: String::new() };
         let nothing = Content::Blank { evidence: EVIDENCE };
-        // for each content: allowed on the basis of blank, unfinished, wipe of ext4, of a LUKS2 volume, of data
+        // for each content: allowed on the basis of blank, unfinished, wipe of ext4, of a LUKS2 volume, of data; of noise
         let table = [
-            (nothing, [true, true, true, true, true]),
-            (Content::Unfinished, [false, true, false, false, false]),
-            (luks(ours, Some(&token)), [false, true, false, false, false]),
-            (luks(ours, None), [false, true, false, true, false]),
-            (luks(Uuid::nil(), None), [false, false, false, false, false]),
-            (luks(Uuid::nil(), Some(&token)), [false, false, false, false, false]),
-            (foreign, [false, false, true, false, false]),
-            (xfs, [false, false, false, false, false]),
-            (data, [false, false, false, false, true]),
-            (unknown, [false, false, false, false, false]),
+            (nothing, [true, true, true, true, true, true]),
+            (Content::Unfinished, [false, true, false, false, false, false]),
+            (luks(ours, Some(&token)), [false, true, false, false, false, false]),
+            (luks(ours, None), [false, true, false, true, false, false]),
+            (luks(Uuid::nil(), None), [false, false, false, false, false, false]),
+            (luks(Uuid::nil(), Some(&token)), [false, false, false, false, false, false]),
+            (foreign, [false, false, true, false, false, false]),
+            (xfs, [false, false, false, false, false, false]),
+            (data, [false, false, false, false, true, false]),
+            (noise, [false, false, false, false, true, true]),
+            (unknown, [false, false, false, false, false, false]),
         ];
         for (content, allowed) in table {
-            let found =
-                [&blank, &unfinished, &wipe, &wipe_luks, &wipe_data].map(|basis| still_allowed(basis, &content));
+            let found = [&blank, &unfinished, &wipe, &wipe_luks, &wipe_data, &taken]
+                .map(|basis| still_allowed(basis, &content));
             assert_eq!(found, allowed, "{content:?}");
         }
     }

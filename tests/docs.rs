@@ -251,6 +251,7 @@ fn the_fields_of_reports_are_documented() {
     for finding in [
         Finding::Blank { read: 1, of: 2 },
         Finding::Signatures { signatures: Vec::new() },
+        Finding::Noise { read: 1, random: 1, of: 2 },
         Finding::Data { offset: 1 },
         Finding::Luks2 { luks_uuid: Default::default(), luks_agent: true },
         Finding::Unfinished,

@@ -18,7 +18,7 @@ fn boot(scenario: &str, disks: &[&str]) {
     let node = Node::new(&scenario.replace(' ', "-"));
     // with serial numbers, as on EC2: a name alone does not tell which volume it was while another cannot be examined
     let mut node = match name {
-        "killed" => node.numbered_disks(disks, DATA_DISK),
+        "killed" | "noise" => node.numbered_disks(disks, DATA_DISK),
         _ => disks.iter().fold(node, |node, disk| node.disk(disk, DATA_DISK)),
     };
     let script = arg.iter().fold(Script::with_agent(name), |script, arg| script.arg(*arg));
@@ -83,4 +83,10 @@ fn a_xen_disk_that_nothing_names_is_told_and_keeps_nobody_waiting() {
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn mount_points_outlive_a_power_cut_and_a_full_disk_is_named() {
     boot("mount-point", &["ubdb", "ubdc", "ubdd"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn noise_is_refused_with_its_cause_and_taken_where_that_is_configured() {
+    boot("noise", &["ubdb", "ubdc", "ubdd", "ubde"]);
 }

@@ -39,6 +39,10 @@ fn header(n: u32) -> Content {
     Content::Luks2 { luks_uuid: id(n), token: Some(Box::new(token)) }
 }
 
+fn noise() -> Content {
+    Content::Noise { offset: 0, evidence: NoiseEvidence { read: GIB, random: GIB / 2, of: GIB } }
+}
+
 fn foreign() -> Content {
     Content::Foreign { signatures: vec!["ext4 at byte 1080".to_owned()] }
 }

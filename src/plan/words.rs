@@ -38,6 +38,7 @@ pub fn describe(content: &Content) -> String {
         }
         Content::Unfinished => "the beginning of a LUKS2 header of luks-agent".to_owned(),
         Content::Foreign { signatures } => signatures.join(", "),
+        Content::Noise { offset, evidence } => format!("{evidence}, first seen at byte {offset}"),
         Content::Unrecognised { offset } => format!("data without a known signature, first seen at byte {offset}"),
         Content::Unknown { reason } => format!("it could not be examined: {reason}"),
     }
@@ -50,6 +51,7 @@ impl fmt::Display for Basis {
             Self::Blank { evidence, replaces: Some(uuid) } => {
                 write!(f, "{evidence}; replaces {uuid}, lost with the instance store")
             }
+            Self::Noise { evidence, .. } => write!(f, "volumes.noise is format-ebs; {evidence}"),
             Self::Unfinished { luks_uuid } => write!(f, "finishes formatting {luks_uuid}, which holds no data"),
             Self::Wipe { found } => write!(f, "wipe-instance-store is configured; overwrites {}", describe(found)),
         }

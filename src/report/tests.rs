@@ -30,6 +30,7 @@ fn blank() -> Basis {
 fn format(n: u32, basis: Basis) -> Step {
     let content = match &basis {
         Basis::Blank { evidence, .. } => Content::Blank { evidence: *evidence },
+        Basis::Noise { evidence, .. } => Content::Noise { offset: 0, evidence: *evidence },
         Basis::Unfinished { .. } => Content::Unfinished,
         Basis::Wipe { .. } => Content::Unrecognised { offset: 4096 },
     };

@@ -96,6 +96,10 @@ fn check(disk: &[u8], intent: Option<Uuid>, content: &Content) {
             assert!(!(disk.starts_with(b"LUKS\xba\xbe\0\x02") && another), "another's header");
         }
         Content::Unrecognised { offset } => assert_ne!(disk[usize::try_from(*offset).expect("on the disk")], 0),
+        Content::Noise { offset, evidence } => {
+            assert_ne!(disk[usize::try_from(*offset).expect("on the disk")], 0);
+            assert!(evidence.random * 2 >= evidence.read && evidence.read <= evidence.of);
+        }
         Content::Foreign { signatures } => assert!(!signatures.is_empty()),
         Content::Unknown { reason } => assert!(!reason.is_empty()),
     }

@@ -10,7 +10,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::*;
-use crate::config::{MatchRule, RuleRole};
+use crate::config::{MatchRule, Noise, RuleRole};
 
 const DISKS: u32 = 4;
 
@@ -37,6 +37,7 @@ fn disk(position: u32) -> impl Strategy<Value = DeviceFacts> {
         2 => Just(Some(Content::Unfinished)),
         2 => Just(Some(foreign())),
         1 => Just(Some(Content::Unrecognised { offset: 0 })),
+        2 => Just(Some(noise())),
         1 => Just(Some(Content::Unknown { reason: "i/o error".to_owned() })),
         1 => Just(None),
     ];
@@ -116,6 +117,8 @@ fn configs() -> impl Strategy<Value = &'static str> {
         "",
         "[volumes]\nwhen_not_blank = \"wipe-instance-store\"",
         "[volumes]\nwhen_not_blank = \"wipe-instance-store\"\nebs = \"ignore\"",
+        "[volumes]\nnoise = \"format-ebs\"",
+        "[volumes]\nnoise = \"format-ebs\"\nwhen_not_blank = \"wipe-instance-store\"",
         "[volumes.expect]\nebs = 2\ninstance_store = 1",
         "[volumes]\ninstance_store = \"ignore\"\n[[volumes.match]]\nserial = \"vol2\"\nrole = \"ignore\"",
         "[volumes]\nwhen_not_blank = \"wipe-instance-store\"\n[filesystem]\ntype = \"none\"\n[[volumes.match]]\nserial = \"vol1\"\nrole = \"instance-store\"",
@@ -164,6 +167,13 @@ fn may_be_formatted(step: &Step, resume: Option<Uuid>, basis: &Basis, config: &C
                 assert!(!inventory.devices.iter().any(elsewhere), "the volume is on another disk");
             }
         }
+        Basis::Noise { begun, .. } => {
+            assert_eq!(config.volumes.noise, Noise::FormatEbs);
+            assert_eq!((step.role, *begun), (VolumeRole::Ebs, resume));
+            assert!(matches!(disk.content, Some(Content::Noise { .. })));
+            assert!(disk.serial.is_some() && disk.holders.is_empty() && disk.partitions.is_empty());
+            assert_eq!(newest.filter(committed), None, "known");
+        }
         Basis::Unfinished { luks_uuid } => {
             assert_eq!(resume, Some(*luks_uuid));
             let record = state.volume(*luks_uuid).expect("a record");
@@ -190,7 +200,12 @@ fn may_be_formatted(step: &Step, resume: Option<Uuid>, basis: &Basis, config: &C
             assert!(!state.volumes.iter().filter(committed).any(|v| v.is_for(disk)), "known");
             assert!(matches!(
                 disk.content,
-                Some(Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { token: None, .. })
+                Some(
+                    Content::Foreign { .. }
+                        | Content::Noise { .. }
+                        | Content::Unrecognised { .. }
+                        | Content::Luks2 { token: None, .. }
+                )
             ));
         }
     }
@@ -533,6 +548,7 @@ fn cases(config: &Config, state: &State, inventory: &Inventory, plan: &Plan) -> 
             Some(Content::Luks2 { token: None, .. }) => "luks2",
             Some(Content::Unfinished) => "unfinished",
             Some(Content::Foreign { .. }) => "foreign",
+            Some(Content::Noise { .. }) => "noise",
             Some(Content::Unrecognised { .. }) => "unrecognised",
             Some(Content::Unknown { .. }) => "unknown",
             None => "not looked at",
@@ -559,6 +575,8 @@ fn cases(config: &Config, state: &State, inventory: &Inventory, plan: &Plan) -> 
                 Action::Format { basis: Basis::Blank { replaces: None, .. }, .. } => "step: format, blank",
                 Action::Format { basis: Basis::Blank { replaces: Some(_), .. }, .. } => "step: format, blank, replaces",
                 Action::Format { basis: Basis::Unfinished { .. }, .. } => "step: format, unfinished",
+                Action::Format { basis: Basis::Noise { begun: None, .. }, .. } => "step: format, noise",
+                Action::Format { basis: Basis::Noise { begun: Some(_), .. }, .. } => "step: format, noise, begun",
                 Action::Format { basis: Basis::Wipe { .. }, .. } => "step: format, wipe",
                 Action::Unlock { open: false, .. } => "step: unlock",
                 Action::Unlock { open: true, .. } => "step: mount",

@@ -172,6 +172,56 @@ fn a_xen_disk_that_nothing_names_is_told_and_never_formatted() {
 }
 
 #[test]
+fn noise_is_taken_for_never_written_only_on_unknown_ebs_volumes_and_where_that_is_configured() {
+    let found = "no signature and no structure in 1 GiB of 1 GiB: 512 MiB uniformly random, 512 MiB zero";
+    let cause = "blocks never written of a volume with EBS encryption read so, and encrypted data without a header do: if it is new, set volumes.noise = \"format-ebs\", and see the README for what that risks; or ";
+    let refused = || format!("refused: not blank: {found}, first seen at byte 0 -> {cause}{WIPE}");
+    let format = || format!("format at /mnt: volumes.noise is format-ebs; {found}");
+    let on = |facts| with(noise(), facts);
+    let nameless = DeviceFacts { serial: None, ..on(ebs(1)) };
+    let wipe_alone =
+        |facts: &DeviceFacts| format!("refused: not blank: {found}, first seen at byte 0 -> {}", wipe_or_ignore(facts));
+    let lost = format!(
+        "wrong: known volume, LUKS UUID #1 expected, but found: {found}, first seen at byte 0 -> nothing was changed: check that the right volume is attached"
+    );
+    one_disk(&config(""), vec![("noise, by default", Provision, vec![], on(ebs(1)), refused())]);
+    let parts = DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..on(ebs(1)) };
+    let rows = vec![
+        ("noise", Provision, vec![], on(ebs(1)), format()),
+        ("noise", Unlock, vec![], on(ebs(1)), format!("{STRANGER}not blank: {found}, first seen at byte 0")),
+        ("instance store", Provision, vec![], on(store(1)), wipe_alone(&on(store(1)))),
+        ("without a serial number", Provision, vec![], nameless.clone(), wipe_alone(&nameless)),
+        ("known", Provision, vec![known(1, "/mnt", &ebs(1))], on(ebs(1)), lost.clone()),
+        ("known as instance store", Provision, vec![known(1, "/mnt", &store(1))], on(ebs(1)), lost),
+        ("with partitions", Provision, vec![], parts, format!("refused: it has partitions: nvme1n1p1 -> {WIPE}")),
+        (
+            "begun",
+            Provision,
+            vec![intent(1, "/mnt3", &ebs(1))],
+            on(ebs(1)),
+            format().replace("format at /mnt", "format as #1 at /mnt3"),
+        ),
+        (
+            "data",
+            Provision,
+            vec![],
+            with(Content::Unrecognised { offset: 8 }, ebs(1)),
+            format!("refused: not blank: data without a known signature, first seen at byte 8 -> {WIPE}"),
+        ),
+        (
+            "a signature",
+            Provision,
+            vec![],
+            with(foreign(), ebs(1)),
+            format!("refused: not blank: ext4 at byte 1080 -> {WIPE}"),
+        ),
+    ];
+    one_disk(&config("[volumes]\nnoise = \"format-ebs\""), rows);
+    // begun by a run that was allowed to, and not any more
+    one_disk(&config(""), vec![("begun", Provision, vec![intent(1, "/mnt3", &ebs(1))], on(ebs(1)), refused())]);
+}
+
+#[test]
 fn instance_store_that_may_be_wiped() {
     let luks = |n| Content::Luks2 { luks_uuid: id(n), token: None };
     let wiped = |what: &str| format!("format at /mnt: wipe-instance-store is configured; overwrites {what}");
@@ -918,7 +968,10 @@ fn formats(config: &Config, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts
             let at = mount_point.as_ref().map_or("-".to_owned(), |at| at.display().to_string());
             let replaces = match basis {
                 Basis::Blank { replaces: Some(gone), .. } => format!(" for #{}", gone.as_u128()),
-                Basis::Blank { replaces: None, .. } | Basis::Unfinished { .. } | Basis::Wipe { .. } => String::new(),
+                Basis::Blank { replaces: None, .. }
+                | Basis::Noise { .. }
+                | Basis::Unfinished { .. }
+                | Basis::Wipe { .. } => String::new(),
             };
             Some(format!("{}={at}{replaces}", step.device.serial.as_deref().unwrap_or(&step.device.name)))
         }
