@@ -89,11 +89,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Unmount and close volumes
+    /// Unmount and close volumes, each of them whole or not at all; name who holds one
     Close {
         /// Which: device, mapper name, mount point, serial number or LUKS UUID; all open ones if none is given
         #[arg(value_name = "DEVICE")]
         volumes: Vec<String>,
+        /// Unmount and close as far as can be, and mount nothing again; what the boot service runs when it is stopped
+        #[arg(long)]
+        for_shutdown: bool,
         /// Print one JSON object instead of a table
         #[arg(long)]
         json: bool,

@@ -17,19 +17,20 @@ use uuid::Uuid;
 
 use crate::apply::Apply;
 use crate::closed::{self, Closed};
+use crate::closing::Extent;
 use crate::config::{Config, ConfigError, FilesystemKind, Policy};
 use crate::device::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::luks::mapper_on;
-use crate::mount::{MountError, check_growing_tools, check_tools};
+use crate::mount::{Mount, MountError, check_growing_tools, check_tools};
 use crate::plan::{
     Action, Mode, Plan, Shortfall, Step, Subject, name_it, plan, record_of, unknown_volume, wants_header, wants_probe,
 };
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict, WOULD_NOT_SURVIVE, planned};
-use crate::state::{self, Phase, State, StateDir, StateError};
+use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
 use crate::worker::{Answer, Job, Target, chain};
 
 use lazy_kms::{LazyKms, likely_keys};
@@ -286,11 +287,12 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     Ok(Report::of_outcome("unlock", &plan, &outcome).measured(keys.usage(), host.stages()))
 }
 
-/// `close`: unmounts and closes the volumes that are asked for, or all.
+/// `close`: unmounts and closes the volumes that are asked for, or all; each of them whole or not at all, unless it is for a
+/// shutdown.
 ///
 /// # Errors
 /// When it cannot begin, or one of them is not an open volume.
-pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandError> {
+pub async fn close(config: &Config, names: &[String], for_shutdown: bool) -> Result<Report, CommandError> {
     preflight("close", FilesystemKind::None)?;
     let store = lock(config, of_another_run(config).min(CLOSE_PATIENCE), StateDir::open).await?;
     let state = store.load()?;
@@ -301,7 +303,11 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
         let mounts = facts.mapping_of(*luks_uuid).map(|holder| holder.mounts.clone()).unwrap_or_default();
         let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
         let row = |result| Row::new(&subject, result).volume(Some(*luks_uuid), mounts.last().cloned());
-        let job = Job::Close { mapper: mapper_on(facts, *luks_uuid), mounts: mounts.clone() };
+        let extent = match for_shutdown {
+            true => Extent::AsFarAsPossible,
+            false => Extent::Whole { mount: own_mount(config, &state, *luks_uuid) },
+        };
+        let job = Job::Close { mapper: mapper_on(facts, *luks_uuid), extent };
         match host.run(&facts.name, job, None).await {
             Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
             Ok(_) => row(Verdict::Closed),
@@ -317,6 +323,13 @@ pub async fn close(config: &Config, names: &[String]) -> Result<Report, CommandE
         closed => format!("{closed} of {} closed", rows.len()),
     };
     Ok(Report::new("close", rows, summary))
+}
+
+/// How the agent mounts a known volume.
+fn own_mount(config: &Config, state: &State, luks_uuid: Uuid) -> Option<Mount> {
+    let VolumeRecord { mount_point, filesystem, .. } = state.volume(luks_uuid)?;
+    let options = config.filesystem.options.clone();
+    Some(Mount { at: mount_point.clone()?, filesystem: *filesystem, options })
 }
 
 /// `grow`: grows open volumes to the size of their disks.
@@ -427,8 +440,9 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
     orphans.retain(|mapping| is_known(state, mapping));
     let unchanged = orphans.is_empty();
     let removals = orphans.into_iter().map(async |mapping| {
-        let Holder { dm_name: Some(mapper), mounts, .. } = mapping else { return };
-        let job = Job::Close { mapper: mapper.clone(), mounts };
+        let Holder { dm_name: Some(mapper), .. } = mapping else { return };
+        // without a disk there is nothing that could be mounted again
+        let job = Job::Close { mapper: mapper.clone(), extent: Extent::AsFarAsPossible };
         let why = match host.run(&mapper, job, None).await {
             Ok(Answer::Failed { message }) => message,
             Ok(_) => return tracing::warn!(mapper, "closed {mapper}, whose disk is gone"),

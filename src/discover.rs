@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::device::{DevNo, DeviceFacts, DiskKind, Holder, Inventory};
-use mounts::Mounts;
+pub(crate) use mounts::{Mount, Mounts};
 use sysfs::{Node, Sysfs, gone, optional, text};
 
 /// Where the kernel and udev show what they know; `/` in production, a fixture tree in tests.

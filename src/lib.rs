@@ -25,6 +25,7 @@
 pub mod apply;
 pub mod cli;
 pub mod closed;
+pub mod closing;
 pub mod commands;
 pub mod config;
 pub mod confine;
@@ -33,6 +34,7 @@ pub mod device;
 mod digest;
 pub mod discover;
 mod header;
+mod holders;
 pub mod host;
 mod http;
 pub mod imds;

@@ -112,7 +112,7 @@ async fn command(command: &Command, config: &Path) -> Result<Report, CommandErro
         Command::Unlock { .. } => commands::unlock(&config).await,
         Command::Boot { .. } => commands::boot(&config).await,
         Command::Grow { volumes, .. } => commands::grow(&config, volumes).await,
-        Command::Close { volumes, .. } => commands::close(&config, volumes).await,
+        Command::Close { volumes, for_shutdown, .. } => commands::close(&config, volumes, *for_shutdown).await,
         Command::Health { .. } => commands::health(&config).await,
         Command::Status { .. }
         | Command::Daemon

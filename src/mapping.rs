@@ -1,6 +1,7 @@
 //! Open mappings as device-mapper has them, by `dmsetup`: for a look that must change nothing. libcryptsetup reads the header of a
 //! volume to tell of its mapping, and repairs it where one copy is damaged.
 
+use std::ffi::OsStr;
 use std::fmt;
 
 use crate::device::DevNo;
@@ -31,6 +32,17 @@ pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), Mapp
     // without --showkeys a key that is not in the kernel's keyring is shown as zeros
     let table = run("dmsetup", &["table".as_ref(), "--".as_ref(), mapper.as_ref()])?;
     check_table(&table, disk, policy).map_err(|what| MappingError::Differs { mapper: mapper.to_owned(), what })
+}
+
+/// How often a mapping is open: once for a file system, and once for whoever else uses it.
+///
+/// # Errors
+/// When `dmsetup` fails.
+pub fn open_count(mapper: &str) -> Result<u32, MappingError> {
+    let args = ["info", "--columns", "--noheadings", "-o", "open", "--", mapper];
+    let count = run("dmsetup", &args.map(OsStr::new))?;
+    let what = || format!("'dmsetup info' says that it is open '{}' times", count.trim());
+    count.trim().parse().map_err(|_| MappingError::Differs { mapper: mapper.to_owned(), what: what() })
 }
 
 /// The parameters of target `crypt`, see `Documentation/admin-guide/device-mapper/dm-crypt.rst` of Linux.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use crate::closing::{self, Extent};
 use crate::config::FilesystemKind;
 use crate::device::{Content, DevNo, DeviceFacts};
 use crate::key::Passphrase;
@@ -137,8 +138,8 @@ pub enum Job {
     Close {
         /// Mapper name.
         mapper: String,
-        /// Where it is mounted, in the order of mounting.
-        mounts: Vec<PathBuf>,
+        /// What is done where somebody holds it.
+        extent: Extent,
     },
 }
 
@@ -339,7 +340,7 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         Job::Grow { target, expected, mapper, filesystem, mount_point, .. } => {
             grow(&target, &expected, &mapper, filesystem, mount_point.as_deref(), key, &mut stage)
         }
-        Job::Close { mapper, mounts } => close(&mapper, &mounts, &mut stage),
+        Job::Close { mapper, extent } => close(&mapper, &extent, &mut stage),
     };
     done.unwrap_or_else(|message| Answer::Failed { message })
 }
@@ -529,12 +530,9 @@ fn grow(
     Ok(if grown || size()? > before { Answer::Grown } else { Answer::Unchanged })
 }
 
-fn close(mapper: &str, mounts: &[PathBuf], stage: &mut Stage<'_>) -> Result<Answer, String> {
+fn close(mapper: &str, extent: &Extent, stage: &mut Stage<'_>) -> Result<Answer, String> {
     stage.enter("closing");
-    for path in mounts.iter().rev() {
-        mount::unmount(path).map_err(chain)?;
-    }
-    remove_mapping(mapper)?;
+    closing::close(mapper, extent)?;
     Ok(Answer::Closed)
 }
 

@@ -53,6 +53,12 @@ fn what_is_in_the_way_is_named_and_left_as_it_is() {
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_volume_is_closed_whole_or_not_at_all_and_who_holds_it_is_named() {
+    boot("held", &["ubdb", "ubdc"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn the_daemon_goes_on_until_the_node_is_as_it_should_be() {
     boot("daemon", &["ubdb", "ubdc"]);
 }

@@ -20,14 +20,20 @@ const DEVICE_OPTIONS: &[&str] = &["logdev", "rtdev", "journal_path"];
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone)]
-pub(super) struct Mount {
-    pub(super) id: u32,
-    parent: u32,
+pub(crate) struct Mount {
+    pub(crate) id: u32,
+    pub(crate) parent: u32,
     /// Anonymous (major 0) unless the file system is on exactly one block device.
-    pub(super) devno: DevNo,
-    pub(super) point: PathBuf,
+    pub(crate) devno: DevNo,
+    /// Which directory of the file system is mounted.
+    pub(crate) root: PathBuf,
+    pub(crate) point: PathBuf,
+    /// The peer group that it belongs to: what happens below it happens below its peers.
+    peer_group: Option<u32>,
+    /// Peer groups, its own among them, below which what happens happens below it too.
+    follows: Vec<u32>,
     pub(super) fs: String,
-    pub(super) source: PathBuf,
+    pub(crate) source: PathBuf,
     /// The file system's own options, still escaped.
     options: Vec<u8>,
 }
@@ -80,15 +86,20 @@ pub(super) fn below(sysfs: &Sysfs<'_>, node: &Node) -> Result<Vec<Backing>, Disc
 
 /// The mount table as this process sees it.
 #[derive(Debug)]
-pub(super) struct Mounts {
+pub(crate) struct Mounts {
     all: Vec<Mount>,
     files: PathBuf,
 }
 
 impl Mounts {
     /// The message on failure names the file and, if it is one, the line.
-    pub(super) fn read(roots: &Roots) -> Result<Self, String> {
-        let path = roots.proc.join("self/mountinfo");
+    pub(crate) fn read(roots: &Roots) -> Result<Self, String> {
+        Self::read_of(roots, "self")
+    }
+
+    /// The mount table as another process sees it.
+    pub(crate) fn read_of(roots: &Roots, process: &str) -> Result<Self, String> {
+        let path = roots.proc.join(process).join("mountinfo");
         let bytes = fs::read(&path).map_err(|e| read_error(&path)(e).in_full())?;
         let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let all = lines
@@ -101,12 +112,25 @@ impl Mounts {
         Ok(Self { all, files: roots.files.clone() })
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Mount> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Mount> {
         self.all.iter()
     }
 
+    /// Whether a mount of another namespace's table goes along when one of this table is unmounted, unless it is used there. That is a
+    /// matter of what they are mounted on.
+    pub(crate) fn takes_along(&self, own: &Mount, theirs: &Self, other: &Mount) -> bool {
+        let (Some((on, at)), Some((other_on, other_at))) = (self.place(own), theirs.place(other)) else { return false };
+        on.peer_group.is_some_and(|group| other_on.follows.contains(&group)) && at == other_at
+    }
+
+    /// The mount that another is mounted on, and where in its file system.
+    fn place(&self, mount: &Mount) -> Option<(&Mount, PathBuf)> {
+        let on = self.all.iter().find(|on| on.id == mount.parent)?;
+        Some((on, on.root.join(mount.point.strip_prefix(&on.point).ok()?)))
+    }
+
     /// The mount that a path is on, the path's links followed. It must exist.
-    pub(super) fn of(&self, path: &Path) -> Result<&Mount, String> {
+    pub(crate) fn of(&self, path: &Path) -> Result<&Mount, String> {
         let real = self.files.join(path.strip_prefix("/").unwrap_or(path));
         let lost = |e| read_error(&real)(e).in_full();
         let real_path = fs::canonicalize(&real).map_err(lost)?;
@@ -221,6 +245,11 @@ impl Mount {
         self.options.split(|b| *b == b',').any(|option| option == b"volatile")
     }
 
+    /// The directories of an overlay, all of them; of another file system, none.
+    pub(crate) fn layers_if_overlay(&self) -> Vec<PathBuf> {
+        if self.fs == "overlay" { self.layers().unwrap_or_default() } else { Vec::new() }
+    }
+
     /// The directories of an overlay, all of them.
     fn layers(&self) -> Result<Vec<PathBuf>, String> {
         let mut layers = Vec::new();
@@ -302,13 +331,36 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let id = word(mount.next()?).parse().ok()?;
     let parent = word(mount.next()?).parse().ok()?;
     let devno = word(mount.next()?).parse().ok()?;
-    let point = path(mount.nth(1)?);
+    let root = path(mount.next()?);
+    let point = path(mount.next()?);
     mount.next()?;
+    let (mut peer_group, mut follows) = (None, Vec::new());
+    for tag in mount.map(word) {
+        match tag.split_once(':') {
+            Some(("shared", group)) => {
+                peer_group = group.parse().ok();
+                follows.extend(peer_group);
+            }
+            Some(("master" | "propagate_from", group)) => follows.extend(group.parse::<u32>().ok()),
+            _ => {}
+        }
+    }
     let mut fs = line[separator + 3..].splitn(3, |b| *b == b' ');
     let kind = word(&unescape(fs.next()?));
     let source = path(fs.next()?);
     let options = fs.next()?.to_vec();
-    point.is_absolute().then_some(Mount { id, parent, devno, point, fs: kind, source, options })
+    point.is_absolute().then_some(Mount {
+        id,
+        parent,
+        devno,
+        root,
+        point,
+        peer_group,
+        follows,
+        fs: kind,
+        source,
+        options,
+    })
 }
 
 #[cfg(test)]
@@ -320,9 +372,35 @@ mod tests {
         let line = br"36 35 0:31 /a\040b /mnt/c\134d\040e rw,noatime master:1 shared:7 - overlay my\011disk rw,lowerdir=/a\:b:/c::/d,upperdir=/x\054y\040z,workdir=/w";
         let mount = parse(line).unwrap();
         assert_eq!((mount.id, mount.parent, mount.devno), (36, 35, DevNo { major: 0, minor: 31 }));
-        assert_eq!(mount.point, Path::new("/mnt/c\\d e"));
+        assert_eq!((mount.root.as_path(), mount.point.as_path()), (Path::new("/a b"), Path::new("/mnt/c\\d e")));
+        assert_eq!((mount.peer_group, mount.follows.as_slice()), (Some(7), &[1, 7][..]));
         assert_eq!((mount.fs.as_str(), mount.source.as_path()), ("overlay", Path::new("my\tdisk")));
         assert_eq!(mount.layers().unwrap(), ["/a:b", "/c", "/d", "/x,y z"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_goes_along_with_an_unmount_follows_the_mount_below() {
+        let table = |lines: &[&str]| Mounts {
+            all: lines.iter().map(|line| parse(line.as_bytes()).unwrap()).collect(),
+            files: "/".into(),
+        };
+        let volume = |table: &Mounts| table.iter().find(|mount| mount.devno.major == 252).unwrap().clone();
+        let ours =
+            table(&["1 0 8:1 / / rw shared:1 - ext4 /dev/sda1 rw", "5 1 252:0 / /mnt rw shared:9 - xfs /dev/dm-0 rw"]);
+        for (on, at, goes) in [
+            ("11 10 8:1 / / rw master:1", "/mnt rw master:9", true),
+            ("11 10 8:1 / / rw shared:1", "/mnt rw", true),
+            ("11 10 8:1 / / rw master:7 propagate_from:1", "/mnt rw", true),
+            ("11 10 8:1 / / rw", "/mnt rw", false),
+            // bound to another place, or on something else
+            ("11 10 8:1 / / rw master:1", "/srv rw master:9", false),
+            ("11 10 0:40 / / rw", "/mnt rw master:9", false),
+            ("11 10 8:1 /sub / rw master:1", "/mnt rw master:9", false),
+        ] {
+            let theirs = table(&[&format!("{on} - ext4 x rw"), &format!("15 11 252:0 / {at} - xfs /dev/dm-0 rw")]);
+            let found = ours.takes_along(&volume(&ours), &theirs, &volume(&theirs));
+            assert_eq!(found, goes, "{on}, {at}");
+        }
     }
 
     #[test]

@@ -7,10 +7,11 @@ STATE=/etc/luks-agent/state/state.json
 # agent ARGS...: the agent under test.
 agent() { "${LUKS_AGENT:?}" "$@"; }
 
-# as_unit UNIT [KEY]: runs the commands of a unit in systemd/, by KEY (ExecStart unless told), as the unit would: with no capability but
-# those that it declares, and no way to more. CAP_MKNOD is udev's, of which there is none here. Leaves what expect_agent does.
+# as_unit UNIT [KEY [STATUS]]: runs the commands of a unit in systemd/, by KEY (ExecStart unless told), as the unit would: with no
+# capability but those that it declares, and no way to more. CAP_MKNOD is udev's, of which there is none here. Fails unless they end
+# with STATUS, 0 unless told. Leaves what expect_agent does.
 as_unit() {
-    local file key=${2:-ExecStart} set capability command got=0
+    local file key=${2:-ExecStart} want=${3:-0} set capability command got=0
     file=$(dirname "${BASH_SOURCE[0]}")/../../systemd/$1
     set=-all,+mknod
     for capability in $(sed -n 's/^CapabilityBoundingSet=//p' "$file"); do
@@ -26,7 +27,7 @@ as_unit() {
     done < <(sed -n "s,^$key=/usr/sbin/luks-agent ,,p" "$file")
     cat /run/stderr /run/report
     [[ -s /run/report ]] || fail "$1 has no $key"
-    [[ $got == 0 ]] || fail "expected exit status 0, got $got: $1"
+    [[ $got == "$want" ]] || fail "expected exit status $want, got $got: $1"
 }
 
 # configure KEY_ARN: the four data disks of the node, which no EC2 rule recognises, as two volumes of each role.

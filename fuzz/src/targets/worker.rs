@@ -77,10 +77,7 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
             mapper.clone_from(&NO_MAPPING.to_owned());
             *mount = None;
         }
-        Job::Close { mapper, mounts } => {
-            mapper.clone_from(&NO_MAPPING.to_owned());
-            mounts.clear();
-        }
+        Job::Close { mapper, .. } => mapper.clone_from(&NO_MAPPING.to_owned()),
     }
     job
 }

@@ -1,0 +1,197 @@
+//! Who holds an open volume, so that it cannot be closed. Runs in the worker.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+
+use crate::device::DevNo;
+use crate::discover::{Mount, Mounts, Roots};
+use crate::mapping;
+use crate::worker::chain;
+
+/// How many of those that hold a volume are named.
+const NAMED: usize = 5;
+
+/// An open volume, as device-mapper and the mount table have it.
+#[derive(Debug)]
+pub(crate) struct Volume<'a> {
+    /// Mapper name.
+    pub(crate) mapper: &'a str,
+    /// The number of its mapping.
+    pub(crate) device: DevNo,
+}
+
+impl Volume<'_> {
+    /// Its mounts in this namespace, in the order of mounting.
+    pub(crate) fn mounts<'t>(&self, table: &'t Mounts) -> impl DoubleEndedIterator<Item = &'t Mount> {
+        let device = self.device;
+        table.iter().filter(move |mount| mount.devno == device)
+    }
+
+    /// All that would keep it from being closed once `own`, one of its mounts, is unmounted; in words.
+    ///
+    /// # Errors
+    /// When device-mapper cannot be asked.
+    pub(crate) fn holders(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, String> {
+        self.look(table, own, false)
+    }
+
+    /// All that has kept it from being unmounted or closed, in words; `own` is not among it.
+    ///
+    /// # Errors
+    /// When device-mapper cannot be asked.
+    pub(crate) fn hinderers(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, String> {
+        self.look(table, own, true)
+    }
+
+    fn look(&self, table: &Mounts, own: Option<&Mount>, failed: bool) -> Result<Vec<String>, String> {
+        let mut found = self.mounted_too(table, own);
+        let apart = self.mounted_apart(table, own);
+        let opened = mapping::open_count(self.mapper).map_err(chain)?;
+        // a file system opens its device once, wherever it is mounted
+        let is_mounted = self.mounts(table).next().is_some() || !apart.is_empty();
+        let is_opened = opened > u32::from(is_mounted);
+        let busy: Vec<&Mount> = self.mounts(table).filter(|mount| is_busy(mount, table)).collect();
+        found.extend(apart);
+        found.extend(self.swap_and_devices());
+        // nobody is looked into without need: that can wait for a process which hangs
+        if failed || is_opened || !busy.is_empty() {
+            found.extend(self.processes());
+        }
+        if found.is_empty() {
+            found.extend(
+                busy.iter().map(|mount| format!("{} is busy, by nobody that could be found", shown(&mount.point))),
+            );
+        }
+        if found.is_empty() && is_opened {
+            found.push(format!("mapping {} is opened, by nobody that could be found", self.mapper));
+        }
+        Ok(found)
+    }
+
+    /// Other mounts of it, and what is mounted on it or made of its directories.
+    fn mounted_too(&self, table: &Mounts, own: Option<&Mount>) -> Vec<String> {
+        let is_own = |mount: &Mount| own.is_some_and(|own| own.id == mount.id);
+        let mut found = Vec::new();
+        for mount in self.mounts(table).filter(|mount| !is_own(mount)) {
+            found.push(format!("it is mounted at {}{}", shown(&mount.point), if own.is_some() { " too" } else { "" }));
+        }
+        for mount in table.iter().filter(|mount| mount.devno != self.device) {
+            if self.mounts(table).any(|ours| ours.id == mount.parent) {
+                found.push(format!("{} is mounted on it, at {}", shown(&mount.source), shown(&mount.point)));
+            } else if mount.layers_if_overlay().iter().any(|layer| self.has(layer)) {
+                found.push(format!("the overlay at {} lies on it", shown(&mount.point)));
+            }
+        }
+        found
+    }
+
+    /// Mounts in other namespaces that stay when `own` is unmounted; one process is named for each namespace.
+    fn mounted_apart(&self, table: &Mounts, own: Option<&Mount>) -> Vec<String> {
+        let mut known: BTreeSet<u32> = table.iter().map(|mount| mount.id).collect();
+        let mut found = Vec::new();
+        for pid in pids() {
+            let Ok(theirs) = Mounts::read_of(&Roots::host(), &pid) else { continue };
+            for mount in self.mounts(&theirs) {
+                // the number of a mount is that of no other, in whatever namespace
+                let is_new = known.insert(mount.id);
+                if is_new && !own.is_some_and(|own| table.takes_along(own, &theirs, mount)) {
+                    let (who, at) = (process(&pid), shown(&mount.point));
+                    found.push(format!("{who} has it mounted at {at}, in a mount namespace of its own"));
+                }
+            }
+        }
+        found
+    }
+
+    fn swap_and_devices(&self) -> Vec<String> {
+        let on_it = |paths: Vec<PathBuf>| paths.into_iter().filter(|path| self.has(path));
+        let mut found: Vec<String> = on_it(swap_files()).map(|path| format!("swap is on {}", shown(&path))).collect();
+        found.extend(on_it(loop_files()).map(|path| format!("a loop device is made of {}", shown(&path))));
+        for holder in fs::read_dir(format!("/sys/dev/block/{}/holders", self.device)).into_iter().flatten().flatten() {
+            let name = holder.file_name().to_string_lossy().into_owned();
+            let dm_name = fs::read_to_string(holder.path().join("dm/name"));
+            let dm_name = dm_name.map(|dm_name| format!(" ({})", dm_name.trim())).unwrap_or_default();
+            found.push(format!("device {name}{dm_name} is stacked on it"));
+        }
+        found
+    }
+
+    /// Processes that use it, each with one thing that it does.
+    fn processes(&self) -> Vec<String> {
+        let uses = |pid: String| {
+            let dir = Path::new("/proc").join(&pid);
+            let linked = |link: PathBuf| self.has(&link).then(|| fs::read_link(link).unwrap_or_default());
+            let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten().map(|fd| ("has open", fd.path()));
+            let links = [("works in", "cwd"), ("has its root in", "root"), ("runs", "exe")];
+            let links = links.into_iter().map(|(what, name)| (what, dir.join(name)));
+            let linked = links.chain(files).find_map(|(what, link)| Some((what, linked(link)?)));
+            let (what, path) = linked.or_else(|| Some(("has mapped", self.mapped(&dir)?)))?;
+            Some(format!("{} {what} {}", process(&pid), shown(&path)))
+        };
+        pids().filter_map(uses).collect()
+    }
+
+    /// A file of it in the memory of a process (proc_pid_maps(5)).
+    fn mapped(&self, process: &Path) -> Option<PathBuf> {
+        let maps = fs::read_to_string(process.join("maps")).ok()?;
+        let device = format!("{:02x}:{:02x}", self.device.major, self.device.minor);
+        let mut fields = maps.lines().map(|line| line.split_whitespace().skip(3));
+        fields.find_map(|mut fields| (fields.next()? == device).then(|| fields.nth(1).unwrap_or_default().into()))
+    }
+
+    /// Whether a path leads to a file on it, or to its node. A file system of the network is not asked, and so not waited for.
+    fn has(&self, path: &Path) -> bool {
+        let Ok(file) = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else { return false };
+        let on = DevNo { major: file.stx_dev_major, minor: file.stx_dev_minor };
+        let node = DevNo { major: file.stx_rdev_major, minor: file.stx_rdev_minor };
+        let is_block = FileType::from_raw_mode(file.stx_mode.into()) == FileType::BlockDevice;
+        on == self.device || is_block && node == self.device
+    }
+}
+
+/// The first few of those that hold a volume, for a sentence.
+pub(crate) fn list(holders: &[String]) -> String {
+    let more = holders.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", holders[..holders.len().min(NAMED)].join(", "))
+}
+
+/// Whether anything uses a mount that its path leads to. The kernel unmounts by this call what nobody uses, but not before it is asked
+/// for the second time; and between the two, the mount is used.
+fn is_busy(mount: &Mount, table: &Mounts) -> bool {
+    table.of(&mount.point).is_ok_and(|found| found.id == mount.id)
+        && umount2(&mount.point, MntFlags::MNT_EXPIRE | MntFlags::UMOUNT_NOFOLLOW) == Err(Errno::EBUSY)
+}
+
+fn pids() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn process(pid: &str) -> String {
+    let name = fs::read_to_string(Path::new("/proc").join(pid).join("comm")).unwrap_or_default();
+    format!("process {pid} ({})", name.trim())
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Devices and files with swap on them (proc_swaps(5)).
+fn swap_files() -> Vec<PathBuf> {
+    let text = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(PathBuf::from).collect()
+}
+
+/// Files that are loop devices.
+fn loop_files() -> Vec<PathBuf> {
+    let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|entry| entry.path());
+    let texts = disks.filter_map(|disk| fs::read_to_string(disk.join("loop/backing_file")).ok());
+    texts.map(|text| text.trim_end().into()).collect()
+}
