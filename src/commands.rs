@@ -1,5 +1,6 @@
 //! The commands: each is a stretch of the one way from configuration to report.
 
+mod ciphers;
 mod health;
 mod lazy_kms;
 mod status;
@@ -26,14 +27,16 @@ use crate::imds::Imds;
 use crate::luks::mapper_on;
 use crate::mount::{Mount, MountError, check_growing_tools, check_tools};
 use crate::plan::{
-    Action, Mode, Plan, Shortfall, Step, Subject, name_it, plan, record_of, unknown_volume, wants_header, wants_probe,
+    Action, Mode, Plan, Shortfall, Step, Subject, name_it, needed_ciphers, plan, record_of, unknown_volume,
+    wants_header, wants_probe,
 };
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict, WOULD_NOT_SURVIVE, planned};
 use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
 use crate::worker::{Answer, Job, Target, chain};
 
-use lazy_kms::{LazyKms, likely_keys};
+use ciphers::Ciphers;
+use lazy_kms::{LazyKms, likely_opened};
 
 pub use health::health;
 use status::is_known;
@@ -125,7 +128,8 @@ impl CommandError {
 pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
     need_root("plan")?;
     let state = state::read(&config.state.dir)?.unwrap_or_default();
-    let plan = make_plan(Mode::Provision, config, &state, &workers(config), &Instance::new(config), None).await?;
+    let host = workers(config);
+    let plan = make_plan(Mode::Provision, config, &state, &Ciphers::new(&host), &Instance::new(config), None).await?;
     Ok(Report::of_plan(&plan))
 }
 
@@ -178,13 +182,14 @@ async fn provision_as(occasion: Occasion, config: &Config) -> Result<Report, Com
     let seen = remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
     let keys = LazyKms::new(&config.kms);
-    let likely = likely_keys(&state, seen.as_ref(), &closed);
+    let ciphers = Ciphers::new(&host);
+    let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed)).await;
     let plan = async {
         match occasion {
             Occasion::Typed | Occasion::Daemon => {
-                make_plan(Mode::Provision, config, &state, &host, &instance, seen).await
+                make_plan(Mode::Provision, config, &state, &ciphers, &instance, seen).await
             }
-            Occasion::Boot => plan_boot(config, &state, &host, &instance, seen).await,
+            Occasion::Boot => plan_boot(config, &state, &ciphers, &instance, seen).await,
         }
     };
     let mut plan = keys.meanwhile(&state, &likely, plan).await?;
@@ -201,7 +206,7 @@ async fn provision_as(occasion: Occasion, config: &Config) -> Result<Report, Com
 async fn plan_boot(
     config: &Config,
     state: &State,
-    host: &impl Host,
+    ciphers: &Ciphers<'_, impl Host>,
     instance: &Instance<'_>,
     mut seen: Option<Inventory>,
 ) -> Result<Plan, CommandError> {
@@ -211,7 +216,7 @@ async fn plan_boot(
             Some(found) => found,
             None => discover(&Roots::host(), &config.state.dir, None)?,
         };
-        let mut plan = make_plan(Mode::Provision, config, state, host, instance, Some(found.clone())).await?;
+        let mut plan = make_plan(Mode::Provision, config, state, ciphers, instance, Some(found.clone())).await?;
         if !plan.shortfalls.is_empty() {
             seen = other_disks(config, &found, &plan.shortfalls, until).await?;
         }
@@ -279,8 +284,9 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let closed = closed::forget();
     let seen = remove_orphans(config, &state, &host).await?;
     let (keys, instance) = (LazyKms::new(&config.kms), Instance::new(config));
-    let likely = likely_keys(&state, seen.as_ref(), &closed);
-    let plan = make_plan(Mode::Unlock, config, &state, &host, &instance, seen);
+    let ciphers = Ciphers::new(&host);
+    let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed)).await;
+    let plan = make_plan(Mode::Unlock, config, &state, &ciphers, &instance, seen);
     let plan = keys.meanwhile(&state, &likely, plan).await?;
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
@@ -455,16 +461,16 @@ async fn remove_orphans(config: &Config, state: &State, host: &impl Host) -> Res
 }
 
 /// From sysfs to a plan: lists the disks, unless they were `seen` a moment ago, has workers look at those that may be targets,
-/// decides.
+/// decides; once more where the kernel lacks what that needs.
 async fn make_plan(
     mode: Mode,
     config: &Config,
     state: &State,
-    host: &impl Host,
+    ciphers: &Ciphers<'_, impl Host>,
     instance: &Instance<'_>,
     seen: Option<Inventory>,
 ) -> Result<Plan, CommandError> {
-    let disks = Disks::new(config);
+    let (disks, host) = (Disks::new(config), ciphers.host());
     let before = match seen {
         Some(seen) => disks.candidates(seen).await?,
         None => disks.inventory().await?,
@@ -504,7 +510,6 @@ async fn make_plan(
     if state.keys.is_empty() && now.devices.iter().any(of_ours) {
         now.instance_id = instance.id().await;
     }
-    let plan = plan(mode, config, state, &now);
     for facts in &now.devices {
         // where it does not fail the run it is a row among many
         if let Role::Unclear { because } = classify(facts, &config.volumes.rules)
@@ -515,7 +520,9 @@ async fn make_plan(
             tracing::warn!(disk = facts.name, "{} is not encrypted: {because}; {}", facts.name, name_it(facts));
         }
     }
-    Ok(plan)
+    let planned = plan(mode, config, state, &now);
+    now.missing_ciphers = ciphers.missing(needed_ciphers(config, state, &planned)).await;
+    Ok(if now.missing_ciphers.is_empty() { planned } else { plan(mode, config, state, &now) })
 }
 
 /// Which LUKS2 volume is on a disk that may be in use, as its header says.

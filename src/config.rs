@@ -297,7 +297,7 @@ pub struct Luks {
 }
 
 /// The ciphers the agent formats with and accepts in a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub enum Cipher {
     /// AES in XTS mode.
     #[serde(rename = "aes-xts-plain64")]

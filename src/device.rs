@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::MatchRule;
-use crate::token::Token;
+use crate::token::{Encryption, Token};
 
 /// A block device number, as in `/sys/block/*/dev` and `/proc/self/mountinfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -153,6 +153,20 @@ pub struct Inventory {
     pub state_in_memory: Option<String>,
     /// This instance; only asked for where a volume of luks-agent turns up and there is no state file.
     pub instance_id: Option<String>,
+    /// What the kernel lacks to make or open volumes; only found out of what a plan needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_ciphers: Vec<MissingCipher>,
+}
+
+/// A way to encrypt that this kernel does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingCipher {
+    /// Which.
+    pub encryption: Encryption,
+    /// What is missing of it.
+    pub reason: String,
+    /// The kernel modules that would have it.
+    pub modules: Vec<String>,
 }
 
 /// What a disk is to the agent.

@@ -136,7 +136,7 @@ pub fn discover(
     });
     // what cannot be followed down leaves the boot disk unresolved, too
     let state_in_memory = mounts.ok().and_then(|mounts| memory::in_memory(&sysfs, &mounts, state_dir).ok().flatten());
-    Ok(Inventory { devices, boot_unresolved, state_in_memory, instance_id: None })
+    Ok(Inventory { devices, boot_unresolved, state_in_memory, instance_id: None, missing_ciphers: Vec::new() })
 }
 
 /// The mappings of LUKS2 volumes that lead to no disk: those of a disk that was pulled, and those without a table in use, which a

@@ -115,7 +115,7 @@ impl Workers {
 impl Host for Workers {
     async fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> Result<Answer, HostError> {
         let mut worker = self.worker(device)?;
-        let looks = matches!(job, Job::Probe { .. } | Job::Header { .. });
+        let looks = matches!(job, Job::Probe { .. } | Job::Header { .. } | Job::Cipher { .. });
         let patience = if looks { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
         let heard = Cell::new(Instant::now());
         let mut progress = Progress::new(device, self, &heard);

@@ -4,9 +4,9 @@
 use std::ffi::OsStr;
 use std::fmt;
 
-use crate::device::DevNo;
+use crate::device::{DevNo, MissingCipher};
 use crate::mount::{MountError, run};
-use crate::token::{DATA_OFFSET, Flags, HeaderPolicy, Layout};
+use crate::token::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 
 /// A mapping that is not as it was made.
 #[derive(Debug, thiserror::Error)]
@@ -39,10 +39,53 @@ pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), Mapp
 /// # Errors
 /// When `dmsetup` fails.
 pub fn open_count(mapper: &str) -> Result<u32, MappingError> {
-    let args = ["info", "--columns", "--noheadings", "-o", "open", "--", mapper];
-    let count = run("dmsetup", &args.map(OsStr::new))?;
+    let count = dmsetup(&["info", "--columns", "--noheadings", "-o", "open", "--", mapper])?;
     let what = || format!("'dmsetup info' says that it is open '{}' times", count.trim());
     count.trim().parse().map_err(|_| MappingError::Differs { mapper: mapper.to_owned(), what: what() })
+}
+
+/// What this kernel lacks to encrypt so, target `crypt` and the modules of ciphers that it can load among what it has; `None` if it
+/// lacks nothing. It is given such a table, for a device that is no disk, and never uses it: dm-crypt itself is asked, as neither
+/// `/proc/crypto` nor `AF_ALG` tells of all that could be loaded, nor of what dm-crypt needs.
+///
+/// # Errors
+/// When no table can be tried.
+pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, MountError> {
+    let names = ["below", "above"].map(|which| format!("luks-agent-try-{}-{which}", std::process::id()));
+    let tried = try_table(encryption, &names);
+    for name in names.iter().rev() {
+        // what was not made need not go, and what stays maps nothing
+        let _ = dmsetup(&["remove", "--", name]);
+    }
+    let Err(refused) = tried? else { return Ok(None) };
+    let name = encryption.cipher.parts().0;
+    let has_target = dmsetup(&["targets"])?.lines().any(|line| line.split_whitespace().next() == Some("crypt"));
+    // ENOENT: no such cipher
+    let has_none = matches!(&refused, MountError::Tool { output, .. } if output.contains("No such file or directory"));
+    let (reason, modules) = match (has_target, has_none) {
+        (false, _) => ("device-mapper has no target 'crypt'", vec!["dm-crypt"]),
+        (true, true) => ("dm-crypt finds no such cipher", vec!["xts", name]),
+        (true, false) => return Err(refused),
+    };
+    let modules = modules.into_iter().map(str::to_owned).collect();
+    Ok(Some(MissingCipher { encryption, reason: reason.to_owned(), modules }))
+}
+
+/// Loads a table of target `crypt`; the inner error is that of its loading.
+fn try_table(encryption: Encryption, [below, above]: &[String; 2]) -> Result<Result<(), MountError>, MountError> {
+    dmsetup(&["create", "--notable", "--", below])?;
+    dmsetup(&["load", "--table", "0 8 error", "--", below])?;
+    let device = dmsetup(&["info", "--columns", "--noheadings", "--separator", ":", "-o", "major,minor", "--", below])?;
+    dmsetup(&["create", "--notable", "--", above])?;
+    let (name, mode) = encryption.cipher.parts();
+    // the key of nothing; but its halves differ, as XTS has it
+    let key: String = (0..encryption.key_size / 8).map(|byte| format!("{byte:02x}")).collect();
+    let table = format!("0 8 crypt {name}-{mode} {key} 0 {} 0", device.trim());
+    Ok(dmsetup(&["load", "--table", &table, "--", above]).map(drop))
+}
+
+fn dmsetup(args: &[&str]) -> Result<String, MountError> {
+    run("dmsetup", &args.iter().map(OsStr::new).collect::<Vec<_>>())
 }
 
 /// The parameters of target `crypt`, see `Documentation/admin-guide/device-mapper/dm-crypt.rst` of Linux.

@@ -1,5 +1,6 @@
 //! What is to be done with each disk, and why: pure, so that every refusal can be tested without a disk.
 
+mod ciphers;
 mod expect;
 mod growth;
 mod mount_points;
@@ -19,6 +20,7 @@ use crate::config::{Config, FilesystemKind, MatchRule, Noise, Policy, RuleRole, 
 use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, NoiseEvidence, Role, classify};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 use crate::token::DATA_OFFSET;
+pub use ciphers::needed_ciphers;
 pub use expect::{Shortfall, expected, is_superseded};
 use growth::{outgrown, shrunk};
 use mount_points::MountPoints;
@@ -558,6 +560,11 @@ impl Planner<'_> {
     }
 
     fn unlock(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord, open: bool) {
+        let missing = ciphers::missing(self.owners.inventory, record.header.encryption()).filter(|_| !open);
+        if let Some((evidence, remedy)) = missing {
+            let subject = Subject::of(facts, &classify(facts, &self.config.volumes.rules));
+            return self.refuse(subject, true, evidence, remedy);
+        }
         self.follow(facts, role, record);
         let action = Action::Unlock {
             luks_uuid: record.luks_uuid,
@@ -827,8 +834,9 @@ impl Planner<'_> {
         if !facts.partitions.is_empty() && !matches!(basis, Basis::Wipe { .. }) {
             return Some((format!("it has partitions: {}", facts.partitions.join(", ")), wipe_or_ignore(facts)));
         }
-        if matches!(basis, Basis::Unfinished { .. }) {
-            return None;
+        let missing = ciphers::missing(self.owners.inventory, ciphers::of_new(self.config, self.owners.state, basis));
+        if matches!(basis, Basis::Unfinished { .. }) || missing.is_some() {
+            return missing;
         }
         unresolved_ignore(self.config, self.owners.inventory, facts).or_else(|| unfit(self.config, facts))
     }

@@ -104,6 +104,22 @@ impl Flags {
     }
 }
 
+/// Cipher and key of a volume: what the kernel must have to open it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Encryption {
+    /// Cipher and mode.
+    pub cipher: Cipher,
+    /// Volume key size in bits.
+    pub key_size: u32,
+}
+
+impl fmt::Display for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, mode) = self.cipher.parts();
+        write!(f, "{name}-{mode} and keys of {} bits", self.key_size)
+    }
+}
+
 /// How the sectors of a volume are encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +146,16 @@ pub enum HeaderPolicy {
     /// The very layout that it was made with.
     #[serde(rename = "2")]
     Recorded(Layout),
+}
+
+impl HeaderPolicy {
+    /// What a volume needs of the kernel; where that was not recorded, what is the default.
+    pub fn encryption(self) -> Encryption {
+        match self {
+            Self::Possible => Encryption { cipher: Cipher::AesXtsPlain64, key_size: 512 },
+            Self::Recorded(Layout { cipher, key_size, .. }) => Encryption { cipher, key_size },
+        }
+    }
 }
 
 /// What the header of a volume must be, by the state file. Whoever can write to the disk could otherwise have it opened

@@ -19,7 +19,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::closing::{self, Extent};
 use crate::config::FilesystemKind;
-use crate::device::{Content, DevNo, DeviceFacts};
+use crate::device::{Content, DevNo, DeviceFacts, MissingCipher};
 use crate::key::Passphrase;
 use crate::keyslot::ProvenKeyslot;
 use crate::luks::{self, FormatSpec, LuksError, Mapping, mapper_name};
@@ -27,7 +27,7 @@ use crate::mapping;
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
 use crate::probe::{self, Scan, path_of};
-use crate::token::{Expected, check_header};
+use crate::token::{Encryption, Expected, check_header};
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
@@ -134,6 +134,11 @@ pub enum Job {
         /// Where that is mounted; `None` where there is none.
         mount_point: Option<PathBuf>,
     },
+    /// Say whether the kernel can encrypt so. It is about no disk.
+    Cipher {
+        /// How.
+        encryption: Encryption,
+    },
     /// Unmount the volume and remove its mapping.
     Close {
         /// Mapper name.
@@ -147,7 +152,11 @@ impl Job {
     /// Whether a passphrase follows the job.
     pub fn needs_key(&self) -> bool {
         match self {
-            Self::Probe { .. } | Self::Header { .. } | Self::Check { .. } | Self::Close { .. } => false,
+            Self::Probe { .. }
+            | Self::Header { .. }
+            | Self::Check { .. }
+            | Self::Cipher { .. }
+            | Self::Close { .. } => false,
             Self::Format { .. } => true,
             Self::Unlock { open, .. } => !open,
             Self::Grow { mapping, .. } => *mapping,
@@ -211,6 +220,11 @@ pub enum Answer {
         unsound: Option<String>,
         /// Whether its file system is marked with errors.
         filesystem_errors: bool,
+    },
+    /// Whether the kernel has a cipher.
+    Cipher {
+        /// What it lacks.
+        missing: Option<MissingCipher>,
     },
     /// Closed.
     Closed,
@@ -339,6 +353,10 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         }
         Job::Grow { target, expected, mapper, filesystem, mount_point, .. } => {
             grow(&target, &expected, &mapper, filesystem, mount_point.as_deref(), key, &mut stage)
+        }
+        Job::Cipher { encryption } => {
+            stage.enter("trying the cipher");
+            mapping::missing_cipher(encryption).map(|missing| Answer::Cipher { missing }).map_err(chain)
         }
         Job::Close { mapper, extent } => close(&mapper, &extent, &mut stage),
     };

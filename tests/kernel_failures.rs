@@ -30,7 +30,7 @@ fn boot(scenario: &str, disks: &[&str]) {
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn a_provision_that_cannot_do_its_work_writes_nothing() {
-    boot("nothing-written", &["ubdb", "ubdc"]);
+    boot("nothing-written", &["ubdb", "ubdc", "ubdd"]);
 }
 
 #[test]

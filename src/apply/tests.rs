@@ -177,7 +177,13 @@ impl World {
             }
             facts
         });
-        Inventory { devices: devices.collect(), boot_unresolved: None, state_in_memory: None, instance_id: None }
+        Inventory {
+            devices: devices.collect(),
+            boot_unresolved: None,
+            state_in_memory: None,
+            instance_id: None,
+            missing_ciphers: Vec::new(),
+        }
     }
 
     /// One run of the agent, from looking at the disks to its outcome. `None` when it was cut.
@@ -316,7 +322,7 @@ impl World {
                 self.sizes.borrow_mut().insert(device.to_owned(), sizes);
                 if sizes == before { Answer::Unchanged } else { Answer::Grown }
             }
-            Job::Probe { .. } | Job::Header { .. } | Job::Check { .. } | Job::Close { .. } => {
+            Job::Probe { .. } | Job::Header { .. } | Job::Check { .. } | Job::Cipher { .. } | Job::Close { .. } => {
                 panic!("apply does not ask for that")
             }
         }
@@ -335,7 +341,9 @@ impl Host for World {
             Job::Unlock { open: true, .. } => "mount",
             Job::Unlock { .. } => "unlock",
             Job::Grow { .. } => "grow",
-            Job::Probe { .. } | Job::Header { .. } | Job::Check { .. } | Job::Close { .. } => "something else",
+            Job::Probe { .. } | Job::Header { .. } | Job::Check { .. } | Job::Cipher { .. } | Job::Close { .. } => {
+                "something else"
+            }
         };
         let cut = self.call(format!("{what} {device}")).await;
         match self.faults.get(device) {

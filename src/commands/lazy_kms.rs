@@ -16,18 +16,21 @@ use crate::device::{DeviceFacts, Inventory};
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
 use crate::plan::Plan;
-use crate::state::{Phase, State};
+use crate::state::{Phase, State, VolumeRecord};
 
-/// Ids of the keys of known volumes whose disks are there and that are not open: what the plan will most likely need. Those that
-/// somebody closed are not to be opened.
-pub(super) fn likely_keys(state: &State, seen: Option<&Inventory>, closed: &[Closed]) -> BTreeSet<u32> {
+/// Known volumes whose disks are there and that are not open: what the plan will most likely open. Those that somebody closed are not
+/// to be opened.
+pub(super) fn likely_opened<'a>(
+    state: &'a State,
+    seen: Option<&Inventory>,
+    closed: &[Closed],
+) -> Vec<&'a VolumeRecord> {
     let devices = seen.map(|seen| seen.devices.as_slice()).unwrap_or_default();
     let waits = |facts: &DeviceFacts, luks_uuid| {
         facts.mapping_of(luks_uuid).is_none() && !closed.iter().any(|closed| closed.is(luks_uuid, facts))
     };
     let volumes = state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
-    let waiting = volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && waits(facts, v.luks_uuid)));
-    waiting.map(|volume| volume.key).collect()
+    volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && waits(facts, v.luks_uuid))).collect()
 }
 
 /// AWS KMS, connected to when the first key is needed: a run that needs none asks nobody.
@@ -46,15 +49,16 @@ impl<'a> LazyKms<'a> {
         Self { config, kms: OnceCell::new(), since: Cell::new(None), ahead: RefCell::default() }
     }
 
-    /// Awaits a plan, and unwraps meanwhile the keys that it will `likely` need: that takes about as long as a look at the
+    /// Awaits a plan, and unwraps meanwhile the keys of the volumes that it will `likely` open: that takes about as long as a look at the
     /// disks. A plan that needs no key after all does not wait for KMS.
     pub(super) async fn meanwhile(
         &self,
         state: &State,
-        likely: &BTreeSet<u32>,
+        likely: &[&VolumeRecord],
         plan: impl Future<Output = Result<Plan, CommandError>>,
     ) -> Result<Plan, CommandError> {
-        let records = likely.iter().filter_map(|id| state.key(*id));
+        let ids: BTreeSet<u32> = likely.iter().map(|volume| volume.key).collect();
+        let records = ids.iter().filter_map(|id| state.key(*id));
         let unwrapped = join_all(records.map(async |record| {
             let result = self.unwrap(&record.wrapped_key, &record.key_arn).boxed_local().await;
             self.ahead.borrow_mut().push((record.wrapped_key.clone(), result));
@@ -122,13 +126,14 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok(Plan::default())
         };
-        let plan = tokio::time::timeout(Duration::from_secs(60), keys.meanwhile(&state, &[1].into(), planned)).await;
+        let likely = [&state.volumes[0]];
+        let plan = tokio::time::timeout(Duration::from_secs(60), keys.meanwhile(&state, &likely, planned)).await;
         assert!(plan.expect("it waits for KMS").unwrap().steps.is_empty());
         assert!(keys.since.get().is_some(), "KMS was not asked meanwhile");
     }
 
     #[test]
-    fn the_key_of_a_volume_that_is_there_and_not_open_is_likely_to_be_needed() {
+    fn a_volume_that_is_there_and_not_open_is_likely_to_be_opened() {
         let state = State::sample();
         let volume = &state.volumes[0];
         let closed = DeviceFacts { serial: volume.serial.clone(), ..DeviceFacts::sample("nvme7n1", 7) };
@@ -148,10 +153,11 @@ mod tests {
             boot_unresolved: None,
             state_in_memory: None,
             instance_id: None,
+            missing_ciphers: Vec::new(),
         };
-        assert_eq!(likely_keys(&state, Some(&seen(&[&other, &closed])), &[]), [1].into());
+        assert_eq!(likely_opened(&state, Some(&seen(&[&other, &closed])), &[]), [volume]);
         let on_purpose = [Closed::new(volume.luks_uuid, &closed)];
-        assert_eq!(likely_keys(&state, Some(&seen(&[&closed])), &on_purpose), BTreeSet::new());
+        assert!(likely_opened(&state, Some(&seen(&[&closed])), &on_purpose).is_empty());
         let mut unfinished = state.clone();
         unfinished.volumes[0].phase = Phase::Intent;
         for (state, seen) in [
@@ -160,7 +166,7 @@ mod tests {
             (&state, None),
             (&unfinished, Some(seen(&[&closed]))),
         ] {
-            assert_eq!(likely_keys(state, seen.as_ref(), &[]), BTreeSet::new(), "{seen:?}");
+            assert!(likely_opened(state, seen.as_ref(), &[]).is_empty(), "{seen:?}");
         }
     }
 }

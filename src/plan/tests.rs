@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::*;
-use crate::device::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE};
+use crate::config::Cipher;
+use crate::device::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE, MissingCipher};
 use crate::key::WrappedKey;
 use crate::state::KeyRecord;
-use crate::token::{DATA_OFFSET, HeaderPolicy, Token};
+use crate::token::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout, Token};
 
 const GIB: u64 = 1 << 30;
 
@@ -132,7 +133,13 @@ fn state(volumes: Vec<VolumeRecord>) -> State {
 }
 
 fn inventory(devices: Vec<DeviceFacts>) -> Inventory {
-    Inventory { devices, boot_unresolved: None, state_in_memory: None, instance_id: Some("i-here".to_owned()) }
+    Inventory {
+        devices,
+        boot_unresolved: None,
+        state_in_memory: None,
+        instance_id: Some("i-here".to_owned()),
+        missing_ciphers: Vec::new(),
+    }
 }
 
 /// A plan, one line a disk, in the order of the disks' names; UUIDs as `#n`.

@@ -46,8 +46,33 @@ modprobe=$(</proc/sys/kernel/modprobe)
 echo /bin/false >/proc/sys/kernel/modprobe
 rmmod dm-crypt dm-mod
 nothing_written 1 "device-mapper is not available" "modprobe dm-crypt"
-echo "$modprobe" >/proc/sys/kernel/modprobe
+
+# lacks TEXT...: provision refuses every disk, and neither asks nor writes anything.
+lacks() {
+    local before
+    before=$(wc -l </run/requests)
+    expect_agent 3 plan
+    assert_said "would format 0" "$@"
+    expect_agent 3 provision
+    assert_said "2 refused" "then try again" "$@"
+    assert_blank "${disks[@]}"
+    [[ ! -e ${STATE%/*} ]] || fail "a state directory was made"
+    assert_eq "$(wc -l </run/requests)" "$before" "requests to the key service"
+    assert_eq "$(dmsetup ls)" "No devices found" "what is left of the tries"
+}
+
+say "without dm-crypt"
+modprobe dm-mod
+lacks "this kernel cannot encrypt with aes-xts-plain64 and keys of 512 bits: device-mapper has no target 'crypt'" \
+    "modprobe -a dm-crypt"
 modprobe dm-crypt
+
+say "without the cipher"
+printf '[luks]\ncipher = "serpent-xts-plain64"\n' >>"$CONFIG"
+lacks "this kernel cannot encrypt with serpent-xts-plain64 and keys of 512 bits: dm-crypt finds no such cipher" \
+    "modprobe -a xts serpent"
+echo "$modprobe" >/proc/sys/kernel/modprobe
+configure_key "$KEY_ARN"
 
 say "without mkfs"
 mkfs=$(readlink -f /usr/sbin/mkfs.ext4)
@@ -92,6 +117,39 @@ expect_agent 0 provision
 assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"  and r["status"] < 300')" 1 "data keys made"
 findmnt /data
 findmnt /data1
+
+say "a cipher that the kernel lacks: the volume that needs it is told, and the others are opened"
+more="$(<"$CONFIG")"
+more+=$'\n[[volumes.match]]\npath = "/dev/ubdd"\nrole = "ebs"\n[luks]\ncipher = "serpent-xts-plain64"\n'
+printf '%s' "$more" >"$CONFIG"
+echo /bin/false >/proc/sys/kernel/modprobe
+agent close
+expect_agent 3 provision
+assert_said "2 unlocked, 1 refused" "serpent-xts-plain64" "modprobe -a xts serpent"
+assert_blank ubdd
+echo "$modprobe" >/proc/sys/kernel/modprobe
+expect_agent 0 provision
+assert_said "1 formatted, 2 unchanged"
+serpent=$(findmnt -no SOURCE /data2)
+agent close
+echo /bin/false >/proc/sys/kernel/modprobe
+modprobe -r serpent_generic
+expect_agent 1 unlock
+assert_said "2 unlocked, 1 failed" "this kernel cannot encrypt with serpent-xts-plain64 and keys of 512 bits" "wrong"
+before=$(wc -l </run/requests)
+expect_agent 1 provision
+assert_said "2 unchanged, 1 failed" "modprobe -a xts serpent"
+assert_eq "$(wc -l </run/requests)" "$before" "requests to the key service for a volume that cannot be opened"
+say "what cannot be found out is tried"
+printf '#!/bin/sh\n[ "$1" != create ] || exit 1\nexec /usr/sbin/dmsetup.real "$@"\n' >/run/dmsetup
+chmod +x /run/dmsetup
+cp /usr/sbin/dmsetup /usr/sbin/dmsetup.real
+mount --bind /run/dmsetup /usr/sbin/dmsetup
+echo "$modprobe" >/proc/sys/kernel/modprobe
+expect_agent 0 unlock
+assert_said "cannot find out whether this kernel can encrypt with serpent-xts-plain64" "1 unlocked, 2 unchanged"
+umount /usr/sbin/dmsetup
+[[ -e $serpent ]] || fail "$serpent is not open"
 
 say "unlock with a key that KMS denies"
 agent close

@@ -1156,6 +1156,52 @@ fn what_does_not_fit_a_disk_is_found_before_anything_is_done() {
 }
 
 #[test]
+fn a_cipher_that_the_kernel_lacks_is_held_against_those_that_need_it_alone() {
+    let serpent = config("[luks]\ncipher = \"serpent-xts-plain64\"");
+    let encryption = Encryption { cipher: Cipher::SerpentXtsPlain64, key_size: 512 };
+    let missing = MissingCipher { encryption, reason: "no such cipher".into(), modules: vec!["serpent".into()] };
+    let remedy = "load what is missing with 'modprobe -a serpent', or install the kernel's package that has these modules; then try again";
+    let says =
+        format!("this kernel cannot encrypt with serpent-xts-plain64 and keys of 512 bits: no such cipher -> {remedy}");
+    let flags = Flags::default();
+    let layout = Layout { cipher: encryption.cipher, key_size: 512, sector_size: 512, flags };
+    let with_serpent = |record| VolumeRecord { header: HeaderPolicy::Recorded(layout), ..record };
+    // a new volume, one of each cipher, one that is begun, and one that is open
+    let state = state(vec![
+        known(2, "/mnt2", &ebs(2)),
+        with_serpent(known(3, "/mnt3", &ebs(3))),
+        with_serpent(intent(4, "/mnt4", &ebs(4))),
+        with_serpent(known(5, "/mnt5", &ebs(5))),
+    ]);
+    let devices = vec![
+        ebs(1),
+        with(header(2), ebs(2)),
+        with(header(3), ebs(3)),
+        with(Content::Unfinished, ebs(4)),
+        open(5, &[], ebs(5)),
+    ];
+    let mut inventory = inventory(devices);
+    let needs = |config: &Config, inventory: &Inventory| {
+        needed_ciphers(config, &state, &plan(Provision, config, &state, inventory)).into_iter().collect::<Vec<_>>()
+    };
+    let aes = HeaderPolicy::Possible.encryption();
+    assert_eq!(needs(&serpent, &inventory), [aes, encryption]);
+    inventory.missing_ciphers = vec![missing];
+    assert_eq!(needs(&serpent, &inventory), [aes]);
+    let expected = [
+        format!("nvme1n1: refused: {says}"),
+        "nvme2n1: unlock #2 at /mnt2".to_owned(),
+        format!("nvme3n1: wrong: {says}"),
+        format!("nvme4n1: refused: {says}"),
+        "nvme5n1: mount #5 at /mnt5".to_owned(),
+    ];
+    let found = lines(&plan(Provision, &serpent, &state, &inventory));
+    assert_eq!(found, expected);
+    let aes_is_configured = lines(&plan(Provision, &config(""), &state, &inventory));
+    assert!(aes_is_configured[0].starts_with("nvme1n1: format at "), "{aes_is_configured:?}");
+}
+
+#[test]
 fn an_ignored_link_that_is_not_there_holds_the_disks_that_it_may_mean() {
     let rule =
         |path: &str, more: &str| config(&format!("[[volumes.match]]\npath = \"{path}\"\n{more}role = \"ignore\""));

@@ -1,0 +1,65 @@
+//! Whether the kernel can encrypt as volumes need it: found out before the key service is asked, and before anything is written.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use crate::device::MissingCipher;
+use crate::host::Host;
+use crate::state::VolumeRecord;
+use crate::token::Encryption;
+use crate::worker::{Answer, Job, chain};
+
+/// What is known of the kernel's ciphers; each is tried once.
+#[derive(Debug)]
+pub(super) struct Ciphers<'a, H> {
+    host: &'a H,
+    tried: RefCell<BTreeMap<Encryption, Option<MissingCipher>>>,
+}
+
+impl<'a, H: Host> Ciphers<'a, H> {
+    pub(super) fn new(host: &'a H) -> Self {
+        Self { host, tried: RefCell::default() }
+    }
+
+    pub(super) fn host(&self) -> &'a H {
+        self.host
+    }
+
+    /// Which of these the kernel lacks. What cannot be found out is not held against a volume: its own work tells.
+    pub(super) async fn missing(&self, wanted: impl IntoIterator<Item = Encryption>) -> Vec<MissingCipher> {
+        let mut wanted: Vec<_> = wanted.into_iter().collect();
+        wanted.sort();
+        wanted.dedup();
+        let new = wanted.iter().copied().filter(|encryption| !self.tried.borrow().contains_key(encryption));
+        let found = join_all(new.collect::<Vec<_>>().into_iter().map(async |encryption| {
+            let missing = match self.host.run("kernel", Job::Cipher { encryption }, None).await {
+                Ok(Answer::Cipher { missing }) => missing,
+                Ok(Answer::Failed { message }) => unknown(encryption, &message),
+                Ok(other) => unknown(encryption, &format!("the worker answered something else: {other:?}")),
+                Err(e) => unknown(encryption, &chain(e)),
+            };
+            (encryption, missing)
+        }));
+        let found = found.await;
+        self.tried.borrow_mut().extend(found);
+        let tried = self.tried.borrow();
+        wanted.iter().filter_map(|encryption| tried.get(encryption)?.clone()).collect()
+    }
+
+    /// Of known volumes those that the kernel can open, as far as is known.
+    pub(super) async fn usable<'v>(&self, volumes: Vec<&'v VolumeRecord>) -> Vec<&'v VolumeRecord> {
+        let missing = self.missing(volumes.iter().map(|volume| volume.header.encryption())).await;
+        let can_open = |volume: &&VolumeRecord| {
+            let encryption = volume.header.encryption();
+            !missing.iter().any(|missing| missing.encryption == encryption)
+        };
+        volumes.into_iter().filter(can_open).collect()
+    }
+}
+
+fn unknown(encryption: Encryption, why: &str) -> Option<MissingCipher> {
+    tracing::warn!("cannot find out whether this kernel can encrypt with {encryption}: {why}");
+    None
+}
