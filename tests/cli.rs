@@ -267,6 +267,19 @@ fn man_pages_are_written_for_every_command() {
     }
 }
 
+/// Between the fork and its asking to be killed with its parent, that may have ended: then nobody waits for it any more.
+#[test]
+fn a_worker_whose_parent_has_ended_does_nothing() {
+    let worker = |parent: u32| {
+        let mut worker = agent();
+        worker.arg("worker").env("LUKS_AGENT_PARENT", parent.to_string()).write_stdin("{}\n");
+        worker.assert()
+    };
+    worker(std::process::id()).success().stdout(contains("not a job"));
+    let complaint = "luks-agent: the agent that started it has ended\n";
+    worker(std::os::unix::process::parent_id()).failure().stdout(is_empty()).stderr(complaint);
+}
+
 #[test]
 fn a_worker_says_on_standard_output_what_is_wrong() {
     let said = agent().arg("worker").write_stdin("{}\n").assert().success().get_output().stdout.clone();
