@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use fake_aws::{Effect, Fault, KeyState, Server};
 use support::ec2::{self, EBS_LATER};
 use support::qemu::{MIB, Machine};
+use support::service::{self, wait};
 
 const CONFIG: &str = "/etc/luks-agent/config.toml";
 /// For what differs from time to time.
@@ -135,22 +135,16 @@ fn the_key_service_is_away() {
 /// A node with the service's files at hand.
 fn node(name: &str, aws: &Server) -> Machine {
     let vm = ec2::node_with_agent(name, aws).disk(EBS_LATER, ec2::VOLUME).memory(2048);
-    let files = fs::read_dir(support::project_dir().join("systemd")).unwrap();
-    files.map(|file| file.unwrap().path()).fold(vm, Machine::tool)
+    service::files().into_iter().fold(vm, Machine::tool)
 }
 
-/// As docs/service.md says. The journal is kept, so that a boot can be asked how the one before it ended.
+/// The journal is kept, so that a boot can be asked how the one before it ended.
 fn install(vm: &mut Machine, aws: &Server) {
     vm.write_file(CONFIG, ec2::config(aws));
     vm.write_file("/etc/systemd/system/consumer.service", CONSUMER);
-    let documented = fs::read_to_string(support::project_dir().join("docs/service.md")).unwrap();
-    let (_, commands) = documented.split_once("<!-- install -->\n```sh\n").unwrap();
-    let (commands, _) = commands.split_once("```\n<!-- end of install -->").unwrap();
-    vm.ok(&commands.replace("target/release/", "/opt/test/").replace(" systemd/", " /opt/test/"));
+    service::install(vm);
     vm.ok("mkdir -p /etc/luks-agent/config.d /var/log/journal
-         systemctl --quiet enable consumer.service
-         install -m 644 /opt/test/luks-agent.preset /usr/lib/systemd/system-preset/80-luks-agent.preset
-         systemctl --quiet preset luks-agent.target luks-agent.service luks-agent-metrics.socket");
+         systemctl --quiet enable consumer.service");
     let enabled = vm.run("systemctl is-enabled luks-agent.target luks-agent.service luks-agent-metrics.socket").stdout;
     assert_eq!(enabled, "enabled\nenabled\ndisabled\n");
 }
@@ -567,18 +561,4 @@ fn others_are_on(vm: &mut Machine) {
 
 fn mounted(vm: &mut Machine, at: &str) {
     wait(vm, at, &format!("findmnt -n {at}"));
-}
-
-/// Waits in the guest: a question from outside takes long.
-fn wait(vm: &mut Machine, what: &str, condition: &str) {
-    let limit = Duration::from_secs(150);
-    let waited = vm.run(&format!(
-        "end=$((SECONDS + {})); until {{ {condition}; }} >/dev/null 2>&1; do ((SECONDS < end)) || exit 1; sleep 0.2; done",
-        limit.as_secs()
-    ));
-    if waited.status != 0 {
-        let about =
-            vm.run("systemctl --no-pager status 'luks-agent*' consumer.service; journalctl -b --no-pager -n 80 -t luks-agent -t systemd -t kernel");
-        panic!("{what}: not within {limit:?}: {condition}\n{}{}", about.stdout, about.stderr);
-    }
 }

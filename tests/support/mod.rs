@@ -6,6 +6,7 @@ pub mod ec2;
 pub mod images;
 pub mod localstack;
 pub mod qemu;
+pub mod service;
 pub mod uml;
 pub mod volatile;
 

@@ -232,6 +232,11 @@ impl Machine {
         self.disks.push(Disk { serial: serial.to_owned(), path });
     }
 
+    /// All disks, `boot` among them.
+    pub fn disk_names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once("boot").chain(self.disks.iter().map(|disk| disk.serial.as_str()))
+    }
+
     /// The image of a disk, on the host: raw, but that of `boot` is qcow2, in which a search finds what is short.
     pub fn disk_path(&self, serial: &str) -> PathBuf {
         if serial == "boot" {
@@ -456,8 +461,8 @@ impl Machine {
         if self.volatile.is_none() {
             return Vec::new();
         }
-        let names = std::iter::once("boot").chain(self.disks.iter().map(|disk| disk.serial.as_str()));
-        names.map(|name| Volatile::serve(&self.dir.join(format!("{name}.img")), &self.cache_socket(name))).collect()
+        let serve = |name: &str| Volatile::serve(&self.dir.join(format!("{name}.img")), &self.cache_socket(name));
+        self.disk_names().map(serve).collect()
     }
 
     fn shut_down(&mut self, verb: &str) {
