@@ -66,6 +66,7 @@ fn the_main_job() {
     // a volume that comes later
     vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));
     aws.clear_requests();
+    no_disk_is_taken_that_no_rule_names(&mut vm);
     let provisioned = agent(&mut vm, "provision");
     assert_rows(&provisioned, "formatted", &[MOUNT_LATER]);
     assert_rows(&provisioned, "unchanged", &MOUNTS);
@@ -99,6 +100,17 @@ fn the_main_job() {
         assert!(vm.disk_holds(serial, b"LUKS\xba\xbe"), "no LUKS header on {serial}");
         assert!(!vm.disk_holds(serial, MARKER.as_bytes()), "plaintext of {at} on the raw disk {serial}");
     }
+}
+
+/// Where others attach and format disks, as the EBS driver of Kubernetes does. The node's own volumes stay known.
+fn no_disk_is_taken_that_no_rule_names(vm: &mut Machine) {
+    let rule = "/etc/luks-agent/config.d/rule.toml";
+    vm.ok("mkdir -p /etc/luks-agent/config.d");
+    vm.write_file(rule, "[volumes]\nrequire_rule = true\n");
+    let provisioned = agent(vm, "provision");
+    assert_rows(&provisioned, "unchanged", &MOUNTS);
+    assert!(provisioned.stdout.contains("no [[volumes.match]] rule names it"), "{}", provisioned.stdout);
+    vm.ok(&format!("rm {rule}"));
 }
 
 /// Runs a command of the agent that must succeed. No AWS variable is in the guest's environment.
