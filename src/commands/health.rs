@@ -11,7 +11,7 @@ use crate::device::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::discover::{Roots, in_memory};
 use crate::host::{Host, HostError};
 use crate::plan::{
-    Shortfall, Subject, UnknownVolume, Whose, expected, is_superseded, may_hold_ours, name_it, record_of,
+    Shortfall, Subject, UnknownVolume, Whose, expected, is_superseded, locked_out, may_hold_ours, name_it, record_of,
     unknown_volume,
 };
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
@@ -227,6 +227,12 @@ async fn health_row(
     let Some(expected) = state.expected(volume.luks_uuid) else {
         return row(&subject, Verdict::Wrong).because("the state file does not say how it was made");
     };
+    if let Some(because) = locked_out(config, facts) {
+        let mut row = row(&subject, Verdict::Wrong).because(format!("the next boot leaves its disk alone: {because}"));
+        let (path, role) = (facts.path.display(), volume.role);
+        row.remedy = Some(format!("add a [[volumes.match]] rule with path = \"{path}\" and role = \"{role}\""));
+        return row;
+    }
     let job = Job::Check {
         target: Target::from(facts),
         expected,

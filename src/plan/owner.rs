@@ -1,7 +1,7 @@
 //! Which record of the state file a disk belongs to, and which disks cannot be told apart.
 
-use crate::config::{MatchRule, RuleRole};
-use crate::device::{Content, DeviceFacts, Inventory};
+use crate::config::{Config, MatchRule, RuleRole};
+use crate::device::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::state::{State, VolumeRecord, VolumeRole};
 
 /// How a disk is known, strongest evidence first.
@@ -129,4 +129,14 @@ pub(super) fn ignored_by_rule(rules: &[MatchRule], facts: &DeviceFacts) -> bool 
     let first = rules.iter().find(|rule| rule.matches(facts));
     // that no rule names a disk is no word against a volume that is on it
     first.is_some_and(|rule| rule.role == RuleRole::Ignore && !rule.is_the_rest())
+}
+
+/// Why no boot would open a known volume that is on this disk, although no rule says to ignore it: its rule was removed, say.
+pub fn locked_out(config: &Config, facts: &DeviceFacts) -> Option<String> {
+    match classify(facts, &config.volumes.rules) {
+        Role::Ignored { because } | Role::Unclear { because } => {
+            (!ignored_by_rule(&config.volumes.rules, facts)).then_some(because)
+        }
+        Role::Boot { .. } | Role::Ebs | Role::InstanceStore => None,
+    }
 }

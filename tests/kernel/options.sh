@@ -46,6 +46,10 @@ uuid=$(blkid -p -s UUID -o value /dev/ubdc)
 [[ -z $(blkid -p "/dev/mapper/luks-$uuid" || true) ]] || fail "there is something on the mapping"
 assert_eq "$(findmnt -rno TARGET "/dev/mapper/luks-$uuid" || true)" "" "where it is mounted"
 
+say "a volume that no rule names any more is no sound one: the next boot would not open it"
+expect_agent 1 health
+assert_said "would not survive a reboot" "the next boot leaves its disk alone" 'path = "/dev/ubdb"' "1 of 2 sound"
+
 say "sectors of 4096 bytes"
 volumes '[luks]
 sector_size = 4096
