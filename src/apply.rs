@@ -100,6 +100,27 @@ pub enum KeyError {
     Unrecorded(u32),
 }
 
+/// The step that opens the volume of a change, by index.
+fn step_of(plan: &Plan, change: &Change) -> Option<usize> {
+    let Change::Moved { luks_uuid: moved, .. } = change else { return None };
+    plan.steps
+        .iter()
+        .position(|step| matches!(&step.action, Action::Unlock { luks_uuid, open: false, .. } if luks_uuid == moved))
+}
+
+/// Whether there is the key that opens the volume of a change.
+fn has_key(plan: &Plan, change: &Change, keys: &Keys) -> bool {
+    let step = step_of(plan, change).and_then(|at| plan.steps.get(at));
+    step.is_some_and(|step| matches!(&step.action, Action::Unlock { key, .. } if keys.get(*key).is_some()))
+}
+
+/// The change back to what was recorded before.
+fn undo(change: &Change, before: &State) -> Option<Change> {
+    let Change::Moved { luks_uuid, .. } = change else { return None };
+    let VolumeRecord { serial, device, .. } = before.volume(*luks_uuid)?.clone();
+    Some(Change::Moved { luks_uuid: *luks_uuid, serial, device })
+}
+
 /// What apply needs beside the plan.
 #[derive(Debug)]
 pub struct Apply<'a, K, H> {
@@ -119,7 +140,9 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     /// Does what the plan says, on all disks at once. One that fails or hangs does not stop the others.
     pub async fn run(&self, plan: &Plan, state: State) -> Outcome {
         let mut state = state;
-        self.follow(&plan.changes, &mut state);
+        // of what is to be opened, the record changes when it is
+        let (moved, known): (Vec<_>, Vec<_>) = plan.changes.iter().partition(|change| step_of(plan, change).is_some());
+        self.record(&known, &mut state);
         let mut keys = Keys::default();
         // together, so that a service that does not answer is waited for once
         let wanted = keys_to_unwrap(plan, &state);
@@ -135,6 +158,10 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             }
         }
         let intents = self.record_intents(plan, &mut state, key);
+        // before the volume is used, so that a power cut does not leave the older copy the recorded one
+        let before = state.clone();
+        let moved: Vec<_> = moved.into_iter().filter(|change| has_key(plan, change, &keys)).collect();
+        self.record(&moved, &mut state);
         let state = RefCell::new(state);
         let steps = plan.steps.iter().enumerate().map(async |(index, step)| {
             let result = match &step.action {
@@ -156,20 +183,26 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             result
         });
         let results = join_all(steps).await;
+        let is_unused = |change: &&&Change| {
+            let result = step_of(plan, change).and_then(|at| results.get(at));
+            !matches!(result, Some(StepResult::Unlocked { .. }))
+        };
+        let unused: Vec<_> = moved.iter().filter(is_unused).filter_map(|change| undo(change, &before)).collect();
+        self.record(&unused.iter().collect::<Vec<_>>(), &mut state.into_inner());
         Outcome { results, key_error: keys.error }
     }
 
-    /// Has the state file follow what was found. Not being able to, the boot volume full say, keeps no volume closed: the next
-    /// run finds the same.
-    fn follow(&self, changes: &[Change], state: &mut State) {
+    /// Changes the state file as the plan says. Not being able to, the boot volume full say, keeps no volume closed: the next run
+    /// finds the same.
+    fn record(&self, changes: &[&Change], state: &mut State) {
         let mut next = state.clone();
         for change in changes {
             match change {
                 Change::Forget { luks_uuid } => next.volumes.retain(|v| v.luks_uuid != *luks_uuid),
-                Change::Follow { luks_uuid, serial, device } => {
+                Change::Moved { luks_uuid, serial, device } => {
                     let volume = next.volumes.iter_mut().find(|v| v.luks_uuid == *luks_uuid);
                     if let Some(volume) = volume {
-                        volume.serial = Some(serial.clone());
+                        volume.serial.clone_from(serial);
                         volume.device.clone_from(device);
                     }
                 }
@@ -180,7 +213,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         }
         match self.save(&next) {
             Ok(()) => *state = next,
-            Err(e) => tracing::warn!("cannot record in the state file what was found on the disks: {}", chain(e)),
+            Err(e) => tracing::warn!("could not update the state file: {}; the next run tries again", chain(e)),
         }
     }
 
@@ -273,8 +306,10 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             let (made_with, replaced) = match basis {
                 // its header may have a keyslot already
                 Basis::Unfinished { luks_uuid } => (next.volume(*luks_uuid).map(|v| (v.key, v.header)), None),
-                Basis::Blank { replaces, .. } => (key.map(|key| (key, header)), *replaces),
-                Basis::Noise { .. } | Basis::Wipe { .. } => (key.map(|key| (key, header)), None),
+                Basis::Blank { replaces, .. } | Basis::Wipe { replaces, .. } => {
+                    (key.map(|key| (key, header)), *replaces)
+                }
+                Basis::Noise { .. } => (key.map(|key| (key, header)), None),
             };
             let Some((key, header)) = made_with else { continue };
             let record = VolumeRecord {
@@ -325,8 +360,12 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         };
         let first_mount = match basis {
             // the mount point was this node's before, or was found empty when the work was begun
-            Basis::Blank { replaces: Some(_), .. } | Basis::Unfinished { .. } => None,
-            Basis::Blank { replaces: None, .. } | Basis::Noise { .. } | Basis::Wipe { .. } => mount_point.clone(),
+            Basis::Blank { replaces: Some(_), .. }
+            | Basis::Wipe { replaces: Some(_), .. }
+            | Basis::Unfinished { .. } => None,
+            Basis::Blank { replaces: None, .. } | Basis::Wipe { replaces: None, .. } | Basis::Noise { .. } => {
+                mount_point.clone()
+            }
         };
         let job = Job::Format {
             target: Target::from(&step.device),

@@ -27,7 +27,7 @@ use crate::imds::Imds;
 use crate::luks::mapper_on;
 use crate::mount::{Mount, MountError, check_growing_tools, check_tools};
 use crate::plan::{
-    Action, Mode, Plan, Shortfall, Step, Subject, name_it, needed_ciphers, plan, record_of, unknown_volume,
+    Action, Change, Mode, Plan, Shortfall, Step, Subject, name_it, needed_ciphers, plan, record_of, unknown_volume,
     wants_header, wants_probe,
 };
 use crate::probe::Scan;
@@ -186,8 +186,13 @@ async fn provision_as(occasion: Occasion, config: &Config) -> Result<Report, Com
     let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed)).await;
     let plan = async {
         match occasion {
-            Occasion::Typed | Occasion::Daemon => {
-                make_plan(Mode::Provision, config, &state, &ciphers, &instance, seen).await
+            Occasion::Typed => make_plan(Mode::Provision, config, &state, &ciphers, &instance, seen).await,
+            Occasion::Daemon => {
+                let mut plan = make_plan(Mode::Provision, config, &state, &ciphers, &instance, seen).await?;
+                if has_volumes(&state) {
+                    plan.leave_strangers();
+                }
+                Ok(plan)
             }
             Occasion::Boot => plan_boot(config, &state, &ciphers, &instance, seen).await,
         }
@@ -216,42 +221,43 @@ async fn plan_boot(
             Some(found) => found,
             None => discover(&Roots::host(), &config.state.dir, None)?,
         };
+        // the last look is after the wait
+        let is_last = Instant::now() >= until;
         let mut plan = make_plan(Mode::Provision, config, state, ciphers, instance, Some(found.clone())).await?;
-        if !plan.shortfalls.is_empty() {
-            seen = other_disks(config, &found, &plan.shortfalls, until).await?;
-        }
-        if seen.is_none() {
+        if plan.shortfalls.is_empty() || is_last {
             // a first boot has to answer for every disk, a later one for the volumes that the node has
-            if state.volumes.iter().any(|volume| volume.phase == Phase::Committed) {
+            if has_volumes(state) {
                 plan.leave_strangers();
             }
             return Ok(plan);
         }
+        let missing = plan.shortfalls.iter().map(Shortfall::evidence).collect::<Vec<_>>().join(", ");
+        let left = until.saturating_duration_since(Instant::now());
+        tracing::warn!("{missing}; waiting for more, {} s at most", left.as_secs());
+        seen = other_disks(config, &found, left.min(PROGRESS)).await?;
     }
 }
 
-/// Waits until there are other disks than those that were `found`; `None` when there are none in time.
+/// Whether the node has volumes, so that the boot is not its first.
+fn has_volumes(state: &State) -> bool {
+    state.volumes.iter().any(|volume| volume.phase == Phase::Committed)
+}
+
+/// Waits until there are other disks than those that were `found`; `None` when there are none in time. Those that are there may be
+/// readable then that were not.
 async fn other_disks(
     config: &Config,
     found: &Inventory,
-    missing: &[Shortfall],
-    until: Instant,
+    patience: Duration,
 ) -> Result<Option<Inventory>, CommandError> {
     let disks = |inventory: &Inventory| -> BTreeSet<_> {
         inventory.devices.iter().map(|facts| (facts.name.clone(), facts.devno, facts.diskseq, facts.size)).collect()
     };
-    let known = disks(found);
-    let missing = missing.iter().map(Shortfall::evidence).collect::<Vec<_>>().join(", ");
-    let mut told = None;
+    let until = Instant::now() + patience;
     while Instant::now() < until {
-        if told.is_none_or(|at: Instant| at.elapsed() >= PROGRESS) {
-            told = Some(Instant::now());
-            let left = until.saturating_duration_since(Instant::now()).as_secs();
-            tracing::warn!("{missing}; waiting for more, {left} s at most");
-        }
         sleep(LOOK_AGAIN.min(until.saturating_duration_since(Instant::now()))).await;
         let now = discover(&Roots::host(), &config.state.dir, None)?;
-        if disks(&now) != known {
+        if disks(&now) != disks(found) {
             return Ok(Some(now));
         }
     }
@@ -264,12 +270,17 @@ fn leave(plan: &mut Plan, closed: &[Closed]) -> Vec<Row> {
         let Action::Unlock { luks_uuid, open: false, .. } = step.action else { return false };
         closed.iter().any(|closed| closed.is(luks_uuid, &step.device))
     };
-    let left = plan.steps.extract_if(.., is_closed);
+    let left: Vec<Step> = plan.steps.extract_if(.., is_closed).collect();
+    let is_left = |change: &Change| {
+        let Change::Moved { luks_uuid: moved, .. } = change else { return false };
+        left.iter().any(|step| matches!(&step.action, Action::Unlock { luks_uuid, .. } if luks_uuid == moved))
+    };
+    plan.changes.retain(|change| !is_left(change));
     let row = |step: Step| Row {
         result: Verdict::Closed,
         ..planned(&step).because("closed with 'luks-agent close'; 'luks-agent unlock' opens it")
     };
-    left.map(row).collect()
+    left.into_iter().map(row).collect()
 }
 
 /// `unlock`: opens and mounts what is known.

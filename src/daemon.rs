@@ -260,7 +260,10 @@ async fn start(work: Work, config: Arc<Config>) -> Ended {
 /// Compares the node with what it should be.
 fn look(config: &Config) -> Option<Seen> {
     match commands::picture(config) {
-        Ok(picture) => Some(Seen::of(config, &picture, &closed::read(), last::read("provision").as_ref())),
+        Ok(picture) => {
+            let (last, boot) = (last::read("provision"), last::read("boot"));
+            Some(Seen::of(config, &picture, &closed::read(), last.as_ref(), boot.as_ref()))
+        }
         Err(e) => {
             tracing::warn!("cannot tell whether the node is as it should be: {}", chain(e));
             None
@@ -279,12 +282,11 @@ async fn run_unit(unit: &str) {
 /// Starts the target where the boot failed: what it could not do is done now, whoever did it, and what waits for the target can
 /// start. The boot decides once more. Where somebody stopped it, it stays stopped.
 async fn start_target() {
-    // what a first boot refused is refused until nothing is
-    let refused = last::read("provision").is_some_and(|last| last.refused());
     let boot =
         systemctl(&["show", "--property=ActiveState", "--property=ExecMainStatus", BOOT]).await.unwrap_or_default();
     let is = |line: &str| boot.lines().any(|other| other == line);
-    if !is("ActiveState=failed") || (refused && is(&format!("ExecMainStatus={}", ExitCode::Refused as u8))) {
+    // the boot had succeeded where it was the stop that failed
+    if !is("ActiveState=failed") || is("ExecMainStatus=0") {
         return;
     }
     tracing::info!("all volumes are open and mounted now, starting {TARGET}");
@@ -317,6 +319,7 @@ fn reload(path: &Path, config: &watch::Sender<Arc<Config>>, schedule: &mut Sched
     match Config::load(path) {
         Ok(new) => {
             schedule.set_interval(Instant::now(), new.health.interval);
+            schedule.begin_anew(Instant::now());
             metrics::write_file(&new);
             config.send_replace(Arc::new(new));
             tracing::info!("read the configuration again");

@@ -80,13 +80,17 @@ impl Last {
             before.map(|last| (last.usage, last.succeeded, last.unlock)).unwrap_or_default();
         let kms = report.kms().cloned().unwrap_or_default();
         usage.count(&kms);
-        let judged = |which: fn(&Row) -> bool| {
+        let judged = |which: &dyn Fn(&Row) -> bool| {
             report.rows().iter().filter(|row| which(row)).filter_map(|row| row.device.clone()).collect::<Vec<_>>()
         };
-        let refused = |row: &Row| matches!(row.result, Verdict::Refused | Verdict::Wrong) && !unexamined(row);
+        // a disk that was looked at and is none of the node's: another look can find another thing on it
+        let is_stranger = |row: &Row| row.result == Verdict::Left && row.evidence.is_some();
+        let refused =
+            |row: &Row| matches!(row.result, Verdict::Refused | Verdict::Wrong) && !unexamined(row) || is_stranger(row);
+        let left = |row: &Row| row.result == Verdict::Left && !is_stranger(row);
         let failed = |row: &Row| {
             matches!(row.result, Verdict::Failed | Verdict::Hung | Verdict::NoKey)
-                || row.device.is_some() && unexamined(row)
+                || row.result != Verdict::Left && row.device.is_some() && unexamined(row)
         };
         let stage = |name| report.stage_seconds().get(name).copied();
         let opened = stage("unlocking").or_else(|| stage("formatting")).map(|luks| Unlock {
@@ -110,7 +114,7 @@ impl Last {
             again: report.exit_code() == ExitCode::KeyService as u8
                 || (report.error().is_some() && report.rows().is_empty())
                 || report.rows().iter().any(failed),
-            decided: Decided { left: judged(|row| row.result == Verdict::Left), refused: judged(refused) },
+            decided: Decided { left: judged(&left), refused: judged(&refused) },
         }
     }
 

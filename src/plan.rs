@@ -21,11 +21,11 @@ use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, NoiseEvide
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 use crate::token::DATA_OFFSET;
 pub use ciphers::needed_ciphers;
-pub use expect::{Shortfall, expected, is_superseded};
+pub use expect::{Shortfall, may_be_gone};
 use growth::{outgrown, shrunk};
 use mount_points::MountPoints;
 use owner::{Owner, Owners, ignored_by_rule};
-pub use owner::{locked_out, record_of};
+pub use owner::{is_ignored, locked_out, record_of};
 use unknown::restore;
 pub use unknown::{UnknownVolume, Whose, has_our_name, may_hold_ours, unknown_mapping, unknown_volume, wants_header};
 pub use words::describe;
@@ -66,11 +66,11 @@ pub enum Change {
         luks_uuid: Uuid,
     },
     /// It is used on another disk than before, one made from a snapshot of it say, and that is its disk from now on.
-    Follow {
+    Moved {
         /// Its LUKS UUID.
         luks_uuid: Uuid,
         /// Serial number of the disk.
-        serial: String,
+        serial: Option<String>,
         /// Kernel name of the disk.
         device: String,
     },
@@ -171,6 +171,8 @@ pub enum Basis {
     Wipe {
         /// What is on it.
         found: Content,
+        /// The instance store volume that is gone and whose place it takes.
+        replaces: Option<Uuid>,
     },
 }
 
@@ -362,7 +364,9 @@ fn unfit(config: &Config, facts: &DeviceFacts) -> Option<(String, String)> {
 /// That a rule which says to ignore a disk by a link of udev's may mean this one, whose links are not there.
 fn unresolved_ignore(config: &Config, inventory: &Inventory, facts: &DeviceFacts) -> Option<(String, String)> {
     let means_another = |rule: &&MatchRule| inventory.devices.iter().any(|other| rule.matches(other));
-    let ignores = config.volumes.rules.iter().filter(|rule| rule.role == RuleRole::Ignore);
+    // the first rule that matches decides
+    let earlier = config.volumes.rules.iter().take_while(|rule| !rule.matches(facts));
+    let ignores = earlier.filter(|rule| rule.role == RuleRole::Ignore);
     let link = ignores.filter(|rule| !means_another(rule)).find_map(|rule| rule.may_mean(facts))?;
     Some((
         format!("a [[volumes.match]] rule says to ignore {link}, which does not exist, and it may be this disk"),
@@ -552,9 +556,9 @@ impl Planner<'_> {
         if record.serial.as_ref() == Some(serial) || role != record.role || is_taken {
             return;
         }
-        self.plan.changes.push(Change::Follow {
+        self.plan.changes.push(Change::Moved {
             luks_uuid: record.luks_uuid,
-            serial: serial.clone(),
+            serial: Some(serial.clone()),
             device: facts.name.clone(),
         });
     }
@@ -739,11 +743,8 @@ impl Planner<'_> {
             }
             content if is_wipeable(content) && may_wipe(self.mode, self.config, self.owners.state, facts, role) => {
                 let mount_point = gone.and_then(|record| self.mount_points.of(record));
-                let before = self.plan.steps.len();
-                self.format(facts, subject, role, None, Basis::Wipe { found: content.clone() }, mount_point);
-                if let Some(VolumeRecord { luks_uuid, .. }) = gone.filter(|_| self.plan.steps.len() > before) {
-                    self.plan.changes.push(Change::Forget { luks_uuid: *luks_uuid });
-                }
+                let replaces = gone.map(|record| record.luks_uuid);
+                self.format(facts, subject, role, None, Basis::Wipe { found: content.clone(), replaces }, mount_point);
             }
             Content::Noise { .. } => {
                 self.refuse(subject, false, format!("not blank: {}", describe(content)), take_or_ignore(facts, role));
@@ -857,7 +858,9 @@ impl Planner<'_> {
     fn missing(&mut self) {
         let devices = &self.owners.inventory.devices;
         let replaced = |v: &VolumeRecord| self.successors.values().any(|gone| gone.luks_uuid == v.luks_uuid);
-        let is_missing = |v: &&VolumeRecord| v.phase == Phase::Committed && !self.owners.is_seen(v) && !replaced(v);
+        // one whose formatting was interrupted may have replaced one that the node had
+        let counts = |v: &VolumeRecord| v.phase == Phase::Committed || v.role == VolumeRole::InstanceStore;
+        let is_missing = |v: &&VolumeRecord| counts(v) && !self.owners.is_seen(v) && !replaced(v);
         let missing: Vec<_> = self.owners.state.volumes.iter().filter(is_missing).collect();
         for volume in missing {
             let subject = Subject {

@@ -438,11 +438,11 @@ fn still_allowed(basis: &Basis, found: &Content) -> bool {
         (Basis::Noise { .. }, Content::Noise { .. }) => true,
         // samples begin at random, so the first byte that is not zero need not be the same one
         (
-            Basis::Wipe { found: Content::Noise { .. } | Content::Unrecognised { .. } },
+            Basis::Wipe { found: Content::Noise { .. } | Content::Unrecognised { .. }, .. },
             Content::Noise { .. } | Content::Unrecognised { .. },
         ) => true,
         // what was planned to be wiped, and nothing that somebody has made of the disk since
-        (Basis::Wipe { found: planned }, Content::Foreign { .. } | Content::Luks2 { token: None, .. }) => {
+        (Basis::Wipe { found: planned, .. }, Content::Foreign { .. } | Content::Luks2 { token: None, .. }) => {
             planned == found
         }
         _ => false,
@@ -728,9 +728,9 @@ mod tests {
         let luks = |luks_uuid, token: Option<&Token>| Content::Luks2 { luks_uuid, token: token.cloned().map(Box::new) };
         let blank = Basis::Blank { evidence: EVIDENCE, replaces: None };
         let unfinished = Basis::Unfinished { luks_uuid: ours };
-        let wipe = Basis::Wipe { found: Content::Foreign { signatures: vec!["ext4".into()] } };
-        let wipe_luks = Basis::Wipe { found: luks(ours, None) };
-        let wipe_data = Basis::Wipe { found: Content::Unrecognised { offset: 9 } };
+        let wipe = Basis::Wipe { found: Content::Foreign { signatures: vec!["ext4".into()] }, replaces: None };
+        let wipe_luks = Basis::Wipe { found: luks(ours, None), replaces: None };
+        let wipe_data = Basis::Wipe { found: Content::Unrecognised { offset: 9 }, replaces: None };
         let xfs = Content::Foreign { signatures: vec!["xfs".into()] };
         let foreign = Content::Foreign { signatures: vec!["ext4".into()] };
         let data = Content::Unrecognised { offset: 0 };

@@ -11,7 +11,7 @@ use crate::device::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::discover::{Roots, in_memory};
 use crate::host::{Host, HostError};
 use crate::plan::{
-    Shortfall, Subject, UnknownVolume, Whose, expected, is_superseded, locked_out, may_hold_ours, name_it, record_of,
+    Shortfall, Subject, UnknownVolume, Whose, is_ignored, locked_out, may_be_gone, may_hold_ours, name_it, record_of,
     unknown_volume,
 };
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
@@ -34,13 +34,19 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     if !provisioned {
         let unclear =
             strangers(config, &state, &inventory, &unknown).into_iter().filter(|row| row.result == Verdict::Refused);
-        let rows = [unknown.clone(), unclear.collect(), shortfalls(config, &[])].concat();
+        let rows = [unknown.clone(), unclear.collect(), shortfalls(config, |_| 0)].concat();
         return Ok(without_state(unknown.len(), rows));
     }
     let committed = || state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
-    let expected = committed().filter(|volume| !is_gone_for_good(config, &state, volume, &inventory));
-    let mut rows = join_all(expected.map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
-    rows.extend(shortfalls(config, &rows));
+    let is_wanted = |volume: &&VolumeRecord| {
+        !is_gone_for_good(config, &state, volume, &inventory) && !is_left_alone(config, &state, volume, &inventory)
+    };
+    let wanted = committed().filter(is_wanted);
+    let mut rows = join_all(wanted.map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
+    rows.extend(interrupted(config, &state, &inventory));
+    rows.extend(shortfalls(config, |role| {
+        committed().filter(|volume| volume.role == role && disk_of(&state, volume, &inventory).is_some()).count()
+    }));
     rows.extend(strangers(config, &state, &inventory, &unknown));
     rows.extend(unknown);
     let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
@@ -116,20 +122,54 @@ fn fatal(why: &str) -> String {
     format!("{WOULD_NOT_SURVIVE}{why}")
 }
 
-/// Whether instance store is gone and nobody expects it again; the next run that writes the state file drops its record.
-fn is_gone_for_good(config: &Config, state: &State, volume: &VolumeRecord, inventory: &Inventory) -> bool {
-    let role = VolumeRole::InstanceStore;
-    let there = |facts: &DeviceFacts| record_of(state, facts).is_some_and(|found| found.luks_uuid == volume.luks_uuid);
-    volume.role == role
-        && !inventory.devices.iter().any(there)
-        && (expected(config, role).is_some() || is_superseded(state, volume))
+/// Whether instance store is gone and nobody expects it again.
+pub(super) fn is_gone_for_good(config: &Config, state: &State, volume: &VolumeRecord, inventory: &Inventory) -> bool {
+    volume.role == VolumeRole::InstanceStore
+        && disk_of(state, volume, inventory).is_none()
+        && may_be_gone(config, state, volume)
+}
+
+/// Whether the configuration says to leave a volume alone that is not open.
+fn is_left_alone(config: &Config, state: &State, volume: &VolumeRecord, inventory: &Inventory) -> bool {
+    let policy = match volume.role {
+        VolumeRole::Ebs => config.volumes.ebs,
+        VolumeRole::InstanceStore => config.volumes.instance_store,
+    };
+    let disk = disk_of(state, volume, inventory);
+    let is_open = disk.is_some_and(|facts| facts.mapping_of(volume.luks_uuid).is_some());
+    !is_open && (policy == Policy::Ignore || disk.is_some_and(|facts| is_ignored(config, facts)))
+}
+
+/// The disk of a known volume.
+fn disk_of<'i>(state: &State, volume: &VolumeRecord, inventory: &'i Inventory) -> Option<&'i DeviceFacts> {
+    let is_it = |facts: &&DeviceFacts| record_of(state, facts).is_some_and(|found| found.luks_uuid == volume.luks_uuid);
+    inventory.devices.iter().find(is_it)
+}
+
+/// The volumes whose formatting was interrupted: the node does not have them until `provision` finishes it.
+fn interrupted(config: &Config, state: &State, inventory: &Inventory) -> Vec<Row> {
+    let row = |volume: &VolumeRecord| {
+        let disk = disk_of(state, volume, inventory);
+        let is_store = volume.role == VolumeRole::InstanceStore;
+        // where an EBS volume was taken away, nothing was lost
+        if disk.is_none() && (!is_store || is_gone_for_good(config, state, volume, inventory)) {
+            return None;
+        }
+        let subject = disk
+            .map_or_else(|| subject_of(volume), |facts| Subject::of(facts, &classify(facts, &config.volumes.rules)));
+        let mut row =
+            Row::new(&subject, Verdict::Unfinished).volume(Some(volume.luks_uuid), volume.mount_point.clone());
+        row.reason = Some("formatting was interrupted, so it holds no data".to_owned());
+        row.remedy = Some("'luks-agent provision' finishes it".to_owned());
+        Some(row)
+    };
+    state.volumes.iter().filter(|volume| volume.phase == Phase::Intent).filter_map(row).collect()
 }
 
 /// What `[volumes.expect]` asks for and is not there.
-fn shortfalls(config: &Config, rows: &[Row]) -> Vec<Row> {
+fn shortfalls(config: &Config, there: impl Fn(VolumeRole) -> usize) -> Vec<Row> {
     let short = |role: VolumeRole| {
-        let is_there = |row: &&Row| row.role == role.to_string() && row.result != Verdict::Missing;
-        let short = Shortfall::of(config, role, rows.iter().filter(is_there).count())?;
+        let short = Shortfall::of(config, role, there(role))?;
         let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
         let mut row = Row::new(&subject, Verdict::Missing).because(short.evidence());
         row.remedy = Some(short.remedy());
@@ -185,6 +225,7 @@ fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
         Verdict::Missing,
         Verdict::Locked,
         Verdict::NotMounted,
+        Verdict::Unfinished,
         Verdict::Refused,
     ];
     let broken = broken.or_else(|| others.into_iter().find_map(is));

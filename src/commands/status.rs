@@ -1,5 +1,6 @@
 //! Every disk as sysfs and the state file have it; nothing is opened.
 
+use super::health::is_gone_for_good;
 use super::{CommandError, Disks};
 use crate::config::{Config, Policy};
 use crate::device::{DeviceFacts, Holder, Inventory, Role, classify};
@@ -89,6 +90,10 @@ fn status_rows(config: &Config, state: &State, inventory: &Inventory) -> Vec<Row
         disks.iter().any(|facts| record_of(state, facts).is_some_and(|record| record.luks_uuid == luks_uuid))
     };
     let missing = state.volumes.iter().filter(|v| v.phase == Phase::Committed && !present(v.luks_uuid)).map(|volume| {
+        if is_gone_for_good(config, state, volume, inventory) {
+            return Row::new(&subject_of(volume), Verdict::Left)
+                .because("gone: instance store is lost when the instance stops");
+        }
         Row::new(&subject_of(volume), Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
     });
     disks.iter().map(|facts| status_row(config, state, facts)).chain(missing).collect()

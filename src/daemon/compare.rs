@@ -7,13 +7,14 @@ use crate::commands::Picture;
 use crate::config::{Config, Policy};
 use crate::device::{DeviceFacts, DiskKind, Holder, Role, classify, is_shown};
 use crate::last::Last;
-use crate::plan::{Shortfall, record_of};
-use crate::state::{Phase, State, VolumeRole};
+use crate::plan::{Shortfall, may_be_gone, record_of};
+use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 
 /// A disk, as far as a change of it is a reason to look at it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Disk {
     name: String,
+    serial: Option<String>,
     diskseq: Option<u64>,
     size: u64,
     /// Whether somebody else uses it.
@@ -53,8 +54,14 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Compares. `last` is the last `provision`.
-    pub(super) fn of(config: &Config, picture: &Picture, closed: &[Closed], last: Option<&Last>) -> Self {
+    /// Compares. `last` is the last `provision`, `boot` the last boot: what it refused is refused until somebody decides.
+    pub(super) fn of(
+        config: &Config,
+        picture: &Picture,
+        closed: &[Closed],
+        last: Option<&Last>,
+        boot: Option<&Last>,
+    ) -> Self {
         let Picture { state, disks, orphans } = picture;
         let is = |names: fn(&Last) -> &Vec<String>, facts: &DeviceFacts| {
             last.is_some_and(|last| names(last).contains(&facts.name))
@@ -81,11 +88,14 @@ impl Seen {
             (record, facts, is)
         });
         let volumes: Vec<_> =
-            volumes.filter(|(record, _, is)| record.phase == Phase::Committed || *is != Is::Missing).collect();
+            volumes.filter(|(record, _, is)| *is != Is::Missing || is_expected(config, state, record)).collect();
         let wrong = |is: Is| matches!(is, Is::NotMounted | Is::Locked | Is::Unfinished);
         let undone = volumes.iter().any(|(_, facts, is)| wrong(*is) && facts.is_some_and(open));
         let new = disks.iter().any(|facts| is_new(config, state, facts) && open(facts));
         let differs = undone || new || *orphans || last.is_none_or(|last| last.again);
+        let strange = disks.iter().any(|facts| {
+            is_new(config, state, facts) && boot.is_some_and(|boot| boot.decided.refused.contains(&facts.name))
+        });
         let settled = last.is_some_and(|last| last.done() || last.refused());
         let ready =
             |(_, facts, is): &(_, Option<&DeviceFacts>, Is)| *is == Is::Ready || wrong(*is) && facts.is_some_and(left);
@@ -97,10 +107,20 @@ impl Seen {
             disks: disks.iter().filter(|facts| matters(config, facts)).map(|facts| disk(state, facts)).collect(),
             differs,
             refused: disks.iter().any(refused),
-            ready: !differs && settled && enough && !volumes.is_empty() && volumes.iter().all(ready),
+            ready: !differs && settled && enough && !strange && volumes.iter().all(ready),
             volumes: volumes.into_iter().map(|(record, _, is)| (record.luks_uuid, is)).collect(),
         }
     }
+}
+
+/// Whether a volume that is not there should be.
+fn is_expected(config: &Config, state: &State, record: &VolumeRecord) -> bool {
+    let policy = match record.role {
+        VolumeRole::Ebs => config.volumes.ebs,
+        VolumeRole::InstanceStore => config.volumes.instance_store,
+    };
+    let is_gone = record.role == VolumeRole::InstanceStore && may_be_gone(config, state, record);
+    policy == Policy::Encrypt && record.phase == Phase::Committed && !is_gone
 }
 
 /// Whether a disk is one that the state file does not know and that should be encrypted.
@@ -122,13 +142,13 @@ fn disk(state: &State, facts: &DeviceFacts) -> Disk {
     let ours = |holder: &Holder| state.volumes.iter().any(|volume| Some(volume.luks_uuid) == holder.luks_uuid());
     // what carries the system is not looked at, and what it is used for changes all the time
     let in_use = facts.system.is_none() && (!facts.mounts.is_empty() || !facts.holders.iter().all(ours));
-    Disk { name: facts.name.clone(), diskseq: facts.diskseq, size: facts.size, in_use }
+    Disk { name: facts.name.clone(), serial: facts.serial.clone(), diskseq: facts.diskseq, size: facts.size, in_use }
 }
 
 #[cfg(test)]
 impl Disk {
     pub(super) fn sample(name: &str) -> Self {
-        Self { name: name.to_owned(), diskseq: Some(1), size: 1 << 30, in_use: false }
+        Self { name: name.to_owned(), serial: None, diskseq: Some(1), size: 1 << 30, in_use: false }
     }
 }
 
@@ -169,7 +189,7 @@ mod tests {
     }
 
     fn seen(picture: &Picture, last: &Last) -> Seen {
-        Seen::of(&config(), picture, &[], Some(last))
+        Seen::of(&config(), picture, &[], Some(last), None)
     }
 
     fn decided(left: &[&str], refused: &[&str]) -> Last {
@@ -197,7 +217,7 @@ mod tests {
     #[test]
     fn what_failed_is_tried_again_and_what_was_refused_is_not() {
         let open = node(true, &["/mnt"]);
-        assert!(Seen::of(&config(), &open, &[], None).differs, "nothing is known of the last run");
+        assert!(Seen::of(&config(), &open, &[], None, None).differs, "nothing is known of the last run");
         assert!(seen(&open, &Last { again: true, ..done() }).differs);
         assert!(seen(&Picture { orphans: true, ..node(true, &["/mnt"]) }, &done()).differs);
         let locked = seen(&node(false, &[]), &decided(&[], &["nvme1n1"]));
@@ -220,10 +240,30 @@ mod tests {
         let with = |expect: &str| {
             let text = format!("[kms]\nkey_id = \"alias/x\"\n[volumes.expect]\n{expect}\n");
             let config = Config::from_text(Path::new("config.toml"), &text).unwrap();
-            Seen::of(&config, &node(true, &["/mnt"]), &[], Some(&done())).ready
+            Seen::of(&config, &node(true, &["/mnt"]), &[], Some(&done()), None).ready
         };
         assert!(with("ebs = 1") && with("instance_store = 0"));
         assert!(!with("ebs = 2") && !with("instance_store = 1"));
+    }
+
+    #[test]
+    fn what_a_boot_refused_keeps_the_node_from_being_ready_until_it_is_decided() {
+        let mut picture = node(true, &["/mnt"]);
+        picture.disks.push(DeviceFacts { serial: Some("vol1".to_owned()), ..DeviceFacts::sample("nvme2n1", 2) });
+        let last = decided(&[], &["nvme2n1"]);
+        let ready = |picture: &Picture, boot: &Last| Seen::of(&config(), picture, &[], Some(&last), Some(boot)).ready;
+        assert!(ready(&picture, &done()), "a boot that passed over it");
+        assert!(!ready(&picture, &last));
+        picture.disks.pop();
+        assert!(ready(&picture, &last));
+    }
+
+    #[test]
+    fn a_node_without_volumes_is_ready_when_a_run_has_found_nothing_to_do() {
+        let none =
+            Picture { state: State { volumes: Vec::new(), ..State::sample() }, disks: Vec::new(), orphans: false };
+        assert!(seen(&none, &done()).ready);
+        assert!(!seen(&none, &Last { again: true, ..done() }).ready);
     }
 
     #[test]
@@ -250,13 +290,13 @@ mod tests {
         let mut picture = node(false, &[]);
         picture.disks[0].diskseq = Some(7);
         let closed = [Closed::new(Uuid::from_u128(7), &picture.disks[0])];
-        let before = Seen::of(&config(), &picture, &closed, Some(&done()));
+        let before = Seen::of(&config(), &picture, &closed, Some(&done()), None);
         assert_eq!(
             (before.volumes.as_slice(), before.differs, before.ready),
             ([(Uuid::from_u128(7), Is::Closed)].as_slice(), false, false)
         );
         picture.disks[0].diskseq = Some(8);
-        let after = Seen::of(&config(), &picture, &closed, Some(&done()));
+        let after = Seen::of(&config(), &picture, &closed, Some(&done()), None);
         assert!(after.differs && after.disks != before.disks);
     }
 

@@ -76,6 +76,12 @@ impl Schedule {
         self.health = self.health.min(now + interval);
     }
 
+    /// What was decided about the disks was decided by another configuration.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        self.tried = None;
+        self.look = now;
+    }
+
     /// A disk came, went or changed.
     pub(super) fn disk_event(&mut self, now: Instant) {
         let first = *self.burst.get_or_insert(now);

@@ -27,7 +27,7 @@ pub(super) fn of_new(config: &Config, state: &State, basis: &Basis) -> Encryptio
         Basis::Unfinished { luks_uuid } => {
             state.volume(*luks_uuid).map_or(configured, |volume| volume.header.encryption())
         }
-        Basis::Blank { .. } | Basis::Wipe { .. } => configured,
+        Basis::Blank { .. } | Basis::Noise { .. } | Basis::Wipe { .. } => configured,
     }
 }
 

@@ -30,6 +30,13 @@ impl Shortfall {
         (there < expected && policy(config, role) == Policy::Encrypt).then_some(Self { role, expected, there })
     }
 
+    fn key(&self) -> &'static str {
+        match self.role {
+            VolumeRole::Ebs => "volumes.expect.ebs",
+            VolumeRole::InstanceStore => "volumes.expect.instance_store",
+        }
+    }
+
     /// What a report says.
     pub fn evidence(&self) -> String {
         format!("found {} of at least {} {} volumes", self.there, self.expected, self.role)
@@ -37,30 +44,33 @@ impl Shortfall {
 
     /// What to do about it.
     pub fn remedy(&self) -> String {
-        let key = match self.role {
-            VolumeRole::Ebs => "ebs",
-            VolumeRole::InstanceStore => "instance_store",
-        };
-        format!("attach what is missing, or lower volumes.expect.{key}")
+        format!("attach what is missing, or lower {}", self.key())
     }
 }
 
 /// How many volumes of a role `[volumes.expect]` asks for.
-pub fn expected(config: &Config, role: VolumeRole) -> Option<u32> {
+pub(super) fn expected(config: &Config, role: VolumeRole) -> Option<u32> {
     match role {
         VolumeRole::Ebs => config.volumes.expect.ebs,
         VolumeRole::InstanceStore => config.volumes.expect.instance_store,
     }
 }
 
-/// Whether instance store made later has taken the place of an instance store volume: its mount point or its disk.
-pub fn is_superseded(state: &State, record: &VolumeRecord) -> bool {
+/// Whether instance store made later has taken the place of an instance store volume: its mount point or its disk. That a disk has
+/// the same name says nothing: names move.
+pub(super) fn is_superseded(state: &State, record: &VolumeRecord) -> bool {
     let later = state.volumes.iter().skip_while(|v| v.luks_uuid != record.luks_uuid).skip(1);
     let same_place = |v: &VolumeRecord| {
-        v.identity() == record.identity() || (record.mount_point.is_some() && v.mount_point == record.mount_point)
+        (record.serial.is_some() && v.serial == record.serial)
+            || (record.mount_point.is_some() && v.mount_point == record.mount_point)
     };
     let is_store = |v: &VolumeRecord| v.role == VolumeRole::InstanceStore;
     is_store(record) && later.into_iter().any(|v| is_store(v) && same_place(v))
+}
+
+/// Whether nobody misses an instance store volume that is not there: fewer are fine, or a newer one has taken its place.
+pub fn may_be_gone(config: &Config, state: &State, record: &VolumeRecord) -> bool {
+    expected(config, VolumeRole::InstanceStore).is_some() || is_superseded(state, record)
 }
 
 /// The instance store disks that take the place of instance store volumes that are gone, by name: disks of the same size first,
@@ -108,10 +118,9 @@ impl Planner<'_> {
     /// An instance store volume that no disk belongs to, and that no new disk replaces.
     pub(super) fn gone(&mut self, subject: Subject, record: &VolumeRecord) {
         let luks_uuid = record.luks_uuid;
-        if is_superseded(self.owners.state, record) {
+        if is_superseded(self.owners.state, record) && record.serial.is_some() {
             self.plan.changes.push(Change::Forget { luks_uuid });
-            return self
-                .leave(subject, "gone: a newer volume has taken its place, and its record is dropped".to_owned());
+            return self.leave(subject, "gone: a newer volume has taken its place; its record is removed".to_owned());
         }
         let role = VolumeRole::InstanceStore;
         match expected(self.config, role) {
@@ -124,9 +133,9 @@ impl Planner<'_> {
             Some(expected) if self.there(role) < expected as usize => {
                 self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
             }
+            // its record stays: it may be a disk that comes late, and costs nothing
             Some(_) => {
-                self.plan.changes.push(Change::Forget { luks_uuid });
-                let because = "gone: instance store is lost when the instance stops; volumes.expect.instance_store is met without it, and its record is dropped";
+                let because = "gone: instance store is lost when the instance stops; volumes.expect.instance_store is satisfied without it";
                 self.leave(subject, because.to_owned());
             }
         }

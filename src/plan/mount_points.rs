@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::expect::is_superseded;
 use super::owner::Owners;
-use crate::state::{Phase, VolumeRecord, VolumeRole};
+use crate::state::{VolumeRecord, VolumeRole};
 
 #[derive(Debug)]
 pub(super) struct MountPoints<'a> {
@@ -22,7 +22,7 @@ impl<'a> MountPoints<'a> {
     pub(super) fn new(owners: &Owners<'_>, base: &'a Path) -> Self {
         let devices = &owners.inventory.devices;
         let is_gone = |v: &VolumeRecord| v.role == VolumeRole::InstanceStore && !owners.is_seen(v);
-        let is_expected = |v: &VolumeRecord| v.phase == Phase::Committed && !is_superseded(owners.state, v);
+        let is_expected = |v: &VolumeRecord| !is_superseded(owners.state, v);
         let mounted = |v: &VolumeRecord, at: &PathBuf| {
             devices.iter().filter_map(|facts| facts.mapping_of(v.luks_uuid)).any(|mapping| mapping.mounts.contains(at))
         };

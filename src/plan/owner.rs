@@ -131,6 +131,11 @@ pub(super) fn ignored_by_rule(rules: &[MatchRule], facts: &DeviceFacts) -> bool 
     first.is_some_and(|rule| rule.role == RuleRole::Ignore && !rule.is_the_rest())
 }
 
+/// Whether a rule says to leave a disk alone.
+pub fn is_ignored(config: &Config, facts: &DeviceFacts) -> bool {
+    ignored_by_rule(&config.volumes.rules, facts)
+}
+
 /// Why no boot would open a known volume that is on this disk, although no rule says to ignore it: its rule was removed, say.
 pub fn locked_out(config: &Config, facts: &DeviceFacts) -> Option<String> {
     match classify(facts, &config.volumes.rules) {

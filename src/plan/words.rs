@@ -53,7 +53,7 @@ impl fmt::Display for Basis {
             }
             Self::Noise { evidence, .. } => write!(f, "volumes.noise is format-ebs; {evidence}"),
             Self::Unfinished { luks_uuid } => write!(f, "finishes formatting {luks_uuid}, which holds no data"),
-            Self::Wipe { found } => write!(f, "wipe-instance-store is configured; overwrites {}", describe(found)),
+            Self::Wipe { found, .. } => write!(f, "wipe-instance-store is configured; overwrites {}", describe(found)),
         }
     }
 }

@@ -102,7 +102,7 @@ fn plan() -> Plan {
         steps: vec![
             format(1, blank()),
             format(2, Basis::Unfinished { luks_uuid: id(2) }),
-            format(3, Basis::Wipe { found: Content::Unrecognised { offset: 4096 } }),
+            format(3, Basis::Wipe { found: Content::Unrecognised { offset: 4096 }, replaces: None }),
             unlock(4, false),
             unlock(5, true),
         ],

@@ -348,6 +348,38 @@ async fn an_instance_that_is_not_known_is_not_taken_for_the_one_that_the_key_is_
     assert_eq!(provision(&world, Some("i-2")).await, (Some("i-2".to_owned()), 3));
 }
 
+/// The volume is on another disk than recorded: one made from a snapshot, say.
+#[tokio::test]
+async fn the_record_follows_a_volume_to_the_disk_that_it_is_used_on_and_not_before() {
+    let world = World::new(&["ebs1"]);
+    world.provision().await;
+    world.reboot();
+    let original = world.disks.borrow_mut().remove("ebs1").unwrap();
+    world.disks.borrow_mut().insert("ebs9".to_owned(), original);
+    let device = || world.state().volumes[0].device.clone();
+    world.kms_fault.set(Some(Class::Denied));
+    assert_eq!((world.provision().await.results, device()), (vec![StepResult::NoKey], "ebs1".to_owned()));
+    world.kms_fault.set(None);
+    let outcome = world.provision().await;
+    assert!(matches!(outcome.results[..], [StepResult::Unlocked { .. }]), "{outcome:?}");
+    assert_eq!(device(), "ebs9");
+}
+
+/// Where the configuration lets instance store be wiped.
+#[tokio::test]
+async fn nothing_is_forgotten_of_instance_store_that_is_gone_before_another_takes_its_place() {
+    let mut world = World::new(&["store2"]);
+    world.provision().await;
+    world.reboot();
+    let wipe = "[kms]\nkey_id = \"alias/nodes\"\n[volumes]\nwhen_not_blank = \"wipe-instance-store\"";
+    world.config = Config::from_text(Path::new("config.toml"), wipe).unwrap();
+    world.disks.borrow_mut().remove("store2");
+    world.disks.borrow_mut().insert("store7".to_owned(), (false, On::Foreign));
+    let before = world.state().volumes;
+    world.kms_fault.set(Some(Class::Denied));
+    assert_eq!((world.provision().await.results, world.state().volumes), (vec![StepResult::NoKey], before.clone()));
+}
+
 #[tokio::test]
 async fn a_service_that_was_waited_for_in_vain_is_not_waited_for_again() {
     for (class, asked) in
