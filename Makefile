@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-fresh sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build test test-unit test-kernel test-machine test-fresh life sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -41,9 +41,13 @@ vagrant-test: packages ## the package on EC2-like nodes in Vagrant, LocalStack a
 	$(CARGO) build --release --package fake-aws
 	@vagrant/test.sh
 
-sweep: build ## hours: every crash point, 60 power pulls, the corpus in both roles (SWEEP_POINTS=n, SWEEP_PULLS=n for fewer)
+life: build ## an hour or two: 100 random lives of a node, 20 events each, and the shortest that fails (LIFE_SEED=n LIFE_LIVES=n LIFE_EVENTS=n)
+	@scripts/deps.sh kernel
+	@scripts/test.sh sweep-life
+
+sweep: build ## hours: every crash point, 60 power pulls, the corpus in both roles, 100 lives (SWEEP_POINTS=n, SWEEP_PULLS=n for fewer)
 	@scripts/deps.sh kernel machine
-	@scripts/test.sh sweep-corpus sweep-crashes sweep-power
+	@scripts/test.sh sweep-corpus sweep-crashes sweep-power sweep-life
 
 fuzz: ## every fuzz target for FUZZ_SECONDS (180), guided by coverage; FUZZ_TARGETS="kms state" for some
 	@scripts/deps.sh build

@@ -2,7 +2,7 @@
 # Runs tiers of tests, all of them even if one fails, with the ten slowest tests of each, and closes with a summary. What they need is
 # installed by then.
 #
-#   scripts/test.sh unit|kernel|machine|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power...
+#   scripts/test.sh unit|kernel|machine|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
 #
 # Tiers joined by "+" run together, which is faster than one after the other: a machine in QEMU waits half of the time.
 set -uo pipefail
@@ -57,10 +57,15 @@ run() {
         sweep-corpus) CORPUS_ROLES=both sweep kernel_corpus; return ;;
         sweep-crashes) SWEEP_POINTS=${SWEEP_POINTS:-all} SWEEP_NODES=${SWEEP_NODES:-2} sweep kernel_sweep; return ;;
         sweep-power) SWEEP_PULLS=${SWEEP_PULLS:-60} sweep machine_power; return ;;
+        sweep-life)
+            LIFE_SEED=${LIFE_SEED:-$((RANDOM * 1000))} LIFE_LIVES=${LIFE_LIVES:-100} LIFE_EVENTS=${LIFE_EVENTS:-20} \
+                LIFE_NODES=${LIFE_NODES:-2} LIFE_TRIES=${LIFE_TRIES:-30} sweep kernel_life
+            return
+            ;;
     esac
     for tier in ${1//+/ }; do
         tests+=" | $(tests_of "$tier")" || {
-            echo "test.sh: unknown tier '$tier': expected unit (alone), kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes or sweep-power" >&2
+            echo "test.sh: unknown tier '$tier': expected unit (alone), kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
             return 2
         }
     done
