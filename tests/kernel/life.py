@@ -395,8 +395,10 @@ def judge_disks():
 
 
 def judge_formatting(headers):
-    """Nothing is formatted while the state file is lost and the node's volumes are there."""
+    """No key is made and nothing is formatted while the state file is lost and the node's volumes are there."""
     if WORLD.state == "lost" and any(disk.uuid for disk in WORLD.attached()):
+        if (STATE / "state.json").exists():
+            raise Bad("formatted: the state file is lost, and there is a new one")
         for disk in WORLD.attached():
             if disk.blank and disk.header() != headers[disk.serial]:
                 raise Bad(f"formatted: {disk}, while the state file is lost")
@@ -644,6 +646,12 @@ def restart():
     """What a reboot does, as far as it can be had without one."""
     let_go()
     unit("luks-agent-boot.service", "ExecStop")
+    # what the agent does not know, or could not close, ends with the kernel
+    for at in [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]:
+        if at.startswith("/data"):
+            run("umount", at)
+    for name in Path("/dev/mapper").glob("luks-*"):
+        run("dmsetup", "remove", "--retry", name.name)
     for path in Path("/run/luks-agent").glob("*"):
         path.unlink()
     for disk in WORLD.disks:
