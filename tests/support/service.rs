@@ -24,11 +24,12 @@ pub fn install(vm: &mut Machine) {
 
 /// Waits in the guest: a question from outside takes long.
 pub fn wait(vm: &mut Machine, what: &str, condition: &str) {
-    let limit = Duration::from_secs(150);
-    let waited = vm.run(&format!(
+    let limit = Duration::from_secs(300);
+    let command = format!(
         "end=$((SECONDS + {})); until {{ {condition}; }} >/dev/null 2>&1; do ((SECONDS < end)) || exit 1; sleep 0.2; done",
         limit.as_secs()
-    ));
+    );
+    let waited = vm.run_with(&command, b"", limit + Duration::from_secs(30));
     if waited.status != 0 {
         let about =
             vm.run("systemctl --no-pager status 'luks-agent*' consumer.service; journalctl -b --no-pager -n 80 -t luks-agent -t systemd -t kernel");
