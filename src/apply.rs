@@ -114,13 +114,6 @@ fn has_key(plan: &Plan, change: &Change, keys: &Keys) -> bool {
     step.is_some_and(|step| matches!(&step.action, Action::Unlock { key, .. } if keys.get(*key).is_some()))
 }
 
-/// The change back to what was recorded before.
-fn undo(change: &Change, before: &State) -> Option<Change> {
-    let Change::Moved { luks_uuid, .. } = change else { return None };
-    let VolumeRecord { serial, device, .. } = before.volume(*luks_uuid)?.clone();
-    Some(Change::Moved { luks_uuid: *luks_uuid, serial, device })
-}
-
 /// What apply needs beside the plan.
 #[derive(Debug)]
 pub struct Apply<'a, K, H> {
@@ -183,13 +176,29 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             result
         });
         let results = join_all(steps).await;
+        // one that hangs may be mounted yet
         let is_unused = |change: &&&Change| {
             let result = step_of(plan, change).and_then(|at| results.get(at));
-            !matches!(result, Some(StepResult::Unlocked { .. }))
+            !matches!(result, Some(StepResult::Unlocked { .. } | StepResult::Hung { .. }))
         };
-        let unused: Vec<_> = moved.iter().filter(is_unused).filter_map(|change| undo(change, &before)).collect();
-        self.record(&unused.iter().collect::<Vec<_>>(), &mut state.into_inner());
+        let unused: Vec<_> = moved.iter().filter(is_unused).copied().collect();
+        self.undo(&unused, &before, &mut state.into_inner());
         Outcome { results, key_error: keys.error }
+    }
+
+    /// Has volumes that were not opened on another disk recorded where they were `before`.
+    fn undo(&self, unused: &[&Change], before: &State, state: &mut State) {
+        let mut next = state.clone();
+        for change in unused {
+            let Change::Moved { luks_uuid, .. } = change else { continue };
+            let volume = next.volumes.iter_mut().find(|v| v.luks_uuid == *luks_uuid);
+            if let (Some(volume), Some(was)) = (volume, before.volume(*luks_uuid)) {
+                volume.serial.clone_from(&was.serial);
+                volume.device.clone_from(&was.device);
+                volume.former_serials.clone_from(&was.former_serials);
+            }
+        }
+        self.save_changes(next, state);
     }
 
     /// Changes the state file as the plan says. Not being able to, the boot volume full say, keeps no volume closed: the next run
@@ -202,12 +211,18 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 Change::Moved { luks_uuid, serial, device } => {
                     let volume = next.volumes.iter_mut().find(|v| v.luks_uuid == *luks_uuid);
                     if let Some(volume) = volume {
-                        volume.serial.clone_from(serial);
+                        let former = volume.serial.replace(serial.clone());
+                        volume.former_serials.retain(|known| known != serial);
+                        volume.former_serials.extend(former);
                         volume.device.clone_from(device);
                     }
                 }
             }
         }
+        self.save_changes(next, state);
+    }
+
+    fn save_changes(&self, next: State, state: &mut State) {
         if next == *state {
             return;
         }
@@ -324,6 +339,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 header,
                 phase: Phase::Intent,
                 keyslot: None,
+                former_serials: Vec::new(),
             };
             let outdated = |v: &VolumeRecord| {
                 v.luks_uuid == luks_uuid || (v.phase == Phase::Intent && v.identity() == record.identity())
@@ -358,14 +374,13 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             HeaderPolicy::Recorded(layout) => layout,
             HeaderPolicy::Possible => self.layout(step),
         };
+        let had_one = intent.replaced.as_ref().is_some_and(|replaced| replaced.phase == Phase::Committed);
         let first_mount = match basis {
-            // the mount point was this node's before, or was found empty when the work was begun
-            Basis::Blank { replaces: Some(_), .. }
-            | Basis::Wipe { replaces: Some(_), .. }
-            | Basis::Unfinished { .. } => None,
-            Basis::Blank { replaces: None, .. } | Basis::Wipe { replaces: None, .. } | Basis::Noise { .. } => {
-                mount_point.clone()
-            }
+            // it was found empty when the work was begun
+            Basis::Unfinished { .. } => None,
+            // it was this node's before
+            Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } if had_one => None,
+            Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } => mount_point.clone(),
         };
         let job = Job::Format {
             target: Target::from(&step.device),

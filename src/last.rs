@@ -50,11 +50,16 @@ pub struct Last {
 
 /// The disks that a run has decided about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Decided {
     /// They are not the agent's business.
     pub left: Vec<String>,
     /// They were refused, or hold another volume than they should: a person is needed.
     pub refused: Vec<String>,
+    /// They were passed over, as they are none of the node's.
+    pub strangers: Vec<String>,
+    /// The same, and they could not be examined, which can be otherwise in a minute.
+    pub unexamined: Vec<String>,
 }
 
 /// How long it took to open volumes, in seconds; of what is done for all disks at once, the slowest counts.
@@ -80,14 +85,10 @@ impl Last {
             before.map(|last| (last.usage, last.succeeded, last.unlock)).unwrap_or_default();
         let kms = report.kms().cloned().unwrap_or_default();
         usage.count(&kms);
-        let judged = |which: &dyn Fn(&Row) -> bool| {
+        let judged = |which: fn(&Row) -> bool| {
             report.rows().iter().filter(|row| which(row)).filter_map(|row| row.device.clone()).collect::<Vec<_>>()
         };
-        // a disk that was looked at and is none of the node's: another look can find another thing on it
-        let is_stranger = |row: &Row| row.result == Verdict::Left && row.evidence.is_some();
-        let refused =
-            |row: &Row| matches!(row.result, Verdict::Refused | Verdict::Wrong) && !unexamined(row) || is_stranger(row);
-        let left = |row: &Row| row.result == Verdict::Left && !is_stranger(row);
+        let refused = |row: &Row| matches!(row.result, Verdict::Refused | Verdict::Wrong) && !unexamined(row);
         let failed = |row: &Row| {
             matches!(row.result, Verdict::Failed | Verdict::Hung | Verdict::NoKey)
                 || row.result != Verdict::Left && row.device.is_some() && unexamined(row)
@@ -114,7 +115,12 @@ impl Last {
             again: report.exit_code() == ExitCode::KeyService as u8
                 || (report.error().is_some() && report.rows().is_empty())
                 || report.rows().iter().any(failed),
-            decided: Decided { left: judged(&left), refused: judged(&refused) },
+            decided: Decided {
+                left: judged(|row| row.result == Verdict::Left && row.evidence.is_none()),
+                refused: judged(refused),
+                strangers: judged(|row| row.result == Verdict::Left && row.evidence.is_some() && !unexamined(row)),
+                unexamined: judged(|row| row.result == Verdict::Left && unexamined(row)),
+            },
         }
     }
 
@@ -208,7 +214,7 @@ mod tests {
         };
         let decided = |left: &[&str], refused: &[&str]| {
             let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            Decided { left: names(left), refused: names(refused) }
+            Decided { left: names(left), refused: names(refused), ..Decided::default() }
         };
         let foreign = || Some(Content::Foreign { signatures: vec!["ext4".to_owned()] });
         let rows = vec![
@@ -231,6 +237,13 @@ mod tests {
                 "{failed:?}"
             );
         }
+        let unreadable = || Some(Content::Unknown { reason: "I/O error".to_owned() });
+        let passed_over = vec![row("a", Verdict::Left, foreign()), row("b", Verdict::Left, unreadable())];
+        let names = |name: &str| vec![name.to_owned()];
+        assert_eq!(
+            kept(passed_over),
+            (false, Decided { strangers: names("a"), unexamined: names("b"), ..Decided::default() })
+        );
         // what `health` says of a volume that is not there is no reason to ask KMS again in a minute
         let health = Report::new("health", vec![row("a", Verdict::Missing, None)], String::new());
         assert!(!Last::of(&health.failed(ExitCode::Failed, "a: it is not there".to_owned()), None).again);

@@ -70,7 +70,7 @@ pub enum Change {
         /// Its LUKS UUID.
         luks_uuid: Uuid,
         /// Serial number of the disk.
-        serial: Option<String>,
+        serial: String,
         /// Kernel name of the disk.
         device: String,
     },
@@ -558,7 +558,7 @@ impl Planner<'_> {
         }
         self.plan.changes.push(Change::Moved {
             luks_uuid: record.luks_uuid,
-            serial: Some(serial.clone()),
+            serial: serial.clone(),
             device: facts.name.clone(),
         });
     }
@@ -742,7 +742,9 @@ impl Planner<'_> {
                 self.format(facts, subject, role, None, basis, None);
             }
             content if is_wipeable(content) && may_wipe(self.mode, self.config, self.owners.state, facts, role) => {
-                let mount_point = gone.and_then(|record| self.mount_points.of(record));
+                // one that was begun here has its mount point already
+                let begun = self.owners.by_identity(facts).filter(|record| record.phase == Phase::Intent);
+                let mount_point = gone.or(begun).and_then(|record| self.mount_points.of(record));
                 let replaces = gone.map(|record| record.luks_uuid);
                 self.format(facts, subject, role, None, Basis::Wipe { found: content.clone(), replaces }, mount_point);
             }
@@ -823,6 +825,13 @@ impl Planner<'_> {
                     "{}; to go on without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it",
                     restore(self.config)
                 ),
+            ));
+        }
+        if let Some(volume) = self.owners.formerly_on(facts) {
+            return Some((
+                format!("known volume, LUKS UUID {}, was on it before it was used on another disk", volume.luks_uuid),
+                "it may have data that the other lacks: detach it, or add a [[volumes.match]] rule with role = \"ignore\""
+                    .to_owned(),
             ));
         }
         let twins = self.owners.twins(facts);

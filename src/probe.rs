@@ -23,6 +23,9 @@ use crate::header::Luks2Header;
 use crate::noise::{self, Counts};
 use crate::token::{DATA_OFFSET, Token};
 
+/// The binary header at the beginning of a LUKS2 header, in bytes (LUKS2 on-disk format, 2.1).
+const BINARY_HEADER: u64 = 4096;
+
 /// How long a disk that is in use is tried again.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 /// A disk of up to this size is read whole; larger ones are sampled.
@@ -89,12 +92,20 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
         return Ok(Content::Foreign { signatures: vec![other.clone()] });
     }
     // what a torn header of our own begins with names the UUID that was intended, or there is nothing at all yet
+    // a header is written after its whole area was zeroed, and its first sector has the UUID
     let torn = intent.is_some()
         && match &header {
             Some(header) => {
                 Some(header.luks_uuid) == intent && !header.intact && signatures.iter().all(|name| is_luks(name))
             }
-            None => signatures.is_empty(),
+            None => {
+                // read once more by the scan, and counted there
+                let read = reader.read;
+                let start = (0, BINARY_HEADER.min(reader.size));
+                let is_zero = reader.first_not_zero([start], &mut |_, _| {})?.is_none();
+                reader.read = read;
+                signatures.is_empty() && is_zero
+            }
         };
     if let Some(header) = header
         && !torn
@@ -531,6 +542,17 @@ mod tests {
         assert_eq!(content(&path, Some(ours)), Content::Unfinished);
         write(&path, DATA_OFFSET, &[1]);
         assert_eq!(content(&path, Some(ours)), Content::Unrecognised { offset: DATA_OFFSET });
+    }
+
+    #[test]
+    fn an_intent_does_not_excuse_what_others_began_to_write_at_the_start() {
+        let ours = Uuid::from_u128(1);
+        let (_dir, path) = disk(SIZE);
+        write(&path, 17, &[1]);
+        assert_eq!(content(&path, Some(ours)), Content::Unrecognised { offset: 17 });
+        fill_with_noise(&path, SIZE);
+        write(&path, 0, b"Salted__");
+        assert_eq!(content(&path, Some(ours)), content(&path, None));
     }
 
     #[test]

@@ -179,6 +179,9 @@ pub struct VolumeRecord {
     /// The keyslot that its key opens. `None` until it is committed, and of one made by an earlier release, until it is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyslot: Option<ProvenKeyslot>,
+    /// Serial numbers of the disks that it was on before: what is on them now is never formatted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_serials: Vec<String>,
 }
 
 /// The kinds of volume that are recorded.
@@ -598,6 +601,7 @@ impl State {
                 }),
                 phase: Phase::Committed,
                 keyslot: Some(ProvenKeyslot { number: 0, sha256: "0123456789abcdef".repeat(4) }),
+                former_serials: Vec::new(),
             }],
         }
     }

@@ -45,7 +45,11 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     let mut rows = join_all(wanted.map(|volume| health_row(config, &state, volume, &inventory, &host))).await;
     rows.extend(interrupted(config, &state, &inventory));
     rows.extend(shortfalls(config, |role| {
-        committed().filter(|volume| volume.role == role && disk_of(&state, volume, &inventory).is_some()).count()
+        let is_there = |volume: &&VolumeRecord| {
+            let disk = disk_of(&state, volume, &inventory);
+            volume.role == role && disk.is_some_and(|facts| !is_ignored(config, facts))
+        };
+        committed().filter(is_wanted).filter(is_there).count()
     }));
     rows.extend(strangers(config, &state, &inventory, &unknown));
     rows.extend(unknown);

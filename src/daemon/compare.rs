@@ -68,7 +68,9 @@ impl Seen {
         };
         let left = |facts: &DeviceFacts| is(|last| &last.decided.left, facts);
         let refused = |facts: &DeviceFacts| is(|last| &last.decided.refused, facts);
-        let open = |facts: &DeviceFacts| !left(facts) && !refused(facts);
+        let stranger = |facts: &DeviceFacts| is(|last| &last.decided.strangers, facts);
+        let unexamined = |facts: &DeviceFacts| is(|last| &last.decided.unexamined, facts);
+        let open = |facts: &DeviceFacts| !left(facts) && !refused(facts) && !stranger(facts) && !unexamined(facts);
 
         let on =
             |luks_uuid| disks.iter().find(|facts| record_of(state, facts).is_some_and(|r| r.luks_uuid == luks_uuid));
@@ -92,7 +94,9 @@ impl Seen {
         let wrong = |is: Is| matches!(is, Is::NotMounted | Is::Locked | Is::Unfinished);
         let undone = volumes.iter().any(|(_, facts, is)| wrong(*is) && facts.is_some_and(open));
         let new = disks.iter().any(|facts| is_new(config, state, facts) && open(facts));
-        let differs = undone || new || *orphans || last.is_none_or(|last| last.again);
+        let undecided = undone || new || *orphans || last.is_none_or(|last| last.again);
+        // the node is as ready as it was, and yet it may be a disk for it
+        let differs = undecided || disks.iter().any(unexamined);
         let strange = disks.iter().any(|facts| {
             is_new(config, state, facts) && boot.is_some_and(|boot| boot.decided.refused.contains(&facts.name))
         });
@@ -106,8 +110,8 @@ impl Seen {
         Self {
             disks: disks.iter().filter(|facts| matters(config, facts)).map(|facts| disk(state, facts)).collect(),
             differs,
-            refused: disks.iter().any(refused),
-            ready: !differs && settled && enough && !strange && volumes.iter().all(ready),
+            refused: disks.iter().any(|facts| refused(facts) || stranger(facts)),
+            ready: !undecided && settled && enough && !strange && volumes.iter().all(ready),
             volumes: volumes.into_iter().map(|(record, _, is)| (record.luks_uuid, is)).collect(),
         }
     }
@@ -194,7 +198,7 @@ mod tests {
 
     fn decided(left: &[&str], refused: &[&str]) -> Last {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Last { decided: Decided { left: names(left), refused: names(refused) }, ..done() }
+        Last { decided: Decided { left: names(left), refused: names(refused), ..Decided::default() }, ..done() }
     }
 
     #[test]
@@ -252,10 +256,20 @@ mod tests {
         picture.disks.push(DeviceFacts { serial: Some("vol1".to_owned()), ..DeviceFacts::sample("nvme2n1", 2) });
         let last = decided(&[], &["nvme2n1"]);
         let ready = |picture: &Picture, boot: &Last| Seen::of(&config(), picture, &[], Some(&last), Some(boot)).ready;
-        assert!(ready(&picture, &done()), "a boot that passed over it");
+        let passed_over = Decided { strangers: vec!["nvme2n1".to_owned()], ..Decided::default() };
+        assert!(ready(&picture, &Last { decided: passed_over, ..done() }), "a boot that passed over it");
         assert!(!ready(&picture, &last));
         picture.disks.pop();
         assert!(ready(&picture, &last));
+    }
+
+    #[test]
+    fn a_stranger_that_could_not_be_examined_is_looked_at_again_and_keeps_nobody_waiting() {
+        let mut picture = node(true, &["/mnt"]);
+        picture.disks.push(DeviceFacts { serial: Some("vol1".to_owned()), ..DeviceFacts::sample("nvme2n1", 2) });
+        let decided = Decided { unexamined: vec!["nvme2n1".to_owned()], ..Decided::default() };
+        let seen = seen(&picture, &Last { decided, ..done() });
+        assert!(seen.differs && seen.ready);
     }
 
     #[test]

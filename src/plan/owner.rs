@@ -82,6 +82,12 @@ impl<'a> Owners<'a> {
         })
     }
 
+    /// The volume that was on this disk until it was used on another one.
+    pub(super) fn formerly_on(&self, facts: &DeviceFacts) -> Option<&'a VolumeRecord> {
+        let serial = facts.serial.as_ref()?;
+        self.state.volumes.iter().find(|v| v.former_serials.contains(serial))
+    }
+
     pub(super) fn others(&self, facts: &DeviceFacts) -> impl Iterator<Item = &'a DeviceFacts> {
         self.inventory.devices.iter().filter(move |other| other.name != facts.name)
     }

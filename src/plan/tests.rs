@@ -110,6 +110,7 @@ fn record(n: u32, phase: Phase, at: &str, facts: &DeviceFacts) -> VolumeRecord {
         header: HeaderPolicy::Possible,
         phase,
         keyslot: None,
+        former_serials: Vec::new(),
     }
 }
 

@@ -263,7 +263,7 @@ fn instance_store_that_may_be_wiped() {
             Provision,
             vec![intent(1, "/mnt", &store(1))],
             with(foreign(), store(1)),
-            "format at /mnt1: wipe-instance-store is configured; overwrites ext4 at byte 1080".into(),
+            "format at /mnt: wipe-instance-store is configured; overwrites ext4 at byte 1080".into(),
         ),
     ];
     one_disk(&wiping(), rows);
@@ -1160,12 +1160,22 @@ fn strangers_are_told_from_what_is_connected_with_this_node() {
 }
 
 #[test]
+fn a_disk_that_a_known_volume_was_on_before_is_never_formatted() {
+    let moved = || vec![VolumeRecord { former_serials: vec!["vol1".to_owned()], ..known(7, "/mnt", &ebs(2)) }];
+    let taken = config("[volumes]\nnoise = \"format-ebs\"");
+    for (config, former) in [(config(""), ebs(1)), (taken.clone(), ebs(1)), (taken, with(noise(), ebs(1)))] {
+        let plan = plan(Provision, &config, &state(moved()), &inventory(vec![with(header(7), ebs(2)), former]));
+        assert_eq!((plan.steps.len(), plan.refusals.len()), (1, 1));
+        assert!(plan.refusals[0].evidence.contains("was on it before"), "{}", plan.refusals[0].evidence);
+    }
+}
+
+#[test]
 fn a_volume_belongs_to_the_disk_that_it_was_used_on_last() {
     let changes = |mode, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts>| {
         plan(mode, &config(""), &state(volumes), &inventory(devices)).changes
     };
-    let follow =
-        |n: u32| Change::Moved { luks_uuid: id(1), serial: Some(format!("vol{n}")), device: format!("nvme{n}n1") };
+    let follow = |n: u32| Change::Moved { luks_uuid: id(1), serial: format!("vol{n}"), device: format!("nvme{n}n1") };
     let k = || vec![known(1, "/mnt", &ebs(1))];
     for mode in [Provision, Unlock] {
         assert_eq!(changes(mode, k(), vec![with(header(1), ebs(2))]), [follow(2)]);
