@@ -229,8 +229,8 @@ pub const DISKS: &[Image] = &[
     image("bcache backing device", S, "bcache at byte 4120", "make-bcache -B $I"),
     image("bcache cache device", S, "bcache at byte 4120", "make-bcache -C --bucket 128k $I"),
     image("dm-integrity", S, "DM_integrity at byte 0", "integritysetup format -q $I"),
-    // the first byte of a cipher text is zero once in 256 times
-    image("plain dm-crypt", S, "not blank: data without a known signature, first seen at byte", "plain"),
+    // noise, which alone says nothing of what it is
+    image("plain dm-crypt", S, "not blank: no signature and no structure in", "plain"),
     image("dm-snapshot's changes", S, "DM_snapshot_cow at byte 0", "snapshot"),
     image("luks2 of another luks-agent node", S, "made on i-0aaaaaaaaaaaaaaaa, and there is no state file", "ours"),
     image(
