@@ -65,8 +65,8 @@ record() {
     hook="n=\$(ls $power/state | wc -l); n=\$((n + 1)); cp $STATE $power/state/\$n
         dmsetup message logb 0 mark \$n; dmsetup message logc 0 mark \$n"
     trace --on-rename "$hook"
-    # they are about to be edited
-    sed -i -z 's/,\n *"sha256": "[0-9a-f]*"//' "$power"/state/*
+    # they are about to be edited; the checksum is the last field, keyslots have one of their own
+    sed -i -z 's/,\n *"sha256": "[0-9a-f]*"\(\n}\n*\)$/\1/' "$power"/state/*
     for i in 0 1; do
         disk=${disks[i]}
         # as it would be of the disk itself, which the agent did not see
