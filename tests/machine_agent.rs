@@ -65,8 +65,8 @@ fn the_main_job() {
 
     // a volume that comes later
     vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));
-    aws.clear_requests();
     no_disk_is_taken_that_no_rule_names(&mut vm);
+    aws.clear_requests();
     let provisioned = agent(&mut vm, "provision");
     assert_rows(&provisioned, "formatted", &[MOUNT_LATER]);
     assert_rows(&provisioned, "unchanged", &MOUNTS);
