@@ -25,7 +25,7 @@ pub use expect::{Shortfall, may_be_gone};
 use growth::{outgrown, shrunk};
 use mount_points::MountPoints;
 use owner::{Owner, Owners, ignored_by_rule};
-pub use owner::{is_ignored, locked_out, record_of};
+pub use owner::{disk_of, is_ignored, locked_out, record_of};
 use unknown::restore;
 pub use unknown::{UnknownVolume, Whose, has_our_name, may_hold_ours, unknown_mapping, unknown_volume, wants_header};
 pub use words::describe;
@@ -262,7 +262,8 @@ pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -
     planner.plan
 }
 
-fn policy(config: &Config, role: VolumeRole) -> Policy {
+/// What the configuration says of volumes of a role.
+pub fn policy(config: &Config, role: VolumeRole) -> Policy {
     match role {
         VolumeRole::Ebs => config.volumes.ebs,
         VolumeRole::InstanceStore => config.volumes.instance_store,
@@ -312,12 +313,17 @@ fn by_serial(facts: &DeviceFacts) -> impl Ord {
 
 /// Whether a worker should open the disk to see what is on it: only what could be a target and is free.
 pub fn wants_probe(config: &Config, facts: &DeviceFacts) -> bool {
+    may_be_taken(config, facts) && facts.holders.is_empty() && facts.mounts.is_empty()
+}
+
+/// Whether the configuration says to encrypt a disk, if it is blank.
+pub fn may_be_taken(config: &Config, facts: &DeviceFacts) -> bool {
     let policy = match classify(facts, &config.volumes.rules) {
-        Role::Ebs => config.volumes.ebs,
-        Role::InstanceStore => config.volumes.instance_store,
+        Role::Ebs => policy(config, VolumeRole::Ebs),
+        Role::InstanceStore => policy(config, VolumeRole::InstanceStore),
         Role::Boot { .. } | Role::Unclear { .. } | Role::Ignored { .. } => Policy::Ignore,
     };
-    policy == Policy::Encrypt && facts.holders.is_empty() && facts.mounts.is_empty()
+    policy == Policy::Encrypt
 }
 
 const CHECK_VOLUME: &str = "nothing was changed: check that the right volume is attached";

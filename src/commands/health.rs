@@ -11,8 +11,8 @@ use crate::device::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::discover::{Roots, in_memory};
 use crate::host::{Host, HostError};
 use crate::plan::{
-    Shortfall, Subject, UnknownVolume, Whose, is_ignored, locked_out, may_be_gone, may_hold_ours, name_it, record_of,
-    unknown_volume,
+    Shortfall, Subject, UnknownVolume, Whose, disk_of, is_ignored, locked_out, may_be_gone, may_hold_ours, name_it,
+    policy, record_of, unknown_volume,
 };
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
 use crate::state::{self, KeyRecord, Phase, State, VolumeRecord, VolumeRole};
@@ -46,7 +46,7 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     rows.extend(interrupted(config, &state, &inventory));
     rows.extend(shortfalls(config, |role| {
         let is_there = |volume: &&VolumeRecord| {
-            let disk = disk_of(&state, volume, &inventory);
+            let disk = disk_of(&state, volume, &inventory.devices);
             volume.role == role && disk.is_some_and(|facts| !is_ignored(config, facts))
         };
         committed().filter(is_wanted).filter(is_there).count()
@@ -129,31 +129,21 @@ fn fatal(why: &str) -> String {
 /// Whether instance store is gone and nobody expects it again.
 pub(super) fn is_gone_for_good(config: &Config, state: &State, volume: &VolumeRecord, inventory: &Inventory) -> bool {
     volume.role == VolumeRole::InstanceStore
-        && disk_of(state, volume, inventory).is_none()
+        && disk_of(state, volume, &inventory.devices).is_none()
         && may_be_gone(config, state, volume)
 }
 
 /// Whether the configuration says to leave a volume alone that is not open.
 fn is_left_alone(config: &Config, state: &State, volume: &VolumeRecord, inventory: &Inventory) -> bool {
-    let policy = match volume.role {
-        VolumeRole::Ebs => config.volumes.ebs,
-        VolumeRole::InstanceStore => config.volumes.instance_store,
-    };
-    let disk = disk_of(state, volume, inventory);
+    let disk = disk_of(state, volume, &inventory.devices);
     let is_open = disk.is_some_and(|facts| facts.mapping_of(volume.luks_uuid).is_some());
-    !is_open && (policy == Policy::Ignore || disk.is_some_and(|facts| is_ignored(config, facts)))
-}
-
-/// The disk of a known volume.
-fn disk_of<'i>(state: &State, volume: &VolumeRecord, inventory: &'i Inventory) -> Option<&'i DeviceFacts> {
-    let is_it = |facts: &&DeviceFacts| record_of(state, facts).is_some_and(|found| found.luks_uuid == volume.luks_uuid);
-    inventory.devices.iter().find(is_it)
+    !is_open && (policy(config, volume.role) == Policy::Ignore || disk.is_some_and(|facts| is_ignored(config, facts)))
 }
 
 /// The volumes whose formatting was interrupted: the node does not have them until `provision` finishes it.
 fn interrupted(config: &Config, state: &State, inventory: &Inventory) -> Vec<Row> {
     let row = |volume: &VolumeRecord| {
-        let disk = disk_of(state, volume, inventory);
+        let disk = disk_of(state, volume, &inventory.devices);
         let is_store = volume.role == VolumeRole::InstanceStore;
         // where an EBS volume was taken away, nothing was lost
         if disk.is_none() && (!is_store || is_gone_for_good(config, state, volume, inventory)) {
@@ -259,9 +249,8 @@ async fn health_row(
         Row::new(subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
     };
     let disks = &inventory.devices;
-    let is_on = |facts: &&DeviceFacts| record_of(state, facts).is_some_and(|found| found.luks_uuid == volume.luks_uuid);
     let open = disks.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some());
-    let Some(facts) = open.or_else(|| disks.iter().find(is_on)) else {
+    let Some(facts) = open.or_else(|| disk_of(state, volume, disks)) else {
         return row(&subject_of(volume), Verdict::Missing).because("it is not there");
     };
     let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));

@@ -6,7 +6,7 @@ use crate::config::{Config, Policy};
 use crate::device::{DeviceFacts, Holder, Inventory, Role, classify};
 use crate::discover::{Roots, discover, orphans};
 use crate::last;
-use crate::plan::{Subject, has_our_name, name_it, record_of, unknown_mapping};
+use crate::plan::{Subject, disk_of, has_our_name, name_it, record_of, unknown_mapping};
 use crate::report::{Health, Report, Row, Verdict};
 use crate::state::{self, Phase, State, VolumeRecord};
 
@@ -86,10 +86,8 @@ pub(super) fn is_known(state: &State, mapping: &Holder) -> bool {
 
 fn status_rows(config: &Config, state: &State, inventory: &Inventory) -> Vec<Row> {
     let disks = &inventory.devices;
-    let present = |luks_uuid| {
-        disks.iter().any(|facts| record_of(state, facts).is_some_and(|record| record.luks_uuid == luks_uuid))
-    };
-    let missing = state.volumes.iter().filter(|v| v.phase == Phase::Committed && !present(v.luks_uuid)).map(|volume| {
+    let is_missing = |v: &&VolumeRecord| v.phase == Phase::Committed && disk_of(state, v, disks).is_none();
+    let missing = state.volumes.iter().filter(is_missing).map(|volume| {
         if is_gone_for_good(config, state, volume, inventory) {
             return Row::new(&subject_of(volume), Verdict::Left)
                 .because("gone: instance store is lost when the instance stops");

@@ -5,9 +5,9 @@ use uuid::Uuid;
 use crate::closed::Closed;
 use crate::commands::Picture;
 use crate::config::{Config, Policy};
-use crate::device::{DeviceFacts, DiskKind, Holder, Role, classify, is_shown};
+use crate::device::{DeviceFacts, DiskKind, Holder, classify, is_shown};
 use crate::last::Last;
-use crate::plan::{Shortfall, may_be_gone, record_of};
+use crate::plan::{Shortfall, disk_of, may_be_gone, may_be_taken, policy, record_of};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 
 /// A disk, as far as a change of it is a reason to look at it again.
@@ -72,10 +72,8 @@ impl Seen {
         let unexamined = |facts: &DeviceFacts| is(|last| &last.decided.unexamined, facts);
         let open = |facts: &DeviceFacts| !left(facts) && !refused(facts) && !stranger(facts) && !unexamined(facts);
 
-        let on =
-            |luks_uuid| disks.iter().find(|facts| record_of(state, facts).is_some_and(|r| r.luks_uuid == luks_uuid));
         let volumes = state.volumes.iter().map(|record| {
-            let facts = on(record.luks_uuid);
+            let facts = disk_of(state, record, disks);
             let is = match (facts, facts.and_then(|facts| facts.mapping_of(record.luks_uuid))) {
                 (None, _) => Is::Missing,
                 _ if record.phase == Phase::Intent => Is::Unfinished,
@@ -119,22 +117,13 @@ impl Seen {
 
 /// Whether a volume that is not there should be.
 fn is_expected(config: &Config, state: &State, record: &VolumeRecord) -> bool {
-    let policy = match record.role {
-        VolumeRole::Ebs => config.volumes.ebs,
-        VolumeRole::InstanceStore => config.volumes.instance_store,
-    };
     let is_gone = record.role == VolumeRole::InstanceStore && may_be_gone(config, state, record);
-    policy == Policy::Encrypt && record.phase == Phase::Committed && !is_gone
+    policy(config, record.role) == Policy::Encrypt && record.phase == Phase::Committed && !is_gone
 }
 
 /// Whether a disk is one that the state file does not know and that should be encrypted.
 fn is_new(config: &Config, state: &State, facts: &DeviceFacts) -> bool {
-    let policy = match classify(facts, &config.volumes.rules) {
-        Role::Ebs => config.volumes.ebs,
-        Role::InstanceStore => config.volumes.instance_store,
-        Role::Boot { .. } | Role::Unclear { .. } | Role::Ignored { .. } => Policy::Ignore,
-    };
-    policy == Policy::Encrypt && record_of(state, facts).is_none()
+    may_be_taken(config, facts) && record_of(state, facts).is_none()
 }
 
 /// Whether it is worth a run that this disk is there. What the kernel makes of files, memory or other disks comes and goes.

@@ -32,6 +32,12 @@ pub fn record_of<'a>(state: &'a State, facts: &DeviceFacts) -> Option<&'a Volume
     open_on(state, facts).or_else(|| header_on(state, facts)).or_else(identity)
 }
 
+/// The disk of a known volume.
+pub fn disk_of<'d>(state: &State, volume: &VolumeRecord, disks: &'d [DeviceFacts]) -> Option<&'d DeviceFacts> {
+    let is_it = |facts: &&DeviceFacts| record_of(state, facts).is_some_and(|found| found.luks_uuid == volume.luks_uuid);
+    disks.iter().find(is_it)
+}
+
 fn open_on<'a>(state: &'a State, facts: &DeviceFacts) -> Option<&'a VolumeRecord> {
     state.volumes.iter().find(|v| facts.mapping_of(v.luks_uuid).is_some())
 }
