@@ -29,27 +29,6 @@ const VOLUME: u64 = 40 * MIB;
 /// A volume with data that is nobody's business here.
 const FOREIGN: &str = EBS_2;
 
-const UNITS_LEFT_OUT: [&str; 14] = [
-    "dev-mqueue.mount",
-    "kmod-static-nodes.service",
-    "modprobe@configfs.service",
-    "modprobe@drm.service",
-    "modprobe@efi_pstore.service",
-    "modprobe@fuse.service",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "systemd-journal-flush.service",
-    "systemd-modules-load.service",
-    "systemd-random-seed.service",
-    "systemd-sysctl.service",
-    "systemd-sysusers.service",
-    "systemd-tmpfiles-clean.timer",
-];
-
-/// The same for devices: a machine has some hundred of them, a few of which matter here.
-const QUICK_TRIGGER: &str = "[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add --subsystem-match=virtio \
-    --subsystem-match=virtio-ports --subsystem-match=block --subsystem-match=net\n";
-
 /// What is under way when the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Work {
@@ -177,9 +156,8 @@ impl Sweep {
             .nvme(FOREIGN, 24 * MIB)
             .tool(support::program("luks-agent"))
             .forward(80, aws.addresses()[0])
-            // what a node does beside is left out, it costs half of the boot
+            .lean()
             .kernel_arg("systemd.unit=basic.target")
-            .kernel_arg(&UNITS_LEFT_OUT.map(|unit| format!("systemd.mask={unit}")).join(" "))
             .volatile_caches(random.fork())
             .quiet();
         let foreign: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(24 << 20).collect();
@@ -199,7 +177,7 @@ impl Sweep {
         );
         eprintln!("first boot: {:.1?}", sweep.vm.boot());
         sweep.vm.write_file(CONFIG, config);
-        sweep.vm.write_file("/etc/systemd/system/systemd-udev-trigger.service.d/quick.conf", QUICK_TRIGGER);
+        sweep.vm.lean_from_the_next_boot();
         let provisioned = sweep.vm.run("luks-agent provision");
         assert_eq!(provisioned.status, 0, "{}{}", provisioned.stdout, provisioned.stderr);
         for work in ALL {

@@ -10,7 +10,10 @@ pub mod service;
 pub mod uml;
 pub mod volatile;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The checkout.
 pub fn project_dir() -> &'static Path {
@@ -43,7 +46,7 @@ pub fn program(name: &str) -> PathBuf {
 /// # Panics
 /// When it is not there.
 pub fn promtool() -> PathBuf {
-    let said = std::process::Command::new(project_dir().join("scripts/deps.sh")).arg("--promtool").output().unwrap();
+    let said = Command::new(project_dir().join("scripts/deps.sh")).arg("--promtool").output().unwrap();
     let path = PathBuf::from(String::from_utf8(said.stdout).unwrap().trim());
     assert!(path.exists(), "promtool is not installed: run scripts/deps.sh test machine");
     path
@@ -64,6 +67,29 @@ pub fn built_packages() -> Vec<PathBuf> {
     packages.sort();
     assert!(!packages.is_empty(), "no packages in {}: run make packages", dir.display());
     packages
+}
+
+/// Whether a file, a disk's image above all, has these bytes in one piece anywhere: neither a zero byte nor the end of a line is among
+/// them.
+pub fn holds(path: &Path, bytes: &[u8]) -> bool {
+    assert!(
+        !bytes.is_empty() && !bytes.iter().any(|byte| b"\0\n".contains(byte)),
+        "cannot search for {}",
+        bytes.escape_ascii()
+    );
+    // "lines" end at a zero byte, so that the blank parts of an image do not make one huge line
+    let status = Command::new("grep")
+        .args(["--null-data", "--text", "--quiet", "--fixed-strings", "--"])
+        .arg(OsStr::from_bytes(bytes))
+        .arg(path)
+        .env("LC_ALL", "C")
+        .status()
+        .unwrap_or_else(|error| panic!("cannot run grep: {error}"));
+    match status.code() {
+        Some(0) => true,
+        Some(1) => false,
+        _ => panic!("grep of {}: {status}", path.display()),
+    }
 }
 
 /// For what lasts no longer than a test: `target/tmp`.

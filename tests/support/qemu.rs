@@ -17,7 +17,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -48,6 +48,29 @@ const GUEST_ENVIRONMENT: [&str; 3] =
     ["PATH=/opt/test:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"];
 
 const POLL: Duration = Duration::from_millis(50);
+
+/// What systemd does at every boot and no test asks for.
+const UNITS_LEFT_OUT: [&str; 14] = [
+    "dev-mqueue.mount",
+    "kmod-static-nodes.service",
+    "modprobe@configfs.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-journal-flush.service",
+    "systemd-modules-load.service",
+    "systemd-random-seed.service",
+    "systemd-sysctl.service",
+    "systemd-sysusers.service",
+    "systemd-tmpfiles-clean.timer",
+];
+
+/// A machine has some hundred devices, of which a few matter to the tests, and `ttyS0`, which its getty waits for.
+const QUICK_TRIGGER: &str = "[Service]\nExecStart=\nExecStart=-udevadm trigger --action=add --subsystem-match=virtio \
+    --subsystem-match=virtio-ports --subsystem-match=block --subsystem-match=net\n\
+    ExecStart=-udevadm trigger --action=add --sysname-match=ttyS0\n";
 
 /// The architecture of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +217,16 @@ impl Machine {
         self
     }
 
+    /// For a machine that boots many times: what no test asks for is left out of its boots.
+    pub fn lean(self) -> Self {
+        self.kernel_arg(&UNITS_LEFT_OUT.map(|unit| format!("systemd.mask={unit}")).join(" "))
+    }
+
+    /// Has later boots look only at the devices that matter here. The machine is running.
+    pub fn lean_from_the_next_boot(&mut self) {
+        self.write_file("/etc/systemd/system/systemd-udev-trigger.service.d/quick.conf", QUICK_TRIGGER);
+    }
+
     /// All disks have volatile write caches: a power cut loses a random part of what the guest has not flushed (see
     /// [`Volatile`]). The boot disk is a copy of the image then.
     pub fn volatile_caches(mut self, random: fastrand::Rng) -> Self {
@@ -248,29 +281,7 @@ impl Machine {
 
     /// Whether the image of a disk holds these bytes anywhere. Power off first, or sync in the guest.
     pub fn disk_holds(&self, serial: &str, needle: &[u8]) -> bool {
-        let mut file = File::open(self.disk_path(serial)).unwrap();
-        let mut buffer = vec![0; 1 << 20];
-        let zeros = vec![0; buffer.len()];
-        let mut kept = 0;
-        loop {
-            let read = file.read(&mut buffer[kept..]).unwrap();
-            if read == 0 {
-                return false;
-            }
-            let filled = kept + read;
-            // most of a disk is; and comparing is much faster than searching where nothing is optimised
-            let mut rest = if buffer[..filled] == zeros[..filled] { &[] } else { &buffer[..filled] };
-            while let Some(start) = rest.iter().position(|&byte| byte == needle[0]) {
-                rest = &rest[start..];
-                if rest.starts_with(needle) {
-                    return true;
-                }
-                rest = &rest[1..];
-            }
-            // a match may span two reads
-            kept = filled.min(needle.len() - 1);
-            buffer.copy_within(filled - kept..filled, 0);
-        }
+        super::holds(&self.disk_path(serial), needle)
     }
 
     /// Which NVMe controllers are attached at the next boot, in which order. The first is `nvme0`.

@@ -232,18 +232,7 @@ impl Node {
 
     /// Whether the raw image of a disk holds this text anywhere.
     pub fn disk_contains(&self, name: &str, text: &str) -> bool {
-        // "Lines" end at a zero byte, so that the blank parts of an image do not make one huge line.
-        let status = Command::new("grep")
-            .args(["--null-data", "--text", "--quiet", "--fixed-strings", "--", text])
-            .arg(self.disk_path(name))
-            .env("LC_ALL", "C")
-            .status()
-            .unwrap_or_else(|error| panic!("cannot run grep: {error}"));
-        match status.code() {
-            Some(0) => true,
-            Some(1) => false,
-            _ => panic!("grep of {}: {status}", self.disk_path(name).display()),
-        }
+        super::holds(&self.disk_path(name), text.as_bytes())
     }
 
     /// Boots the node, runs the script and waits for the node's end.
