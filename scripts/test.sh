@@ -74,9 +74,8 @@ run() {
     [[ $1 != packages-all ]] || ignored=all
     UML_DIR=$(scripts/uml.sh --dir 2>/dev/null)
     export UML_DIR
-    # The weights of tests are for ten slots on two processors.
     processors=$(nproc)
-    nextest "$tests" --profile machines --run-ignored "$ignored" --test-threads $((5 * (processors < 4 ? processors : 4))) || failures=1
+    nextest "$tests" --profile machines --run-ignored "$ignored" --test-threads $((3 * (processors < 4 ? processors : 4) / 2)) || failures=1
     for tier in ${1//+/ }; do
         slowest "$tier" "luks-agent::${tier%-all}"
     done
