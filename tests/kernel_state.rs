@@ -47,6 +47,13 @@ fn a_stop_loses_the_instance_store_and_nothing_else_and_a_clone_gets_its_own_key
     node.boot(&script("stop-start").arg("clone")).assert_ok();
     node.attach("ubdf", DATA_DISK, Some("vol1".to_owned()));
     fs::rename(node.disk_path("ubdc").with_extension("original"), node.disk_path("ubdf")).unwrap();
+    node.detach("ubdc");
+    node.boot(&script("stop-start").arg("denied")).assert_ok();
+    let image = node.disk_path("ubdc");
+    let kept = image.with_extension("kept");
+    fs::rename(&image, &kept).unwrap();
+    node.attach("ubdc", DATA_DISK, Some("vol3".to_owned()));
+    fs::rename(&kept, &image).unwrap();
     node.boot(&script("stop-start").arg("original")).assert_ok();
     node.detach("ubdb");
     node.detach("ubdf");

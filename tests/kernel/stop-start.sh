@@ -1,13 +1,13 @@
 # A node across a stop: the instance store comes back blank with other serial numbers, an EBS volume comes back blank or with
-# another header. And a clone: a state file that another instance wrote. Then an original beside the snapshot that took its
-# place, and volumes that are not there or come late.
+# another header. And a clone: a state file that another instance wrote. Then an original in place of the snapshot that took its
+# place and a key service that says no, both beside each other, and volumes that are not there or come late.
 #
-#   stop-start.sh first|restarted|bad-ebs|clone|original|gone
+#   stop-start.sh first|restarted|bad-ebs|clone|denied|original|gone
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 instance=i-0000000000000000a
-[[ $1 =~ clone|original|gone ]] && instance=i-0000000000000000b
+[[ $1 =~ clone|denied|original|gone ]] && instance=i-0000000000000000b
 start_fake --log "/root/requests.$1" --instance-id "$instance"
 ext4_volumes /dev/ubdb instance-store '/dev/ubd[cdef]' ebs
 made() { requests "/root/requests.$phase" 'r["operation"] == "GenerateDataKey"'; }
@@ -144,11 +144,31 @@ clone)
     expect_agent 0 close
     expect_agent 0 unlock
     ;;
+denied)
+    say "a volume moves only with its opening: what it was made from is in its place, and the key is disabled"
+    serials='" ".join(v["serial"] for v in state["volumes"])'
+    before=$(state "$serials")
+    assert_contains "$before" vol3 "where the volume was used last"
+    fake "keys/${KEY_ARN##*/}/state" '{"state": "Disabled"}'
+    expect_agent 4 unlock
+    assert_said "3 without a key"
+    assert_eq "$(state "$serials")" "$before" "the serial numbers"
+    ;;
 original)
     say "what a volume was made from comes back beside it: with the serial number that was recorded first, and older data"
     expect_agent 3 boot
     assert_said "its header is a copy" "is on ubdc, where it was last used" "3 unlocked"
     assert_eq "$(cat /data/newer)" newer "what was written last"
+    say "that disk is not formatted when it is blank or noise, either: it may have had what the other lacks"
+    for bytes in 'bytes(n)' 'random.Random(7).randbytes(n)'; do
+        python3 -c "import random; n = 40 << 20; open('/dev/ubdf', 'r+b').write($bytes)"
+        before=$(sha256sum </dev/ubdf)
+        sed -i "s/^\\[filesystem\\]/[volumes]\\nnoise = \"format-ebs\"\\n&/" "$CONFIG"
+        expect_agent 3 provision
+        assert_said "was on it before it was used on another disk" "detach it"
+        assert_eq "$(sha256sum </dev/ubdf)" "$before" "what is on the disk"
+        ext4_volumes /dev/ubdb instance-store '/dev/ubd[cdef]' ebs
+    done
     ;;
 gone)
     ext4_volumes /dev/ubdb instance-store '/dev/ubd[cd]' ebs
