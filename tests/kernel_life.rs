@@ -11,12 +11,14 @@
 //! | `LIFE_NODES` | how many nodes live at the same time |
 //! | `LIFE_TRIES` | how many shorter lives are tried where one fails (none unless told) |
 //! | `LIFE_ONLY` | the events of one life, as they were printed |
+//! | `LIFE_EARLIER` | the program of an earlier commit: every second node begins with it and is upgraded |
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod support;
 
 use std::fmt;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -68,12 +70,21 @@ struct Event {
 }
 
 /// How a life ended too early.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Failure {
     /// What `life.py` says, `lost: ...` for one.
     why: String,
     /// The console of all its boots.
     console: String,
+}
+
+/// How a life ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ending {
+    Good,
+    /// The earlier program, which is not what this is about, broke a promise.
+    Over,
+    Bad(Failure),
 }
 
 /// What the test is told.
@@ -84,6 +95,7 @@ struct Settings {
     nodes: usize,
     tries: usize,
     only: Option<Vec<Event>>,
+    earlier: Option<PathBuf>,
 }
 
 #[test]
@@ -94,7 +106,7 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
     say(&format!("life: {} lives of {} events from seed {}", settings.lives, settings.events, settings.seed));
     let next = AtomicU64::new(0);
     let failed = Mutex::new(Vec::new());
-    let led = Mutex::new((0_u64, 0_usize));
+    let led = Mutex::new((0_u64, 0_usize, 0_u64));
     std::thread::scope(|scope| {
         for _ in 0..settings.nodes {
             scope.spawn(|| {
@@ -104,17 +116,18 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
                         break;
                     }
                     let seed = settings.seed + number;
-                    let events = settings.only.clone().unwrap_or_else(|| life(seed, settings.events));
-                    let failure = live(seed, &events);
+                    let events = settings.only.clone().unwrap_or_else(|| life(seed, &settings));
+                    let ending = live(seed, &events, &settings);
                     let mut count = led.lock().unwrap();
                     count.0 += 1;
                     count.1 += events.len();
+                    count.2 += u64::from(ending == Ending::Over);
                     let (lives, minutes) = (count.0, began.elapsed().as_secs() / 60);
                     drop(count);
-                    if let Some(failure) = failure {
-                        let (events, failure) = shorten(seed, events, failure, settings.tries);
+                    if let Ending::Bad(failure) = ending {
+                        let (events, failure) = shorten(seed, events, failure, &settings);
                         println!("{}", failure.console);
-                        say(&format!("life: seed {seed}: {}\n  LIFE_ONLY='{}'", failure.why, words(&events)));
+                        say(&format!("life: seed {seed}: {}\n  {}", failure.why, again(&events, &settings)));
                         failed.lock().unwrap().push((seed, failure.why, events));
                     }
                     let bad = failed.lock().unwrap().len();
@@ -124,10 +137,11 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
         }
     });
     let failed = failed.into_inner().unwrap();
-    let (lives, events) = led.into_inner().unwrap();
+    let (lives, events, over) = led.into_inner().unwrap();
     let count = |kind: &str| failed.iter().filter(|(_, why, _)| why.starts_with(kind)).count();
     say(&format!(
-        "life: {lives} lives, {events} events: {} lost, {} formatted, {} plaintext, {} false, {} stuck, {} broken",
+        "life: {lives} lives, {events} events: {} lost, {} formatted, {} plaintext, {} false, {} stuck, {} broken; \
+         {over} ended by the earlier program",
         count("lost"),
         count("formatted"),
         count("plaintext"),
@@ -135,7 +149,7 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
         count("stuck"),
         count("broken")
     ));
-    let list = failed.iter().map(|(seed, why, events)| format!("seed {seed}: {why}\n  LIFE_ONLY='{}'", words(events)));
+    let list = failed.iter().map(|(seed, why, events)| format!("seed {seed}: {why}\n  {}", again(events, &settings)));
     assert!(failed.is_empty(), "{}", list.collect::<Vec<_>>().join("\n"));
 }
 
@@ -145,8 +159,11 @@ impl Settings {
         let number = |name: &str, or: u64| {
             get(name).map_or(or, |value| value.parse().unwrap_or_else(|e| panic!("{name} is '{value}': {e}")))
         };
-        let size = |name: &str, or: u64| usize::try_from(number(name, or)).unwrap();
         let only: Option<Vec<Event>> = get("LIFE_ONLY").map(|only| only.split_whitespace().map(Event::parse).collect());
+        let earlier = get("LIFE_EARLIER").map(|path| std::path::absolute(path).unwrap());
+        let needs_earlier = only.iter().flatten().any(|event| event.name == "earlier");
+        assert!(earlier.is_some() || !needs_earlier, "set LIFE_EARLIER to the program that 'earlier' was found with");
+        let size = |name: &str, or: u64| usize::try_from(number(name, or)).unwrap();
         Self {
             seed: number("LIFE_SEED", 1),
             lives: if only.is_some() { 1 } else { number("LIFE_LIVES", 2) },
@@ -154,6 +171,7 @@ impl Settings {
             nodes: size("LIFE_NODES", 1).max(1),
             tries: size("LIFE_TRIES", 0),
             only,
+            earlier,
         }
     }
 }
@@ -176,12 +194,15 @@ impl fmt::Display for Event {
     }
 }
 
-fn words(events: &[Event]) -> String {
-    events.iter().map(Event::to_string).collect::<Vec<_>>().join(" ")
+/// What repeats a life, as part of a command line.
+fn again(events: &[Event], settings: &Settings) -> String {
+    let events: Vec<String> = events.iter().map(Event::to_string).collect();
+    let earlier = settings.earlier.iter().map(|path| format!("LIFE_EARLIER='{}' ", path.display()));
+    format!("{}LIFE_ONLY='{}'", earlier.collect::<String>(), events.join(" "))
 }
 
 /// The life of a seed: it begins with a boot, and in the end nothing is wrong any more.
-fn life(seed: u64, events: usize) -> Vec<Event> {
+fn life(seed: u64, settings: &Settings) -> Vec<Event> {
     let mut random = fastrand::Rng::with_seed(seed);
     let all: u32 = EVENTS.iter().map(|(_, weight)| weight).sum();
     let mut event = |name: Option<&str>| {
@@ -194,27 +215,40 @@ fn life(seed: u64, events: usize) -> Vec<Event> {
         Event { name: name.unwrap_or(drawn.unwrap().0).to_owned(), number: random.u32(..1000) }
     };
     let mut life = vec![event(Some("boot"))];
-    life.extend((2..events).map(|_| event(None)));
+    life.extend((2..settings.events).map(|_| event(None)));
     life.push(event(Some("clear")));
+    if settings.earlier.is_some() && seed % 2 == 1 {
+        // in the first half, for what comes after it is what this is about
+        life.insert(1 + usize::try_from(seed / 2).unwrap() % (life.len() / 2), event(Some("upgrade")));
+        life.insert(0, event(Some("earlier")));
+    }
     life
 }
 
 /// Leads a life on a new node.
-fn live(seed: u64, events: &[Event]) -> Option<Failure> {
+fn live(seed: u64, events: &[Event], settings: &Settings) -> Ending {
     let node = Node::new(&format!("life{seed}"));
     let mut node = BACKING_DISKS.iter().fold(node, |node, disk| node.disk(disk, BACKING_DISK));
     let mut console = String::new();
     for events in events.split_inclusive(Event::ends_boot) {
         let timeout = Duration::from_secs(300 + 60 * events.len() as u64);
-        let script = events.iter().fold(Script::with_agent("life"), |script, event| script.arg(event.to_string()));
+        let script = Script::with_agent("life");
+        let script = settings
+            .earlier
+            .iter()
+            .fold(script, |script, path| script.env("LUKS_AGENT_EARLIER", path.to_str().unwrap()));
+        let script = events.iter().fold(script, |script, event| script.arg(event.to_string()));
         let delay = Duration::from_millis(u64::from(events.last().unwrap().number) * 3);
         let boot = node.boot(&script.timeout(timeout).cut_power_after("life: power cut", delay));
         console.push_str(&boot.timed_console());
         if let Some(why) = judge(&node, &boot) {
-            return Some(Failure { why, console });
+            return Ending::Bad(Failure { why, console });
+        }
+        if boot.value("life: OVER").is_some() {
+            return Ending::Over;
         }
     }
-    None
+    Ending::Good
 }
 
 /// What was wrong with a boot, by its end and by what is on the disks, seen from outside.
@@ -232,9 +266,9 @@ fn judge(node: &Node, boot: &Boot) -> Option<String> {
 }
 
 /// A shorter life that fails in the same way: halves are left out, then quarters, then single events.
-fn shorten(seed: u64, mut events: Vec<Event>, mut failure: Failure, tries: usize) -> (Vec<Event>, Failure) {
+fn shorten(seed: u64, mut events: Vec<Event>, mut failure: Failure, settings: &Settings) -> (Vec<Event>, Failure) {
     let kind = |failure: &Failure| failure.why.split(':').next().unwrap_or_default().to_owned();
-    let mut left = tries;
+    let mut left = settings.tries;
     let mut size = events.len() / 2;
     while size > 0 && left > 0 {
         let mut from = 0;
@@ -242,9 +276,9 @@ fn shorten(seed: u64, mut events: Vec<Event>, mut failure: Failure, tries: usize
             let mut shorter = events.clone();
             shorter.drain(from..(from + size).min(events.len()));
             left -= 1;
-            match live(seed, &shorter).filter(|found| !shorter.is_empty() && kind(found) == kind(&failure)) {
-                Some(found) => (events, failure) = (shorter, found),
-                None => from += size,
+            match live(seed, &shorter, settings) {
+                Ending::Bad(found) if kind(&found) == kind(&failure) => (events, failure) = (shorter, found),
+                Ending::Good | Ending::Over | Ending::Bad(_) => from += size,
             }
         }
         size /= 2;

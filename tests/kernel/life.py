@@ -212,6 +212,8 @@ class World:
         self.stop = kept.get("stop")
         self.holders = []
         self.lock = None
+        # the node still runs the program of an earlier commit
+        self.earlier = kept.get("earlier", False)
         self.first = not kept
 
     def save(self):
@@ -267,9 +269,14 @@ def mounted():
 # The agent
 
 
+def program():
+    """The agent, as it is now or as an earlier commit had it."""
+    return os.environ["LUKS_AGENT_EARLIER" if WORLD.earlier else "LUKS_AGENT"]
+
+
 def agent(*words):
     """A command as somebody types it."""
-    return judged(words, [os.environ["LUKS_AGENT"], *words])
+    return judged(words, [program(), *words])
 
 
 def unit(name, key="ExecStart"):
@@ -279,7 +286,7 @@ def unit(name, key="ExecStart"):
     [words] = re.findall(rf"^{key}=/usr/sbin/luks-agent (.*)$", text, re.M)
     bounds = ",".join(["-all", "+mknod", *("+" + name.removeprefix("CAP_").lower() for name in allowed.split())])
     limits = ["setpriv", "--bounding-set", bounds, "--inh-caps", "-all", "--no-new-privs"]
-    return judged(words.split(), [*limits, os.environ["LUKS_AGENT"], *words.split()])
+    return judged(words.split(), [*limits, program(), *words.split()])
 
 
 def judged(words, command):
@@ -695,6 +702,22 @@ def clear(_):
     return f"exit {codes}"
 
 
+def earlier(_):
+    """The node was made with the program of an earlier commit."""
+    if WORLD.copies:
+        return None
+    WORLD.earlier = True
+    return "until it is upgraded"
+
+
+def upgrade(_):
+    """The package is upgraded: volumes stay open, and the daemon that starts anew has a look."""
+    if not WORLD.earlier:
+        return None
+    WORLD.earlier = False
+    return f"exit {unit('luks-agent-provision.service')}"
+
+
 # What ends a boot.
 
 
@@ -739,7 +762,7 @@ def cut(number):
         disk.maybe = WORLD.count
     WORLD.save()
     say(f"power cut: {' '.join(words)}")
-    with subprocess.Popen([os.environ["LUKS_AGENT"], *words]):
+    with subprocess.Popen([program(), *words]):
         for uuid, (at, _) in seen.items():
             durable(Path(at, "file"), content(uuid, WORLD.count))
     time.sleep(1000)
@@ -769,6 +792,8 @@ EVENTS = {
     "busy": busy,
     "unmount": unmount,
     "clear": clear,
+    "earlier": earlier,
+    "upgrade": upgrade,
     "reboot": reboot,
     "stop": stop,
     "cut": cut,
@@ -822,8 +847,9 @@ def main():
             say(f"{word}: {done or 'no occasion'}")
             WORLD.save()
     except Bad as e:
-        say(f"BAD {e}")
-        sys.exit(1)
+        # what an earlier program does wrong is not what this is about
+        say(f"{'OVER, by the earlier program' if WORLD.earlier else 'BAD'} {e}")
+        sys.exit(0 if WORLD.earlier else 1)
     finally:
         let_go()
 
