@@ -95,7 +95,7 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
 
     let health = of("health");
     let sound = health.map(|run| f64::from(u8::from(run.done())));
-    page.gauge("healthy", "Whether the last health check found that the node would survive a reboot.", sound)?;
+    page.gauge("healthy", "Whether the last health check found nothing wrong.", sound)?;
     let errors = health.map(|run| f64::from(run.filesystem_errors));
     page.gauge(
         "filesystem_errors",

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -474,18 +475,28 @@ fn metrics_are_there_for_who_wants_them(vm: &mut Machine) {
     for page in [served, &file] {
         assert!(page.contains("luks_agent_volumes{role=\"ebs\",state=\"open\"} 29\n"), "{page}");
         assert!(page.contains("luks_agent_last_unlock_phase_seconds{phase=\"luks\"}"), "{page}");
-        promtool(&format!("{}\n", page.trim_end()));
+        assert_eq!(promtool(&["check", "metrics"], &format!("{}\n", page.trim_end())), "");
     }
+    promtool(&["check", "rules", "--lint-fatal", "/dev/stdin"], &documented_alerts());
     vm.ok(&format!(
         "rm {DROP_IN}; systemctl disable luks-agent-metrics.socket; systemctl stop luks-agent-metrics.socket
          systemctl restart luks-agent.service"
     ));
 }
 
-/// Prometheus' own opinion.
-fn promtool(page: &str) {
+/// The alerts of docs/metrics.md, as a file of rules.
+fn documented_alerts() -> String {
+    let page = fs::read_to_string(support::project_dir().join("docs/metrics.md")).unwrap();
+    let (_, rules) = page.split_once("```yaml\n").unwrap();
+    let (rules, _) = rules.split_once("```\n").unwrap();
+    let rules: String = rules.lines().map(|line| format!("      {line}\n")).collect();
+    format!("groups:\n  - name: luks-agent\n    rules:\n{rules}")
+}
+
+/// Prometheus' own opinion of what is valid.
+fn promtool(words: &[&str], page: &str) -> String {
     let mut promtool = Command::new(support::promtool())
-        .args(["check", "metrics"])
+        .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -493,8 +504,9 @@ fn promtool(page: &str) {
         .unwrap();
     promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let said = promtool.wait_with_output().unwrap();
-    let text = [said.stdout, said.stderr].concat();
-    assert!(said.status.success() && text.is_empty(), "{}", String::from_utf8_lossy(&text));
+    let text = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
+    assert!(said.status.success(), "{text}");
+    text
 }
 
 fn a_key_that_would_fail_is_noticed(vm: &mut Machine, aws: &Server) {
