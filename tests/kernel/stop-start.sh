@@ -145,14 +145,19 @@ clone)
     expect_agent 0 unlock
     ;;
 denied)
-    say "a volume moves only with its opening: what it was made from is in its place, and the key is disabled"
+    say "a volume moves only with its opening: what it was made from is in its place, and cannot be used"
     serials='" ".join(v["serial"] for v in state["volumes"])'
     before=$(state "$serials")
     assert_contains "$before" vol3 "where the volume was used last"
     fake "keys/${KEY_ARN##*/}/state" '{"state": "Disabled"}'
     expect_agent 4 unlock
     assert_said "3 without a key"
-    assert_eq "$(state "$serials")" "$before" "the serial numbers"
+    assert_eq "$(state "$serials")" "$before" "the serial numbers without a key"
+    fake "keys/${KEY_ARN##*/}/state" '{"state": "Enabled"}'
+    mount -t tmpfs none /data
+    expect_agent 1 unlock
+    assert_eq "$(state "$serials")" "$before" "the serial numbers where it cannot be mounted"
+    umount /data
     ;;
 original)
     say "what a volume was made from comes back beside it: with the serial number that was recorded first, and older data"
