@@ -1,5 +1,5 @@
 //! The kernel tier's random lives: a node's boots, power cuts, stops, disks that come and go, lost state files and faults of the key
-//! service, in an order from a seed, on real disks. What is expected is said in `tests/kernel/life.py`, which knows nothing of the plan.
+//! service, in an order from a seed, on real disks. What is expected is said in `tests/kernel/life/`, which knows nothing of the plan.
 //!
 //! Two short lives from a fixed seed by default; `make life` leads a hundred. Environment:
 //!
@@ -28,7 +28,7 @@ use support::uml::{Boot, End, MIB, Node, Script};
 /// What the disks of a node lie on; they begin smaller and grow.
 const BACKING_DISK: u64 = 64 * MIB;
 const BACKING_DISKS: [&str; 6] = ["ubdb", "ubdc", "ubdd", "ubde", "ubdf", "ubdg"];
-/// As in `life.py`.
+/// As in `tests/kernel/life/world.py`.
 const MARKER: &str = concat!("plain", "text-marker-");
 
 /// How often each event comes, against the others.
@@ -72,7 +72,7 @@ struct Event {
 /// How a life ended too early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Failure {
-    /// What `life.py` says, `lost: ...` for one.
+    /// What the judge says, `lost: ...` for one.
     why: String,
     /// The console of all its boots.
     console: String,
