@@ -19,7 +19,7 @@ BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid
 TEST="python3 python3-venv xfsprogs e2fsprogs"
 LINT="shellcheck"
 # The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
-KERNEL="user-mode-linux mmdebstrap uidmap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
+KERNEL="git user-mode-linux mmdebstrap uidmap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
 # Stacks that a boot disk can be in.
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
 # The corpus of disks that are not blank (tests/support/images.rs) is made with these.

@@ -58,7 +58,7 @@ run() {
         sweep-crashes) SWEEP_POINTS=${SWEEP_POINTS:-all} SWEEP_NODES=${SWEEP_NODES:-2} sweep kernel_sweep; return ;;
         sweep-power) SWEEP_PULLS=${SWEEP_PULLS:-60} sweep machine_power; return ;;
         sweep-life)
-            # empty: every node has today's program from the beginning
+            # LIFE_EARLIER= (set, but empty) leaves the upgrade out
             LIFE_EARLIER=${LIFE_EARLIER-$(scripts/earlier.sh)} || return 1
             export LIFE_EARLIER
             LIFE_SEED=${LIFE_SEED:-$((RANDOM * 1000))} LIFE_LIVES=${LIFE_LIVES:-100} LIFE_EVENTS=${LIFE_EVENTS:-20} \

@@ -17,6 +17,7 @@
 mod support;
 
 use std::fmt;
+use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -82,8 +83,8 @@ struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Ending {
     Good,
-    /// The earlier program, which is not what this is about, broke a promise.
-    Over,
+    /// The earlier program broke a promise; this test judges today's program only.
+    EndedByEarlier,
     Bad(Failure),
 }
 
@@ -104,6 +105,7 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
     let settings = Settings::from_environment();
     let began = Instant::now();
     say(&format!("life: {} lives of {} events from seed {}", settings.lives, settings.events, settings.seed));
+    settings.earlier.iter().for_each(|path| say(&format!("life: every second node begins with {}", path.display())));
     let next = AtomicU64::new(0);
     let failed = Mutex::new(Vec::new());
     let led = Mutex::new((0_u64, 0_usize, 0_u64));
@@ -121,7 +123,7 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
                     let mut count = led.lock().unwrap();
                     count.0 += 1;
                     count.1 += events.len();
-                    count.2 += u64::from(ending == Ending::Over);
+                    count.2 += u64::from(ending == Ending::EndedByEarlier);
                     let (lives, minutes) = (count.0, began.elapsed().as_secs() / 60);
                     drop(count);
                     if let Ending::Bad(failure) = ending {
@@ -160,7 +162,8 @@ impl Settings {
             get(name).map_or(or, |value| value.parse().unwrap_or_else(|e| panic!("{name} is '{value}': {e}")))
         };
         let only: Option<Vec<Event>> = get("LIFE_ONLY").map(|only| only.split_whitespace().map(Event::parse).collect());
-        let earlier = get("LIFE_EARLIER").map(|path| std::path::absolute(path).unwrap());
+        let earlier = get("LIFE_EARLIER")
+            .map(|path| fs::canonicalize(&path).unwrap_or_else(|e| panic!("LIFE_EARLIER is '{path}': {e}")));
         let needs_earlier = only.iter().flatten().any(|event| event.name == "earlier");
         assert!(earlier.is_some() || !needs_earlier, "set LIFE_EARLIER to the program that 'earlier' was found with");
         let size = |name: &str, or: u64| usize::try_from(number(name, or)).unwrap();
@@ -230,6 +233,7 @@ fn live(seed: u64, events: &[Event], settings: &Settings) -> Ending {
     let node = Node::new(&format!("life{seed}"));
     let mut node = BACKING_DISKS.iter().fold(node, |node, disk| node.disk(disk, BACKING_DISK));
     let mut console = String::new();
+    let mut is_earlier = false;
     for events in events.split_inclusive(Event::ends_boot) {
         let timeout = Duration::from_secs(300 + 60 * events.len() as u64);
         let script = Script::with_agent("life");
@@ -241,12 +245,16 @@ fn live(seed: u64, events: &[Event], settings: &Settings) -> Ending {
         let delay = Duration::from_millis(u64::from(events.last().unwrap().number) * 3);
         let boot = node.boot(&script.timeout(timeout).cut_power_after("life: power cut", delay));
         console.push_str(&boot.timed_console());
-        if let Some(why) = judge(&node, &boot) {
+        is_earlier |= events.iter().any(|event| event.name == "earlier");
+        let is_upgraded = events.iter().any(|event| event.name == "upgrade");
+        let verdict = judge(&node, &boot);
+        if boot.value("life: ENDED BY EARLIER").is_some() || verdict.is_some() && is_earlier && !is_upgraded {
+            return Ending::EndedByEarlier;
+        }
+        if let Some(why) = verdict {
             return Ending::Bad(Failure { why, console });
         }
-        if boot.value("life: OVER").is_some() {
-            return Ending::Over;
-        }
+        is_earlier &= !is_upgraded;
     }
     Ending::Good
 }
@@ -278,7 +286,7 @@ fn shorten(seed: u64, mut events: Vec<Event>, mut failure: Failure, settings: &S
             left -= 1;
             match live(seed, &shorter, settings) {
                 Ending::Bad(found) if kind(&found) == kind(&failure) => (events, failure) = (shorter, found),
-                Ending::Good | Ending::Over | Ending::Bad(_) => from += size,
+                Ending::Good | Ending::EndedByEarlier | Ending::Bad(_) => from += size,
             }
         }
         size /= 2;

@@ -81,8 +81,8 @@ def main():
             say(f"{word}: {done or 'no occasion'}")
             WORLD.save()
     except Bad as e:
-        # what an earlier program does wrong is not what this is about
-        say(f"{'OVER, by the earlier program' if WORLD.earlier else 'BAD'} {e}")
+        # what an earlier program does wrong is nobody's concern any more
+        say(f"{'ENDED BY EARLIER' if WORLD.earlier else 'BAD'} {e}")
         sys.exit(0 if WORLD.earlier else 1)
     finally:
         let_go()
