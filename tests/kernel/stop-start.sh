@@ -1,6 +1,6 @@
 # A node across a stop: the instance store comes back blank with other serial numbers, an EBS volume comes back blank or with
-# another header. And a clone: a state file that another instance wrote. Then an original in place of the snapshot that took its
-# place and a key service that says no, both beside each other, and volumes that are not there or come late.
+# another header. And a clone: a state file that another instance wrote. Then an original that is attached instead of
+# its copy and cannot be used (denied), both together (original), and volumes that are not there or come late (gone).
 #
 #   stop-start.sh first|restarted|bad-ebs|clone|denied|original|gone
 source "$(dirname "$0")/lib.sh"
@@ -149,6 +149,7 @@ denied)
     serials='" ".join(v["serial"] for v in state["volumes"])'
     before=$(state "$serials")
     assert_contains "$before" vol3 "where the volume was used last"
+    cp -a "${STATE%/*}" /root/before
     fake "keys/${KEY_ARN##*/}/state" '{"state": "Disabled"}'
     expect_agent 4 unlock
     assert_said "3 without a key"
@@ -156,8 +157,15 @@ denied)
     fake "keys/${KEY_ARN##*/}/state" '{"state": "Enabled"}'
     mount -t tmpfs none /data
     expect_agent 1 unlock
+    assert_said "mount point /data is taken" "2 unlocked"
     assert_eq "$(state "$serials")" "$before" "the serial numbers where it cannot be mounted"
     umount /data
+    say "it moves when it is used, which is taken back here"
+    expect_agent 0 unlock
+    assert_contains "$(state "$serials")" vol1 "where the volume is used now"
+    expect_agent 0 close
+    rm -r "${STATE%/*}"
+    cp -a /root/before "${STATE%/*}"
     ;;
 original)
     say "what a volume was made from comes back beside it: with the serial number that was recorded first, and older data"
