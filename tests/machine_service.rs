@@ -477,7 +477,9 @@ fn metrics_are_there_for_who_wants_them(vm: &mut Machine) {
         assert!(page.contains("luks_agent_last_unlock_phase_seconds{phase=\"luks\"}"), "{page}");
         assert_eq!(promtool(&["check", "metrics"], &format!("{}\n", page.trim_end())), "");
     }
-    promtool(&["check", "rules", "--lint-fatal", "/dev/stdin"], &documented_alerts());
+    let alerts = tempfile::NamedTempFile::new().unwrap();
+    fs::write(alerts.path(), documented_alerts()).unwrap();
+    promtool(&["check", "rules", "--lint-fatal", alerts.path().to_str().unwrap()], "");
     vm.ok(&format!(
         "rm {DROP_IN}; systemctl disable luks-agent-metrics.socket; systemctl stop luks-agent-metrics.socket
          systemctl restart luks-agent.service"
@@ -494,7 +496,7 @@ fn documented_alerts() -> String {
 }
 
 /// Prometheus' own opinion of what is valid.
-fn promtool(words: &[&str], page: &str) -> String {
+fn promtool(words: &[&str], input: &str) -> String {
     let mut promtool = Command::new(support::promtool())
         .args(words)
         .stdin(Stdio::piped())
@@ -502,7 +504,7 @@ fn promtool(words: &[&str], page: &str) -> String {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    promtool.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let said = promtool.wait_with_output().unwrap();
     let text = String::from_utf8([said.stdout, said.stderr].concat()).unwrap();
     assert!(said.status.success(), "{text}");
