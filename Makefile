@@ -41,7 +41,7 @@ vagrant-test: packages ## the package on EC2-like nodes in Vagrant, LocalStack a
 	$(CARGO) build --release --package fake-aws
 	@vagrant/test.sh
 
-life: build ## an hour or two: 100 random lives of a node, 20 events each, and the shortest that fails (LIFE_SEED=n LIFE_LIVES=n LIFE_EVENTS=n)
+life: build ## half an hour: 100 random lives of a node, 20 events each, and the shortest that fails (LIFE_SEED=n LIFE_LIVES=n LIFE_EVENTS=n)
 	@scripts/deps.sh kernel
 	@scripts/test.sh sweep-life
 
