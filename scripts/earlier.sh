@@ -8,8 +8,8 @@ cd "$(dirname "$(realpath "$0")")/.."
 die() { echo "earlier.sh: $*; set LIFE_EARLIER= to leave the upgrade out" >&2; exit 1; }
 
 wanted=${1:-$(git rev-list --skip=10 --max-count=1 HEAD -- src Cargo.toml Cargo.lock)}
-commit=$(git rev-parse --quiet --short=12 --verify "${wanted:-HEAD~10}^{commit}") ||
-    die "there is no commit '${wanted:-HEAD~10}' here: expected a clone with its whole history"
+[[ -n $wanted ]] || die "the source has not changed ten times here: expected a clone with its whole history"
+commit=$(git rev-parse --quiet --short=12 --verify "$wanted^{commit}") || die "there is no commit '$wanted' here"
 target=${CARGO_TARGET_DIR:-target}/earlier
 if [[ ! -x $target/luks-agent-$commit ]]; then
     rm -rf "$target/source"

@@ -71,7 +71,7 @@ struct Event {
 }
 
 /// How a life ended too early.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Failure {
     /// What the judge says, `lost: ...` for one.
     why: String,
@@ -80,12 +80,20 @@ struct Failure {
 }
 
 /// How a life ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Ending {
     Good,
     /// The earlier program broke a promise; this test judges today's program only.
     EndedByEarlier,
     Bad(Failure),
+}
+
+/// What was led so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Led {
+    lives: u64,
+    events: usize,
+    ended_by_earlier: u64,
 }
 
 /// What the test is told.
@@ -105,10 +113,12 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
     let settings = Settings::from_environment();
     let began = Instant::now();
     say(&format!("life: {} lives of {} events from seed {}", settings.lives, settings.events, settings.seed));
-    settings.earlier.iter().for_each(|path| say(&format!("life: every second node begins with {}", path.display())));
+    if let Some(path) = &settings.earlier {
+        say(&format!("life: every second node begins with {}", path.display()));
+    }
     let next = AtomicU64::new(0);
     let failed = Mutex::new(Vec::new());
-    let led = Mutex::new((0_u64, 0_usize, 0_u64));
+    let led = Mutex::new(Led::default());
     std::thread::scope(|scope| {
         for _ in 0..settings.nodes {
             scope.spawn(|| {
@@ -121,10 +131,10 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
                     let events = settings.only.clone().unwrap_or_else(|| life(seed, &settings));
                     let ending = live(seed, &events, &settings);
                     let mut count = led.lock().unwrap();
-                    count.0 += 1;
-                    count.1 += events.len();
-                    count.2 += u64::from(ending == Ending::EndedByEarlier);
-                    let (lives, minutes) = (count.0, began.elapsed().as_secs() / 60);
+                    count.lives += 1;
+                    count.events += events.len();
+                    count.ended_by_earlier += u64::from(matches!(ending, Ending::EndedByEarlier));
+                    let (lives, minutes) = (count.lives, began.elapsed().as_secs() / 60);
                     drop(count);
                     if let Ending::Bad(failure) = ending {
                         let (events, failure) = shorten(seed, events, failure, &settings);
@@ -139,11 +149,11 @@ fn through_a_random_life_ready_and_healthy_are_true_and_nothing_is_lost() {
         }
     });
     let failed = failed.into_inner().unwrap();
-    let (lives, events, over) = led.into_inner().unwrap();
+    let Led { lives, events, ended_by_earlier } = led.into_inner().unwrap();
     let count = |kind: &str| failed.iter().filter(|(_, why, _)| why.starts_with(kind)).count();
     say(&format!(
         "life: {lives} lives, {events} events: {} lost, {} formatted, {} plaintext, {} false, {} stuck, {} broken; \
-         {over} ended by the earlier program",
+         {ended_by_earlier} ended by the earlier program",
         count("lost"),
         count("formatted"),
         count("plaintext"),
@@ -236,25 +246,18 @@ fn live(seed: u64, events: &[Event], settings: &Settings) -> Ending {
     let mut is_earlier = false;
     for events in events.split_inclusive(Event::ends_boot) {
         let timeout = Duration::from_secs(300 + 60 * events.len() as u64);
-        let script = Script::with_agent("life");
-        let script = settings
-            .earlier
-            .iter()
-            .fold(script, |script, path| script.env("LUKS_AGENT_EARLIER", path.to_str().unwrap()));
-        let script = events.iter().fold(script, |script, event| script.arg(event.to_string()));
+        let mut script = events.iter().fold(Script::with_agent("life"), |script, event| script.arg(event.to_string()));
+        if let Some(path) = &settings.earlier {
+            script = script.env("LUKS_AGENT_EARLIER", path.to_str().unwrap());
+        }
         let delay = Duration::from_millis(u64::from(events.last().unwrap().number) * 3);
         let boot = node.boot(&script.timeout(timeout).cut_power_after("life: power cut", delay));
         console.push_str(&boot.timed_console());
-        is_earlier |= events.iter().any(|event| event.name == "earlier");
-        let is_upgraded = events.iter().any(|event| event.name == "upgrade");
-        let verdict = judge(&node, &boot);
-        if boot.value("life: ENDED BY EARLIER").is_some() || verdict.is_some() && is_earlier && !is_upgraded {
-            return Ending::EndedByEarlier;
+        is_earlier |= boot.value("life: earlier program").is_some();
+        is_earlier &= boot.value("life: upgraded").is_none();
+        if let Some(why) = judge(&node, &boot) {
+            return if is_earlier { Ending::EndedByEarlier } else { Ending::Bad(Failure { why, console }) };
         }
-        if let Some(why) = verdict {
-            return Ending::Bad(Failure { why, console });
-        }
-        is_earlier &= !is_upgraded;
     }
     Ending::Good
 }

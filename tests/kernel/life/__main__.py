@@ -81,9 +81,8 @@ def main():
             say(f"{word}: {done or 'no occasion'}")
             WORLD.save()
     except Bad as e:
-        # what an earlier program does wrong is nobody's concern any more
-        say(f"{'ENDED BY EARLIER' if WORLD.earlier else 'BAD'} {e}")
-        sys.exit(0 if WORLD.earlier else 1)
+        say(f"BAD {e}")
+        sys.exit(1)
     finally:
         let_go()
 

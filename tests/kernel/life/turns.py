@@ -89,6 +89,7 @@ def earlier(_):
     if WORLD.copies:
         return None
     WORLD.earlier = True
+    say("earlier program")
     return "until it is upgraded"
 
 
@@ -97,6 +98,7 @@ def upgrade(_):
     if not WORLD.earlier:
         return None
     WORLD.earlier = False
+    say("upgraded")
     return f"exit {unit('luks-agent-provision.service')}"
 
 
