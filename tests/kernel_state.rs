@@ -38,22 +38,15 @@ fn a_stop_loses_the_instance_store_and_nothing_else_and_a_clone_gets_its_own_key
     // volumes that are made from snapshots have the content and ids of their own
     for (disk, serial) in [("ubdc", "vol3"), ("ubdd", "vol4")] {
         let image = node.disk_path(disk);
-        let kept = image.with_extension("kept");
-        fs::rename(&image, &kept).unwrap();
-        fs::copy(&kept, image.with_extension("original")).unwrap();
-        node.attach(disk, DATA_DISK, Some(serial.to_owned()));
-        fs::rename(&kept, &image).unwrap();
+        fs::copy(&image, image.with_extension("original")).unwrap();
+        node.attach_image(disk, Some(serial.to_owned()));
     }
     node.boot(&script("stop-start").arg("clone")).assert_ok();
-    node.attach("ubdf", DATA_DISK, Some("vol1".to_owned()));
     fs::rename(node.disk_path("ubdc").with_extension("original"), node.disk_path("ubdf")).unwrap();
+    node.attach_image("ubdf", Some("vol1".to_owned()));
     node.detach("ubdc");
     node.boot(&script("stop-start").arg("denied")).assert_ok();
-    let image = node.disk_path("ubdc");
-    let kept = image.with_extension("kept");
-    fs::rename(&image, &kept).unwrap();
-    node.attach("ubdc", DATA_DISK, Some("vol3".to_owned()));
-    fs::rename(&kept, &image).unwrap();
+    node.attach_image("ubdc", Some("vol3".to_owned()));
     node.boot(&script("stop-start").arg("original")).assert_ok();
     node.detach("ubdb");
     node.detach("ubdf");

@@ -209,6 +209,13 @@ impl Node {
 
     /// Attaches a blank disk between two boots, in place of one of the same name if there is one.
     pub fn attach(&mut self, name: &str, bytes: u64, serial: Option<String>) {
+        self.attach_image(name, serial);
+        let image = File::create(self.disk_path(name)).unwrap();
+        image.set_len(bytes).unwrap();
+    }
+
+    /// The same with the image that is at [`Self::disk_path`].
+    pub fn attach_image(&mut self, name: &str, serial: Option<String>) {
         let letter = name.strip_prefix("ubd").unwrap_or_default();
         assert!(
             letter.len() == 1 && ("a"..="p").contains(&letter),
@@ -216,8 +223,6 @@ impl Node {
         );
         self.disks.retain(|disk| disk.name != name);
         self.disks.push(Disk { name: name.to_owned(), serial });
-        let image = File::create(self.disk_path(name)).unwrap();
-        image.set_len(bytes).unwrap();
     }
 
     /// Detaches a disk between two boots; its image stays at [`Self::disk_path`].
