@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::device::Content;
+use crate::disk::Content;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
 use crate::keyslot::ProvenKeyslot;

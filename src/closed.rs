@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::device::DeviceFacts;
+use crate::disk::DeviceFacts;
 use crate::last::DIR;
 
 /// A volume that `close` closed.

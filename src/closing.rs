@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::DevNo;
 use crate::discover::{Mount as TableMount, Mounts, Roots};
+use crate::disk::DevNo;
 use crate::holders::{Volume, list};
 use crate::luks::{self, Mapping};
 use crate::mount::{self, Mount};

@@ -13,7 +13,7 @@ use std::time::Duration;
 use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::device::{DeviceFacts, MODEL_EBS, Role};
+use crate::disk::{DeviceFacts, MODEL_EBS, Role};
 use crate::permissions::objection;
 
 /// Where the configuration is unless `--config` says otherwise; drop-ins are in `config.d` beside it.

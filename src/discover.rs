@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::device::{DevNo, DeviceFacts, DiskKind, Holder, Inventory};
+use crate::disk::{DevNo, DeviceFacts, DiskKind, Holder, Inventory};
 pub(crate) use mounts::{Mount, Mounts};
 use sysfs::{Node, Sysfs, gone, optional, text};
 

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
-use crate::device::DevNo;
 use crate::discover::{Mount, Mounts, Roots};
+use crate::disk::DevNo;
 use crate::mapping;
 use crate::worker::chain;
 

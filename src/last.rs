@@ -186,7 +186,7 @@ fn read_in(dir: &Path, command: &str) -> Option<Last> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Content;
+    use crate::disk::Content;
     use crate::plan::Subject;
 
     #[test]

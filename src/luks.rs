@@ -21,7 +21,7 @@ use libcryptsetup_rs::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::device::DeviceFacts;
+use crate::disk::DeviceFacts;
 use crate::header::Luks2Header;
 use crate::key::Passphrase;
 use crate::keyslot::ProvenKeyslot;

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 
-use crate::device::{DevNo, MissingCipher};
+use crate::disk::{DevNo, MissingCipher};
 use crate::mount::{MountError, run};
 use crate::token::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::{Config, FilesystemKind, MatchRule, Noise, Policy, RuleRole, WhenNotBlank};
-use crate::device::{Bytes, Content, DeviceFacts, Evidence, Inventory, NoiseEvidence, Role, classify};
+use crate::disk::{Bytes, Content, DeviceFacts, Evidence, Inventory, NoiseEvidence, Role, classify};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 use crate::token::DATA_OFFSET;
 pub use ciphers::needed_ciphers;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::{BlankScan, Volumes};
-use crate::device::{Bytes, Content, Evidence, NoiseEvidence};
+use crate::disk::{Bytes, Content, Evidence, NoiseEvidence};
 use crate::header::Luks2Header;
 use crate::noise::{self, Counts};
 use crate::token::{DATA_OFFSET, Token};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::apply::{KeyError, Outcome, StepResult};
-use crate::device::{Bytes, Content};
+use crate::disk::{Bytes, Content};
 use crate::kms::{Fault, KeyState, Usage};
 use crate::logging::plain;
 use crate::luks::mapper_name;

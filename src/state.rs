@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::FilesystemKind;
-use crate::device::DeviceFacts;
 use crate::digest::sha256_hex;
 use crate::discover::{Roots, in_memory};
+use crate::disk::DeviceFacts;
 use crate::key::WrappedKey;
 use crate::keyslot::ProvenKeyslot;
 use crate::permissions::objection;

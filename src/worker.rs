@@ -19,7 +19,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::closing::{self, Extent};
 use crate::config::FilesystemKind;
-use crate::device::{Content, DevNo, DeviceFacts, MissingCipher};
+use crate::disk::{Content, DevNo, DeviceFacts, MissingCipher};
 use crate::key::Passphrase;
 use crate::keyslot::ProvenKeyslot;
 use crate::luks::{self, FormatSpec, LuksError, Mapping, mapper_name};
@@ -630,7 +630,7 @@ pub fn chain(error: impl Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::{Evidence, NoiseEvidence};
+    use crate::disk::{Evidence, NoiseEvidence};
     use crate::key::{DataKey, WrappedKey};
     use crate::token::{HeaderPolicy, Token};
 

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::config::{Config, FilesystemKind};
-use crate::device::{DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
+use crate::disk::{DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
 use crate::key::{DataKey, WrappedKey};
 use crate::keyslot::ProvenKeyslot;
 use crate::kms::GeneratedKey;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
-use crate::device::MissingCipher;
+use crate::disk::MissingCipher;
 use crate::host::Host;
 use crate::state::VolumeRecord;
 use crate::token::Encryption;

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use super::status::subject_of;
 use super::{CommandError, Disks, Instance, LazyKms, header_on, need_root, workers};
 use crate::config::{Config, Policy};
-use crate::device::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::discover::{Roots, in_memory};
+use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::host::{Host, HostError};
 use crate::plan::{
     Shortfall, Subject, UnknownVolume, Whose, disk_of, is_ignored, locked_out, may_be_gone, may_hold_ours, name_it,

@@ -12,7 +12,7 @@ use super::CommandError;
 use crate::apply::needs_key;
 use crate::closed::Closed;
 use crate::config;
-use crate::device::{DeviceFacts, Inventory};
+use crate::disk::{DeviceFacts, Inventory};
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
 use crate::plan::Plan;
@@ -107,7 +107,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::device::Holder;
+    use crate::disk::Holder;
 
     #[tokio::test]
     async fn a_plan_that_needs_no_key_does_not_wait_for_kms() {

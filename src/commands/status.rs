@@ -3,8 +3,8 @@
 use super::health::is_gone_for_good;
 use super::{CommandError, Disks};
 use crate::config::{Config, Policy};
-use crate::device::{DeviceFacts, Holder, Inventory, Role, classify};
 use crate::discover::{Roots, discover, orphans};
+use crate::disk::{DeviceFacts, Holder, Inventory, Role, classify};
 use crate::last;
 use crate::plan::{Subject, disk_of, has_our_name, name_it, record_of, unknown_mapping};
 use crate::report::{Health, Report, Row, Verdict};

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::closed::Closed;
 use crate::commands::Picture;
 use crate::config::{Config, Policy};
-use crate::device::{DeviceFacts, DiskKind, Holder, classify, is_shown};
+use crate::disk::{DeviceFacts, DiskKind, Holder, classify, is_shown};
 use crate::last::Last;
 use crate::plan::{Shortfall, disk_of, may_be_gone, may_be_taken, policy, record_of};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};

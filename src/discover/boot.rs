@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::mounts::{Backing, Mount, Mounts, below, unescape};
 use super::sysfs::{Node, Sysfs, gone, names, read_error};
 use super::{DiscoverError, kind};
-use crate::device::DiskKind;
+use crate::disk::DiskKind;
 
 /// Mount points without which the system does not run or does not start again.
 const SYSTEM: &[&str] = &["/", "/boot", "/boot/efi", "/efi", "/usr"];

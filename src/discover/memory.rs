@@ -6,7 +6,7 @@ use super::boot::DEEPEST;
 use super::kind;
 use super::mounts::{Backing, Mount, Mounts, below};
 use super::sysfs::{Node, Sysfs};
-use crate::device::DiskKind;
+use crate::disk::DiskKind;
 
 /// File systems that a reboot empties.
 const IN_MEMORY: &[&str] = &["tmpfs", "ramfs", "rootfs", "devtmpfs"];

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::sysfs::{Node, Sysfs, names, optional, read_error, text};
 use super::{DiscoverError, Roots, kind};
-use crate::device::{DevNo, DiskKind};
+use crate::disk::{DevNo, DiskKind};
 
 /// File systems that never keep anything on a disk of this machine.
 const WITHOUT_DISK: &[&str] = &[

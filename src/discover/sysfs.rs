@@ -9,7 +9,7 @@ use std::str::FromStr;
 use nix::errno::Errno;
 
 use super::{DiscoverError, Roots, node_name};
-use crate::device::DevNo;
+use crate::disk::DevNo;
 
 /// A disk or a partition.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::boot::Boot;
-use crate::device::{DeviceFacts, DiskKind};
+use crate::disk::{DeviceFacts, DiskKind};
 
 /// Kernels of the RHEL family name the first disk `xvde` where the mapping says `sda`.
 const SHIFTS: [u8; 2] = [0, 4];

@@ -125,7 +125,7 @@ fn a_failure_says_what_libcryptsetup_said() {
 #[test]
 fn a_torn_header_is_unfinished_only_where_it_was_intended_and_nothing_lies_behind_it() {
     use crate::config::BlankScan;
-    use crate::device::Content;
+    use crate::disk::Content;
     use crate::probe::{Scan, probe};
     use std::os::unix::fs::FileExt;
 
@@ -157,7 +157,7 @@ fn a_header_with_a_token_ends_the_look_only_where_nothing_was_to_be_formatted() 
     use std::os::unix::fs::FileExt as _;
 
     use crate::config::BlankScan;
-    use crate::device::Content;
+    use crate::disk::Content;
     use crate::probe::{Scan, probe};
 
     let (_dir, path) = disk();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Action, Basis, Plan, Step};
 use crate::config::Config;
-use crate::device::Inventory;
+use crate::disk::Inventory;
 use crate::state::State;
 use crate::token::Encryption;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::owner::{Owner, Owners};
 use super::{Change, Planner, Subject, policy};
 use crate::config::{Config, Policy};
-use crate::device::{Bytes, DeviceFacts, Role, classify};
+use crate::disk::{Bytes, DeviceFacts, Role, classify};
 use crate::state::{State, VolumeRecord, VolumeRole};
 
 /// That fewer volumes of a role are there than `[volumes.expect]` asks for.

@@ -2,7 +2,7 @@
 
 use super::{Action, Planner, Subject};
 use crate::config::FilesystemKind;
-use crate::device::{DeviceFacts, Holder};
+use crate::disk::{DeviceFacts, Holder};
 use crate::state::VolumeRecord;
 use crate::token::{DATA_OFFSET, grown_size};
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::config::Cipher;
-use crate::device::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE, MissingCipher};
+use crate::disk::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE, MissingCipher};
 use crate::key::WrappedKey;
 use crate::state::KeyRecord;
 use crate::token::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout, Token};

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::owner::ignored_by_rule;
 use crate::config::{Config, Policy};
-use crate::device::{Content, DeviceFacts, Holder, Inventory, Role, classify};
+use crate::disk::{Content, DeviceFacts, Holder, Inventory, Role, classify};
 use crate::luks::mapper_name;
 use crate::state::{self, State};
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Basis;
-use crate::device::{Content, DeviceFacts};
+use crate::disk::{Content, DeviceFacts};
 use crate::state::VolumeRole;
 
 /// What keeps a disk from being used.

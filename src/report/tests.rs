@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::FilesystemKind;
-use crate::device::{Content, DeviceFacts, Evidence};
+use crate::disk::{Content, DeviceFacts, Evidence};
 use crate::kms::{Class, KmsError};
 use crate::plan::Basis;
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use luks_agent::device::DiskKind;
 use luks_agent::discover::Roots;
+use luks_agent::disk::DiskKind;
 
 use crate::tree::{EBS, GIB, Tree, device, roles};
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use luks_agent::device::{DeviceFacts, Holder, Inventory};
 use luks_agent::discover::{DiscoverError, Roots, discover, in_memory, orphans};
+use luks_agent::disk::{DeviceFacts, Holder, Inventory};
 use tempfile::TempDir;
 
 pub(crate) const EBS: &str = "Amazon Elastic Block Store              ";
@@ -259,7 +259,7 @@ pub(crate) fn device<'a>(inventory: &'a Inventory, name: &str) -> &'a DeviceFact
 
 /// `NAME ROLE [why]`, one line a disk, in the order of the inventory.
 pub(crate) fn roles(inventory: &Inventory) -> String {
-    use luks_agent::device::{Role, classify};
+    use luks_agent::disk::{Role, classify};
     let line = |d: &DeviceFacts| match classify(d, &[]) {
         role @ (Role::Boot { .. } | Role::Unclear { .. } | Role::Ignored { .. }) => {
             let (Role::Boot { because } | Role::Unclear { because } | Role::Ignored { because }) = &role else {

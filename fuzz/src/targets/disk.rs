@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use luks_agent::config::BlankScan;
-use luks_agent::device::Content;
+use luks_agent::disk::Content;
 use luks_agent::probe::{Scan, probe};
 use luks_agent::token::{DATA_OFFSET, TOKEN_TYPE};
 use tempfile::NamedTempFile;
