@@ -17,14 +17,13 @@ use crate::config::Config;
 use crate::disk::Content;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
-use crate::keyslot::ProvenKeyslot;
 use crate::kms::{Class, KeyService, KmsError};
-use crate::luks::{FormatSpec, mapper_on};
+use crate::luks::mapper_on;
+use crate::luks2::{Flags, FormatSpec, HeaderPolicy, Layout, ProvenKeyslot};
 use crate::mount::Mount;
 use crate::plan::{Action, Basis, Change, Plan, Step};
 use crate::probe::Scan;
 use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
-use crate::token::{Flags, HeaderPolicy, Layout};
 use crate::worker::{Answer, Job, Target, chain};
 
 /// What became of a plan.

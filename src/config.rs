@@ -14,6 +14,7 @@ use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::disk::{DeviceFacts, MODEL_EBS, Role};
+use crate::luks2::Cipher;
 use crate::permissions::objection;
 
 /// Where the configuration is unless `--config` says otherwise; drop-ins are in `config.d` beside it.
@@ -294,31 +295,6 @@ pub struct Luks {
     pub no_read_workqueue: bool,
     /// dm-crypt's `no_write_workqueue`.
     pub no_write_workqueue: bool,
-}
-
-/// The ciphers the agent formats with and accepts in a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-pub enum Cipher {
-    /// AES in XTS mode.
-    #[serde(rename = "aes-xts-plain64")]
-    AesXtsPlain64,
-    /// Serpent in XTS mode.
-    #[serde(rename = "serpent-xts-plain64")]
-    SerpentXtsPlain64,
-    /// Twofish in XTS mode.
-    #[serde(rename = "twofish-xts-plain64")]
-    TwofishXtsPlain64,
-}
-
-impl Cipher {
-    /// Cipher and mode apart, as libcryptsetup takes them.
-    pub fn parts(self) -> (&'static str, &'static str) {
-        match self {
-            Self::AesXtsPlain64 => ("aes", "xts-plain64"),
-            Self::SerpentXtsPlain64 => ("serpent", "xts-plain64"),
-            Self::TwofishXtsPlain64 => ("twofish", "xts-plain64"),
-        }
-    }
 }
 
 /// `[filesystem]`

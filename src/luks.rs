@@ -18,14 +18,14 @@ use libcryptsetup_rs::{
     CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either, LibcryptErr, TokenInput,
     c_logging_callback, set_log_callback,
 };
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::disk::DeviceFacts;
-use crate::header::Luks2Header;
 use crate::key::Passphrase;
-use crate::keyslot::ProvenKeyslot;
-use crate::token::{DATA_OFFSET, Expected, Flags, Layout, PolicyViolation, SUBSYSTEM, Token, check_header, grown_size};
+use crate::luks2::{
+    DATA_OFFSET, Expected, Flags, FormatSpec, Luks2Header, PolicyViolation, ProvenKeyslot, SUBSYSTEM, Token,
+    check_header, grown_size, mapper_name,
+};
 use copy::HeaderCopy;
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
@@ -99,24 +99,6 @@ struct LogLines<'a>(&'a [String]);
 impl fmt::Display for LogLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|line| write!(f, ": {}", line.trim_end_matches('.')))
-    }
-}
-
-/// How a new volume is made.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct FormatSpec {
-    /// What its header must be in the end: its UUID, and the wrapped key for its token.
-    pub expected: Expected,
-    /// How its sectors are encrypted.
-    pub layout: Layout,
-    /// The instance that makes it, for the token.
-    pub instance_id: Option<String>,
-}
-
-impl FormatSpec {
-    fn token(&self) -> Token {
-        let Expected { wrapped_key, key_arn, .. } = &self.expected;
-        Token::new(wrapped_key.clone(), key_arn.clone(), self.instance_id.clone())
     }
 }
 
@@ -397,9 +379,4 @@ pub fn close(name: &str) -> Result<(), LuksError> {
 pub fn mapper_on(disk: &DeviceFacts, luks_uuid: Uuid) -> String {
     let opened = disk.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
     opened.unwrap_or_else(|| mapper_name(luks_uuid))
-}
-
-/// Mapper name of a volume.
-pub fn mapper_name(luks_uuid: Uuid) -> String {
-    format!("luks-{luks_uuid}")
 }

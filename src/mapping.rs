@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::fmt;
 
 use crate::disk::{DevNo, MissingCipher};
+use crate::luks2::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 use crate::mount::{MountError, run};
-use crate::token::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 
 /// A mapping that is not as it was made.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +145,7 @@ fn check_options(options: &[&str], layout: Layout) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Cipher;
+    use crate::luks2::Cipher;
 
     const DISK: DevNo = DevNo { major: 259, minor: 3 };
     const TABLE: &str = "0 622592 crypt aes-xts-plain64 :64:logon:cryptsetup:5d0f4ff1-9f5c-4a55-8f5d-2b9d8a1c7e10-d0 0 259:3 32768 2 \

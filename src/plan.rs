@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::config::{Config, FilesystemKind, MatchRule, Noise, Policy, RuleRole, WhenNotBlank};
 use crate::disk::{Bytes, Content, DeviceFacts, Evidence, Inventory, NoiseEvidence, Role, classify};
+use crate::luks2::DATA_OFFSET;
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
-use crate::token::DATA_OFFSET;
 pub use ciphers::needed_ciphers;
 pub use expect::{Shortfall, may_be_gone};
 use growth::{outgrown, shrunk};

@@ -19,9 +19,8 @@ use uuid::Uuid;
 
 use crate::config::{BlankScan, Volumes};
 use crate::disk::{Bytes, Content, Evidence, NoiseEvidence};
-use crate::header::Luks2Header;
+use crate::luks2::{DATA_OFFSET, Luks2Header, Token};
 use crate::noise::{self, Counts};
-use crate::token::{DATA_OFFSET, Token};
 
 /// The binary header at the beginning of a LUKS2 header, in bytes (LUKS2 on-disk format, 2.1).
 const BINARY_HEADER: u64 = 4096;

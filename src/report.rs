@@ -16,7 +16,7 @@ use crate::apply::{KeyError, Outcome, StepResult};
 use crate::disk::{Bytes, Content};
 use crate::kms::{Fault, KeyState, Usage};
 use crate::logging::plain;
-use crate::luks::mapper_name;
+use crate::luks2::mapper_name;
 use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
 use crate::worker::chain;
 pub use events::MESSAGE_IDS;

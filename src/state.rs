@@ -15,13 +15,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::FilesystemKind;
-use crate::digest::sha256_hex;
 use crate::discover::{Roots, in_memory};
 use crate::disk::DeviceFacts;
 use crate::key::WrappedKey;
-use crate::keyslot::ProvenKeyslot;
+use crate::luks2::{Expected, HeaderPolicy, ProvenKeyslot, sha256_hex};
 use crate::permissions::objection;
-use crate::token::{Expected, HeaderPolicy};
 
 /// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts, version 2 no
 /// keyslots.
@@ -571,8 +569,7 @@ fn sync_dir(dir: &Path) -> Result<(), StateError> {
 impl State {
     /// A node with one volume, `vol0`, that holds data.
     pub(crate) fn sample() -> Self {
-        use crate::config::Cipher;
-        use crate::token::{Flags, Layout};
+        use crate::luks2::{Cipher, Flags, Layout};
 
         Self {
             version: VERSION,

@@ -21,13 +21,12 @@ use crate::closing::{self, Extent};
 use crate::config::FilesystemKind;
 use crate::disk::{Content, DevNo, DeviceFacts, MissingCipher};
 use crate::key::Passphrase;
-use crate::keyslot::ProvenKeyslot;
-use crate::luks::{self, FormatSpec, LuksError, Mapping, mapper_name};
+use crate::luks::{self, LuksError, Mapping};
+use crate::luks2::{Encryption, Expected, FormatSpec, ProvenKeyslot, check_header, mapper_name};
 use crate::mapping;
 use crate::mount::{self, Mount};
 use crate::plan::Basis;
 use crate::probe::{self, Scan, path_of};
-use crate::token::{Encryption, Expected, check_header};
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
@@ -632,7 +631,7 @@ mod tests {
     use super::*;
     use crate::disk::{Evidence, NoiseEvidence};
     use crate::key::{DataKey, WrappedKey};
-    use crate::token::{HeaderPolicy, Token};
+    use crate::luks2::{HeaderPolicy, Token};
 
     const EVIDENCE: Evidence = Evidence { read: 1, of: 1 };
 

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use luks_agent::config::{Config, MatchRule};
+use luks_agent::luks2::Token;
 use luks_agent::plan::Subject;
 use luks_agent::report::{Finding, Report, Row, Verdict};
 use luks_agent::state;
-use luks_agent::token::Token;
 use serde_json::Value;
 
 const MINIMAL: &str =

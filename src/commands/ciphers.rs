@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 
 use crate::disk::MissingCipher;
 use crate::host::Host;
+use crate::luks2::Encryption;
 use crate::state::VolumeRecord;
-use crate::token::Encryption;
 use crate::worker::{Answer, Job, chain};
 
 /// What is known of the kernel's ciphers; each is tried once.

@@ -137,7 +137,7 @@ mod tests {
         let state = State::sample();
         let volume = &state.volumes[0];
         let closed = DeviceFacts { serial: volume.serial.clone(), ..DeviceFacts::sample("nvme7n1", 7) };
-        let mapper = crate::luks::mapper_name(volume.luks_uuid);
+        let mapper = crate::luks2::mapper_name(volume.luks_uuid);
         let mapping = Holder {
             name: "dm-0".to_owned(),
             dm_uuid: Some(format!("CRYPT-LUKS2-{}-{mapper}", volume.luks_uuid.simple())),

@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::last::Decided;
-    use crate::luks::mapper_name;
+    use crate::luks2::mapper_name;
     use crate::report::Report;
 
     fn config() -> Config {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::MatchRule;
-use crate::token::{Encryption, Token};
+use crate::luks2::{Encryption, Token};
 
 /// A block device number, as in `/sys/block/*/dev` and `/proc/self/mountinfo`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

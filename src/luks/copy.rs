@@ -12,9 +12,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::header::Luks2Header;
-use crate::keyslot::ProvenKeyslot;
-use crate::token::{DATA_OFFSET, KeyslotArea, keyslot_areas};
+use crate::luks2::{DATA_OFFSET, KeyslotArea, Luks2Header, ProvenKeyslot, keyslot_areas};
 
 /// A header and the keyslots that it names.
 pub(super) struct HeaderCopy {

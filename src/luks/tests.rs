@@ -3,9 +3,8 @@ mod tampered;
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::Cipher;
 use crate::key::{DataKey, WrappedKey};
-use crate::token::HeaderPolicy;
+use crate::luks2::{Cipher, FormatSpec, HeaderPolicy, Layout};
 
 const SIZE: u64 = 64 << 20;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{Action, Basis, Plan, Step};
 use crate::config::Config;
 use crate::disk::Inventory;
+use crate::luks2::Encryption;
 use crate::state::State;
-use crate::token::Encryption;
 
 /// How the volumes are encrypted that a plan makes or opens. One that is open has its cipher.
 pub fn needed_ciphers(config: &Config, state: &State, plan: &Plan) -> BTreeSet<Encryption> {

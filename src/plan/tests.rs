@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::*;
-use crate::config::Cipher;
 use crate::disk::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE, MissingCipher};
 use crate::key::WrappedKey;
+use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout, Token};
 use crate::state::KeyRecord;
-use crate::token::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout, Token};
 
 const GIB: u64 = 1 << 30;
 

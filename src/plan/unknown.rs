@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::owner::ignored_by_rule;
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Holder, Inventory, Role, classify};
-use crate::luks::mapper_name;
+use crate::luks2::mapper_name;
 use crate::state::{self, State};
 
 /// Whose an unknown volume is.

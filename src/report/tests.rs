@@ -6,9 +6,9 @@ use super::*;
 use crate::config::FilesystemKind;
 use crate::disk::{Content, DeviceFacts, Evidence};
 use crate::kms::{Class, KmsError};
+use crate::luks2::HeaderPolicy;
 use crate::plan::Basis;
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};
-use crate::token::HeaderPolicy;
 
 fn id(n: u32) -> Uuid {
     Uuid::from_u128(u128::from(n))

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use luks_agent::config::BlankScan;
 use luks_agent::disk::Content;
+use luks_agent::luks2::{DATA_OFFSET, TOKEN_TYPE};
 use luks_agent::probe::{Scan, probe};
-use luks_agent::token::{DATA_OFFSET, TOKEN_TYPE};
 use tempfile::NamedTempFile;
 use uuid::Uuid;
 

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use luks_agent::config::Cipher;
 use luks_agent::key::WrappedKey;
-use luks_agent::token::{Expected, Flags, HeaderPolicy, Layout, TOKEN_TYPE, Token, check_header};
+use luks_agent::luks2::{Cipher, Expected, Flags, HeaderPolicy, Layout, TOKEN_TYPE, Token, check_header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -12,8 +12,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::digest::sha256_hex;
-use crate::token::{KeyslotArea, keyslot_areas};
+use crate::luks2::{KeyslotArea, keyslot_areas, sha256_hex};
 
 /// A keyslot as it was when it opened with the data key, so that it can be checked without one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,121 @@
+//! How a volume is laid out and encrypted.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// Where the data segment starts, in bytes: libcryptsetup's default, set explicitly.
+pub const DATA_OFFSET: u64 = 16 << 20;
+/// The largest encryption sector there is, in bytes.
+const LARGEST_SECTOR: u64 = 4096;
+
+/// Mapper name of a volume.
+pub fn mapper_name(luks_uuid: Uuid) -> String {
+    format!("luks-{luks_uuid}")
+}
+
+/// The size in bytes to which the mapping of a volume grows on a disk of `disk` bytes: all that lies behind the header, in whole
+/// encryption sectors of whatever size. 0 where the disk has no room for any.
+pub fn grown_size(disk: u64) -> u64 {
+    let data = disk.saturating_sub(DATA_OFFSET);
+    data - data % LARGEST_SECTOR
+}
+
+/// The ciphers the agent formats with and accepts in a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub enum Cipher {
+    /// AES in XTS mode.
+    #[serde(rename = "aes-xts-plain64")]
+    AesXtsPlain64,
+    /// Serpent in XTS mode.
+    #[serde(rename = "serpent-xts-plain64")]
+    SerpentXtsPlain64,
+    /// Twofish in XTS mode.
+    #[serde(rename = "twofish-xts-plain64")]
+    TwofishXtsPlain64,
+}
+
+impl Cipher {
+    /// Cipher and mode apart, as libcryptsetup takes them.
+    pub fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AesXtsPlain64 => ("aes", "xts-plain64"),
+            Self::SerpentXtsPlain64 => ("serpent", "xts-plain64"),
+            Self::TwofishXtsPlain64 => ("twofish", "xts-plain64"),
+        }
+    }
+}
+
+/// dm-crypt flags, stored in the header, so that any opener uses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flags {
+    /// Let discards through.
+    pub discards: bool,
+    /// Decrypt in the context of the reader.
+    pub no_read_workqueue: bool,
+    /// Encrypt in the context of the writer.
+    pub no_write_workqueue: bool,
+}
+
+impl Flags {
+    /// By the name that each has in the header (LUKS2 on-disk format, section 3.6).
+    pub(super) fn named(self) -> [(&'static str, bool); 3] {
+        [
+            ("allow-discards", self.discards),
+            ("no-read-workqueue", self.no_read_workqueue),
+            ("no-write-workqueue", self.no_write_workqueue),
+        ]
+    }
+}
+
+/// Cipher and key of a volume: what the kernel must have to open it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Encryption {
+    /// Cipher and mode.
+    pub cipher: Cipher,
+    /// Volume key size in bits.
+    pub key_size: u32,
+}
+
+impl fmt::Display for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, mode) = self.cipher.parts();
+        write!(f, "{name}-{mode} and keys of {} bits", self.key_size)
+    }
+}
+
+/// How the sectors of a volume are encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// Cipher and mode.
+    pub cipher: Cipher,
+    /// Volume key size in bits.
+    pub key_size: u32,
+    /// Encryption sector size in bytes.
+    pub sector_size: u32,
+    /// Flags stored in the header.
+    pub flags: Flags,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_grows_to_whole_sectors_behind_the_header() {
+        for (disk, expected) in [
+            (0, 0),
+            (DATA_OFFSET, 0),
+            (DATA_OFFSET + 4095, 0),
+            (DATA_OFFSET + 4096, 4096),
+            (1 << 30, (1 << 30) - DATA_OFFSET),
+            ((1 << 30) + 512, (1 << 30) - DATA_OFFSET),
+            (u64::MAX, u64::MAX - DATA_OFFSET - 4095),
+        ] {
+            assert_eq!(grown_size(disk), expected, "{disk}");
+        }
+    }
+}

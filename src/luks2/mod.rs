@@ -1,0 +1,27 @@
+//! What a volume is on disk: layout, header, token, keyslot, and the policy that a header must pass.
+//!
+//! It reads files that it is given and opens none. The LUKS2 on-disk format is specified at
+//! <https://gitlab.com/cryptsetup/LUKS2-docs>.
+//!
+//! May import: `key`.
+//! Never: libcryptsetup, device-mapper, or what disks there are.
+
+mod areas;
+mod digest;
+mod header;
+mod keyslot;
+mod layout;
+mod policy;
+mod spec;
+mod token;
+mod violation;
+
+pub(crate) use areas::{KeyslotArea, keyslot_areas};
+pub(crate) use digest::sha256_hex;
+pub(crate) use header::Luks2Header;
+pub use keyslot::ProvenKeyslot;
+pub use layout::{Cipher, DATA_OFFSET, Encryption, Flags, Layout, grown_size, mapper_name};
+pub use policy::{Expected, HeaderPolicy, check_header};
+pub use spec::FormatSpec;
+pub use token::{SUBSYSTEM, TOKEN_TYPE, Token};
+pub use violation::PolicyViolation;

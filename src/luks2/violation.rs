@@ -1,0 +1,30 @@
+//! Why a header is not used.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// A header that is valid LUKS2 but not one the agent makes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct PolicyViolation(pub(super) String);
+
+impl fmt::Display for PolicyViolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the LUKS2 header is not as luks-agent made it: {}; it is not opened: find out who changed it, and see 'break-glass' in the README if you trust it",
+            self.0
+        )
+    }
+}
+
+pub(super) fn violation<T>(text: impl Into<String>) -> Result<T, PolicyViolation> {
+    Err(PolicyViolation(text.into()))
+}
+
+/// What a value of the metadata says, for a message.
+pub(super) fn shown(value: Option<&Value>) -> String {
+    value.map_or("missing".to_owned(), |value| {
+        value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string())
+    })
+}
