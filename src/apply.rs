@@ -18,7 +18,6 @@ use crate::disk::Content;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
 use crate::kms::{Class, KeyService, KmsError};
-use crate::luks::mapper_on;
 use crate::luks2::{Flags, FormatSpec, HeaderPolicy, Layout, ProvenKeyslot};
 use crate::mount::Mount;
 use crate::plan::{Action, Basis, Change, Plan, Step};
@@ -466,7 +465,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         };
         let options = &self.config.filesystem.options;
         let mount = mount_point.clone().map(|at| Mount { at, filesystem, options: options.clone() });
-        let mapper = mapper_on(&step.device, luks_uuid);
+        let mapper = step.device.mapper_of(luks_uuid);
         let job = Job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount };
         match self.host.run(&step.device.name, job, key).await {
             Ok(Answer::Unlocked { keyslot, filesystem_errors, warning }) => {
@@ -507,7 +506,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let job = Job::Grow {
             target: Target::from(&step.device),
             expected,
-            mapper: mapper_on(&step.device, luks_uuid),
+            mapper: step.device.mapper_of(luks_uuid),
             mapping: *mapping,
             filesystem: *filesystem,
             mount_point: mount_point.clone(),

@@ -24,7 +24,6 @@ use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::disk::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
-use crate::luks::mapper_on;
 use crate::mount::{Mount, MountError, check_growing_tools, check_tools};
 use crate::plan::{
     Action, Change, Mode, Plan, Shortfall, Step, Subject, name_it, needed_ciphers, plan, record_of, unknown_volume,
@@ -324,7 +323,7 @@ pub async fn close(config: &Config, names: &[String], for_shutdown: bool) -> Res
             true => Extent::AsFarAsPossible,
             false => Extent::Whole { mount: own_mount(config, &state, *luks_uuid) },
         };
-        let job = Job::Close { mapper: mapper_on(facts, *luks_uuid), extent };
+        let job = Job::Close { mapper: facts.mapper_of(*luks_uuid), extent };
         match host.run(&facts.name, job, None).await {
             Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
             Ok(_) => row(Verdict::Closed),

@@ -20,11 +20,10 @@ use libcryptsetup_rs::{
 };
 use uuid::Uuid;
 
-use crate::disk::DeviceFacts;
 use crate::key::Passphrase;
 use crate::luks2::{
     DATA_OFFSET, Expected, Flags, FormatSpec, Luks2Header, PolicyViolation, ProvenKeyslot, SUBSYSTEM, Token,
-    check_header, grown_size, mapper_name,
+    check_header, grown_size,
 };
 use copy::HeaderCopy;
 
@@ -373,10 +372,4 @@ pub fn close(name: &str) -> Result<(), LuksError> {
     let mut cd = call(format!("use mapping {name}"), CryptInit::init_by_name_and_header(name, None))?;
     let closed = cd.activate_handle().deactivate(name, CryptDeactivate::empty());
     call(format!("close mapping {name}"), closed)
-}
-
-/// Name of the mapping of a volume that is open on this disk, or is to be: break-glass may have given it another one.
-pub fn mapper_on(disk: &DeviceFacts, luks_uuid: Uuid) -> String {
-    let opened = disk.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
-    opened.unwrap_or_else(|| mapper_name(luks_uuid))
 }

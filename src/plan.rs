@@ -16,8 +16,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::{Config, FilesystemKind, MatchRule, Noise, Policy, RuleRole, WhenNotBlank};
-use crate::disk::{Bytes, Content, DeviceFacts, Evidence, Inventory, NoiseEvidence, Role, classify};
+use crate::config::{Config, FilesystemKind, Noise, Policy, WhenNotBlank};
+use crate::disk::{
+    Bytes, Content, DeviceFacts, Evidence, Inventory, MatchRule, NoiseEvidence, Role, RuleRole, classify,
+};
 use crate::luks2::DATA_OFFSET;
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 pub use ciphers::needed_ciphers;

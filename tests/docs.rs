@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use luks_agent::config::{Config, MatchRule};
+use luks_agent::config::Config;
+use luks_agent::disk::MatchRule;
 use luks_agent::luks2::Token;
 use luks_agent::plan::Subject;
 use luks_agent::report::{Finding, Report, Row, Verdict};

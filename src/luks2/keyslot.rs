@@ -12,7 +12,8 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::luks2::{KeyslotArea, keyslot_areas, sha256_hex};
+use super::areas::{KeyslotArea, keyslot_areas};
+use super::digest::sha256_hex;
 
 /// A keyslot as it was when it opened with the data key, so that it can be checked without one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,6 @@ use super::layout::{Cipher, Encryption, Flags, Layout};
 use super::token::{TOKEN_TYPE, Token, ours};
 use super::violation::{PolicyViolation, shown, violation};
 use crate::key::WrappedKey;
-use crate::luks2::DATA_OFFSET;
 
 /// [`DATA_OFFSET`] as the header writes it.
 const DATA_OFFSET_TEXT: &str = "16777216";
@@ -222,6 +221,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::luks2::DATA_OFFSET;
 
     fn token() -> Token {
         Token::new(WrappedKey::new(vec![1, 2, 3]).unwrap(), "arn:aws:kms:x".into(), Some("i-1".into()))

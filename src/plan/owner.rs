@@ -1,7 +1,7 @@
 //! Which record of the state file a disk belongs to, and which disks cannot be told apart.
 
-use crate::config::{Config, MatchRule, RuleRole};
-use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
+use crate::config::Config;
+use crate::disk::{Content, DeviceFacts, Inventory, MatchRule, Role, RuleRole, classify};
 use crate::state::{State, VolumeRecord, VolumeRole};
 
 /// How a disk is known, strongest evidence first.

@@ -10,7 +10,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::*;
-use crate::config::{MatchRule, Noise, RuleRole};
+use crate::config::Noise;
+use crate::disk::{MatchRule, RuleRole};
 
 const DISKS: u32 = 4;
 
