@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::disk::Content;
+use crate::error::chain;
 use crate::host::{Host, HostError};
 use crate::key::Passphrase;
 use crate::kms::{Class, KeyService, KmsError};
@@ -23,7 +24,7 @@ use crate::mount::Mount;
 use crate::plan::{Action, Basis, Change, Plan, Step};
 use crate::probe::Scan;
 use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
-use crate::worker::{Answer, Job, Target, chain};
+use crate::worker::{Answer, Job, Target};
 
 /// What became of a plan.
 #[derive(Debug)]

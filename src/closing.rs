@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::discover::{Mount as TableMount, Mounts, Roots};
 use crate::disk::DevNo;
+use crate::error::chain;
 use crate::holders::{Volume, list};
 use crate::luks::{self, Mapping};
 use crate::mount::{self, Mount};
-use crate::worker::chain;
 
 /// How long whoever holds a volume is waited for, as udev does while it looks at it, and how often it is looked whether they still do.
 const PATIENCE: Duration = Duration::from_millis(1500);

@@ -22,6 +22,7 @@ use crate::closing::Extent;
 use crate::config::{Config, ConfigError, FilesystemKind, Policy};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::disk::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
+use crate::error::chain;
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
 use crate::mount::{Mount, MountError, check_growing_tools, check_tools};
@@ -32,7 +33,7 @@ use crate::plan::{
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict, WOULD_NOT_SURVIVE, planned};
 use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
-use crate::worker::{Answer, Job, Target, chain};
+use crate::worker::{Answer, Job, Target};
 
 use ciphers::Ciphers;
 use lazy_kms::{LazyKms, likely_opened};

@@ -31,9 +31,9 @@ use tokio_udev::{AsyncMonitorSocket, Event, EventType, MonitorBuilder};
 use crate::closed;
 use crate::commands;
 use crate::config::Config;
+use crate::error::chain;
 use crate::last::{self, Last};
 use crate::report::ExitCode;
-use crate::worker::chain;
 use compare::Seen;
 use schedule::{Schedule, Work};
 

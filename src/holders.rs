@@ -10,8 +10,8 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
 use crate::discover::{Mount, Mounts, Roots};
 use crate::disk::DevNo;
+use crate::error::chain;
 use crate::mapping;
-use crate::worker::chain;
 
 /// How many of those that hold a volume are named.
 const NAMED: usize = 5;

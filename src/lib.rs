@@ -32,6 +32,7 @@ pub mod confine;
 pub mod daemon;
 pub mod discover;
 pub mod disk;
+pub mod error;
 mod holders;
 pub mod host;
 mod http;

@@ -23,10 +23,13 @@ use luks_agent::cli::{Cli, Command};
 use luks_agent::commands::{self, CommandError};
 use luks_agent::config::Config;
 use luks_agent::confine;
+use luks_agent::daemon;
+use luks_agent::error::chain;
 use luks_agent::host::PARENT;
+use luks_agent::last;
+use luks_agent::logging;
 use luks_agent::report::Report;
-use luks_agent::worker::{self, chain};
-use luks_agent::{daemon, last, logging};
+use luks_agent::worker;
 
 /// How long systemd waits for the next sign of life.
 const PATIENCE: Duration = Duration::from_secs(60);

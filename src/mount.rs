@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::FilesystemKind;
 use crate::discover::{Roots, mounted_at};
+use crate::error::IoError;
 
 /// Where the tools are looked for, whatever the environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -96,16 +97,8 @@ pub enum MountError {
     #[error("{0}")]
     Table(String),
     /// A system call failed.
-    #[error("cannot {action} {path}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
 }
 
 /// Where and how a volume is mounted.
@@ -207,7 +200,7 @@ pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), MountE
     let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([device.as_os_str()]).collect();
     run(mkfs, &args)?;
     let sync = fs::File::open(device).and_then(|d| d.sync_all());
-    sync.map_err(|source| MountError::Io { action: "flush", path: device.to_owned(), source })
+    Ok(sync.map_err(IoError::when("flush", device))?)
 }
 
 /// Whether a file system of this kind was made on a mapping, up to the last thing that its mkfs writes: for ext4 the
@@ -221,7 +214,7 @@ pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), MountE
 pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, MountError> {
     let mut start = [0; 2048];
     let read = fs::File::open(device).and_then(|file| file.read_exact_at(&mut start, 0));
-    read.map_err(|source| MountError::Io { action: "read", path: device.to_owned(), source })?;
+    read.map_err(IoError::when("read", device))?;
     Ok(match kind {
         // struct xfs_dsb: magic at byte 0, sb_blocksize at byte 4, sb_inprogress at byte 126
         FilesystemKind::Xfs => {
@@ -248,7 +241,7 @@ pub fn has_errors(kind: FilesystemKind, device: &Path) -> Result<bool, MountErro
     let mut state = [0; 2];
     // struct ext4_super_block at byte 1024, little endian: s_state at byte 58 of it, EXT4_ERROR_FS
     let read = fs::File::open(device).and_then(|file| file.read_exact_at(&mut state, 1024 + 58));
-    read.map_err(|source| MountError::Io { action: "read", path: device.to_owned(), source })?;
+    read.map_err(IoError::when("read", device))?;
     Ok(state[0] & 2 != 0)
 }
 
@@ -317,7 +310,7 @@ pub fn prepare_first_mount(path: &Path) -> Result<(), MountError> {
     }
     for dir in path.ancestors().take(2) {
         let flushed = fs::File::open(dir).and_then(|dir| dir.sync_all());
-        flushed.map_err(|source| MountError::Io { action: "flush", path: dir.to_owned(), source })?;
+        flushed.map_err(IoError::when("flush", dir))?;
     }
     Ok(())
 }
@@ -354,16 +347,15 @@ fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
     if let Some(source) = mounted_at(&Roots::host(), path).map_err(MountError::Table)?.pop() {
         return Err(MountError::Taken { path: path.to_owned(), source_device: source.display().to_string() });
     }
-    let io = |action| move |source| MountError::Io { action, path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => make_mount_point(path)?,
-        Err(e) => return Err(io("examine")(e)),
+        Err(e) => return Err(IoError::when("examine", path)(e).into()),
         Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path: path.to_owned() }),
         Ok(_) => {}
     }
     let mut names = Vec::new();
-    for entry in fs::read_dir(path).map_err(io("list"))? {
-        names.push(entry.map_err(io("list"))?.file_name().to_string_lossy().into_owned());
+    for entry in fs::read_dir(path).map_err(IoError::when("list", path))? {
+        names.push(entry.map_err(IoError::when("list", path))?.file_name().to_string_lossy().into_owned());
     }
     Ok(some_of(names))
 }
@@ -386,10 +378,7 @@ fn some_of(mut names: Vec<String>) -> Option<String> {
 /// [`MountError::NotThere`] when something else is mounted there: what is grown goes by the mount point.
 pub fn filesystem_size(kind: FilesystemKind, device: &Path, at: &Path) -> Result<u64, MountError> {
     let Some((name, _, _)) = kind.tools() else { return Ok(0) };
-    let examine = |path: &Path| {
-        let path = path.to_owned();
-        move |source| MountError::Io { action: "examine", path, source }
-    };
+    let examine = |path: &Path| IoError::when("examine", path);
     let expected = fs::metadata(device).map_err(examine(device))?.rdev();
     let there = fs::metadata(at).map_err(examine(at))?.dev();
     let facts = statfs(at).map_err(|e| examine(at)(e.into()))?;

@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use crate::apply::{KeyError, Outcome, StepResult};
 use crate::disk::{Bytes, Content};
+use crate::error::chain;
 use crate::kms::{Fault, KeyState, Usage};
 use crate::logging::plain;
 use crate::luks2::mapper_name;
 use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
-use crate::worker::chain;
 pub use events::MESSAGE_IDS;
 pub(crate) use events::WOULD_NOT_SURVIVE;
 

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::config::FilesystemKind;
 use crate::discover::{Roots, in_memory};
 use crate::disk::DeviceFacts;
+use crate::error::IoError;
 use crate::key::WrappedKey;
 use crate::luks2::{Expected, HeaderPolicy, ProvenKeyslot, sha256_hex};
 use crate::permissions::objection;
@@ -31,16 +32,8 @@ const TEMPORARY: &str = "state.json.new";
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// A system call on it failed.
-    #[error("cannot {action} {path}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// Another agent is at work.
     #[error("another luks-agent is running: {holder} holds the lock on {path}; gave up after {} s: wait for it to finish, then run the command again", .waited.as_secs())]
     Locked {
@@ -266,19 +259,15 @@ pub fn file(dir: &Path) -> PathBuf {
 /// [`StateError`] when there is one that cannot be used.
 pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
     let path = file(dir);
-    let io = |action| {
-        let path = path.clone();
-        move |source| StateError::Io { action, path, source }
-    };
     let mut file = match File::open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io("open")(e)),
+        Err(e) => return Err(IoError::when("open", &path)(e).into()),
     };
     check_permissions(dir)?;
     check_permissions(&path)?;
     let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(io("read"))?;
+    file.read_to_end(&mut text).map_err(IoError::when("read", &path))?;
     let damaged = |reason: String| StateError::Damaged { path: path.clone(), reason };
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     match value.get("version").and_then(serde_json::Value::as_u64) {
@@ -348,8 +337,7 @@ fn from_value(mut value: serde_json::Value) -> Result<State, String> {
 }
 
 fn check_permissions(path: &Path) -> Result<(), StateError> {
-    let metadata =
-        fs::symlink_metadata(path).map_err(|source| StateError::Io { action: "examine", path: path.into(), source })?;
+    let metadata = fs::symlink_metadata(path).map_err(IoError::when("examine", path))?;
     let owner = nix::unistd::geteuid().as_raw();
     match objection(&metadata, owner) {
         Some(reason) => Err(StateError::Permissions { path: path.into(), reason, owner }),
@@ -375,9 +363,7 @@ impl StateDir {
     /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or what the system says.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let path = file(dir);
-        let exists = |path: &Path| {
-            path.try_exists().map_err(|source| StateError::Io { action: "examine", path: path.into(), source })
-        };
+        let exists = |path: &Path| path.try_exists().map_err(IoError::when("examine", path));
         if !exists(dir)? {
             return Err(StateError::NeverProvisioned { path });
         }
@@ -405,8 +391,7 @@ impl StateDir {
         }
         check_permissions(base)?;
         if base != dir {
-            let io = |source| StateError::Io { action: "make", path: dir.into(), source };
-            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(IoError::when("make", dir))?;
             for ancestor in dir.ancestors().skip(1).take_while(|path| path.starts_with(base)) {
                 sync_dir(ancestor)?;
             }
@@ -438,13 +423,9 @@ impl StateDir {
         }
         let temporary = self.dir.join(TEMPORARY);
         let path = file(&self.dir);
-        let io = |action: &'static str, path: &Path| {
-            let path = path.to_owned();
-            move |source| StateError::Io { action, path, source }
-        };
         let body = serde_json::to_vec_pretty(state).map(|text| sha256_hex(&[&without_whitespace(&text)]));
         let text = body.and_then(|sha256| serde_json::to_vec_pretty(&Sealed { state, sha256 }));
-        let mut text = text.map_err(|e| io("encode", &path)(e.into()))?;
+        let mut text = text.map_err(|e| IoError::when("encode", &path)(e.into()))?;
         text.push(b'\n');
         let mut file = OpenOptions::new()
             .write(true)
@@ -453,10 +434,10 @@ impl StateDir {
             .mode(0o600)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&temporary)
-            .map_err(io("make", &temporary))?;
-        file.write_all(&text).map_err(io("write", &temporary))?;
-        file.sync_all().map_err(io("sync", &temporary))?;
-        fs::rename(&temporary, &path).map_err(io("replace", &path))?;
+            .map_err(IoError::when("make", &temporary))?;
+        file.write_all(&text).map_err(IoError::when("write", &temporary))?;
+        file.sync_all().map_err(IoError::when("sync", &temporary))?;
+        fs::rename(&temporary, &path).map_err(IoError::when("replace", &path))?;
         sync_dir(&self.dir)?;
         self.holds(state)
     }
@@ -489,14 +470,14 @@ fn nearest_existing(dir: &Path) -> Result<&Path, StateError> {
         match path.try_exists() {
             Ok(true) => return Ok(path),
             Ok(false) => {}
-            Err(source) => return Err(StateError::Io { action: "examine", path: path.into(), source }),
+            Err(e) => return Err(IoError::when("examine", path)(e).into()),
         }
     }
     Ok(Path::new("/"))
 }
 
 fn lock_dir(dir: &Path) -> Result<File, StateError> {
-    let io = |action| move |source| StateError::Io { action, path: dir.into(), source };
+    let io = |action| IoError::when(action, dir);
     loop {
         let file = File::open(dir).map_err(io("open"))?;
         // whoever can open it can lock it, and keep the agent from its work
@@ -514,13 +495,13 @@ fn lock_dir(dir: &Path) -> Result<File, StateError> {
                 let waited = Duration::ZERO;
                 return Err(StateError::Locked { path: dir.into(), holder: holder_of(&file), waited });
             }
-            Err(TryLockError::Error(e)) => return Err(io("lock")(e)),
+            Err(TryLockError::Error(e)) => return Err(io("lock")(e).into()),
         }
         // the holder may have taken it away, and another may be in its place
         match fs::symlink_metadata(dir) {
             Ok(now) if is_same(&file, &now) => return Ok(file),
             Ok(_) => {}
-            Err(e) => return Err(io("examine")(e)),
+            Err(e) => return Err(io("examine")(e).into()),
         }
     }
 }
@@ -558,11 +539,8 @@ fn holder_of(file: &File) -> String {
 }
 
 fn sync_dir(dir: &Path) -> Result<(), StateError> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|source| StateError::Io {
-        action: "sync",
-        path: dir.to_owned(),
-        source,
-    })
+    let synced = File::open(dir).and_then(|d| d.sync_all());
+    Ok(synced.map_err(IoError::when("sync", dir))?)
 }
 
 #[cfg(test)]
@@ -607,6 +585,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::IoError;
 
     fn dir() -> tempfile::TempDir {
         // not /tmp, which may be in memory, and such a state directory is refused
@@ -898,7 +877,7 @@ mod tests {
         let tmp = dir();
         let path = tmp.path().join(FILE);
         std::os::unix::fs::symlink(FILE, &path).unwrap();
-        assert!(matches!(read(tmp.path()), Err(StateError::Io { action: "open", .. })));
+        assert!(matches!(read(tmp.path()), Err(StateError::Io(IoError { action: "open", .. }))));
     }
 
     #[test]

@@ -4,8 +4,6 @@
 //! needs it. It answers with lines of JSON on standard output, progress first, the outcome last. Then comes the next job, or the
 //! end. A worker that hangs in the kernel hangs alone.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -20,6 +18,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::closing::{self, Extent};
 use crate::config::FilesystemKind;
 use crate::disk::{Content, DevNo, DeviceFacts, MissingCipher};
+use crate::error::chain;
 use crate::key::Passphrase;
 use crate::luks::{self, LuksError, Mapping};
 use crate::luks2::{Encryption, Expected, FormatSpec, ProvenKeyslot, check_header, mapper_name};
@@ -613,17 +612,6 @@ fn same_disk(target: &Target, mut file: &File) -> Result<(), String> {
         return Err(format!("{path} is another disk now: {size} bytes, expected {}", target.size));
     }
     Ok(())
-}
-
-/// An error and its causes, as one line.
-pub fn chain(error: impl Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let _ = write!(text, ": {next}");
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::{CommandError, Disks, Instance, LazyKms, header_on, need_root, worker
 use crate::config::{Config, Policy};
 use crate::discover::{Roots, in_memory};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
+use crate::error::chain;
 use crate::host::{Host, HostError};
 use crate::plan::{
     Shortfall, Subject, UnknownVolume, Whose, disk_of, is_ignored, locked_out, may_be_gone, may_hold_ours, name_it,
@@ -16,7 +17,7 @@ use crate::plan::{
 };
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
 use crate::state::{self, KeyRecord, Phase, State, VolumeRecord, VolumeRole};
-use crate::worker::{Answer, Job, Target, chain};
+use crate::worker::{Answer, Job, Target};
 
 /// `health`: whether the node would come back after a reboot.
 ///
