@@ -20,10 +20,10 @@ use crate::host::{Host, HostError};
 use crate::key::Passphrase;
 use crate::kms::{Class, KeyService, KmsError};
 use crate::luks2::{Flags, FormatSpec, HeaderPolicy, Layout, ProvenKeyslot};
-use crate::mount::Mount;
 use crate::plan::{Action, Basis, Change, Plan, Step};
 use crate::probe::Scan;
 use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
+use crate::storage::Mount;
 use crate::worker::{Answer, Job, Target};
 
 /// What became of a plan.

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::discover::{Mount as TableMount, Mounts, Roots};
 use crate::disk::DevNo;
 use crate::error::chain;
-use crate::holders::{Volume, list};
-use crate::luks::{self, Mapping};
-use crate::mount::{self, Mount};
+use crate::storage::cryptsetup::{self, Mapping};
+use crate::storage::holders::{Volume, list};
+use crate::storage::mount;
+use crate::storage::{Mount, dm};
 
 /// How long whoever holds a volume is waited for, as udev does while it looks at it, and how often it is looked whether they still do.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -38,13 +39,13 @@ pub enum Extent {
 /// # Errors
 /// Who holds it, and what was changed.
 pub(crate) fn close(mapper: &str, extent: &Extent) -> Result<(), String> {
-    match luks::mapping(mapper).map_err(chain)? {
+    match cryptsetup::mapping(mapper).map_err(chain)? {
         Mapping::Absent => return Ok(()),
         // libcryptsetup closes nothing that is not open
-        Mapping::Empty => return mount::remove_mapping(mapper).map_err(chain),
+        Mapping::Empty => return dm::remove(mapper).map_err(chain),
         Mapping::Open => {}
     }
-    let node = mount::mapping_node(mapper).map_err(chain)?;
+    let node = dm::node(mapper).map_err(chain)?;
     let metadata = fs::metadata(&node).map_err(|e| format!("{} cannot be examined: {e}", node.display()))?;
     let device = DevNo::from_rdev(metadata.rdev()).ok_or("its mapping has no device number")?;
     let volume = Volume { mapper, device };
@@ -104,12 +105,12 @@ fn close_as_far_as_possible(volume: &Volume<'_>) -> Result<(), String> {
 
 /// Removes the mapping; says who holds it, where it cannot be removed.
 fn remove(volume: &Volume<'_>) -> Result<(), String> {
-    match luks::mapping(volume.mapper).map_err(chain)? {
+    match cryptsetup::mapping(volume.mapper).map_err(chain)? {
         // systemd or an administrator was faster
         Mapping::Absent => return Ok(()),
         Mapping::Empty | Mapping::Open => {}
     }
-    let Err(e) = luks::close(volume.mapper) else { return Ok(()) };
+    let Err(e) = cryptsetup::close(volume.mapper) else { return Ok(()) };
     let holders = volume.hinderers(&mount_table()?, None)?;
     Err(match holders.as_slice() {
         [] => chain(e),

@@ -19,13 +19,12 @@ use uuid::Uuid;
 use crate::apply::Apply;
 use crate::closed::{self, Closed};
 use crate::closing::Extent;
-use crate::config::{Config, ConfigError, FilesystemKind, Policy};
+use crate::config::{Config, ConfigError, Policy};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::disk::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
 use crate::error::chain;
 use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
-use crate::mount::{Mount, MountError, check_growing_tools, check_tools};
 use crate::plan::{
     Action, Change, Mode, Plan, Shortfall, Step, Subject, name_it, needed_ciphers, plan, record_of, unknown_volume,
     wants_header, wants_probe,
@@ -33,6 +32,8 @@ use crate::plan::{
 use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict, WOULD_NOT_SURVIVE, planned};
 use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
+use crate::storage::FilesystemKind;
+use crate::storage::{Mount, ToolError, check_growing_tools, check_tools};
 use crate::worker::{Answer, Job, Target};
 
 use ciphers::Ciphers;
@@ -70,7 +71,7 @@ pub enum CommandError {
     Discover(#[from] DiscoverError),
     /// A tool is missing.
     #[error(transparent)]
-    Tools(#[from] MountError),
+    Tools(#[from] ToolError),
     /// Not root.
     #[error("'luks-agent {0}' works on block devices and needs root; run it with sudo")]
     NotRoot(&'static str),

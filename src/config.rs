@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::disk::MatchRule;
 use crate::luks2::Cipher;
 use crate::permissions::objection;
+use crate::storage::FilesystemKind;
 
 /// Where the configuration is unless `--config` says otherwise; drop-ins are in `config.d` beside it.
 pub const DEFAULT_PATH: &str = "/etc/luks-agent/config.toml";
@@ -239,18 +240,6 @@ pub struct Health {
 pub struct Metrics {
     /// The file for node_exporter's textfile collector, if any.
     pub textfile: Option<PathBuf>,
-}
-
-/// The file systems the agent makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FilesystemKind {
-    /// XFS.
-    Xfs,
-    /// ext4.
-    Ext4,
-    /// None: volumes are opened and not mounted.
-    None,
 }
 
 // --- as written in a file: everything optional, unknown keys are errors
@@ -630,6 +619,7 @@ impl Fragment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::FilesystemKind;
 
     fn load(text: &str) -> Result<Config, ConfigError> {
         Config::from_text(Path::new("config.toml"), text)

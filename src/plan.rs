@@ -16,12 +16,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::{Config, FilesystemKind, Noise, Policy, WhenNotBlank};
+use crate::config::{Config, Noise, Policy, WhenNotBlank};
 use crate::disk::{
     Bytes, Content, DeviceFacts, Evidence, Inventory, MatchRule, NoiseEvidence, Role, RuleRole, classify,
 };
 use crate::luks2::DATA_OFFSET;
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
+use crate::storage::FilesystemKind;
 pub use ciphers::needed_ciphers;
 pub use expect::{Shortfall, may_be_gone};
 use growth::{outgrown, shrunk};

@@ -14,13 +14,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::FilesystemKind;
 use crate::discover::{Roots, in_memory};
 use crate::disk::DeviceFacts;
 use crate::error::IoError;
 use crate::key::WrappedKey;
 use crate::luks2::{Expected, HeaderPolicy, ProvenKeyslot, sha256_hex};
 use crate::permissions::objection;
+use crate::storage::FilesystemKind;
 
 /// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts, version 2 no
 /// keyslots.

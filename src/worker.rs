@@ -16,16 +16,15 @@ use uuid::Uuid;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::closing::{self, Extent};
-use crate::config::FilesystemKind;
 use crate::disk::{Content, DevNo, DeviceFacts, MissingCipher};
 use crate::error::chain;
 use crate::key::Passphrase;
-use crate::luks::{self, LuksError, Mapping};
 use crate::luks2::{Encryption, Expected, FormatSpec, ProvenKeyslot, check_header, mapper_name};
-use crate::mapping;
-use crate::mount::{self, Mount};
 use crate::plan::Basis;
 use crate::probe::{self, Scan, path_of};
+use crate::storage::cryptsetup::{self, LuksError, Mapping};
+use crate::storage::{FilesystemKind, Mount, dm};
+use crate::storage::{filesystem, mount};
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
@@ -354,7 +353,7 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         }
         Job::Cipher { encryption } => {
             stage.enter("trying the cipher");
-            mapping::missing_cipher(encryption).map(|missing| Answer::Cipher { missing }).map_err(chain)
+            dm::missing_cipher(encryption).map(|missing| Answer::Cipher { missing }).map_err(chain)
         }
         Job::Close { mapper, extent } => close(&mapper, &extent, &mut stage),
     };
@@ -408,21 +407,21 @@ fn format(
     // once there is a complete header, what lies behind it is never given up: an agent that forgot how far it had come, its
     // boot volume restored from an old snapshot say, would destroy data otherwise
     let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))
-        && luks::resume(&target.path, &spec.expected, &key).map_err(chain)?;
+        && cryptsetup::resume(&target.path, &spec.expected, &key).map_err(chain)?;
     if !complete {
         stage.enter("formatting");
         if matches!(basis, Basis::Wipe { .. }) {
-            mount::wipe_signatures(&target.path).map_err(chain)?;
+            filesystem::wipe_signatures(&target.path).map_err(chain)?;
         }
-        luks::format(&target.path, target.size, spec, &key).map_err(chain)?;
+        cryptsetup::format(&target.path, target.size, spec, &key).map_err(chain)?;
     }
-    let keyslot = luks::open(&target.path, &name, &spec.expected, &key).map_err(chain)?;
+    let keyslot = cryptsetup::open(&target.path, &name, &spec.expected, &key).map_err(chain)?;
     // what is to come can take minutes
     drop(key);
-    let mapping = mount::mapping_node(&name).map_err(chain)?;
-    if !(complete && mount::has_filesystem(filesystem, &mapping).map_err(chain)?) {
+    let mapping = dm::node(&name).map_err(chain)?;
+    if !(complete && filesystem::has_filesystem(filesystem, &mapping).map_err(chain)?) {
         stage.enter("making the file system");
-        mount::make_filesystem(filesystem, &mapping).map_err(chain)?;
+        filesystem::make_filesystem(filesystem, &mapping).map_err(chain)?;
     }
     Ok(Answer::Formatted { keyslot })
 }
@@ -461,20 +460,20 @@ fn unlock(
     if !open {
         stage.enter("unlocking");
         // a name alone is not open, and keeps others from having it
-        if luks::mapping(mapper).map_err(chain)? == Mapping::Empty {
-            mount::remove_mapping(mapper).map_err(chain)?;
+        if cryptsetup::mapping(mapper).map_err(chain)? == Mapping::Empty {
+            dm::remove(mapper).map_err(chain)?;
         }
         // its last use: mounting can take minutes
-        let opened = luks::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?);
+        let opened = cryptsetup::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?);
         keyslot = Some(opened.map_err(chain)?);
     }
-    let mapping = mount::mapping_node(mapper).map_err(chain)?;
+    let mapping = dm::node(mapper).map_err(chain)?;
     let (mut filesystem_errors, mut warning) = (false, None);
     if let Some(mount) = mount {
         stage.enter("mounting");
         warning = mount::mount(&mapping, mount).map_err(chain)?;
         // it is mounted, whatever can be read of that
-        filesystem_errors = mount::has_errors(mount.filesystem, &mapping).unwrap_or_else(|e| {
+        filesystem_errors = filesystem::has_errors(mount.filesystem, &mapping).unwrap_or_else(|e| {
             tracing::warn!("cannot tell whether the file system has errors: {}", chain(e));
             false
         });
@@ -494,10 +493,11 @@ fn check(
     stage.enter("checking");
     let metadata = header_is(&disk, expected)?;
     keyslot.map_or(Ok(()), |keyslot| keyslot.check(&disk, &metadata))?;
-    if let Err(e) = mapping::check(mapper, target.devno, expected.header) {
+    if let Err(e) = dm::check(mapper, target.devno, expected.header) {
         return Ok(Answer::Sound { unsound: Some(chain(e)), filesystem_errors: false });
     }
-    let (unsound, filesystem_errors) = match mount::has_errors(filesystem, &Path::new("/dev/mapper").join(mapper)) {
+    let (unsound, filesystem_errors) = match filesystem::has_errors(filesystem, &Path::new("/dev/mapper").join(mapper))
+    {
         Ok(has_errors) => (None, has_errors),
         Err(e) => (Some(chain(e)), false),
     };
@@ -527,21 +527,21 @@ fn grow(
 ) -> Result<Answer, String> {
     let disk = claim(target, stage)?;
     header_is(&disk, expected)?;
-    mapping::check(mapper, target.devno, expected.header).map_err(chain)?;
-    let mapping = mount::mapping_node(mapper).map_err(chain)?;
+    dm::check(mapper, target.devno, expected.header).map_err(chain)?;
+    let mapping = dm::node(mapper).map_err(chain)?;
     let size = || {
-        let at = mount_point.map(|at| mount::filesystem_size(filesystem, &mapping, at));
+        let at = mount_point.map(|at| filesystem::filesystem_size(filesystem, &mapping, at));
         at.transpose().map_err(chain)
     };
     let before = size()?;
     let mut grown = false;
     if let Some(key) = key {
         stage.enter("growing the mapping");
-        grown = luks::grow(&target.path, target.size, mapper, expected, &key).map_err(chain)?;
+        grown = cryptsetup::grow(&target.path, target.size, mapper, expected, &key).map_err(chain)?;
     }
     if let Some(at) = mount_point {
         stage.enter("growing the file system");
-        mount::grow_filesystem(filesystem, &mapping, at).map_err(chain)?;
+        filesystem::grow_filesystem(filesystem, &mapping, at).map_err(chain)?;
     }
     Ok(if grown || size()? > before { Answer::Grown } else { Answer::Unchanged })
 }
@@ -553,11 +553,11 @@ fn close(mapper: &str, extent: &Extent, stage: &mut Stage<'_>) -> Result<Answer,
 }
 
 fn remove_mapping(name: &str) -> Result<(), String> {
-    match luks::mapping(name).map_err(chain)? {
+    match cryptsetup::mapping(name).map_err(chain)? {
         Mapping::Absent => Ok(()),
         // libcryptsetup closes nothing that is not open
-        Mapping::Empty => mount::remove_mapping(name).map_err(chain),
-        Mapping::Open => luks::close(name).map_err(chain),
+        Mapping::Empty => dm::remove(name).map_err(chain),
+        Mapping::Open => cryptsetup::close(name).map_err(chain),
     }
 }
 

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::config::{Config, FilesystemKind};
+use crate::config::Config;
 use crate::disk::{DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::GeneratedKey;
 use crate::luks2::{DATA_OFFSET, Expected, ProvenKeyslot, Token};
 use crate::plan::{Mode, plan};
 use crate::state;
+use crate::storage::FilesystemKind;
 
 const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1";
 

@@ -1,10 +1,10 @@
 //! Volumes that are smaller than their disks, and how they are to grow.
 
 use super::{Action, Planner, Subject};
-use crate::config::FilesystemKind;
 use crate::disk::{DeviceFacts, Holder};
 use crate::luks2::{DATA_OFFSET, grown_size};
 use crate::state::VolumeRecord;
+use crate::storage::FilesystemKind;
 
 /// Whether a volume is smaller than its disk, as far as that can be told without looking at it. The recorded size follows when
 /// all has grown, file system included, so that what was cut is taken up.

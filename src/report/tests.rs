@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::*;
-use crate::config::FilesystemKind;
 use crate::disk::{Content, DeviceFacts, Evidence};
 use crate::kms::{Class, KmsError};
 use crate::luks2::HeaderPolicy;
 use crate::plan::Basis;
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};
+use crate::storage::FilesystemKind;
 
 fn id(n: u32) -> Uuid {
     Uuid::from_u128(u128::from(n))

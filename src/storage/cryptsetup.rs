@@ -2,7 +2,6 @@
 //!
 //! Each function opens its handle and drops it. None of them checks whether the disk may be written: callers do.
 
-mod copy;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +19,12 @@ use libcryptsetup_rs::{
 };
 use uuid::Uuid;
 
+use super::header_copy::HeaderCopy;
 use crate::key::Passphrase;
 use crate::luks2::{
     DATA_OFFSET, Expected, Flags, FormatSpec, Luks2Header, PolicyViolation, ProvenKeyslot, SUBSYSTEM, Token,
     check_header, grown_size,
 };
-use copy::HeaderCopy;
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
 /// it would only cost time; systemd-cryptenroll and clevis do the same for machine keys.
@@ -335,7 +334,7 @@ pub fn mapping(name: &str) -> Result<Mapping, LuksError> {
 
 /// Makes the mapping of an open volume larger, up to what a disk of `disk_size` bytes has room for; `false` when it has that
 /// size. libcryptsetup needs the volume key for it, since a table is loaded anew; the header is only read. That the mapping is on
-/// this disk, [`crate::mapping::check`] says.
+/// this disk, [`super::dm::check`] says.
 ///
 /// # Errors
 /// As [`open`]; [`LuksError::Mapping`] when the mapping is larger than the disk: it never shrinks.

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 use crate::discover::{Mount, Mounts, Roots};
 use crate::disk::DevNo;
 use crate::error::chain;
-use crate::mapping;
+use crate::storage::dm;
 
 /// How many of those that hold a volume are named.
 const NAMED: usize = 5;
@@ -51,7 +51,7 @@ impl Volume<'_> {
     fn look(&self, table: &Mounts, own: Option<&Mount>, failed: bool) -> Result<Vec<String>, String> {
         let mut found = self.mounted_too(table, own);
         let apart = self.mounted_apart(table, own);
-        let opened = mapping::open_count(self.mapper).map_err(chain)?;
+        let opened = dm::open_count(self.mapper).map_err(chain)?;
         // a file system opens its device once, wherever it is mounted
         let is_mounted = self.mounts(table).next().is_some() || !apart.is_empty();
         let is_opened = opened > u32::from(is_mounted);

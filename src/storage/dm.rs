@@ -4,16 +4,18 @@
 use std::ffi::OsStr;
 use std::fmt;
 
+use super::tool::{ToolError, run};
 use crate::disk::{DevNo, MissingCipher};
 use crate::luks2::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
-use crate::mount::{MountError, run};
+use std::path::Path;
+use std::path::PathBuf;
 
 /// A mapping that is not as it was made.
 #[derive(Debug, thiserror::Error)]
-pub enum MappingError {
+pub enum DmError {
     /// `dmsetup` failed.
     #[error(transparent)]
-    Tool(#[from] MountError),
+    Tool(#[from] ToolError),
     /// It is otherwise.
     #[error("mapping {mapper} is not as luks-agent made it: {what}; close the volume and unlock it again")]
     Differs {
@@ -27,21 +29,21 @@ pub enum MappingError {
 /// Checks that a mapping leads to this disk and encrypts as it was recorded.
 ///
 /// # Errors
-/// [`MappingError::Differs`] says what is otherwise.
-pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), MappingError> {
+/// [`DmError::Differs`] says what is otherwise.
+pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), DmError> {
     // without --showkeys a key that is not in the kernel's keyring is shown as zeros
     let table = run("dmsetup", &["table".as_ref(), "--".as_ref(), mapper.as_ref()])?;
-    check_table(&table, disk, policy).map_err(|what| MappingError::Differs { mapper: mapper.to_owned(), what })
+    check_table(&table, disk, policy).map_err(|what| DmError::Differs { mapper: mapper.to_owned(), what })
 }
 
 /// How often a mapping is open: once for a file system, and once for whoever else uses it.
 ///
 /// # Errors
 /// When `dmsetup` fails.
-pub fn open_count(mapper: &str) -> Result<u32, MappingError> {
+pub fn open_count(mapper: &str) -> Result<u32, DmError> {
     let count = dmsetup(&["info", "--columns", "--noheadings", "-o", "open", "--", mapper])?;
     let what = || format!("'dmsetup info' says that it is open '{}' times", count.trim());
-    count.trim().parse().map_err(|_| MappingError::Differs { mapper: mapper.to_owned(), what: what() })
+    count.trim().parse().map_err(|_| DmError::Differs { mapper: mapper.to_owned(), what: what() })
 }
 
 /// What this kernel lacks to encrypt so, target `crypt` and the modules of ciphers that it can load among what it has; `None` if it
@@ -50,7 +52,7 @@ pub fn open_count(mapper: &str) -> Result<u32, MappingError> {
 ///
 /// # Errors
 /// When no table can be tried.
-pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, MountError> {
+pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, ToolError> {
     let names = ["below", "above"].map(|which| format!("luks-agent-try-{}-{which}", std::process::id()));
     let tried = try_table(encryption, &names);
     for name in names.iter().rev() {
@@ -61,7 +63,7 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, M
     let name = encryption.cipher.parts().0;
     let has_target = dmsetup(&["targets"])?.lines().any(|line| line.split_whitespace().next() == Some("crypt"));
     // ENOENT: no such cipher
-    let has_none = matches!(&refused, MountError::Tool { output, .. } if output.contains("No such file or directory"));
+    let has_none = matches!(&refused, ToolError::Failed { output, .. } if output.contains("No such file or directory"));
     let (reason, modules) = match (has_target, has_none) {
         (false, _) => ("device-mapper has no target 'crypt'", vec!["dm-crypt"]),
         (true, true) => ("dm-crypt finds no such cipher", vec!["xts", name]),
@@ -72,7 +74,7 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, M
 }
 
 /// Loads a table of target `crypt`; the inner error is that of its loading.
-fn try_table(encryption: Encryption, [below, above]: &[String; 2]) -> Result<Result<(), MountError>, MountError> {
+fn try_table(encryption: Encryption, [below, above]: &[String; 2]) -> Result<Result<(), ToolError>, ToolError> {
     dmsetup(&["create", "--notable", "--", below])?;
     dmsetup(&["load", "--table", "0 8 error", "--", below])?;
     let device = dmsetup(&["info", "--columns", "--noheadings", "--separator", ":", "-o", "major,minor", "--", below])?;
@@ -84,7 +86,28 @@ fn try_table(encryption: Encryption, [below, above]: &[String; 2]) -> Result<Res
     Ok(dmsetup(&["load", "--table", &table, "--", above]).map(drop))
 }
 
-fn dmsetup(args: &[&str]) -> Result<String, MountError> {
+/// The node of a mapping, `/dev/mapper/NAME`. udev makes it, and libdevmapper where there is no udev; a process killed between
+/// the mapping and its node leaves one without, and then it is made here.
+///
+/// # Errors
+/// When `dmsetup` fails.
+pub fn node(name: &str) -> Result<PathBuf, ToolError> {
+    let node = Path::new("/dev/mapper").join(name);
+    if !node.exists() {
+        run("dmsetup", &["mknodes".as_ref(), "--".as_ref(), name.as_ref()])?;
+    }
+    Ok(node)
+}
+
+/// Removes a mapping, with or without a table, unless it is in use.
+///
+/// # Errors
+/// When `dmsetup` fails.
+pub fn remove(name: &str) -> Result<(), ToolError> {
+    run("dmsetup", &["remove".as_ref(), "--".as_ref(), name.as_ref()]).map(drop)
+}
+
+fn dmsetup(args: &[&str]) -> Result<String, ToolError> {
     run("dmsetup", &args.iter().map(OsStr::new).collect::<Vec<_>>())
 }
 

@@ -1,0 +1,73 @@
+//! Programs of the distribution: the only way to run one.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A program of the distribution that could not be run, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// A tool that is not installed.
+    #[error("'{tool}' is not installed: install package {package}")]
+    NotInstalled {
+        /// The program.
+        tool: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// A tool that could not be started.
+    #[error("cannot start '{tool}'")]
+    Start {
+        /// The program.
+        tool: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A tool that failed.
+    #[error("'{tool}' failed, {status}: {output}")]
+    Failed {
+        /// The program.
+        tool: String,
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// What it printed.
+        output: String,
+    },
+}
+
+/// Where the tools are looked for, whatever the environment says.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) fn need(tools: impl IntoIterator<Item = (&'static str, &'static str)>) -> Result<(), ToolError> {
+    match tools.into_iter().find(|(tool, _)| find(tool).is_none()) {
+        Some((tool, package)) => Err(ToolError::NotInstalled { tool, package }),
+        None => Ok(()),
+    }
+}
+
+/// Where a tool is.
+fn find(tool: &str) -> Option<PathBuf> {
+    std::env::split_paths(PATH).map(|dir| dir.join(tool)).find(|path| path.is_file())
+}
+
+/// Runs a program of the distribution, gives what it printed.
+pub(super) fn run(tool: &str, args: &[&OsStr]) -> Result<String, ToolError> {
+    // by its path: for a name, with another PATH than its own, the standard library copies the whole process to start it, and
+    // this one has all its memory locked
+    let output = Command::new(find(tool).unwrap_or_else(|| tool.into()))
+        .args(args)
+        .env("PATH", PATH)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| ToolError::Start { tool: tool.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let text = [output.stderr, output.stdout].concat();
+    let lines =
+        String::from_utf8_lossy(&text).lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+    Err(ToolError::Failed { tool: tool.to_owned(), status: output.status, output: lines })
+}
