@@ -107,11 +107,11 @@ fn the_example_has_every_key() {
 }
 
 #[test]
-fn the_readme_has_every_key_with_its_default() {
-    let readme = file("README.md");
+fn the_configuration_page_has_every_key_with_its_default() {
+    let page = file("docs/configuration.md");
     for (key, (mark, value)) in example_keys() {
-        let row = readme.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
-        let row = row.unwrap_or_else(|| panic!("the README's table has no row for {key}"));
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {key}"));
         let default = row.split('|').nth(2).unwrap().trim();
         if mark == "#" {
             assert_eq!(default, format!("`{value}`"), "the default of {key}");
@@ -119,26 +119,26 @@ fn the_readme_has_every_key_with_its_default() {
             assert!(!default.starts_with('`'), "{key} has no default");
         }
     }
-    let rows = readme.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('`').nth(1));
+    let rows = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('`').nth(1));
     for key in rows.filter(|key| key.contains('.') && !key.contains(' ')) {
-        assert!(all_keys().contains(&key.to_owned()), "the README's table has {key}, which is no key");
+        assert!(all_keys().contains(&key.to_owned()), "docs/configuration.md has {key}, which is no key");
     }
 }
 
-/// The commands between two marks of the README, without comments.
-fn commands(mark: &str) -> Vec<String> {
-    let readme = file("README.md");
-    let (_, rest) = readme.split_once(&format!("<!-- {mark} -->")).unwrap();
+/// The commands between two marks of a page, without comments.
+fn commands(page: &str, mark: &str) -> Vec<String> {
+    let text = file(page);
+    let (_, rest) = text.split_once(&format!("<!-- {mark} -->")).unwrap();
     let (block, _) = rest.split_once(&format!("<!-- end of {mark} -->")).unwrap();
     let lines = block.lines().map(str::trim);
     lines.filter(|line| !line.is_empty() && !line.starts_with(['#', '`'])).map(str::to_owned).collect()
 }
 
 #[test]
-fn break_glass_in_the_readme_is_what_the_kernel_tier_runs() {
+fn the_kernel_tier_runs_every_break_glass_command() {
     let story = file("tests/kernel/story.sh");
     for mark in ["break-glass", "break-glass from the header", "break-glass of a read-only copy"] {
-        let commands = commands(mark);
+        let commands = commands("docs/break-glass.md", mark);
         assert!(commands.len() > 1, "{mark}: {commands:?}");
         for command in commands {
             // what differs: the disk, the state file is in a variable, and the two wrapped keys are compared
@@ -150,6 +150,11 @@ fn break_glass_in_the_readme_is_what_the_kernel_tier_runs() {
             assert!(there.clone().any(|line| line == here), "tests/kernel/story.sh does not run: {here}");
         }
     }
+}
+
+#[test]
+fn the_readme_and_the_break_glass_page_have_the_same_commands() {
+    assert_eq!(commands("README.md", "break-glass"), commands("docs/break-glass.md", "break-glass"));
 }
 
 /// The texts in backticks.
@@ -212,14 +217,17 @@ fn blocks(path: &str, language: &str) -> Vec<String> {
 
 #[test]
 fn the_examples_are_what_they_say() {
-    for path in ["README.md", "docs/architecture.md", "docs/iam.md", "docs/kms.md", "docs/reports.md"] {
+    for path in
+        ["README.md", "docs/architecture.md", "docs/configuration.md", "docs/iam.md", "docs/kms.md", "docs/reports.md"]
+    {
         for json in blocks(path, "json") {
             let part = format!("{{{json}}}");
             let value = serde_json::from_str::<Value>(&json).or_else(|_| serde_json::from_str(&part));
             assert!(value.is_ok(), "{path}: not JSON: {json}");
         }
         for toml in blocks(path, "toml") {
-            config(&format!("{MINIMAL}\n{toml}"));
+            let is_whole = toml.contains("key_id =");
+            config(&if is_whole { toml } else { format!("{MINIMAL}\n{toml}") });
         }
     }
     let formats =
@@ -273,7 +281,13 @@ fn the_fields_of_reports_are_documented() {
 #[test]
 fn links_lead_to_files_that_are_there() {
     let pages = fs::read_dir(at("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let others = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "packaging/ansible/roles/luks_agent/README.md"];
+    let others = [
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "vagrant/README.md",
+        "packaging/ansible/roles/luks_agent/README.md",
+    ];
     for page in pages.chain(others.map(at)) {
         let text = fs::read_to_string(&page).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -83,7 +83,7 @@ reboot)
     [[ $service != localstack ]] || run_expect 0 agent health
     ;;
 break-glass)
-    # as the README says, with stock tools alone
+    # as docs/break-glass.md says, with stock tools alone
     wrapped=$(python3 -c 'import json; print(json.load(open("'"$STATE"'"))["keys"][-1]["wrapped_key"])')
     base64 -d <<<"$wrapped" >/run/wrapped
     blockdev --setro /dev/ubdd
