@@ -16,15 +16,13 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::disk::Content;
 use crate::error::chain;
-use crate::host::{Host, HostError};
+use crate::job::{self, Answer, Basis, Host, HostError, Job, Target};
 use crate::key::Passphrase;
 use crate::kms::{Class, KeyService, KmsError};
 use crate::luks2::{Flags, FormatSpec, HeaderPolicy, Layout, ProvenKeyslot};
-use crate::plan::{Action, Basis, Change, Plan, Step};
-use crate::probe::Scan;
+use crate::plan::{Action, Change, Plan, Step};
 use crate::state::{KeyRecord, Phase, State, StateDir, StateError, VERSION, VolumeRecord};
-use crate::storage::Mount;
-use crate::worker::{Answer, Job, Target};
+use crate::storage::MountSpec;
 
 /// What became of a plan.
 #[derive(Debug)]
@@ -381,14 +379,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } if had_one => None,
             Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } => mount_point.clone(),
         };
-        let job = Job::Format {
+        let job = Job::Format(job::Format {
             target: Target::from(&step.device),
             basis: basis.clone(),
             first_mount,
-            scan: Scan::from(&self.config.volumes),
+            scan: self.config.volumes.scan(),
             spec: FormatSpec { expected, layout, instance_id: self.instance_id.clone() },
             filesystem: *filesystem,
-        };
+        });
         let keyslot = match self.host.run(&step.device.name, job, Some(passphrase)).await {
             Ok(Answer::Formatted { keyslot }) => keyslot,
             Ok(Answer::Changed { content }) => {
@@ -465,9 +463,9 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             | Action::Grow { mount_point, filesystem, .. } => (mount_point, *filesystem),
         };
         let options = &self.config.filesystem.options;
-        let mount = mount_point.clone().map(|at| Mount { at, filesystem, options: options.clone() });
+        let mount = mount_point.clone().map(|at| MountSpec { at, filesystem, options: options.clone() });
         let mapper = step.device.mapper_of(luks_uuid);
-        let job = Job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount };
+        let job = Job::Unlock(job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount });
         match self.host.run(&step.device.name, job, key).await {
             Ok(Answer::Unlocked { keyslot, filesystem_errors, warning }) => {
                 if let Some(keyslot) = keyslot {
@@ -504,14 +502,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             unreachable!("checked by the caller")
         };
         let Some(expected) = state.borrow().expected(luks_uuid) else { return unrecorded(luks_uuid) };
-        let job = Job::Grow {
+        let job = Job::Grow(job::Grow {
             target: Target::from(&step.device),
             expected,
             mapper: step.device.mapper_of(luks_uuid),
             mapping: *mapping,
             filesystem: *filesystem,
             mount_point: mount_point.clone(),
-        };
+        });
         let result = match self.host.run(&step.device.name, job, key).await {
             Ok(Answer::Grown) => StepResult::Grown,
             Ok(Answer::Unchanged) => StepResult::Unchanged,

@@ -11,33 +11,28 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use ciphers::Ciphers;
 use futures_util::future::join_all;
+use lazy_kms::{LazyKms, likely_opened};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::apply::Apply;
 use crate::closed::{self, Closed};
-use crate::closing::Extent;
 use crate::config::{Config, ConfigError, Policy};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::disk::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
 use crate::error::chain;
-use crate::host::{Host, HostError, Workers};
 use crate::imds::Imds;
+use crate::job::{Answer, Extent, Host, HostError, Job, Target, Workers};
 use crate::plan::{
     Action, Change, Mode, Plan, Shortfall, Step, Subject, name_it, needed_ciphers, plan, record_of, unknown_volume,
     wants_header, wants_probe,
 };
-use crate::probe::Scan;
 use crate::report::{ExitCode, Report, Row, Verdict, WOULD_NOT_SURVIVE, planned};
 use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
-use crate::storage::FilesystemKind;
-use crate::storage::{Mount, ToolError, check_growing_tools, check_tools};
-use crate::worker::{Answer, Job, Target};
-
-use ciphers::Ciphers;
-use lazy_kms::{LazyKms, likely_opened};
+use crate::storage::{FilesystemKind, MountSpec, ToolError, check_growing_tools, check_tools};
 
 pub use health::health;
 use status::is_known;
@@ -344,10 +339,10 @@ pub async fn close(config: &Config, names: &[String], for_shutdown: bool) -> Res
 }
 
 /// How the agent mounts a known volume.
-fn own_mount(config: &Config, state: &State, luks_uuid: Uuid) -> Option<Mount> {
+fn own_mount(config: &Config, state: &State, luks_uuid: Uuid) -> Option<MountSpec> {
     let VolumeRecord { mount_point, filesystem, .. } = state.volume(luks_uuid)?;
     let options = config.filesystem.options.clone();
-    Some(Mount { at: mount_point.clone()?, filesystem: *filesystem, options })
+    Some(MountSpec { at: mount_point.clone()?, filesystem: *filesystem, options })
 }
 
 /// `grow`: grows open volumes to the size of their disks.
@@ -487,7 +482,7 @@ async fn make_plan(
         Some(seen) => disks.candidates(seen).await?,
         None => disks.inventory().await?,
     };
-    let scan = Scan::from(&config.volumes);
+    let scan = config.volumes.scan();
     let contents = before.devices.iter().map(async |facts| {
         if wants_header(config, state, facts) {
             return header_on(facts, host).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::disk::MatchRule;
+use crate::disk::{BlankScan, MatchRule, Scan};
 use crate::luks2::Cipher;
 use crate::permissions::objection;
 use crate::storage::FilesystemKind;
@@ -148,6 +148,13 @@ pub struct Volumes {
     pub rules: Vec<MatchRule>,
 }
 
+impl Volumes {
+    /// How a disk is read before it counts as blank.
+    pub fn scan(&self) -> Scan {
+        Scan { how: self.blank_scan, within: self.deadline }
+    }
+}
+
 /// `[volumes.expect]`: how many volumes of a role there must be at least before the node is ready. Without a number, those
 /// that it had before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,16 +195,6 @@ pub enum Noise {
     Refuse,
     /// Take it for blocks that were never written where it is an EBS volume that is not known; refuse others.
     FormatEbs,
-}
-
-/// How much of a volume the blank check reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BlankScan {
-    /// All of a volume of up to 1 GiB; of a larger one both ends and samples between them.
-    Sampled,
-    /// All of it.
-    Full,
 }
 
 /// `[luks]`

@@ -17,9 +17,11 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use compare::Seen;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use schedule::{Schedule, Work};
 use sd_notify::NotifyState;
 use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -28,14 +30,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, interval, sleep, sleep_until};
 use tokio_udev::{AsyncMonitorSocket, Event, EventType, MonitorBuilder};
 
-use crate::closed;
-use crate::commands;
 use crate::config::Config;
 use crate::error::chain;
 use crate::last::{self, Last};
 use crate::report::ExitCode;
-use compare::Seen;
-use schedule::{Schedule, Work};
+use crate::{closed, commands};
 
 /// The tag that the project's udev rule gives to disks that may be volumes.
 const TAG: &str = "luks-agent";

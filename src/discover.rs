@@ -9,10 +9,9 @@ mod sysfs;
 mod xen;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
 
 use crate::disk::{DevNo, DeviceFacts, DiskKind, Holder, Inventory};
 pub(crate) use mounts::{Mount, Mounts};

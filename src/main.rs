@@ -10,6 +10,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use luks_agent::cli::{Cli, Command};
+use luks_agent::commands::{self, CommandError};
+use luks_agent::config::Config;
+use luks_agent::error::chain;
+use luks_agent::job::PARENT;
+use luks_agent::report::Report;
+use luks_agent::worker::{self, confine};
+use luks_agent::{daemon, last, logging};
 use nix::libc::MCL_ONFAULT;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::prctl::{set_dumpable, set_pdeathsig};
@@ -18,18 +26,6 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::getppid;
 use tracing::level_filters::LevelFilter;
-
-use luks_agent::cli::{Cli, Command};
-use luks_agent::commands::{self, CommandError};
-use luks_agent::config::Config;
-use luks_agent::confine;
-use luks_agent::daemon;
-use luks_agent::error::chain;
-use luks_agent::host::PARENT;
-use luks_agent::last;
-use luks_agent::logging;
-use luks_agent::report::Report;
-use luks_agent::worker;
 
 /// How long systemd waits for the next sign of life.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -13,13 +13,11 @@ mod words;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::{Config, Noise, Policy, WhenNotBlank};
-use crate::disk::{
-    Bytes, Content, DeviceFacts, Evidence, Inventory, MatchRule, NoiseEvidence, Role, RuleRole, classify,
-};
+use crate::disk::{Bytes, Content, DeviceFacts, Inventory, MatchRule, Role, RuleRole, classify};
+use crate::job::Basis;
 use crate::luks2::DATA_OFFSET;
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
@@ -31,7 +29,6 @@ use owner::{Owner, Owners, ignored_by_rule};
 pub use owner::{disk_of, is_ignored, locked_out, record_of};
 use unknown::restore;
 pub use unknown::{UnknownVolume, Whose, has_our_name, may_hold_ours, unknown_mapping, unknown_volume, wants_header};
-pub use words::describe;
 use words::{in_use, names};
 
 /// Whether formatting is allowed at all.
@@ -143,39 +140,6 @@ pub enum Action {
         /// Whether the mapping is to grow too, for which the key is needed: it has the size of the disk already where that had
         /// grown before the volume was opened.
         mapping: bool,
-    },
-}
-
-/// Why a disk may be formatted. The worker checks it again on the disk itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "because", rename_all = "kebab-case")]
-pub enum Basis {
-    /// It is blank.
-    Blank {
-        /// The evidence.
-        evidence: Evidence,
-        /// The volume that was known under this identity and is gone, instance store after a stop.
-        replaces: Option<Uuid>,
-    },
-    /// It is an EBS volume with nothing but noise on it, and the configuration says to take that for never written.
-    Noise {
-        /// The evidence.
-        evidence: NoiseEvidence,
-        /// The UUID that the state file records as intended, where its formatting has begun: noise lies behind what is there of a
-        /// header.
-        begun: Option<Uuid>,
-    },
-    /// It is our own unfinished work, never mounted.
-    Unfinished {
-        /// The UUID that the state file records as intended.
-        luks_uuid: Uuid,
-    },
-    /// The configuration says to wipe instance store volumes.
-    Wipe {
-        /// What is on it.
-        found: Content,
-        /// The instance store volume that is gone and whose place it takes.
-        replaces: Option<Uuid>,
     },
 }
 
@@ -621,12 +585,11 @@ impl Planner<'_> {
                 "restore it from a snapshot; it is not formatted again while the state file knows it",
             ),
             (Some(content @ Content::Unknown { .. }), _, _) => {
-                (format!("known volume, LUKS UUID {luks_uuid} expected, but {}", describe(content)), CHECK_READABLE)
+                (format!("known volume, LUKS UUID {luks_uuid} expected, but {}", content), CHECK_READABLE)
             }
-            (Some(content), _, _) => (
-                format!("known volume, LUKS UUID {luks_uuid} expected, but found: {}", describe(content)),
-                CHECK_VOLUME,
-            ),
+            (Some(content), _, _) => {
+                (format!("known volume, LUKS UUID {luks_uuid} expected, but found: {}", content), CHECK_VOLUME)
+            }
             (None, _, _) => (
                 format!("known volume, LUKS UUID {luks_uuid} expected, but {}", in_use(facts)),
                 "release it, then try again",
@@ -758,12 +721,12 @@ impl Planner<'_> {
                 self.format(facts, subject, role, None, Basis::Wipe { found: content.clone(), replaces }, mount_point);
             }
             Content::Noise { .. } => {
-                self.refuse(subject, false, format!("not blank: {}", describe(content)), take_or_ignore(facts, role));
+                self.refuse(subject, false, format!("not blank: {}", content), take_or_ignore(facts, role));
             }
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
-                self.refuse(subject, false, format!("not blank: {}", describe(content)), wipe_or_ignore(facts));
+                self.refuse(subject, false, format!("not blank: {}", content), wipe_or_ignore(facts));
             }
-            Content::Unknown { .. } => self.refuse(subject, true, describe(content), CHECK_READABLE.to_owned()),
+            Content::Unknown { .. } => self.refuse(subject, true, content.to_string(), CHECK_READABLE.to_owned()),
         }
     }
 

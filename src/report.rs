@@ -18,7 +18,7 @@ use crate::error::chain;
 use crate::kms::{Fault, KeyState, Usage};
 use crate::logging::plain;
 use crate::luks2::mapper_name;
-use crate::plan::{Action, Left, Plan, Refusal, Step, Subject, describe};
+use crate::plan::{Action, Left, Plan, Refusal, Step, Subject};
 pub use events::MESSAGE_IDS;
 pub(crate) use events::WOULD_NOT_SURVIVE;
 
@@ -399,7 +399,7 @@ fn done(step: &Step, result: &StepResult) -> Row {
         StepResult::Unchanged => Row::step(step, Verdict::Unchanged).because("as large as its disk"),
         StepResult::Changed { content } => {
             let mut row = Row::step(step, Verdict::Refused)
-                .because(format!("it has changed since the plan was made: {}", describe(content)));
+                .because(format!("it has changed since the plan was made: {}", content));
             row.evidence = Some(Finding::from(content));
             row.remedy = Some("find out who writes to it, then try again".to_owned());
             row

@@ -3,6 +3,7 @@
 //! It is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees the old file or the new
 //! one, never a torn one. Only the holder of the lock writes.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -183,6 +184,15 @@ pub enum VolumeRole {
     Ebs,
     /// An instance store volume.
     InstanceStore,
+}
+
+impl fmt::Display for VolumeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ebs => "ebs",
+            Self::InstanceStore => "instance-store",
+        })
+    }
 }
 
 /// How far a volume has come.

@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use luks_agent::job::{Answer, Job};
 use luks_agent::state::State;
-use luks_agent::worker::{Answer, Job};
 use luks_agent_fuzz::{TARGET, TARGETS};
 
 /// How long a target may take in all. No target should need it: executions are counted, so that a run can be repeated.

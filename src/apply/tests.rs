@@ -16,8 +16,8 @@ use crate::key::{DataKey, WrappedKey};
 use crate::kms::GeneratedKey;
 use crate::luks2::{DATA_OFFSET, Expected, ProvenKeyslot, Token};
 use crate::plan::{Mode, plan};
-use crate::state;
 use crate::storage::FilesystemKind;
+use crate::{job, state};
 
 const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1";
 
@@ -267,7 +267,7 @@ impl World {
         let mut disks = self.disks.borrow_mut();
         let on = &mut disks.get_mut(device).expect("a disk").1;
         match job {
-            Job::Format { basis, spec, .. } => {
+            Job::Format(job::Format { basis, spec, .. }) => {
                 if let On::Luks { used, .. } = on {
                     assert!(!*used, "{device} holds data");
                 }
@@ -286,7 +286,7 @@ impl World {
                 };
                 Answer::Formatted { keyslot: keyslot(luks_uuid) }
             }
-            Job::Unlock { expected: Expected { luks_uuid, .. }, open: is_open, mount, .. } => {
+            Job::Unlock(job::Unlock { expected: Expected { luks_uuid, .. }, open: is_open, mount, .. }) => {
                 let On::Luks { luks_uuid: found, passphrase, open, mounts, used } = on else {
                     panic!("{device} is no LUKS volume: {on:?}")
                 };
@@ -305,7 +305,7 @@ impl World {
                 let keyslot = (!is_open).then(|| keyslot(luks_uuid));
                 Answer::Unlocked { keyslot, filesystem_errors: false, warning: None }
             }
-            Job::Grow { expected, mapping, filesystem, mount_point, target, .. } => {
+            Job::Grow(job::Grow { expected, mapping, filesystem, mount_point, target, .. }) => {
                 let On::Luks { luks_uuid, passphrase, open: true, mounts, .. } = on else { panic!("{device}: {on:?}") };
                 assert_eq!(*luks_uuid, expected.luks_uuid, "{device}");
                 let before = self.sizes(device);
@@ -322,7 +322,7 @@ impl World {
                 self.sizes.borrow_mut().insert(device.to_owned(), sizes);
                 if sizes == before { Answer::Unchanged } else { Answer::Grown }
             }
-            Job::Probe { .. } | Job::Header { .. } | Job::Check { .. } | Job::Cipher { .. } | Job::Close { .. } => {
+            Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
                 panic!("apply does not ask for that")
             }
         }
@@ -337,11 +337,11 @@ fn keyslot(luks_uuid: Uuid) -> ProvenKeyslot {
 impl Host for World {
     async fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> Result<Answer, HostError> {
         let what = match &job {
-            Job::Format { .. } => "format",
-            Job::Unlock { open: true, .. } => "mount",
-            Job::Unlock { .. } => "unlock",
-            Job::Grow { .. } => "grow",
-            Job::Probe { .. } | Job::Header { .. } | Job::Check { .. } | Job::Cipher { .. } | Job::Close { .. } => {
+            Job::Format(_) => "format",
+            Job::Unlock(job::Unlock { open: true, .. }) => "mount",
+            Job::Unlock(_) => "unlock",
+            Job::Grow(_) => "grow",
+            Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
                 "something else"
             }
         };

@@ -7,10 +7,9 @@ use futures_util::future::join_all;
 
 use crate::disk::MissingCipher;
 use crate::error::chain;
-use crate::host::Host;
+use crate::job::{Answer, Host, Job};
 use crate::luks2::Encryption;
 use crate::state::VolumeRecord;
-use crate::worker::{Answer, Job};
 
 /// What is known of the kernel's ciphers; each is tried once.
 #[derive(Debug)]

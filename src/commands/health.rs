@@ -10,14 +10,13 @@ use crate::config::{Config, Policy};
 use crate::discover::{Roots, in_memory};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::error::chain;
-use crate::host::{Host, HostError};
+use crate::job::{self, Answer, Host, HostError, Job, Target};
 use crate::plan::{
     Shortfall, Subject, UnknownVolume, Whose, disk_of, is_ignored, locked_out, may_be_gone, may_hold_ours, name_it,
     policy, record_of, unknown_volume,
 };
 use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
 use crate::state::{self, KeyRecord, Phase, State, VolumeRecord, VolumeRole};
-use crate::worker::{Answer, Job, Target};
 
 /// `health`: whether the node would come back after a reboot.
 ///
@@ -268,13 +267,13 @@ async fn health_row(
         row.remedy = Some(format!("add a [[volumes.match]] rule with path = \"{path}\" and role = \"{role}\""));
         return row;
     }
-    let job = Job::Check {
+    let job = Job::Check(job::Check {
         target: Target::from(facts),
         expected,
         mapper,
         filesystem: volume.filesystem,
         keyslot: volume.keyslot.clone(),
-    };
+    });
     match host.run(&facts.name, job, None).await {
         Ok(Answer::Sound { unsound: Some(why), .. }) => row(&subject, Verdict::Unsound).because(why),
         Ok(Answer::Sound { filesystem_errors: true, .. }) => row(&subject, Verdict::Unsound).with_filesystem_errors(),

@@ -20,10 +20,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::commands;
 use crate::config::Config;
-use crate::last;
 use crate::metrics::render;
+use crate::{commands, last};
 
 /// How long one who asks may take: they are answered one after the other.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,10 +1,9 @@
 //! Block devices as sysfs shows them.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::{fs, io};
 
 use nix::errno::Errno;
 

@@ -72,9 +72,10 @@ pub fn is_shown(kind: DiskKind, role: &Role) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::Config;
-    use std::path::Path;
 
     fn disk(name: &str, kind: DiskKind, model: Option<&str>) -> DeviceFacts {
         DeviceFacts { kind, model: model.map(str::to_owned), ..DeviceFacts::sample(name, 3) }

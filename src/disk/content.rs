@@ -1,6 +1,7 @@
 //! What is on a disk, as a worker found it.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -52,6 +53,21 @@ pub enum Content {
     },
 }
 
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blank { evidence } => write!(f, "blank ({evidence})"),
+            Self::Luks2 { luks_uuid, token: Some(_) } => write!(f, "LUKS2 volume {luks_uuid} of luks-agent"),
+            Self::Luks2 { luks_uuid, token: None } => write!(f, "LUKS2 volume {luks_uuid}"),
+            Self::Unfinished => f.write_str("the beginning of a LUKS2 header of luks-agent"),
+            Self::Foreign { signatures } => f.write_str(&signatures.join(", ")),
+            Self::Noise { offset, evidence } => write!(f, "{evidence}, first seen at byte {offset}"),
+            Self::Unrecognised { offset } => write!(f, "data without a known signature, first seen at byte {offset}"),
+            Self::Unknown { reason } => write!(f, "it could not be examined: {reason}"),
+        }
+    }
+}
+
 /// How much of a disk was read before it counted as noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoiseEvidence {
@@ -89,4 +105,23 @@ impl fmt::Display for Evidence {
             write!(f, "no signature, {read} of {of} read, both ends included, all zero")
         }
     }
+}
+
+/// How much of a volume the blank check reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BlankScan {
+    /// All of a volume of up to 1 GiB; of a larger one both ends and samples between them.
+    Sampled,
+    /// All of it.
+    Full,
+}
+
+/// How much of a disk to read, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scan {
+    /// How much.
+    pub how: BlankScan,
+    /// How long it may take in all, unless all is to be read of a disk of any size.
+    pub within: Duration,
 }

@@ -12,7 +12,7 @@ mod rule;
 
 pub use bytes::Bytes;
 pub use classify::{classify, is_shown};
-pub use content::{Content, Evidence, NoiseEvidence};
+pub use content::{BlankScan, Content, Evidence, NoiseEvidence, Scan};
 pub use facts::{DevNo, DeviceFacts, DiskKind, Holder, Inventory, MissingCipher};
 pub use role::{MODEL_EBS, MODEL_INSTANCE_STORE, Role};
 pub use rule::{MatchRule, RuleRole};

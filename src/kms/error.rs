@@ -1,9 +1,8 @@
 //! What went wrong with the key service, and what to do about it.
 
 use std::error::Error;
-use std::fmt;
-use std::io;
 use std::time::Duration;
+use std::{fmt, io};
 
 use aws_config::imds::client::error::ImdsError;
 use aws_config::meta::ProviderChainError;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::*;
-use crate::disk::{DevNo, DiskKind, Holder, MODEL_INSTANCE_STORE, MissingCipher};
+use crate::disk::{DevNo, DiskKind, Evidence, Holder, MODEL_INSTANCE_STORE, MissingCipher, NoiseEvidence};
 use crate::key::WrappedKey;
 use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout, Token};
 use crate::state::KeyRecord;

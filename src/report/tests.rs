@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::*;
 use crate::disk::{Content, DeviceFacts, Evidence};
+use crate::job::Basis;
 use crate::kms::{Class, KmsError};
 use crate::luks2::HeaderPolicy;
-use crate::plan::Basis;
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
 

@@ -3,12 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use super::tool::{ToolError, run};
 use crate::disk::{DevNo, MissingCipher};
 use crate::luks2::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
-use std::path::Path;
-use std::path::PathBuf;
 
 /// A mapping that is not as it was made.
 #[derive(Debug, thiserror::Error)]

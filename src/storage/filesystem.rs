@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
-use super::tool::{ToolError, run};
+use super::tool::{ToolError, need, run};
 use crate::error::IoError;
-use crate::storage::tool::need;
 
 /// The file systems the agent makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]

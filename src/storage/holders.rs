@@ -8,10 +8,10 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
+use super::dm;
 use crate::discover::{Mount, Mounts, Roots};
 use crate::disk::DevNo;
 use crate::error::chain;
-use crate::storage::dm;
 
 /// How many of those that hold a volume are named.
 const NAMED: usize = 5;

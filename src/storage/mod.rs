@@ -12,5 +12,5 @@ pub mod mount;
 mod tool;
 
 pub use filesystem::{FilesystemKind, check_growing_tools, check_tools};
-pub use mount::Mount;
+pub use mount::MountSpec;
 pub use tool::ToolError;

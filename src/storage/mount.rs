@@ -1,9 +1,8 @@
 //! Mounts and mount points.
 
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -64,12 +63,12 @@ pub enum MountError {
 
 /// Where and how a volume is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
+pub struct MountSpec {
     /// The mount point.
     pub at: PathBuf,
     /// The file system on the volume.
     pub filesystem: FilesystemKind,
-    /// Mount options.
+    /// MountSpec options.
     pub options: Vec<String>,
 }
 
@@ -78,7 +77,7 @@ pub struct Mount {
 ///
 /// # Errors
 /// When the mount point is taken or no directory, or `mount` fails.
-pub fn mount(device: &Path, mount: &Mount) -> Result<Option<String>, MountError> {
+pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountError> {
     let Some((kind, _, _)) = mount.filesystem.tools() else { return Ok(None) };
     let path = &mount.at;
     let hidden = prepare_mount_point(path)?;
@@ -183,8 +182,8 @@ pub fn unmount(path: &Path) -> Result<(), ToolError> {
 mod tests {
     use super::*;
 
-    fn to(at: &Path) -> Mount {
-        Mount { at: at.to_owned(), filesystem: FilesystemKind::Xfs, options: vec!["noatime".into()] }
+    fn to(at: &Path) -> MountSpec {
+        MountSpec { at: at.to_owned(), filesystem: FilesystemKind::Xfs, options: vec!["noatime".into()] }
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! What the parent makes of a worker's standard output.
 
-use luks_agent::host::{self, HostError};
-use luks_agent::worker::Answer;
+use luks_agent::job::{self, Answer, HostError};
 use tokio::io::BufReader;
 use tokio::runtime::Builder;
 
 pub(crate) fn run(data: &[u8]) -> String {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
     let mut stages = 0;
-    let answer = runtime.block_on(host::answer(BufReader::new(data), |_, percent| {
+    let answer = runtime.block_on(job::answer(BufReader::new(data), |_, percent| {
         assert_eq!(percent.map(|p| p.to_string().parse::<u64>().expect("a number")), percent);
         stages += 1;
     }));

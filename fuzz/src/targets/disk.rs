@@ -6,10 +6,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use luks_agent::config::BlankScan;
-use luks_agent::disk::Content;
+use luks_agent::disk::{BlankScan, Content, Scan};
 use luks_agent::luks2::{DATA_OFFSET, TOKEN_TYPE};
-use luks_agent::probe::{Scan, probe};
+use luks_agent::worker::probe::probe;
 use tempfile::NamedTempFile;
 use uuid::Uuid;
 

@@ -5,8 +5,8 @@ use std::cell::LazyCell;
 use std::fs;
 use std::path::PathBuf;
 
-use luks_agent::closing::Extent;
-use luks_agent::worker::{Answer, Job, Target, serve};
+use luks_agent::job::{self, Answer, Extent, Job, Target};
+use luks_agent::worker::serve;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -63,17 +63,17 @@ pub(crate) fn run(data: &[u8]) -> String {
 fn harmless(mut job: Job, file: PathBuf) -> Job {
     let point = |target: &mut Target| target.path = file;
     match &mut job {
-        Job::Probe { target, .. } | Job::Header { target } | Job::Format { target, .. } => point(target),
-        Job::Check { target, mapper, .. } => {
+        Job::Probe { target, .. } | Job::Header { target } | Job::Format(job::Format { target, .. }) => point(target),
+        Job::Check(job::Check { target, mapper, .. }) => {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());
         }
-        Job::Grow { target, mapper, mount_point, .. } => {
+        Job::Grow(job::Grow { target, mapper, mount_point, .. }) => {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());
             *mount_point = None;
         }
-        Job::Unlock { target, mapper, mount, .. } => {
+        Job::Unlock(job::Unlock { target, mapper, mount, .. }) => {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());
             *mount = None;

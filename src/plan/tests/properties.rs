@@ -12,6 +12,7 @@ use proptest::test_runner::TestRunner;
 use super::*;
 use crate::config::Noise;
 use crate::disk::{MatchRule, RuleRole};
+use crate::job::Basis;
 
 const DISKS: u32 = 4;
 

@@ -2,6 +2,7 @@
 
 use super::Mode::{Provision, Unlock};
 use super::*;
+use crate::job::Basis;
 
 const WIPE: &str = "if it holds nothing you need, make it blank with 'wipefs --all /dev/nvme1n1' and 'blkdiscard --zeroout /dev/nvme1n1'; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
 const BLANK: &str = "no signature, all 1 GiB read as zero";
@@ -1145,7 +1146,7 @@ fn strangers_are_told_from_what_is_connected_with_this_node() {
         (token(1, Some("i-other")), false),
         (token(9, Some("i-here")), false),
     ] {
-        let what = describe(&content);
+        let what = content.to_string();
         let devices = vec![with(header(1), ebs(1)), with(content, ebs(2))];
         let mut plan = plan(Provision, &config(""), &state, &inventory(devices.clone()));
         assert_eq!(plan.refusals.iter().map(|refusal| refusal.stranger).collect::<Vec<_>>(), [is_stranger], "{what}");

@@ -123,10 +123,10 @@ fn a_failure_says_what_libcryptsetup_said() {
 /// A write of a header is cut off before its checksum, or between its two copies.
 #[test]
 fn a_torn_header_is_unfinished_only_where_it_was_intended_and_nothing_lies_behind_it() {
-    use crate::config::BlankScan;
-    use crate::disk::Content;
-    use crate::probe::{Scan, probe};
     use std::os::unix::fs::FileExt;
+
+    use crate::disk::{BlankScan, Content, Scan};
+    use crate::worker::probe::probe;
 
     let (_dir, path) = disk();
     format(&path, SIZE, &spec(), &key(1)).unwrap();
@@ -155,9 +155,8 @@ fn a_torn_header_is_unfinished_only_where_it_was_intended_and_nothing_lies_behin
 fn a_header_with_a_token_ends_the_look_only_where_nothing_was_to_be_formatted() {
     use std::os::unix::fs::FileExt as _;
 
-    use crate::config::BlankScan;
-    use crate::disk::Content;
-    use crate::probe::{Scan, probe};
+    use crate::disk::{BlankScan, Content, Scan};
+    use crate::worker::probe::probe;
 
     let (_dir, path) = disk();
     format(&path, SIZE, &spec(), &key(1)).unwrap();

@@ -6,33 +6,17 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use crate::discover::{Mount as TableMount, Mounts, Roots};
+use crate::discover::{Mount, Mounts, Roots};
 use crate::disk::DevNo;
 use crate::error::chain;
+use crate::job::Extent;
 use crate::storage::cryptsetup::{self, Mapping};
 use crate::storage::holders::{Volume, list};
-use crate::storage::mount;
-use crate::storage::{Mount, dm};
+use crate::storage::{MountSpec, dm, mount};
 
 /// How long whoever holds a volume is waited for, as udev does while it looks at it, and how often it is looked whether they still do.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// How much of a volume is closed that somebody holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "extent", rename_all = "kebab-case")]
-pub enum Extent {
-    /// Nothing, as far as that can be known beforehand; and if it cannot be closed all the same, it is mounted again.
-    Whole {
-        /// How the agent mounts it; `None` where others do.
-        mount: Option<Mount>,
-    },
-    /// Whatever can be: every mount of it, and its mapping. For a shutdown, in the middle of which nothing may be mounted again, and
-    /// for a mapping whose disk is gone.
-    AsFarAsPossible,
-}
 
 /// Unmounts a volume and removes its mapping; one that is not open stays so.
 ///
@@ -55,7 +39,7 @@ pub(crate) fn close(mapper: &str, extent: &Extent) -> Result<(), String> {
     }
 }
 
-fn close_whole(volume: &Volume<'_>, node: &Path, how: Option<&Mount>) -> Result<(), String> {
+fn close_whole(volume: &Volume<'_>, node: &Path, how: Option<&MountSpec>) -> Result<(), String> {
     let own = patiently(|| {
         let table = mount_table()?;
         let own = how.and_then(|how| own_mount(volume, &table, how)).cloned();
@@ -68,7 +52,7 @@ fn close_whole(volume: &Volume<'_>, node: &Path, how: Option<&Mount>) -> Result<
     })?;
     let Err(why) = patiently(|| remove(volume)) else { return Ok(()) };
     let again = match (how, own) {
-        (Some(how), Some(own)) => match mount::mount(node, &Mount { at: own.point.clone(), ..how.clone() }) {
+        (Some(how), Some(own)) => match mount::mount(node, &MountSpec { at: own.point.clone(), ..how.clone() }) {
             Ok(_) => format!("it stays open, and was mounted at {} again", own.point.display()),
             Err(e) => format!("it stays open, and could not be mounted at {} again: {}", own.point.display(), chain(e)),
         },
@@ -87,7 +71,7 @@ fn unchanged(why: &str) -> String {
 }
 
 /// The mount that the agent made: where the volume belongs, or the first of all that is in it, as a record may have moved.
-fn own_mount<'t>(volume: &Volume<'_>, table: &'t Mounts, how: &Mount) -> Option<&'t TableMount> {
+fn own_mount<'t>(volume: &Volume<'_>, table: &'t Mounts, how: &MountSpec) -> Option<&'t Mount> {
     let whole = || volume.mounts(table).filter(|mount| mount.root == Path::new("/"));
     whole().find(|mount| mount.point == how.at).or_else(|| whole().next())
 }
@@ -119,7 +103,7 @@ fn remove(volume: &Volume<'_>) -> Result<(), String> {
 }
 
 /// Unmounts what the mount table has there, and nothing that was mounted over it: `umount` takes what is topmost at a path.
-fn unmount(mount: &TableMount) -> Result<(), String> {
+fn unmount(mount: &Mount) -> Result<(), String> {
     let table = mount_table()?;
     if !table.iter().any(|now| now.id == mount.id) {
         return Ok(());

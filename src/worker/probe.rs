@@ -14,13 +14,11 @@ use std::time::{Duration, Instant};
 
 use libblkid_rs::{BlkidProbe, BlkidProbeRet, BlkidSublks, BlkidSublksFlags};
 use nix::libc::{EBUSY, EINVAL, O_DIRECT, O_EXCL};
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::{BlankScan, Volumes};
-use crate::disk::{Bytes, Content, Evidence, NoiseEvidence};
+use super::noise::{self, Counts};
+use crate::disk::{BlankScan, Bytes, Content, Evidence, NoiseEvidence, Scan};
 use crate::luks2::{DATA_OFFSET, Luks2Header, Token};
-use crate::noise::{self, Counts};
 
 /// The binary header at the beginning of a LUKS2 header, in bytes (LUKS2 on-disk format, 2.1).
 const BINARY_HEADER: u64 = 4096;
@@ -42,21 +40,6 @@ const ALIGN: usize = 4096;
 
 /// Says how many of how many bytes have been read.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
-
-/// How much of a disk to read, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scan {
-    /// How much.
-    pub how: BlankScan,
-    /// How long it may take in all, unless all is to be read of a disk of any size.
-    pub within: Duration,
-}
-
-impl From<&Volumes> for Scan {
-    fn from(volumes: &Volumes) -> Self {
-        Self { how: volumes.blank_scan, within: volumes.deadline }
-    }
-}
 
 /// Examines a disk. `intent` is the LUKS UUID that the state file says the disk was about to be formatted with.
 ///
@@ -390,6 +373,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::disk::Scan;
 
     const SIZE: u64 = 40 << 20;
 

@@ -1,0 +1,177 @@
+//! One worker process, as the command that started it sees it.
+
+use std::io;
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+use super::answer::Answer;
+use super::progress::Progress;
+use super::request::Job;
+use crate::key::Passphrase;
+
+/// What a worker needs of the environment; credentials in it are none of its business.
+const ENVIRONMENT: [&str; 2] = ["PATH", "DM_DISABLE_UDEV"];
+
+/// The variable in which a worker is told who started it: when that has ended, nobody is left to be answered.
+pub const PARENT: &str = "LUKS_AGENT_PARENT";
+
+/// A worker that gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// It could not be started, or the pipe to it broke.
+    #[error("cannot talk to the worker process")]
+    Io(#[from] io::Error),
+    /// It ended without an answer.
+    #[error("the worker process ended without an answer, {status}{}{last_words}", if .last_words.is_empty() { "" } else { ": " })]
+    Died {
+        /// How.
+        status: ExitStatus,
+        /// The last line it printed on standard error.
+        last_words: String,
+    },
+    /// It gave no sign of progress.
+    #[error("no progress for {} s, last seen {stage}; the disk hangs, and its worker process {pid} {}; check the state of the volume, then run the command again",
+        .after.as_secs(), if *.killed { "was killed" } else { "is left behind: not even SIGKILL ends it now" })]
+    Hung {
+        /// How long it was waited for.
+        after: Duration,
+        /// What it was at.
+        stage: String,
+        /// Its process id.
+        pid: u32,
+        /// Whether it could be ended; in uninterruptible I/O it cannot.
+        killed: bool,
+    },
+    /// What it printed is not an answer.
+    #[error("the worker process sent an invalid answer")]
+    Garbled(#[source] serde_json::Error),
+}
+
+/// Asks for the end of a worker and all that it started; one that hangs in the kernel stays all the same.
+pub(super) fn kill_group(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid)
+        && pid > 1
+    {
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// One process, as long as it has jobs to do.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) child: Child,
+    /// `None` once it has been told that there is nothing more to do.
+    input: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    errors: Lines<BufReader<ChildStderr>>,
+}
+
+impl Worker {
+    /// Starts one.
+    pub(super) fn start() -> io::Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("worker")
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .env(PARENT, std::process::id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // not inherited: who reads the agent's would wait for a worker that is left behind
+            .stderr(Stdio::piped())
+            // a group of its own, so that what it started is killed with it
+            .process_group(0)
+            .spawn()?;
+        let no_pipe = || io::Error::other("no pipe");
+        Ok(Self {
+            input: Some(child.stdin.take().ok_or_else(no_pipe)?),
+            answers: BufReader::new(child.stdout.take().ok_or_else(no_pipe)?),
+            errors: BufReader::new(child.stderr.take().ok_or_else(no_pipe)?).lines(),
+            child,
+        })
+    }
+
+    /// Has one job done, and waits for the end of the process if no other follows.
+    pub(super) async fn perform(
+        &mut self,
+        job: &Job,
+        key: Option<&Passphrase>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Answer, HostError> {
+        let device = progress.device.clone();
+        // a worker that died early is better told by its exit status than by a broken pipe
+        let sent = self.send(job, key).await;
+        let (answer, last_words) = {
+            let answer = pin!(answer(&mut self.answers, |stage, percent| progress.show(stage, percent)));
+            let last_words = pin!(log_lines(&mut self.errors, &device));
+            match select(answer, last_words).await {
+                Either::Left((Ok(None), last_words)) => (None, last_words.await),
+                Either::Left((answer, _)) => (answer?, String::new()),
+                Either::Right((last_words, answer)) => (answer.await?, last_words),
+            }
+        };
+        if let Some(answer) = answer {
+            if !job.is_followed() {
+                self.input = None;
+                self.child.wait().await?;
+            }
+            return Ok(answer);
+        }
+        self.input = None;
+        let status = self.child.wait().await?;
+        match sent {
+            Err(e) if status.success() => Err(HostError::Io(e)),
+            _ => Err(HostError::Died { status, last_words }),
+        }
+    }
+
+    async fn send(&mut self, job: &Job, key: Option<&Passphrase>) -> io::Result<()> {
+        let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut line = serde_json::to_vec(job)?;
+        line.push(b'\n');
+        input.write_all(&line).await?;
+        if let Some(key) = key.filter(|_| job.needs_key()) {
+            input.write_all(key.expose()).await?;
+            input.write_all(b"\n").await?;
+        }
+        input.flush().await
+    }
+}
+
+/// Logs what a worker prints on standard error, where nothing but a panic or a library's complaint ever is; gives back
+/// the last line.
+async fn log_lines(lines: &mut Lines<BufReader<ChildStderr>>, device: &str) -> String {
+    let mut last = String::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        tracing::warn!(device, "worker: {line}");
+        // a panic ends with the advice to ask for a backtrace
+        if !line.starts_with("note: ") && !line.trim().is_empty() {
+            last = line;
+        }
+    }
+    last
+}
+
+/// Reads what a worker says, up to the outcome of its job; `progress` is told its stage, and how many percent of that are done.
+/// `None` if it ended without.
+///
+/// # Errors
+/// [`HostError::Garbled`] at the first line that is not an answer, [`HostError::Io`] when it cannot be read or is not UTF-8.
+pub async fn answer(
+    output: impl AsyncBufRead + Unpin,
+    mut progress: impl FnMut(String, Option<u64>),
+) -> Result<Option<Answer>, HostError> {
+    let mut lines = output.lines();
+    while let Some(line) = lines.next_line().await? {
+        let answer = serde_json::from_str(&line).map_err(HostError::Garbled)?;
+        let Answer::Progress { stage, percent } = answer else { return Ok(Some(answer)) };
+        progress(stage, percent);
+    }
+    Ok(None)
+}

@@ -1,0 +1,40 @@
+//! The job that checks an open volume.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::claim::claim;
+use super::probe;
+use super::stage::Stage;
+use crate::error::chain;
+use crate::job::{self, Answer};
+use crate::luks2::{Expected, check_header};
+use crate::storage::cryptsetup::LuksError;
+use crate::storage::{dm, filesystem};
+
+pub(super) fn check(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer, String> {
+    let job::Check { target, expected, mapper, filesystem, keyslot } = job;
+    let disk = claim(target, stage)?;
+    stage.enter("checking");
+    let metadata = header_is(&disk, expected)?;
+    keyslot.as_ref().map_or(Ok(()), |keyslot| keyslot.check(&disk, &metadata))?;
+    if let Err(e) = dm::check(mapper, target.devno, expected.header) {
+        return Ok(Answer::Sound { unsound: Some(chain(e)), filesystem_errors: false });
+    }
+    let (unsound, filesystem_errors) = match filesystem::has_errors(*filesystem, &Path::new("/dev/mapper").join(mapper))
+    {
+        Ok(has_errors) => (None, has_errors),
+        Err(e) => (Some(chain(e)), false),
+    };
+    Ok(Answer::Sound { unsound, filesystem_errors })
+}
+
+/// Checks that the header is what the state file says, as far as that can be told without a key, and returns its metadata.
+pub(super) fn header_is(disk: &File, expected: &Expected) -> Result<serde_json::Value, String> {
+    let (luks_uuid, metadata) = probe::metadata(disk)?;
+    if luks_uuid != expected.luks_uuid {
+        return Err(chain(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }));
+    }
+    check_header(&metadata, expected).map_err(chain)?;
+    Ok(metadata)
+}

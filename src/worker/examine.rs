@@ -1,0 +1,33 @@
+//! The jobs that look at what is on a disk.
+
+use std::fs::File;
+
+use uuid::Uuid;
+
+use super::claim::claim;
+use super::probe::{self, path_of};
+use super::stage::Stage;
+use crate::disk::{Content, Scan};
+use crate::job::{Answer, Target};
+
+pub(super) fn examine(
+    target: &Target,
+    intent: Option<Uuid>,
+    scan: Scan,
+    stage: &mut Stage<'_>,
+) -> Result<Answer, String> {
+    let disk = claim(target, stage)?;
+    Ok(Answer::Content { content: content("examining", &disk, intent, scan, stage) })
+}
+
+pub(super) fn header(target: &Target, stage: &mut Stage<'_>) -> Result<Answer, String> {
+    let disk = claim(target, stage)?;
+    stage.enter("reading the header");
+    Ok(Answer::Header { content: probe::volume(&disk)? })
+}
+
+/// By way of the claimed disk.
+pub(super) fn content(what: &str, disk: &File, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<'_>) -> Content {
+    stage.enter(what);
+    probe::probe(&path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
+}

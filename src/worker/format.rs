@@ -1,0 +1,137 @@
+//! The job that makes a volume.
+
+use super::claim::{claim, open, same_disk};
+use super::examine::content;
+use super::stage::Stage;
+use crate::disk::Content;
+use crate::error::chain;
+use crate::job::{self, Answer, Basis};
+use crate::key::Passphrase;
+use crate::luks2::mapper_name;
+use crate::storage::cryptsetup::{self, Mapping};
+use crate::storage::{dm, filesystem, mount};
+
+pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, String> {
+    let job::Format { target, basis, scan, spec, filesystem, first_mount } = job;
+    if let Some(at) = first_mount {
+        mount::prepare_first_mount(at).map_err(|e| format!("nothing was done: {}", chain(e)))?;
+    }
+    let key = key.ok_or("no passphrase")?;
+    let disk = claim(target, stage)?;
+    let name = mapper_name(spec.expected.luks_uuid);
+    let intent = match basis {
+        Basis::Unfinished { luks_uuid } => {
+            remove_mapping(&name)?;
+            Some(*luks_uuid)
+        }
+        Basis::Noise { begun, .. } => *begun,
+        Basis::Blank { .. } | Basis::Wipe { .. } => None,
+    };
+    // the plan may be minutes old
+    let found = content("examining once more", &disk, intent, *scan, stage);
+    if !still_allowed(basis, &found) {
+        return Ok(Answer::Changed { content: found });
+    }
+    // what follows goes by its name
+    same_disk(target, &open(target)?)?;
+    // once there is a complete header, what lies behind it is never given up: an agent that forgot how far it had come, its
+    // boot volume restored from an old snapshot say, would destroy data otherwise
+    let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))
+        && cryptsetup::resume(&target.path, &spec.expected, &key).map_err(chain)?;
+    if !complete {
+        stage.enter("formatting");
+        if matches!(basis, Basis::Wipe { .. }) {
+            filesystem::wipe_signatures(&target.path).map_err(chain)?;
+        }
+        cryptsetup::format(&target.path, target.size, spec, &key).map_err(chain)?;
+    }
+    let keyslot = cryptsetup::open(&target.path, &name, &spec.expected, &key).map_err(chain)?;
+    // what is to come can take minutes
+    drop(key);
+    let mapping = dm::node(&name).map_err(chain)?;
+    if !(complete && filesystem::has_filesystem(*filesystem, &mapping).map_err(chain)?) {
+        stage.enter("making the file system");
+        filesystem::make_filesystem(*filesystem, &mapping).map_err(chain)?;
+    }
+    Ok(Answer::Formatted { keyslot })
+}
+
+/// Whether what is on the disk now still justifies formatting it.
+fn still_allowed(basis: &Basis, found: &Content) -> bool {
+    match (basis, found) {
+        (_, Content::Blank { .. }) => true,
+        (Basis::Unfinished { .. }, Content::Unfinished) => true,
+        (Basis::Unfinished { luks_uuid }, Content::Luks2 { luks_uuid: found, .. }) => luks_uuid == found,
+        (Basis::Noise { .. }, Content::Noise { .. }) => true,
+        // samples begin at random, so the first byte that is not zero need not be the same one
+        (
+            Basis::Wipe { found: Content::Noise { .. } | Content::Unrecognised { .. }, .. },
+            Content::Noise { .. } | Content::Unrecognised { .. },
+        ) => true,
+        // what was planned to be wiped, and nothing that somebody has made of the disk since
+        (Basis::Wipe { found: planned, .. }, Content::Foreign { .. } | Content::Luks2 { token: None, .. }) => {
+            planned == found
+        }
+        _ => false,
+    }
+}
+
+fn remove_mapping(name: &str) -> Result<(), String> {
+    match cryptsetup::mapping(name).map_err(chain)? {
+        Mapping::Absent => Ok(()),
+        // libcryptsetup closes nothing that is not open
+        Mapping::Empty => dm::remove(name).map_err(chain),
+        Mapping::Open => cryptsetup::close(name).map_err(chain),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::disk::{Evidence, NoiseEvidence};
+    use crate::key::WrappedKey;
+    use crate::luks2::Token;
+
+    const EVIDENCE: Evidence = Evidence { read: 1, of: 1 };
+
+    #[test]
+    fn formatting_needs_the_basis_to_hold_still() {
+        let ours = Uuid::from_u128(1);
+        let token = Token::new(WrappedKey::new(vec![1]).unwrap(), String::new(), None);
+        let luks = |luks_uuid, token: Option<&Token>| Content::Luks2 { luks_uuid, token: token.cloned().map(Box::new) };
+        let blank = Basis::Blank { evidence: EVIDENCE, replaces: None };
+        let unfinished = Basis::Unfinished { luks_uuid: ours };
+        let wipe = Basis::Wipe { found: Content::Foreign { signatures: vec!["ext4".into()] }, replaces: None };
+        let wipe_luks = Basis::Wipe { found: luks(ours, None), replaces: None };
+        let wipe_data = Basis::Wipe { found: Content::Unrecognised { offset: 9 }, replaces: None };
+        let xfs = Content::Foreign { signatures: vec!["xfs".into()] };
+        let foreign = Content::Foreign { signatures: vec!["ext4".into()] };
+        let data = Content::Unrecognised { offset: 0 };
+        let noise = NoiseEvidence { read: 1, random: 1, of: 1 };
+        let taken = Basis::Noise { evidence: noise, begun: None };
+        let noise = Content::Noise { offset: 0, evidence: noise };
+        let unknown = Content::Unknown { reason: String::new() };
+        let nothing = Content::Blank { evidence: EVIDENCE };
+        // for each content: allowed on the basis of blank, unfinished, wipe of ext4, of a LUKS2 volume, of data; of noise
+        let table = [
+            (nothing, [true, true, true, true, true, true]),
+            (Content::Unfinished, [false, true, false, false, false, false]),
+            (luks(ours, Some(&token)), [false, true, false, false, false, false]),
+            (luks(ours, None), [false, true, false, true, false, false]),
+            (luks(Uuid::nil(), None), [false, false, false, false, false, false]),
+            (luks(Uuid::nil(), Some(&token)), [false, false, false, false, false, false]),
+            (foreign, [false, false, true, false, false, false]),
+            (xfs, [false, false, false, false, false, false]),
+            (data, [false, false, false, false, true, false]),
+            (noise, [false, false, false, false, true, true]),
+            (unknown, [false, false, false, false, false, false]),
+        ];
+        for (content, allowed) in table {
+            let found = [&blank, &unfinished, &wipe, &wipe_luks, &wipe_data, &taken]
+                .map(|basis| still_allowed(basis, &content));
+            assert_eq!(found, allowed, "{content:?}");
+        }
+    }
+}

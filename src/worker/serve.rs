@@ -1,0 +1,149 @@
+//! The life of a worker: job after job, until its input ends.
+
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use super::check::check;
+use super::close;
+use super::examine::{examine, header};
+use super::format::format;
+use super::grow::grow;
+use super::input::Input;
+use super::stage::Stage;
+use super::unlock::unlock;
+use crate::error::chain;
+use crate::job::{Answer, Job};
+use crate::key::Passphrase;
+use crate::luks2::Encryption;
+use crate::storage::dm;
+
+/// Reads jobs from `input`, to its end, does them, writes answers to `output`. The last line for each is its outcome.
+///
+/// # Errors
+/// When the answers cannot be written.
+pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
+    let mut input = Input::new(input);
+    loop {
+        let answer = match receive(&mut input) {
+            Ok(Some((job, key))) => perform(job, key, &mut |answer| send(output, &answer)),
+            Ok(None) => return Ok(()),
+            // where the next one would begin is not known
+            Err(message) => return send(output, &Answer::Failed { message }),
+        };
+        send(output, &answer)?;
+    }
+}
+
+fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
+    serde_json::to_writer(&mut *output, answer)?;
+    output.write_all(b"\n")?;
+    output.flush()
+}
+
+/// The next job and, if it needs it, the passphrase behind it; `None` at the end.
+fn receive(input: &mut Input<impl Read>) -> Result<Option<(Job, Option<Passphrase>)>, String> {
+    let Some(line) = input.line().map_err(|e| format!("cannot read the job: {e}"))? else { return Ok(None) };
+    let job: Job = serde_json::from_slice(&line).map_err(|e| format!("not a job: {e}"))?;
+    if !job.needs_key() {
+        return Ok(Some((job, None)));
+    }
+    let line = input.line().map_err(|e| format!("cannot read the passphrase: {e}"))?;
+    let key = Passphrase::from_slice(&line.unwrap_or_default()).map_err(|e| e.to_string())?;
+    Ok(Some((job, Some(key))))
+}
+
+fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
+    let mut stage = Stage { send, last: None, since: Instant::now() };
+    let done = match job {
+        Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
+        Job::Header { target } => header(&target, &mut stage),
+        Job::Format(job) => format(&job, key, &mut stage),
+        Job::Unlock(job) => unlock(&job, key, &mut stage),
+        Job::Check(job) => check(&job, &mut stage),
+        Job::Grow(job) => grow(&job, key, &mut stage),
+        Job::Cipher { encryption } => cipher(encryption, &mut stage),
+        Job::Close { mapper, extent } => {
+            stage.enter("closing");
+            close::close(&mapper, &extent).map(|()| Answer::Closed)
+        }
+    };
+    done.unwrap_or_else(|message| Answer::Failed { message })
+}
+
+fn cipher(encryption: Encryption, stage: &mut Stage<'_>) -> Result<Answer, String> {
+    stage.enter("trying the cipher");
+    dm::missing_cipher(encryption).map(|missing| Answer::Cipher { missing }).map_err(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::disk::DevNo;
+    use crate::job::{self, Answer, Job, Target};
+    use crate::key::{DataKey, WrappedKey};
+    use crate::luks2::{Expected, HeaderPolicy};
+    use crate::worker::input::LINE_BYTES;
+
+    fn answers(input: &[u8]) -> Vec<Answer> {
+        let mut output = Vec::new();
+        serve(input, &mut output).unwrap();
+        output.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+    }
+
+    fn job() -> Vec<u8> {
+        let target = Target { path: "/dev/null".into(), devno: DevNo { major: 1, minor: 3 }, diskseq: None, size: 0 };
+        let expected = Expected {
+            luks_uuid: Uuid::nil(),
+            header: HeaderPolicy::Possible,
+            wrapped_key: WrappedKey::new(vec![1]).unwrap(),
+            key_arn: String::new(),
+        };
+        let job = Job::Unlock(job::Unlock { target, expected, mapper: "x".into(), open: false, mount: None });
+        let mut line = serde_json::to_vec(&job).unwrap();
+        line.push(b'\n');
+        line
+    }
+
+    #[test]
+    fn a_job_without_its_passphrase_fails() {
+        for key in [&b""[..], b"short", &[b'A'; 45], &[b'\n'; 44]] {
+            let last = answers(&[&job(), key].concat()).pop().unwrap();
+            let expected = "the passphrase is not 44 characters of base64".to_owned();
+            assert_eq!(last, Answer::Failed { message: expected });
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_block_device_is_not_touched() {
+        let key = DataKey::from_slice(&[1; 32]).unwrap().passphrase();
+        let last = answers(&[&job(), key.expose()].concat()).pop().unwrap();
+        assert_eq!(last, Answer::Failed { message: "/dev/null is no longer block device 1:3".into() });
+    }
+
+    #[test]
+    fn one_job_comes_after_the_other() {
+        let key = DataKey::from_slice(&[1; 32]).unwrap().passphrase();
+        let one = [&job(), key.expose(), b"\n"].concat();
+        let all = answers(&[&one[..], &one, b"{}\n", &one].concat());
+        let mut outcomes = Vec::new();
+        for answer in &all {
+            if let Answer::Failed { message } = answer {
+                outcomes.push(message.split(':').next().unwrap());
+            }
+        }
+        // behind what is not a job, nothing is done
+        let not_touched = "/dev/null is no longer block device 1";
+        assert_eq!(outcomes, [not_touched, not_touched, "not a job"]);
+    }
+
+    #[test]
+    fn what_is_not_a_job_fails() {
+        let long = vec![b' '; LINE_BYTES + 1];
+        for input in [&b"{}\n"[..], b"\n", b"{", &long] {
+            assert!(matches!(answers(input).as_slice(), [Answer::Failed { .. }]), "{} bytes", input.len());
+        }
+        assert!(answers(b"").is_empty());
+    }
+}
