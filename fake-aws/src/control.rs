@@ -1,11 +1,14 @@
-//! The endpoint's own API under `/_fake/`, for scripts that cannot call the library.
+//! The control API under `/_fake/`, for scripts that cannot call the library.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::fault::Fault;
 use crate::key::KeyState;
-use crate::server::Shared;
+use crate::shared::Shared;
+
+/// What a 404 lists.
+const REQUESTS: &str = "GET or DELETE requests, GET, POST or DELETE faults, POST allow, or POST keys/KEY/state";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,7 +16,7 @@ struct State {
     state: KeyState,
 }
 
-/// Status and JSON body.
+/// Performs a control request. Returns the HTTP status and the JSON body.
 pub(crate) fn call(shared: &Shared, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
     answer(shared, method, path, body).unwrap_or_else(|error| (400, json!({ "message": error.to_string() })))
 }
@@ -46,6 +49,6 @@ fn answer(shared: &Shared, method: &str, path: &str, body: &[u8]) -> serde_json:
                 Err(error) => (404, json!({ "message": error.to_string() })),
             }
         }
-        _ => (404, json!({ "message": "no such control request" })),
+        _ => (404, json!({ "message": format!("unknown control request; expected {REQUESTS}") })),
     })
 }

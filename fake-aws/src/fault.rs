@@ -1,4 +1,4 @@
-//! Scripted faults: what goes wrong, with which operation, and how often.
+//! Scripted faults: the operation, the effect, and how often.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,48 +7,48 @@ use serde_json::Value;
 
 use crate::key::KeyState;
 
-/// One scripted fault. The first one in the list that matches a request and has not run out is applied to it.
+/// One scripted fault. A request gets the first fault in the list that matches it and is not used up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// The operation: `Decrypt`, `imds:token`; a `*` at the end stands for any rest, as in `imds:*`, `kms:*` and `*`.
+    /// The operation: `Decrypt`, `imds:token`; a trailing `*` matches any suffix, as in `imds:*`, `kms:*` and `*`.
     pub on: String,
-    /// How many requests it is applied to; none is without end.
+    /// How many requests it applies to; `None` for no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
-    /// How many matching requests pass before it.
+    /// How many matching requests it lets pass first.
     #[serde(default)]
     pub skip: u32,
-    /// Wait before the answer, in milliseconds.
+    /// The delay before the answer, in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
-    /// How far the answer's `Date` header is off, in seconds; positive is in the future.
+    /// The error of the `Date` header, in seconds; positive is in the future.
     #[serde(default)]
     pub date_skew_seconds: i64,
-    /// What is done to the answer.
+    /// The effect on the answer.
     #[serde(default)]
     pub effect: Effect,
 }
 
-/// What a fault does to the answer.
+/// The effect of a fault on the answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Nothing: for a fault which is only a delay or a skewed clock.
+    /// None: for a fault that is only a delay or a wrong clock.
     #[default]
     Pass,
-    /// An error with this code (for IMDS: this body) in place of the answer.
+    /// Answers with an error of this code; IMDS answers with the code as body.
     Error {
-        /// `ThrottlingException`, say.
+        /// The code, for example `ThrottlingException`.
         code: String,
-        /// The HTTP status; by default the one that KMS sends with the code.
+        /// The HTTP status; by default the status that KMS sends with the code.
         #[serde(default)]
         status: Option<u16>,
         /// The message.
         #[serde(default)]
         message: Option<String>,
     },
-    /// This in place of the answer.
+    /// Answers with exactly this.
     Raw {
         /// The HTTP status.
         status: u16,
@@ -57,74 +57,74 @@ pub enum Effect {
         /// The content type.
         content_type: String,
     },
-    /// Never an answer; the connection stays open.
+    /// Sends no answer and keeps the connection open.
     Hang,
-    /// The connection is closed without an answer.
+    /// Closes the connection without an answer.
     Close,
-    /// The connection is reset (RST) without an answer.
+    /// Resets the connection (RST) without an answer.
     Reset,
-    /// Half of the body, then the connection is closed.
+    /// Sends half of the body, then closes the connection.
     CloseMidBody,
-    /// Half of the body, then nothing more; the connection stays open.
+    /// Sends half of the body, then nothing, and keeps the connection open.
     StallMidBody,
-    /// The body without its last byte as if that were all of it. The key material is still in there, so a caller that
-    /// prints what it could not read gives it away.
+    /// Sends the body without its last byte, with a matching length. The key material is still in it, so a client that
+    /// prints an invalid response leaks the key.
     TruncatedJson,
-    /// The body is followed by white space up to this many bytes; JSON stays valid.
+    /// Pads the body with white space to this length. The JSON stays valid.
     Oversized {
-        /// Length of the body.
+        /// Length of the body, in bytes.
         bytes: usize,
     },
-    /// `Plaintext` has this many bytes, all zero.
+    /// Replaces `Plaintext` by this many zero bytes.
     PlaintextLength {
-        /// Length before base64.
+        /// Length before base64 encoding.
         bytes: usize,
     },
-    /// `CiphertextBlob` has this many bytes, all zero.
+    /// Replaces `CiphertextBlob` by this many zero bytes.
     CiphertextLength {
-        /// Length before base64.
+        /// Length before base64 encoding.
         bytes: usize,
     },
-    /// `KeyId` is the ARN of another key.
+    /// Replaces `KeyId` by the ARN of a different key.
     WrongKeyId,
-    /// A field of the answer has another value.
+    /// Replaces a field of the answer.
     Field {
         /// Its name.
         name: String,
         /// Its value.
         value: Value,
     },
-    /// A field of the answer is missing.
+    /// Removes a field of the answer.
     WithoutField {
         /// Its name.
         name: String,
     },
-    /// The answer calls itself something else than it is.
+    /// Sends a wrong content type.
     ContentType {
         /// The content type.
         content_type: String,
     },
-    /// The caller is sent elsewhere.
+    /// Redirects the client.
     Redirect {
         /// The HTTP status.
         status: u16,
         /// The `Location` header.
         location: String,
     },
-    /// The body comes in drops, a byte at a time, all of it within this time.
+    /// Sends the body one byte at a time, spread over this time.
     Drip {
-        /// In milliseconds.
+        /// The duration, in milliseconds.
         ms: u64,
     },
-    /// The answer is good, and then the first key gets into this state.
+    /// Sends the correct answer, then sets the state of the first key.
     KeyBecomes {
-        /// The state.
+        /// The new state.
         state: KeyState,
     },
 }
 
 impl Effect {
-    /// The name in the request log, as in the JSON form.
+    /// Returns the name in the request log, which is also the name in JSON.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -151,29 +151,29 @@ impl Effect {
 }
 
 impl Fault {
-    /// A fault without end.
+    /// Creates a fault without a limit.
     pub fn new(on: impl Into<String>, effect: Effect) -> Self {
         Self { on: on.into(), times: None, skip: 0, delay_ms: 0, date_skew_seconds: 0, effect }
     }
 
-    /// An error code of KMS, without end.
+    /// Creates a fault that answers with an error code of KMS, without a limit.
     pub fn error(on: impl Into<String>, code: impl Into<String>) -> Self {
         Self::new(on, Effect::Error { code: code.into(), status: None, message: None })
     }
 
-    /// A delay in milliseconds, without end.
+    /// Creates a delay in milliseconds, without a limit.
     pub fn delay(on: impl Into<String>, delay_ms: u64) -> Self {
         Self { delay_ms, ..Self::new(on, Effect::Pass) }
     }
 
-    /// The fault for that many requests only.
+    /// Limits the fault to this many requests.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// The fault after that many requests only.
+    /// Lets this many matching requests pass first.
     #[must_use]
     pub fn skip(mut self, skip: u32) -> Self {
         self.skip = skip;
@@ -189,7 +189,7 @@ impl Fault {
     }
 }
 
-/// The list of faults that are still to come.
+/// The list of faults, with their remaining counts.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Mutex<Vec<Fault>>);
 
@@ -210,7 +210,7 @@ impl Faults {
         self.list().clone()
     }
 
-    /// The fault for a request that has come now.
+    /// Returns the fault for the current request, and counts it.
     pub(crate) fn take(&self, operation: &str) -> Option<Fault> {
         for fault in self.list().iter_mut().filter(|fault| fault.matches(operation)) {
             if fault.times == Some(0) {
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns() {
+    fn a_pattern_matches_an_operation_or_a_prefix() {
         for (on, operation, expected) in [
             ("Decrypt", "Decrypt", true),
             ("kms:Decrypt", "Decrypt", true),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_run_out_in_order_after_those_they_skip() {
+    fn applies_faults_in_list_order_until_they_are_used_up() {
         let faults = Faults::default();
         faults.push(Fault::error("Decrypt", "A").skip(1).times(1));
         faults.push(Fault::error("*", "B").times(1));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_json_form() {
+    fn reads_faults_from_json_and_rejects_unknown_fields() {
         let text = r#"[{"on":"Decrypt","times":2,"effect":{"error":{"code":"ThrottlingException"}}},
                        {"on":"imds:*","delay_ms":500},{"on":"*","effect":"hang"}]"#;
         let faults: Vec<Fault> = serde_json::from_str(text).unwrap();

@@ -1,4 +1,4 @@
-//! One connection: HTTP in and out, where answers meet faults.
+//! Serves one HTTP connection and applies faults to the answers.
 
 use std::future::{pending, poll_fn};
 use std::io;
@@ -29,13 +29,13 @@ use tokio_rustls::TlsAcceptor;
 use crate::fault::{Effect, Fault};
 use crate::kms::KmsError;
 use crate::log::Request;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::{control, imds};
 
 const AWS_JSON: &str = "application/x-amz-json-1.1";
 const REQUEST_BODY_LIMIT: usize = 1 << 20;
 
-/// Serves one connection to its end.
+/// Serves one connection until it closes.
 pub(crate) async fn connection(
     shared: Arc<Shared>,
     stream: TcpStream,
@@ -45,7 +45,7 @@ pub(crate) async fn connection(
     match acceptor {
         None => serve_connection(shared, stream, source, false, |stream| stream).await,
         Some(acceptor) => {
-            // a caller that does not trust us goes away here
+            // this fails for a client that does not trust the certificate
             if let Ok(stream) = acceptor.accept(stream).await {
                 serve_connection(shared, stream, source, true, |stream| stream.get_ref().0).await;
             }
@@ -71,14 +71,14 @@ where
         })
     });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // an error is the caller's going away or a fault's end of the connection
+    // an error means that the client closed the connection or that a fault did
     let _result = poll_fn(|context| connection.poll_without_shutdown(context)).await;
     if reset.load(Ordering::Relaxed) {
         let _result = tcp(connection.into_parts().io.inner()).set_zero_linger();
     }
 }
 
-/// An answer before it meets a fault.
+/// An answer before a fault is applied to its transport.
 struct Reply {
     status: u16,
     content_type: String,
@@ -136,7 +136,7 @@ impl Reply {
     }
 }
 
-/// A body that can end too early.
+/// A response body that can end before its announced length.
 struct Answer {
     data: Option<Bytes>,
     promised: u64,
@@ -145,11 +145,11 @@ struct Answer {
 
 enum End {
     Complete,
-    /// Gives the data one turn to be written.
+    /// Closes after hyper had one turn to write the data.
     CloseAfterFlush,
     Close,
     Stall,
-    /// At every tick a byte.
+    /// Sends one byte at every tick.
     Drip(Interval),
 }
 
@@ -210,7 +210,7 @@ async fn answer(
     reply.ok_or_else(|| io::Error::other("closed by a fault"))?.send(fault.as_ref())
 }
 
-/// The answer, if the fault lets there be one.
+/// Returns the answer, or `None` if the fault suppresses it.
 fn reply(shared: &Shared, parts: &Parts, body: &Value, operation: &str, fault: Option<&Fault>) -> Option<Reply> {
     let effect = fault.map_or(&Effect::Pass, |fault| &fault.effect);
     let is_imds = operation.starts_with("imds:");
@@ -241,7 +241,7 @@ fn reply(shared: &Shared, parts: &Parts, body: &Value, operation: &str, fault: O
         let answer = shared.imds.call(parts.method.as_str(), parts.uri.path(), &parts.headers);
         Reply { ttl: answer.ttl, ..Reply::new(answer.status, "text/plain", answer.body) }
     } else if operation == "unknown" {
-        Reply::new(404, "text/plain", "fake-aws: neither KMS nor IMDS")
+        Reply::new(404, "text/plain", "fake-aws: the request is neither for KMS nor for IMDS")
     } else {
         Reply::kms(kms(shared, parts, body, operation).map(|answer| tamper(shared, answer, effect)))
     };
@@ -261,7 +261,7 @@ fn kms(shared: &Shared, parts: &Parts, body: &Value, operation: &str) -> Result<
         return Err(error("MissingAuthenticationTokenException", "Missing Authentication Token"));
     }
     if !body.is_object() {
-        return Err(error("SerializationException", "the body is not a JSON object"));
+        return Err(error("SerializationException", "the request body is not a JSON object"));
     }
     shared.kms.call(operation, body)
 }

@@ -11,17 +11,17 @@ use hyper::header::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::Options;
+use crate::options::Options;
 
 pub(crate) const TOKEN: &str = "x-aws-ec2-metadata-token";
 pub(crate) const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
 
-/// What IMDS answers.
+/// An answer of IMDS.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
-    /// For the answer's token TTL header.
+    /// The value of the token TTL header, in seconds.
     pub(crate) ttl: Option<u64>,
 }
 
@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-/// The name of a request for faults and the log.
+/// Returns the operation name of a path, as faults and the log use it.
 pub(crate) fn operation(path: &str) -> &'static str {
     match path.strip_prefix("/latest/").unwrap_or(path).trim_end_matches('/') {
         "api/token" => "imds:token",
@@ -47,7 +47,7 @@ pub(crate) fn operation(path: &str) -> &'static str {
     }
 }
 
-/// The metadata of one instance and the tokens it has given out.
+/// The metadata of one instance, and the session tokens that it has issued.
 pub(crate) struct Imds {
     options: Options,
     tokens: Mutex<HashMap<String, Instant>>,

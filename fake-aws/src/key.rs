@@ -1,8 +1,8 @@
-//! KMS keys: what they are, how their ARNs look, and the wrapping done with them.
+//! KMS keys, and how they wrap data keys.
 //!
-//! A wrapped key is `version (1) | length of key id (1) | key id | check (8) | nonce (12) | ciphertext and tag`,
-//! AES-256-GCM with everything before the nonce and the encryption context as associated data. `check` is a MAC over the
-//! head, so that a damaged key id is a damaged blob and not an unknown key.
+//! The layout of a wrapped key is `version (1) | length of key id (1) | key id | check (8) | nonce (12) | ciphertext and tag`.
+//! The cipher is AES-256-GCM. Its associated data is everything before the nonce, followed by the encryption context. `check`
+//! is a MAC over the fields before it, so that a damaged key id is an invalid ciphertext and not an unknown key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,14 +13,14 @@ use aws_lc_rs::{hmac, rand};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The encryption context, in the order in which it is authenticated.
+/// An encryption context, in the order in which it is authenticated.
 pub(crate) type Context = BTreeMap<String, String>;
 
 const VERSION: u8 = 1;
 const CHECK_LEN: usize = 8;
 const NONCE_LEN: usize = 12;
 
-/// What KMS calls the key's state; names as in the API.
+/// The state of a key. The names are those of the KMS API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum KeyState {
@@ -34,18 +34,18 @@ pub enum KeyState {
     Unavailable,
 }
 
-/// Who manages the key.
+/// The manager of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum KeyManager {
-    /// An AWS managed key such as `aws/ebs`: can be described, but the caller may not use it.
+    /// An AWS managed key such as `aws/ebs`: the caller may describe it but not use it.
     Aws,
     /// A customer managed key.
     #[default]
     Customer,
 }
 
-/// The key specs which matter to a caller of `GenerateDataKey`: one that fits, three that do not.
+/// A key spec: `GenerateDataKey` accepts the first and refuses the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum KeyKind {
     /// Symmetric, encrypts and decrypts.
@@ -91,25 +91,25 @@ impl KeyKind {
     }
 }
 
-/// A key that the endpoint starts with.
+/// A KMS key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
     /// The key id, a UUID or `mrk-...`; at most 255 bytes.
     pub id: String,
-    /// Alias names with their `alias/`.
+    /// Alias names, each with the prefix `alias/`.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// Who manages it.
+    /// The manager.
     #[serde(default)]
     pub manager: KeyManager,
-    /// Its key spec.
+    /// The key spec.
     #[serde(default)]
     pub kind: KeyKind,
-    /// Its state.
+    /// The state.
     #[serde(default)]
     pub state: KeyState,
-    /// When it was made.
+    /// When the key was created.
     #[serde(default)]
     pub created: Timestamp,
 }
@@ -118,7 +118,7 @@ impl Key {
     /// The id of the key in [`Key::default`].
     pub const DEFAULT_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 
-    /// An enabled symmetric customer key without an alias.
+    /// Creates an enabled, symmetric, customer managed key without an alias.
     pub fn new(id: impl Into<String>) -> Self {
         Self {
             id: id.into(),
@@ -130,7 +130,7 @@ impl Key {
         }
     }
 
-    /// The key with one more alias, which is given with its `alias/`.
+    /// Adds an alias. The name includes the prefix `alias/`.
     #[must_use]
     pub fn alias(mut self, alias: impl Into<String>) -> Self {
         self.aliases.push(alias.into());
@@ -144,7 +144,7 @@ impl Default for Key {
     }
 }
 
-/// What all key material of one endpoint is derived from.
+/// The secret from which an endpoint derives all its key material.
 pub(crate) struct Root(hmac::Key);
 
 impl fmt::Debug for Root {
@@ -154,7 +154,7 @@ impl fmt::Debug for Root {
 }
 
 impl Root {
-    /// The same seed gives the same key material in another process; no seed gives material that nobody else has.
+    /// Derives the secret from a seed, the same in every process. Without a seed it is random.
     pub(crate) fn new(seed: Option<&str>) -> Result<Self, Unspecified> {
         let key = match seed {
             Some(seed) => hmac::Key::new(hmac::HMAC_SHA256, seed.as_bytes()),
@@ -179,7 +179,7 @@ impl Root {
         RandomizedNonceKey::new(&AES_256_GCM, self.derive("material", key_id.as_bytes()).as_ref())
     }
 
-    /// KMS's id of the key material: 64 hexadecimal digits.
+    /// Returns the id of the key material: 64 hexadecimal digits.
     pub(crate) fn material_id(&self, key_id: &str) -> String {
         let tag = self.derive("material id", key_id.as_bytes());
         tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -200,7 +200,7 @@ impl Root {
         Ok(blob)
     }
 
-    /// The id of the key that wrapped `blob`, if the blob is one of ours.
+    /// Returns the id of the key that wrapped `blob`. Fails if this endpoint did not make the blob.
     pub(crate) fn key_id_of<'blob>(&self, blob: &'blob [u8]) -> Result<&'blob str, Unspecified> {
         let (head, _) = blob.split_at_checked(head_len(blob)).ok_or(Unspecified)?;
         let (named, check) = head.split_at_checked(head.len() - CHECK_LEN).ok_or(Unspecified)?;
@@ -210,7 +210,7 @@ impl Root {
         std::str::from_utf8(&named[2..]).map_err(|_| Unspecified)
     }
 
-    /// Unwraps `blob`; fails for a damaged one and for another context.
+    /// Unwraps `blob`. Fails if it is damaged or if the context differs.
     pub(crate) fn open(&self, blob: &[u8], context: &Context) -> Result<Vec<u8>, Unspecified> {
         let key_id = self.key_id_of(blob)?;
         let (head, rest) = blob.split_at(head_len(blob));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_survives_a_restart_and_its_absence_does_not() {
+    fn only_the_same_seed_opens_a_blob_after_a_restart() {
         let blob = Root::new(Some("s")).unwrap().seal("k", &Context::new(), PLAINTEXT).unwrap();
         assert_eq!(Root::new(Some("s")).unwrap().open(&blob, &Context::new()).unwrap(), PLAINTEXT);
         Root::new(Some("t")).unwrap().open(&blob, &Context::new()).unwrap_err();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn any_damaged_byte_and_any_shorter_blob_is_refused() {
+    fn refuses_every_damaged_byte_and_every_truncated_blob() {
         let root = Root::new(None).unwrap();
         let blob = root.seal(Key::DEFAULT_ID, &Context::new(), PLAINTEXT).unwrap();
         for at in 0..blob.len() {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_context_opens() {
+    fn opens_only_with_the_same_context() {
         let root = Root::new(None).unwrap();
         let given = context(&[("b", "2"), ("a", "1")]);
         let blob = root.seal("k", &given, PLAINTEXT).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn wrapping_twice_gives_different_blobs_without_the_plaintext() {
+    fn wrapping_twice_gives_two_blobs_without_the_plaintext() {
         let root = Root::new(Some("s")).unwrap();
         let (one, two) = (root.seal("k", &Context::new(), PLAINTEXT), root.seal("k", &Context::new(), PLAINTEXT));
         let one = one.unwrap();

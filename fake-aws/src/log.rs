@@ -1,4 +1,4 @@
-//! The log of every request: what was asked, never what was answered, and no key material.
+//! The request log. It records requests and the outcome, never response bodies or key material.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -16,18 +16,18 @@ use crate::imds;
 
 const KMS_TARGET: &str = "TrentService.";
 
-/// One request. Written when its answer is decided and before that is sent, so who has an answer finds it in the log.
+/// One request. The log has it before the answer is sent, so that a client with an answer finds its request there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// When it came.
+    /// When it arrived.
     pub time: Timestamp,
-    /// `Decrypt`, `imds:token`, ...; `unknown` if it is neither KMS nor IMDS.
+    /// The operation, for example `Decrypt` or `imds:token`; `unknown` if the request is neither for KMS nor for IMDS.
     pub operation: String,
     /// Method and path.
     pub request: String,
-    /// Address and port of the caller.
+    /// Address and port of the client.
     pub source: String,
-    /// Whether it came over TLS.
+    /// Whether the connection used TLS.
     pub tls: bool,
     /// The `User-Agent` header.
     pub user_agent: Option<String>,
@@ -45,20 +45,20 @@ pub struct Request {
     pub key_spec: Option<String>,
     /// The `NumberOfBytes` parameter.
     pub number_of_bytes: Option<u64>,
-    /// The parameters whose names end in `EncryptionContext`, by name, even empty ones; none if there was none.
+    /// The parameters whose names end in `EncryptionContext`, by name, including empty ones; `None` if the request had none.
     pub encryption_context: Option<Value>,
     /// The `DryRun` parameter.
     pub dry_run: bool,
-    /// The HTTP status answered; none if there was no answer.
+    /// The HTTP status of the answer; `None` if a fault suppressed the answer.
     pub status: Option<u16>,
-    /// The error code answered.
+    /// The error code of the answer.
     pub error: Option<String>,
     /// The effect of the fault that was applied.
     pub fault: Option<String>,
 }
 
 impl Request {
-    /// What is said of a request that has no answer yet; `body` holds the parameters of a KMS operation.
+    /// Describes a request that has no answer yet. `body` has the parameters of a KMS operation.
     pub(crate) fn new(parts: &Parts, body: &Value, source: SocketAddr, tls: bool) -> Self {
         let path = parts.uri.path();
         let target = header(&parts.headers, "x-amz-target");
@@ -102,7 +102,7 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// The requests in memory and, if wanted, one line of JSON for each in a file.
+/// The requests in memory, and optionally in a file of JSON lines.
 #[derive(Debug)]
 pub(crate) struct Log {
     requests: Mutex<Vec<Request>>,
@@ -110,7 +110,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// `file` is appended to.
+    /// Opens the log. New lines are appended to `file`.
     pub(crate) fn open(file: Option<&Path>) -> io::Result<Self> {
         let open = |path| File::options().create(true).append(true).open(path);
         Ok(Self { requests: Mutex::default(), file: file.map(open).transpose()? })
@@ -130,7 +130,7 @@ impl Log {
 
     pub(crate) fn push(&self, request: Request) -> io::Result<()> {
         let line = serde_json::to_string(&request)? + "\n";
-        // under the lock, so that both are in the same order
+        // written under the lock, so that list and file have the same order
         let mut requests = self.requests();
         requests.push(request);
         self.file.as_ref().map_or(Ok(()), |mut file| file.write_all(line.as_bytes()))

@@ -1,4 +1,4 @@
-//! `fake-aws`: the endpoint as a process, for VMs and scripts.
+//! The endpoint as a program, for VMs and scripts.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -33,10 +33,10 @@ struct Args {
     /// Host name or IP address in the certificate that --tls-ca-out makes (repeatable)
     #[arg(long, value_name = "NAME", default_values = ["localhost", "127.0.0.1"])]
     tls_name: Vec<String>,
-    /// The certificate that --tls-ca-out makes has expired
+    /// Let --tls-ca-out make an expired certificate
     #[arg(long, requires = "tls_ca_out")]
     tls_expired: bool,
-    /// Derive key material from this text, so that it survives a restart
+    /// Derive the key material from this text, so that it is the same after a restart
     #[arg(long)]
     seed: Option<String>,
     /// Id of the key
@@ -45,7 +45,7 @@ struct Args {
     /// Alias of the key
     #[arg(long, default_value = "alias/luks-agent")]
     alias: String,
-    /// JSON file with a list of further keys: id, aliases, manager, kind, state
+    /// JSON file with a list of more keys: id, aliases, manager, kind, state
     #[arg(long, value_name = "FILE")]
     keys: Option<PathBuf>,
     /// Allow only this KMS action, for example Decrypt (repeatable) [default: all]
@@ -66,7 +66,7 @@ struct Args {
     /// Role of the instance
     #[arg(long, default_value = "luks-agent-node")]
     role: String,
-    /// An instance without a role
+    /// Give the instance no role
     #[arg(long, conflicts_with = "role")]
     no_role: bool,
     /// Entry of the block device mapping in IMDS, for example ebs1=xvdb (repeatable) [default: ami and root, xvda]
@@ -78,7 +78,7 @@ struct Args {
     /// JSON file with a list of faults
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
-    /// Write the ports here, one a line, HTTP before HTTPS, when ready
+    /// Write the ports to this file when ready, one per line, HTTP before HTTPS
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
 }
@@ -101,7 +101,7 @@ fn read(path: &Path) -> io::Result<String> {
     fs::read_to_string(path).map_err(|error| named(path, error))
 }
 
-/// By way of another file, so that who waits for it never reads half of it.
+/// Writes a file and renames it into place, so that a reader never sees half of it.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let new = path.with_added_extension("new");
     fs::write(&new, text).and_then(|()| fs::rename(&new, path)).map_err(|error| named(path, error))
@@ -167,7 +167,7 @@ async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // nobody to tell if stderr is gone
+            // without stderr the error cannot be reported
             let _written = writeln!(io::stderr(), "fake-aws: {error}");
             ExitCode::FAILURE
         }

@@ -1,4 +1,4 @@
-//! The running endpoint: its state, its listeners and their end.
+//! The running endpoint: binds the listeners, serves connections and stops.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -13,48 +13,16 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::Options;
-use crate::fault::{Fault, Faults};
+use crate::fault::Fault;
 use crate::http;
-use crate::imds::Imds;
-use crate::key::{KeyState, Root};
-use crate::kms::{Kms, KmsError};
-use crate::log::{Log, Request};
+use crate::key::KeyState;
+use crate::kms::KmsError;
+use crate::log::Request;
+use crate::options::Options;
+use crate::shared::Shared;
+use crate::tls::Identity;
 
-/// What all connections share.
-pub(crate) struct Shared {
-    pub(crate) kms: Kms,
-    pub(crate) log: Log,
-    pub(crate) faults: Faults,
-    pub(crate) imds: Imds,
-}
-
-impl Shared {
-    fn new(options: Options) -> io::Result<Self> {
-        let principal = match &options.role {
-            Some(role) => format!("sts::{}:assumed-role/{role}/{}", options.account, options.instance_id),
-            None => format!("iam::{}:user/nobody", options.account),
-        };
-        let root = Root::new(options.seed.as_deref()).map_err(|_| io::Error::other("no random numbers"))?;
-        let faults = Faults::default();
-        faults.replace(options.faults.clone());
-        Ok(Self {
-            kms: Kms::new(
-                &options.region,
-                &options.account,
-                format!("arn:aws:{principal}"),
-                root,
-                options.keys.clone(),
-                options.allow.clone(),
-            ),
-            log: Log::open(options.log_file.as_deref())?,
-            faults,
-            imds: Imds::new(options),
-        })
-    }
-}
-
-/// A running endpoint; it stops when this is dropped.
+/// A running endpoint. Dropping it stops the endpoint.
 pub struct Server {
     shared: Arc<Shared>,
     addresses: Vec<SocketAddr>,
@@ -82,9 +50,9 @@ struct Bound {
 
 impl Bound {
     async fn bind(options: Options) -> io::Result<Self> {
-        let acceptor = options.tls.as_ref().map(crate::Identity::acceptor).transpose()?;
+        let acceptor = options.tls.as_ref().map(Identity::acceptor).transpose()?;
         if acceptor.is_none() && !options.tls_listen.is_empty() {
-            return Err(io::Error::other("an address for TLS but no certificate"));
+            return Err(io::Error::other("tls_listen needs a certificate in tls"));
         }
         let plain = options.listen.iter().map(|address| (address, None));
         let tls = options.tls_listen.iter().map(|address| (address, acceptor.clone()));
@@ -97,7 +65,7 @@ impl Bound {
         Ok(Self { shared: Arc::new(Shared::new(options)?), listeners })
     }
 
-    /// Never ends; dropping it drops the listeners and every connection.
+    /// Serves until the future is dropped, which closes the listeners and all connections.
     async fn serve(self) -> Infallible {
         let mut tasks = JoinSet::new();
         for (listener, acceptor) in self.listeners {
@@ -117,10 +85,10 @@ impl Bound {
 }
 
 impl Server {
-    /// Starts on the current tokio runtime.
+    /// Starts the endpoint on the current tokio runtime.
     ///
     /// # Errors
-    /// If an address cannot be listened on, a file not opened or the certificate not used.
+    /// If it cannot listen on an address, open the log file or use the certificate.
     pub async fn start(options: Options) -> io::Result<Self> {
         let first_key = options.keys.first().map(|key| key.id.clone());
         let bound = Bound::bind(options).await?;
@@ -129,10 +97,10 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts on a thread and runtime of its own, for callers that are not async or keep their runtime busy.
+    /// Starts the endpoint on its own thread and runtime, for callers that are not async or that block their runtime.
     ///
     /// # Errors
-    /// As [`Server::start`].
+    /// The same as [`Server::start`].
     pub fn start_blocking(options: Options) -> io::Result<Self> {
         let first_key = options.keys.first().map(|key| key.id.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -173,47 +141,47 @@ impl Server {
         })
     }
 
-    /// The URL of the first HTTP address, or the first HTTPS address if there is no other.
+    /// Returns the URL of the first HTTP address, or of the first HTTPS address if there is no HTTP address.
     pub fn url(&self) -> String {
         self.addresses.first().map_or_else(|| self.tls_url(), |address| format!("http://{address}"))
     }
 
-    /// The URL of the first HTTPS address; an address without a port if there is none.
+    /// Returns the URL of the first HTTPS address, or `https://` if there is none.
     pub fn tls_url(&self) -> String {
         self.tls_addresses.first().map_or_else(|| "https://".to_owned(), |address| format!("https://{address}"))
     }
 
-    /// The addresses listened on: first HTTP, then HTTPS, each in the order of the options.
+    /// Returns the listening addresses: HTTP, then HTTPS, each in the order of the options.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.addresses.iter().chain(&self.tls_addresses).copied().collect()
     }
 
-    /// The ARN of the first key.
+    /// Returns the ARN of the first key.
     pub fn key_arn(&self) -> String {
         self.key_arn.clone()
     }
 
-    /// Every request so far, faulted ones too, in the order of their answers.
+    /// Returns all requests so far in the order of their answers, including those that a fault was applied to.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.log.all()
     }
 
-    /// How many requests named this operation.
+    /// Returns the number of requests for an operation.
     pub fn count(&self, operation: &str) -> usize {
         self.requests().iter().filter(|request| request.operation == operation).count()
     }
 
-    /// Forgets the requests so far; the log file keeps them.
+    /// Clears the list of requests. The log file keeps them.
     pub fn clear_requests(&self) {
         self.shared.log.clear();
     }
 
-    /// Adds a fault after those that are there.
+    /// Appends a fault to the list.
     pub fn push_fault(&self, fault: Fault) {
         self.shared.faults.push(fault);
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.shared.faults.replace(Vec::new());
     }
@@ -221,21 +189,21 @@ impl Server {
     /// Sets the state of a key, by any of its names.
     ///
     /// # Errors
-    /// If there is no such key.
+    /// If the key does not exist.
     pub fn set_key_state(&self, key: &str, state: KeyState) -> Result<(), KmsError> {
         self.shared.kms.set_state(key, state)
     }
 
-    /// Sets the only actions that the caller may do; none for all.
+    /// Sets the only actions that the caller may perform; `None` allows all.
     pub fn set_allow(&self, allow: Option<&[&str]>) {
         self.shared.kms.set_allow(allow.map(|actions| actions.iter().map(|&action| action.to_owned()).collect()));
     }
 
-    /// Stops and returns when the ports are closed. (A drop only begins that, if the server runs on the caller's runtime.)
+    /// Stops the endpoint and returns once its ports are closed. Dropping a server that runs on the caller's runtime does not wait.
     pub async fn stop(mut self) {
         if let Running::Task(task) = &mut self.running {
             task.abort();
-            // always cancelled: it never ends by itself
+            // an error says that it was cancelled; it never returns by itself
             let _cancelled = task.await;
         }
     }
@@ -247,7 +215,7 @@ impl Drop for Server {
             Running::Task(task) => task.abort(),
             Running::Thread(thread) => {
                 if let Some((stop, thread)) = thread.take() {
-                    // neither can fail but by a panic of the thread, which has been printed
+                    // both fail only if the thread panicked, and then it printed the panic
                     let _stopped = stop.send(());
                     let _joined = thread.join();
                 }

@@ -1,4 +1,4 @@
-//! TLS for the listener, and a CA for tests that nobody else trusts.
+//! TLS for the listeners, and a certificate authority that only the tests trust.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// A server's certificate chain and private key, both PEM.
 #[derive(Clone)]
 pub struct Identity {
-    /// The server's certificate, then those between it and the root.
+    /// The certificate of the server, followed by the intermediate certificates.
     pub cert_chain_pem: String,
     /// The private key of the first certificate.
     pub key_pem: String,
@@ -26,8 +26,10 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
+    /// Returns an acceptor that presents this certificate.
+    ///
     /// # Errors
-    /// If the PEM cannot be read or the key does not fit the certificate.
+    /// If the PEM is invalid or the key does not match the certificate.
     pub(crate) fn acceptor(&self) -> io::Result<TlsAcceptor> {
         let chain = CertificateDer::pem_slice_iter(self.cert_chain_pem.as_bytes());
         let chain = chain.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
@@ -42,7 +44,7 @@ impl Identity {
     }
 }
 
-/// A certificate authority made for one test.
+/// A certificate authority for one test.
 #[derive(Debug)]
 pub struct TestCa {
     issuer: Issuer<'static, KeyPair>,
@@ -50,8 +52,10 @@ pub struct TestCa {
 }
 
 impl TestCa {
+    /// Creates a CA with a new key.
+    ///
     /// # Errors
-    /// If no key can be made.
+    /// If a key cannot be generated.
     pub fn new() -> io::Result<Self> {
         let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
         params.distinguished_name.push(DnType::CommonName, "fake-aws test CA");
@@ -61,23 +65,23 @@ impl TestCa {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    /// The CA's certificate, for the trust store of the client.
+    /// Returns the certificate of the CA, for the trust store of the client.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A server identity for these host names and IP addresses.
+    /// Issues a certificate for these host names and IP addresses.
     ///
     /// # Errors
-    /// If a name is not one.
+    /// If a name is invalid.
     pub fn identity(&self, names: &[&str]) -> io::Result<Identity> {
         self.sign(Self::params(names)?)
     }
 
-    /// The same, but its certificate was valid for the year 2020 only.
+    /// Issues a certificate that was valid in 2020 only.
     ///
     /// # Errors
-    /// If a name is not one.
+    /// If a name is invalid.
     pub fn expired_identity(&self, names: &[&str]) -> io::Result<Identity> {
         let mut params = Self::params(names)?;
         params.not_before = date_time_ymd(2020, 1, 1);
