@@ -1,4 +1,4 @@
-//! The imports between the folders of `src`, checked against what their faces allow.
+//! The imports between the folders of `src`, checked against what their faces allow. And the check of how long files are.
 //!
 //! Each folder of `src` has a face, its `mod.rs`. A line of the face's module comment says what the folder may import, as names of
 //! folders or of files in `src`, and another says for people what the folder never does:
@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::punctuated::Punctuated;
@@ -723,4 +724,58 @@ fn reports_a_file_that_is_not_rust() {
     let src = fixture(&[("low/mod.rs", &face("nothing", "mod more;")), ("low/more.rs", "fn 1() {}")]);
     let problems = check(src.path());
     assert!(matches!(problems.as_slice(), [one] if one.starts_with("src/low/more.rs:1: expected")), "{problems:?}");
+}
+
+// The limits of scripts/limits.sh
+
+/// Runs the script on these files. Returns what it printed, and whether it passed.
+fn limits(files: &[(&str, &str)]) -> (String, bool) {
+    let dir = fixture(files);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/limits.sh");
+    let output = Command::new(script).arg("src").current_dir(dir.path()).output().unwrap();
+    assert!(output.stdout.is_empty());
+    (String::from_utf8(output.stderr).unwrap(), output.status.success())
+}
+
+fn lines(count: usize) -> String {
+    "const A: u8 = 1;\n".repeat(count)
+}
+
+#[test]
+fn limits_refuse_a_file_with_over_400_lines_of_code() {
+    let (said, passed) = limits(&[("src/long.rs", &lines(401)), ("src/short.rs", &lines(400))]);
+    assert_eq!(said, "limits: src/long.rs has 401 lines of code, the limit is 400; split it by noun\n");
+    assert!(!passed);
+}
+
+#[test]
+fn limits_count_neither_blank_lines_nor_comments() {
+    let text = "\n// one\n    /// two\n/* three\n\n /* four */ }\n five */\n".repeat(9) + &lines(400);
+    assert_eq!(limits(&[("src/lib.rs", &text)]), (String::new(), true));
+}
+
+#[test]
+fn limits_count_no_tests() {
+    let item = "#[cfg(test)]\nimpl X {\n    fn f<A, B>(a: A) -> char {\n        '}'\n    }\n}\n\n#[cfg(test)]\nuse a::{\n    b,\n    c,\n};\n";
+    let strings = "    const A: &str = \"}\";\n    const B: &str = r#\"\n}\n\"}\n\"#;\n    // }\n".repeat(99);
+    let module = format!("#[cfg(test)]\nmod tests {{\n{strings}}}\n");
+    let text = item.to_owned() + &lines(200) + &module + &lines(200);
+    assert_eq!(limits(&[("src/lib.rs", &text)]), (String::new(), true));
+    // and the code after them counts
+    assert!(!limits(&[("src/lib.rs", &(text + "fn f() {}\n"))]).1);
+}
+
+#[test]
+fn limits_count_no_files_of_tests() {
+    let long = lines(500);
+    let files = [
+        ("src/a/mod.rs", "#[cfg(test)]\nmod samples;\n#[cfg(test)]\npub(crate) mod nodes;\n#[cfg(test)]\nmod tests;\n"),
+        ("src/a/tests.rs", &long),
+        ("src/a/tests/more.rs", &long),
+        ("src/a/samples.rs", &long),
+        ("src/a/nodes/mod.rs", &long),
+        ("src/a/nodes/one.rs", &long),
+    ];
+    assert_eq!(limits(&files), (String::new(), true));
+    assert!(limits(&[files[0], ("src/a/nodes_of.rs", &long)]).0.starts_with("limits: src/a/nodes_of.rs has 500"));
 }
