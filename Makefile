@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build test test-unit test-kernel test-machine test-fresh life sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build check test test-unit test-kernel test-machine test-fresh life sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -16,6 +16,12 @@ deps: ## install what building and every tier of make test need, if it is missin
 build: ## build the agent, the fake AWS endpoint and all tests
 	@scripts/deps.sh build
 	$(CARGO) build --workspace --all-targets
+
+check: ## the inner loop, in a minute: formatting, clippy and unit tests of the libraries; make lint and make test come after it
+	@scripts/deps.sh build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --lib --bins -- -D warnings
+	@scripts/test.sh check
 
 test: deps build two-packages ## every tier: unit and integration, kernel, machine, packages
 	@scripts/test.sh unit kernel+machine+packages

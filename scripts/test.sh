@@ -2,9 +2,9 @@
 # Runs tiers of tests, all of them even if one fails, with the ten slowest tests of each, and closes with a summary. What they need is
 # installed by then.
 #
-#   scripts/test.sh unit|kernel|machine|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
+#   scripts/test.sh check|unit|kernel|machine|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
 #
-# Tiers joined by "+" run together, which is faster than one after the other: a machine in QEMU waits half of the time.
+# check is the part of the unit tier that is built in seconds. Tiers joined by "+" run together, which is faster than one after the other: a machine in QEMU waits half of the time.
 set -uo pipefail
 cd "$(dirname "$(realpath "$0")")/.." || exit 1
 
@@ -47,6 +47,16 @@ sweep() {
 run() {
     local tier processors tests='none()' failures=0 ignored=only
     case $1 in
+        check)
+            # every other integration test is one more program to link
+            if [[ -x $nextest ]]; then
+                nextest 'all()' --lib --test docs --test architecture
+            else
+                echo "cargo-nextest is not installed ('scripts/deps.sh test' installs it); using cargo test"
+                "$cargo" test --workspace --lib --test docs --test architecture --quiet
+            fi
+            return
+            ;;
         unit)
             nextest 'all()' || failures=1
             slowest unit ''
@@ -68,7 +78,7 @@ run() {
     esac
     for tier in ${1//+/ }; do
         tests+=" | $(tests_of "$tier")" || {
-            echo "test.sh: unknown tier '$tier': expected unit (alone), kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
+            echo "test.sh: unknown tier '$tier': expected check or unit (alone), kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
             return 2
         }
     done
