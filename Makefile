@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build check test test-unit test-kernel test-machine test-fresh life sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build check test test-unit test-kernel test-machine test-fresh try life sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -46,6 +46,11 @@ vagrant-test: packages ## the package on EC2-like nodes in Vagrant, LocalStack a
 	@scripts/deps.sh localstack vagrant
 	$(CARGO) build --release --package fake-aws
 	@vagrant/test.sh
+
+try: ## one test in a VM, with its console: TEST=name (default: first boot, reboot, and the volumes are back)
+	@scripts/deps.sh build test uml
+	$(CARGO) build --workspace --bins
+	@scripts/test.sh try
 
 life: build ## half an hour: 100 random lives of a node, 20 events each, and the shortest that fails (LIFE_SEED=n LIFE_LIVES=n LIFE_EVENTS=n)
 	@scripts/deps.sh kernel

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need on Debian 12 and 13, only if it is missing. Fails unless all of it is installed and runs.
 #
-#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|packages|aarch64|fresh|vagrant]...     (default: the first six)
+#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|packages|aarch64|fresh|vagrant|uml]...     (default: the first six)
 #   scripts/deps.sh --test-dir                               prints where the virtual environment of the test runner is (to be)
 #   scripts/deps.sh --localstack-dir                         prints where that of LocalStack is (to be)
 #   scripts/deps.sh --ansible-dir                            prints where that of Ansible is (to be)
@@ -18,8 +18,9 @@ BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid
 # The unit tier makes file systems, in files.
 TEST="python3 python3-venv xfsprogs e2fsprogs"
 LINT="shellcheck"
-# The scenarios of tests/kernel call cryptsetup, dmsetup, mkfs, blkid, ip and strace themselves.
-KERNEL="git user-mode-linux mmdebstrap uidmap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
+# A node in User-Mode Linux, and what most scenarios of tests/kernel call themselves: cryptsetup, dmsetup, mkfs, blkid, ip, strace.
+UML="git user-mode-linux mmdebstrap uidmap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
+KERNEL="$UML"
 # Stacks that a boot disk can be in.
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
 # The corpus of disks that are not blank (tests/support/images.rs) is made with these.
@@ -253,13 +254,14 @@ for group in "$@"; do
         aarch64) packages+=($AARCH64) ;;
         fresh) packages+=($FRESH) ;;
         vagrant) packages+=($VAGRANT) ;;
-        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, packages, aarch64, fresh or vagrant" ;;
+        uml) packages+=($UML) ;;
+        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, packages, aarch64, fresh, vagrant or uml" ;;
     esac
 done
 
 install_packages "${packages[@]}"
 [[ " $* " == *" test "* ]] && make_venv nextest "the test runner (35 MB)"
-if [[ " $* " == *" kernel "* ]]; then
+if [[ " $* " =~ \ (kernel|uml)\  ]]; then
     allow_mappings
     "$requirements/uml.sh" >/dev/null
 fi

@@ -2,9 +2,10 @@
 # Runs tiers of tests, all of them even if one fails, with the ten slowest tests of each, and closes with a summary. What they need is
 # installed by then.
 #
-#   scripts/test.sh check|unit|kernel|machine|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
+#   scripts/test.sh check|try|unit|kernel|machine|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
 #
-# check is the part of the unit tier that is built in seconds. Tiers joined by "+" run together, which is faster than one after the other: a machine in QEMU waits half of the time.
+# check is the part of the unit tier that is built in seconds. try is the one test with a virtual machine whose name is in $TEST, with its
+# console. Tiers joined by "+" run together, which is faster than one after the other: a machine in QEMU waits half of the time.
 set -uo pipefail
 cd "$(dirname "$(realpath "$0")")/.." || exit 1
 
@@ -40,6 +41,16 @@ tests_of() {
     esac
 }
 
+# try_one NAME: runs the test of that name and shows what it prints.
+try_one() {
+    local file
+    file=$(grep -lE "fn $1\(" tests/kernel*.rs tests/machine*.rs) || {
+        echo "test.sh: no test '$1' in tests/kernel*.rs or tests/machine*.rs; expected the whole name of one" >&2
+        return 2
+    }
+    UML_DIR=$(scripts/uml.sh --dir) nextest "test(/(^|::)$1\$/)" --test "$(basename "$file" .rs)" --run-ignored all --no-capture
+}
+
 sweep() {
     "$cargo" test --workspace --test "$1" -- --include-ignored --nocapture
 }
@@ -57,6 +68,7 @@ run() {
             fi
             return
             ;;
+        try) try_one "${TEST:-the_main_job_with_the_fake_endpoint}"; return ;;
         unit)
             nextest 'all()' || failures=1
             slowest unit ''
@@ -78,7 +90,7 @@ run() {
     esac
     for tier in ${1//+/ }; do
         tests+=" | $(tests_of "$tier")" || {
-            echo "test.sh: unknown tier '$tier': expected check or unit (alone), kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
+            echo "test.sh: unknown tier '$tier': expected check, try or unit (alone), kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
             return 2
         }
     done
