@@ -24,22 +24,17 @@
 
 pub mod apply;
 pub mod cli;
-pub mod closed;
 pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod discover;
 pub mod disk;
 pub mod error;
-mod http;
-pub mod imds;
 pub mod job;
 pub mod key;
 pub mod kms;
-pub mod last;
 pub mod logging;
 pub mod luks2;
-pub mod metrics;
 pub mod permissions;
 pub mod plan;
 pub mod report;

@@ -514,6 +514,12 @@ fn check(src: &Path) -> Vec<String> {
     problems
 }
 
+#[test]
+fn the_folders_of_src_import_only_what_their_faces_allow() {
+    let problems = check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
 // The tests of the checker
 
 fn names(source: &str) -> Vec<String> {

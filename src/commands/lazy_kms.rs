@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::CommandError;
 use crate::apply::needs_key;
-use crate::closed::Closed;
 use crate::config;
 use crate::disk::{DeviceFacts, Inventory};
 use crate::key::{DataKey, WrappedKey};
 use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
 use crate::plan::Plan;
+use crate::state::closed::Closed;
 use crate::state::{Phase, State, VolumeRecord};
 
 /// Known volumes whose disks are there and that are not open: what the plan will most likely open. Those that somebody closed are not

@@ -5,9 +5,8 @@ use super::{CommandError, Disks};
 use crate::config::{Config, Policy};
 use crate::discover::{Roots, discover, orphans};
 use crate::disk::{DeviceFacts, Holder, Inventory, Role, classify};
-use crate::last;
 use crate::plan::{Subject, disk_of, has_our_name, name_it, record_of, unknown_mapping};
-use crate::report::{Health, Report, Row, Verdict};
+use crate::report::{Health, Report, Row, Verdict, last};
 use crate::state::{self, Phase, State, VolumeRecord};
 
 /// `status`: every disk as sysfs and the state file have it; nothing is opened.

@@ -2,12 +2,12 @@
 
 use uuid::Uuid;
 
-use crate::closed::Closed;
 use crate::commands::Picture;
 use crate::config::{Config, Policy};
 use crate::disk::{DeviceFacts, DiskKind, Holder, classify, is_shown};
-use crate::last::Last;
 use crate::plan::{Shortfall, disk_of, may_be_gone, may_be_taken, policy, record_of};
+use crate::report::last::Last;
+use crate::state::closed::Closed;
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 
 /// A disk, as far as a change of it is a reason to look at it again.
@@ -150,9 +150,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::last::Decided;
     use crate::luks2::mapper_name;
     use crate::report::Report;
+    use crate::report::last::Decided;
 
     fn config() -> Config {
         Config::from_text(Path::new("config.toml"), "[kms]\nkey_id = \"alias/x\"\n").unwrap()

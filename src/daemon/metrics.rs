@@ -20,9 +20,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::commands;
 use crate::config::Config;
-use crate::metrics::render;
-use crate::{commands, last};
+use crate::report::last;
+use crate::report::metrics::render;
 
 /// How long one who asks may take: they are answered one after the other.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 //! A job is one line of JSON on the worker's standard input, and after it, on a line of its own, the passphrase, where the job needs one.
 //! The worker answers with lines of JSON on its standard output, progress first, the outcome last.
 //!
-//! May import: `disk`, `error`, `key`, `luks2`, `storage`.
+//! May import: `disk`, `key`, `luks2`, `storage`.
 //! Never: what a worker does with a job, or why it was asked.
 
 mod answer;

@@ -11,13 +11,13 @@ use zeroize::Zeroizing;
 
 use super::class::Class;
 use super::error::{Context, Failure, KmsError, Operation};
+use super::http::limited;
 use super::key_facts::{KeyState, check, key_state, region_of, same_key, usable};
 use super::retry::{Limits, retry};
 use super::setup::{self, Options};
 use super::usage::{Meter, Usage};
 use super::{GeneratedKey, KeyService};
 use crate::config;
-use crate::http::limited;
 use crate::key::{DataKey, KeyError, WrappedKey};
 
 /// AWS KMS, or what `kms.endpoint_url` puts in its place.

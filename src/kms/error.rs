@@ -246,7 +246,7 @@ impl Failure {
     fn of_credentials(error: &CredentialsError) -> Self {
         let what = "no AWS credentials in environment, profile, web identity, container or instance role";
         let class = match error {
-            CredentialsError::CredentialsNotLoaded(_) if crate::imds::disabled() => Class::NoCredentialSource,
+            CredentialsError::CredentialsNotLoaded(_) if crate::kms::imds::disabled() => Class::NoCredentialSource,
             // a file or a trust policy that is wrong
             CredentialsError::InvalidConfiguration(_) => Class::BadCredentials,
             CredentialsError::CredentialsNotLoaded(_)

@@ -18,11 +18,11 @@ use tokio::time::Instant;
 
 use super::class::Class;
 use super::error::{Context, Failure, KmsError, Operation};
+use super::imds::Imds;
 use super::key_facts::region_of;
 use super::retry::{Limits, retry};
 use super::usage::{Meter, Metered};
 use crate::config::{self, crosses_in_clear};
-use crate::imds::Imds;
 
 /// What [`super::AwsKms::connect_with`] does otherwise than [`super::AwsKms::connect`].
 #[derive(Debug, Clone, Default)]
@@ -111,7 +111,7 @@ async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: In
     if let Some(region) = chain.region().await {
         return Ok(region);
     }
-    if crate::imds::disabled() {
+    if crate::kms::imds::disabled() {
         return Err(KmsError::configuration(format!(
             "no region for KMS key {}: neither key ARN, kms.region, AWS_REGION nor a profile names one, and \
              AWS_EC2_METADATA_DISABLED forbids asking IMDS; set kms.region",

@@ -7,8 +7,8 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use fake_aws::{Effect, Fault as Scripted, Key, KeyState, Server, TestCa};
 use luks_agent::config;
-use luks_agent::imds::Imds;
 use luks_agent::key::WrappedKey;
+use luks_agent::kms::imds::Imds;
 use luks_agent::kms::{AwsKms, Class, Fault, GeneratedKey, KeyService, KmsError, Options};
 
 use super::{bare, block_on, in_child, limits, quick};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use luks_agent::imds::Imds;
+use luks_agent::kms::imds::Imds;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 

@@ -4,6 +4,9 @@
 //! It holds no key, opens no block device and reaches no network. What is to be done is done by units of systemd of its own:
 //! they need privileges that the daemon is better without, they mount in the namespace that everybody sees, and neither a
 //! restart nor the death of the daemon touches them.
+//!
+//! May import: `commands`, `config`, `disk`, `error`, `plan`, `report`, `state`.
+//! Never: a disk, a key, the network.
 
 mod compare;
 mod metrics;
@@ -30,11 +33,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, Interval, interval, sleep, sleep_until};
 use tokio_udev::{AsyncMonitorSocket, Event, EventType, MonitorBuilder};
 
+use crate::commands;
 use crate::config::Config;
 use crate::error::chain;
-use crate::last::{self, Last};
 use crate::report::ExitCode;
-use crate::{closed, commands};
+use crate::report::last::{self, Last};
+use crate::state::closed;
 
 /// The tag that the project's udev rule gives to disks that may be volumes.
 const TAG: &str = "luks-agent";

@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kms::Usage;
 use crate::report::{ExitCode, Finding, KeyFinding, Report, Row, Verdict};
-
-/// Where it is kept; gone at a reboot, as is what it tells of.
-pub(crate) const DIR: &str = "/run/luks-agent";
+use crate::state::RUN_DIR;
 
 /// The commands whose runs are kept. What is only shown is not: it would hide what was done.
 const COMMANDS: [&str; 5] = ["boot", "provision", "unlock", "grow", "health"];
@@ -155,8 +153,8 @@ pub fn keep(report: &Report) {
     if !COMMANDS.contains(&report.command()) {
         return;
     }
-    if let Err(e) = keep_in(Path::new(DIR), report) {
-        tracing::debug!("what came of it cannot be kept in {DIR}: {e}");
+    if let Err(e) = keep_in(Path::new(RUN_DIR), report) {
+        tracing::debug!("what came of it cannot be kept in {RUN_DIR}: {e}");
     }
 }
 
@@ -176,7 +174,7 @@ pub fn all() -> Vec<Last> {
 
 /// The last run of a command since boot.
 pub fn read(command: &str) -> Option<Last> {
-    read_in(Path::new(DIR), command)
+    read_in(Path::new(RUN_DIR), command)
 }
 
 fn read_in(dir: &Path, command: &str) -> Option<Last> {

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
-use crate::last::Last;
+use super::last::Last;
 use crate::report::{Row, Verdict};
 
 /// The states of volumes that are counted, zero included, so that an alert sees a series before the first of its kind.
@@ -130,9 +130,9 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
 mod tests {
     use super::*;
     use crate::kms::{KeyState, Usage};
-    use crate::last::{Decided, Unlock};
     use crate::plan::Subject;
     use crate::report::KeyFinding;
+    use crate::report::last::{Decided, Unlock};
 
     fn run(command: &str, exit_code: u8) -> Last {
         let ended = Timestamp::from_second(1_800_000_000).unwrap();
@@ -191,7 +191,7 @@ mod tests {
         let state = KeyState { name: "Enabled".to_owned(), deletion: Some(Timestamp::MAX) };
         health.keys = vec![KeyFinding { key_arn: "arn".to_owned(), state: Some(state), error: None }];
         let page = render(&[], &[run("boot", 0), health], Timestamp::UNIX_EPOCH).unwrap();
-        let documented = include_str!("../docs/metrics.md");
+        let documented = include_str!("../../docs/metrics.md");
         let names: Vec<&str> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         assert_eq!(names.len(), 15, "{names:?}");

@@ -1,6 +1,11 @@
-//! What a command says in the end: a table for people, JSON for programs, an exit code for both.
+//! What a command says in the end: a table for people, JSON for programs, entries for the journal, metrics, an exit code.
+//!
+//! May import: `apply`, `disk`, `error`, `kms`, `logging`, `luks2`, `plan`, `state`.
+//! Never: a disk, the network, or a decision.
 
 mod events;
+pub mod last;
+pub mod metrics;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,7 @@
 //! What is to be done with each disk, and why: pure, so that every refusal can be tested without a disk.
+//!
+//! May import: `config`, `disk`, `job`, `luks2`, `state`, `storage`.
+//! Never: a file, a clock, the network; nor `worker`, which does not import it either.
 
 mod ciphers;
 mod expect;

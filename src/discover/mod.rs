@@ -1,6 +1,9 @@
 //! What disks the machine has and which of them carry the running system, read from sysfs, procfs and udev's links.
 //!
-//! Only files are read: no device is opened, no command is run, so a hung device cannot hold this up.
+//! It reads files only: it opens no device and runs no command, so a hung device cannot hold it up.
+//!
+//! May import: `disk`.
+//! Never: a device, a program, the configuration.
 
 mod boot;
 mod memory;

@@ -1,9 +1,14 @@
 //! The state file on the boot volume: which keys there are, wrapped, and which volumes were made with them.
 //!
-//! It is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees the old file or the new
+//! The file is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees the old file or the new
 //! one, never a torn one. Only the holder of the lock writes.
+//!
+//! May import: `discover`, `disk`, `error`, `key`, `luks2`, `permissions`, `storage`.
+//! Never: the configuration, the key service, or a decision on what follows from a record.
 
 use std::fmt;
+pub mod closed;
+
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -26,6 +31,8 @@ use crate::storage::FilesystemKind;
 /// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts, version 2 no
 /// keyslots.
 pub const VERSION: u32 = 3;
+/// What is kept of commands until the next reboot.
+pub(crate) const RUN_DIR: &str = "/run/luks-agent";
 const FILE: &str = "state.json";
 const TEMPORARY: &str = "state.json.new";
 
@@ -724,9 +731,9 @@ mod tests {
         }
     }
 
-    const VERSION_1: &str = include_str!("../tests/fixtures/state/version-1.json");
-    const VERSION_2: &str = include_str!("../tests/fixtures/state/version-2.json");
-    const VERSION_3: &str = include_str!("../tests/fixtures/state/version-3.json");
+    const VERSION_1: &str = include_str!("../../tests/fixtures/state/version-1.json");
+    const VERSION_2: &str = include_str!("../../tests/fixtures/state/version-2.json");
+    const VERSION_3: &str = include_str!("../../tests/fixtures/state/version-3.json");
 
     /// As the releases wrote them.
     #[test]
@@ -775,7 +782,7 @@ mod tests {
         let path = tmp.path().join(FILE);
         fs::write(&path, VERSION_2).unwrap();
         let state = store.load().unwrap();
-        fs::write(&path, include_str!("../tests/fixtures/state/version-2-reordered.json")).unwrap();
+        fs::write(&path, include_str!("../../tests/fixtures/state/version-2-reordered.json")).unwrap();
         assert_eq!(store.load().unwrap(), state);
         fs::write(&path, without_whitespace(VERSION_2.as_bytes())).unwrap();
         assert_eq!(store.load().unwrap(), state);
@@ -807,7 +814,7 @@ mod tests {
         let tmp = dir();
         let store = StateDir::create(tmp.path()).unwrap();
         let path = tmp.path().join(FILE);
-        let later = include_str!("../tests/fixtures/state/version-3-later.json");
+        let later = include_str!("../../tests/fixtures/state/version-3-later.json");
         fs::write(&path, later).unwrap();
         let message = store.load().unwrap_err().to_string();
         assert!(message.contains("a later luks-agent wrote it: unknown field `verified`"), "{message}");

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::RUN_DIR;
 use crate::disk::DeviceFacts;
-use crate::last::DIR;
 
 /// A volume that `close` closed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ fn file(dir: &Path) -> PathBuf {
 
 /// The volumes that are to stay closed.
 pub fn read() -> Vec<Closed> {
-    read_in(Path::new(DIR))
+    read_in(Path::new(RUN_DIR))
 }
 
 fn read_in(dir: &Path) -> Vec<Closed> {
@@ -75,8 +75,8 @@ pub fn still() -> Vec<Closed> {
 
 /// What cannot be kept is opened again by the daemon, which is no failure of the command.
 fn keep(all: &[Closed]) {
-    if let Err(e) = keep_in(Path::new(DIR), all) {
-        tracing::warn!("cannot keep in {DIR} which volumes were closed, so the daemon may open them again: {e}");
+    if let Err(e) = keep_in(Path::new(RUN_DIR), all) {
+        tracing::warn!("cannot keep in {RUN_DIR} which volumes were closed, so the daemon may open them again: {e}");
     }
 }
 

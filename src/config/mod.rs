@@ -2,6 +2,9 @@
 //!
 //! Each file is read on its own into a fragment, so that an error names file and line; the fragments are merged in
 //! order, later ones win, and defaults fill the rest.
+//!
+//! May import: `disk`, `luks2`, `permissions`, `storage`.
+//! Never: what is done with a value.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;

@@ -19,7 +19,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use tokio::time::{Instant, sleep};
 
-use crate::http::limited;
+use super::http::limited;
 
 /// Between two attempts while IMDS does not answer.
 const PAUSE: Duration = Duration::from_secs(1);

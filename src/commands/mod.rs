@@ -1,4 +1,7 @@
-//! The commands: each is a stretch of the one way from configuration to report.
+//! The commands: each is a stretch of the one way from configuration to report, and has a file of its own.
+//!
+//! May import: `apply`, `config`, `discover`, `disk`, `error`, `job`, `key`, `kms`, `luks2`, `plan`, `report`, `state`, `storage`.
+//! Never: a device, `worker`, `daemon`.
 
 mod ciphers;
 mod health;
@@ -19,18 +22,18 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::apply::Apply;
-use crate::closed::{self, Closed};
 use crate::config::{Config, ConfigError, Policy};
 use crate::discover::{DiscoverError, Roots, discover, orphans};
 use crate::disk::{Content, DeviceFacts, DiskKind, Holder, Inventory, Role, classify, is_shown};
 use crate::error::chain;
-use crate::imds::Imds;
 use crate::job::{Answer, Extent, Host, HostError, Job, Target, Workers};
+use crate::kms::imds::Imds;
 use crate::plan::{
     Action, Change, Mode, Plan, Shortfall, Step, Subject, name_it, needed_ciphers, plan, record_of, unknown_volume,
     wants_header, wants_probe,
 };
 use crate::report::{ExitCode, Report, Row, Verdict, WOULD_NOT_SURVIVE, planned};
+use crate::state::closed::{self, Closed};
 use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
 use crate::storage::{FilesystemKind, MountSpec, ToolError, check_growing_tools, check_tools};
 

@@ -1,11 +1,16 @@
-//! The key service: what the agent asks of AWS KMS, how long it keeps asking, and what it says when that fails.
+//! The key service: what the agent asks of AWS KMS and IMDS, how long it keeps asking, and what it says when that fails.
 //!
-//! Nothing here writes key material anywhere, and no error carries an answer of KMS: [`KmsError`] keeps texts, never the
-//! SDK's error values, whose `Debug` prints whole answers.
+//! Nothing here writes key material anywhere, and no error carries an answer of KMS: [`KmsError`] keeps texts, never the SDK's error
+//! values, whose `Debug` prints whole answers.
+//!
+//! May import: `config`, `key`.
+//! Never: disks, the state file, or what a key is for.
 
 mod class;
 mod client;
 mod error;
+mod http;
+pub mod imds;
 mod key_facts;
 mod retry;
 mod setup;

@@ -2,6 +2,9 @@
 //!
 //! Key, then state file, then disks. A volume is `committed` in the state file, durably, before it is mounted for the
 //! first time; until then it holds no data, and the next run may begin again with it.
+//!
+//! May import: `config`, `disk`, `error`, `job`, `key`, `kms`, `luks2`, `plan`, `state`, `storage`.
+//! Never: a decision on what may be done, a device, a report.
 
 #[cfg(test)]
 mod tests;
