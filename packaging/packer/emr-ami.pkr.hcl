@@ -3,17 +3,17 @@
 
 variable "package" {
   type        = string
-  description = "The package, such as target/packages/luks-agent-0.1.0-1.x86_64.rpm; its architecture is that of the image."
+  description = "Path of the package, such as target/packages/luks-agent-0.1.0-1.x86_64.rpm. Its architecture must match the image."
 }
 
 variable "config" {
   type        = string
-  description = "Configuration of the agent on every node: a copy of packaging/packer/luks-agent.toml with your key."
+  description = "Path of the agent's configuration for every node: a copy of packaging/packer/luks-agent.toml with your KMS key."
 }
 
 variable "architecture" {
   type        = string
-  description = "Architecture of image and package: x86_64 or arm64."
+  description = "Architecture of the image and the package: x86_64 or arm64."
   default     = "x86_64"
 
   validation {
@@ -24,24 +24,24 @@ variable "architecture" {
 
 variable "region" {
   type        = string
-  description = "Region of the image; EMR takes custom AMIs from the Region of the cluster alone."
+  description = "Region of the image. EMR accepts custom AMIs only from the Region of the cluster."
 }
 
 variable "subnet_id" {
   type        = string
-  description = "Subnet to build in, with a way out to Amazon Linux's repositories; empty for the default VPC."
+  description = "Subnet to build in, which must reach the repositories of Amazon Linux. Empty for the default VPC."
   default     = ""
 }
 
 variable "boot_kms_key_id" {
   type        = string
-  description = "KMS key of the boot volume, not the agent's; empty for the account's default key for EBS."
+  description = "KMS key of the boot volume, not of the agent. Empty for the account's default EBS key."
   default     = ""
 }
 
 locals {
   made = formatdate("YYYYMMDD-hhmm", timestamp())
-  # not that of the nodes: any small one of the architecture builds it
+  # only for the build, not for the nodes: any small type of the architecture works
   instance_type = {
     x86_64 = "m5.large"
     arm64  = "m6g.large"
@@ -57,7 +57,7 @@ source "amazon-ebs" "emr" {
   ami_name        = "luks-agent-emr-${var.architecture}-${local.made}"
   ami_description = "Amazon Linux 2023 for EMR 7, with luks-agent"
 
-  # the standard image, neither the minimal one nor that for ECS: EMR wants the former
+  # the standard image, which EMR requires, not the minimal or the ECS image
   source_ami_filter {
     owners      = ["amazon"]
     most_recent = true
@@ -70,7 +70,7 @@ source "amazon-ebs" "emr" {
     }
   }
 
-  # The boot volume, and no other: EMR does not support images with several. EMR 6.10 and later want 15 GiB or more.
+  # Only the boot volume: EMR does not support images with several volumes. EMR 6.10 and later require 15 GiB or more.
   launch_block_device_mappings {
     device_name           = "/dev/xvda"
     volume_size           = 20
@@ -88,7 +88,7 @@ source "amazon-ebs" "emr" {
     http_put_response_hop_limit = 1
   }
 
-  # the key pair of the build does not stay in the image
+  # the SSH key of the build must not stay in the image
   ssh_clear_authorized_keys = true
 
   tags = {

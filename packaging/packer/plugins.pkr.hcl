@@ -1,4 +1,4 @@
-# Apart from the template, as Packer before 1.7 has the plugin built in and does not know this block.
+# In its own file, because Packer before 1.7 has the plugin built in and does not know this block.
 packer {
   required_plugins {
     amazon = {

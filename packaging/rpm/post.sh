@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# After installation (1) or upgrade (2). Nothing is started at the first installation: disks are encrypted at the next boot, or when
-# somebody says so. At an upgrade the daemon is restarted by the old package's postun.sh, when the old files are gone.
+# Runs after an installation (1) or upgrade (2). The first installation starts nothing: the disks are encrypted at the next boot, or when
+# somebody starts the units. At an upgrade, postun.sh of the old package restarts the daemon after the old files are removed.
 if [ "$1" -eq 1 ]; then
     systemctl --no-reload preset luks-agent.target luks-agent.service luks-agent-metrics.socket >/dev/null 2>&1 || :
 fi
@@ -10,7 +10,7 @@ if [ -d /run/systemd/system ]; then
     systemctl daemon-reload >/dev/null 2>&1 || :
 fi
 
-# the agent refuses a configuration that others may write to, and the next boot would be the first to say so
+# The agent refuses a configuration that other users may write to. Without this check, the first error would come at the next boot.
 dir=/etc/luks-agent
 for path in "$dir" "$dir/config.toml" "$dir/config.d" "$dir"/config.d/*.toml; do
     if [ -n "$(find -L "$path" -prune ! -type l \( ! -user root -o -perm /022 \) ! \( -type d -perm -1000 \) 2>/dev/null)" ]; then

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# After removal (0), or when the old version's files are gone at an upgrade (1): only the daemon is restarted, and if it runs, which
+# Runs after a removal (0), or after an upgrade has removed the old version's files (1). Restarts only the daemon, if it runs, which
 # touches no volume.
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload >/dev/null 2>&1 || :

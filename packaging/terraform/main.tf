@@ -1,4 +1,4 @@
-# What is in ../iam as JSON, as Terraform: the KMS key with its policy, and the role of the nodes. docs/iam.md explains both.
+# The policies of ../iam in Terraform, with the KMS key and the role of the nodes. docs/iam.md explains them.
 
 data "aws_caller_identity" "current" {}
 data "aws_partition" "current" {}
@@ -6,7 +6,7 @@ data "aws_partition" "current" {}
 locals {
   account_root = "arn:${data.aws_partition.current.partition}:iam::${data.aws_caller_identity.current.account_id}:root"
 
-  # exactly what the agent calls
+  # exactly the operations that the agent calls
   node_actions = [
     "kms:DescribeKey",
     "kms:GenerateDataKey",
@@ -18,7 +18,7 @@ locals {
     "kms:Decrypt",
   ]
 
-  # neither use of the key, nor kms:CreateGrant, which would amount to it, nor kms:ScheduleKeyDeletion, which loses the data
+  # no use of the key; no kms:CreateGrant, which would amount to use; no kms:ScheduleKeyDeletion, which would lose the data
   admin_actions = [
     "kms:CancelKeyDeletion",
     "kms:DescribeKey",
@@ -57,7 +57,7 @@ resource "aws_kms_key" "this" {
   tags                    = var.tags
 
   lifecycle {
-    # without this key, no volume of any node opens again
+    # without this key, no volume of any node can be opened again
     prevent_destroy = true
   }
 }
@@ -68,7 +68,7 @@ resource "aws_kms_alias" "this" {
 }
 
 data "aws_iam_policy_document" "key" {
-  # the account is never locked out of its key; but an IAM policy cannot give itself the use of it
+  # keeps the account from being locked out of its key, but does not let IAM policies grant use of the key
   statement {
     sid       = "IamPoliciesMayAllowAdministrationButNoUse"
     actions   = concat(local.admin_actions, local.alias_actions, ["kms:ScheduleKeyDeletion"])
@@ -169,7 +169,7 @@ data "aws_iam_policy_document" "node" {
   }
 }
 
-# The administrators: a policy to attach to those who look after the key
+# The administrators: a policy to attach to those who administer the key
 
 resource "aws_iam_policy" "admin" {
   name        = "${var.name}-key-administration"

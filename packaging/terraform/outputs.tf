@@ -1,5 +1,5 @@
 output "key_arn" {
-  description = "What kms.key_id is to be."
+  description = "ARN of the KMS key: the value for kms.key_id."
   value       = aws_kms_key.this.arn
 }
 
@@ -9,16 +9,16 @@ output "alias_arn" {
 }
 
 output "node_role_arn" {
-  description = "Role of the nodes."
+  description = "ARN of the role of the nodes."
   value       = local.node_role_arn
 }
 
 output "instance_profile_name" {
-  description = "Instance profile of the nodes, if it was made here."
+  description = "Instance profile of the nodes, if this module created it."
   value       = one(aws_iam_instance_profile.node[*].name)
 }
 
 output "admin_policy_arn" {
-  description = "Policy to attach to those who look after the key."
+  description = "ARN of the policy to attach to the administrators of the key."
   value       = aws_iam_policy.admin.arn
 }
