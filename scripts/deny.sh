@@ -1,9 +1,9 @@
 #!/bin/bash
-# Checks what the project depends on, by deny.toml: licences, known vulnerabilities, what is there twice, where it comes from.
+# Checks the dependencies against deny.toml: licences, known vulnerabilities, duplicates, sources.
 #
 #   scripts/deny.sh [bans|licenses|sources|advisories]...      (default: all of them)
 #
-# advisories is the only one that needs a network beside the registry's: RustSec's database is a repository on GitHub.
+# Only advisories needs another host than the registry: the RustSec database is a repository on GitHub.
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 

@@ -1,45 +1,45 @@
 #!/bin/bash
-# Installs what building and testing need on Debian 12 and 13, only if it is missing. Fails unless all of it is installed and runs.
+# Installs what the build and the tests need on Debian 12 and 13, if it is missing. Fails unless everything is installed and runs.
 #
 #   scripts/deps.sh [build|test|lint|kernel|machine|localstack|packages|aarch64|fresh|vagrant|uml]...     (default: the first six)
-#   scripts/deps.sh --test-dir                               prints where the virtual environment of the test runner is (to be)
-#   scripts/deps.sh --localstack-dir                         prints where that of LocalStack is (to be)
-#   scripts/deps.sh --ansible-dir                            prints where that of Ansible is (to be)
-#   scripts/deps.sh --promtool                               prints where Prometheus' promtool is (to be)
+#   scripts/deps.sh --test-dir           prints the path of the virtual environment of the test runner, even if it does not exist yet
+#   scripts/deps.sh --localstack-dir     the same for LocalStack
+#   scripts/deps.sh --ansible-dir        the same for Ansible
+#   scripts/deps.sh --promtool           prints the path of promtool of Prometheus, even if it does not exist yet
 #
-# Debian packages come by apt-get (as root, or through sudo). The test runner (cargo-nextest), LocalStack with the AWS CLI, and Ansible
-# go into virtual environments in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
+# apt-get installs the Debian packages (as root, or through sudo). The test runner (cargo-nextest), LocalStack with the AWS CLI, and
+# Ansible go into virtual environments in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
 set -euo pipefail
 
-# Lists of Debian packages. One with a question mark is not in every release; the tests do without it.
+# Lists of Debian packages. A package with a question mark is not in every release; the tests work without it.
 
-# A C compiler also for aws-lc-sys, a C++ compiler for libFuzzer; libclang for bindgen (libcryptsetup-rs, libblkid-rs).
+# aws-lc-sys also needs a C compiler, libFuzzer a C++ compiler, and bindgen (libcryptsetup-rs, libblkid-rs) libclang.
 BUILD="gcc g++ libc6-dev make pkg-config libclang-dev libcryptsetup-dev libblkid-dev libudev-dev"
-# The unit tier makes file systems, in files.
+# The unit tier makes file systems in files.
 TEST="python3 python3-venv xfsprogs e2fsprogs"
 LINT="shellcheck"
-# A node in User-Mode Linux, and what most scenarios of tests/kernel call themselves: cryptsetup, dmsetup, mkfs, blkid, ip, strace.
+# For a node in User-Mode Linux, and the tools that most scenarios of tests/kernel call: cryptsetup, dmsetup, mkfs, blkid, ip, strace.
 UML="git user-mode-linux mmdebstrap uidmap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
 KERNEL="$UML"
-# Stacks that a boot disk can be in.
+# For the stacks that a boot disk can be part of.
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
-# The corpus of disks that are not blank (tests/support/images.rs) is made with these.
+# For the corpus of disks that are not blank (tests/support/images.rs).
 KERNEL+=" dosfstools drbd-utils erofs-utils exfatprogs f2fs-tools fdisk gdisk genromfs gfs2-utils hfsutils? jfsutils makefs"
 KERNEL+=" mtd-utils nilfs-tools ntfs-3g ocfs2-tools parted qemu-utils reiser4progs? reiserfsprogs? sqlite3 squashfs-tools"
 KERNEL+=" udftools util-linux-extra xorriso"
-# uidmap: for mmdebstrap without root.
+# uidmap is for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
-# What builds them, and what judges them.
+# Tools that build packages, and tools that check them.
 PACKAGES="binutils clang lld mmdebstrap uidmap cpio git lintian rpm rpmlint"
-# What makes and runs a machine of aarch64. This machine then runs programs of other architectures.
+# For an aarch64 machine. binfmt-support lets this machine run programs of other architectures.
 AARCH64="qemu-system-arm qemu-user-static binfmt-support arch-test"
 FRESH="mmdebstrap git util-linux"
-# Without libvirt-daemon-system, which starts daemons and makes networks on this machine: vagrant/isolated.sh starts its own.
+# Without libvirt-daemon-system, which starts daemons and creates networks on this machine; vagrant/isolated.sh starts its own.
 VAGRANT="vagrant vagrant-libvirt libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients dnsmasq-base iptables qemu-system-x86"
 VAGRANT+=" qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap iproute2 procps openssh-client cryptsetup-bin python3 python3-venv"
 
-# What must run, not only be installed, of a package that is asked for: PACKAGE:COMMAND...
+# PACKAGE:COMMAND. The command must succeed for the package to count as installed.
 RUNS=(
     "gcc:gcc --version" "g++:g++ --version" "make:make --version" "pkg-config:pkg-config --version"
     "python3:/usr/bin/python3 --version" "shellcheck:shellcheck --version"
@@ -56,7 +56,7 @@ requirements=$(dirname "$(realpath "$0")")
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 promtool=$cache/promtool
 
-# the virtual environment of NAME-requirements.txt
+# venv_dir NAME: prints the directory of the virtual environment of NAME-requirements.txt.
 venv_dir() {
     echo "$cache/$1-$(sha256sum "$requirements/$1-requirements.txt" | cut -c1-12)"
 }
@@ -73,18 +73,18 @@ as_root=()
 ((EUID == 0)) || as_root=(sudo)
 
 apt_get() {
-    # a fresh machine may be upgrading itself
+    # a new machine may be upgrading itself, and hold the lock
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 apt-get -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" </dev/null
 }
 
 update_lists() { apt_get -qq update; }
 
-# Whether a package is there for this machine's architecture; it may be there for others, too.
+# Whether a package is installed for this machine's architecture. It may also be installed for others.
 installed() {
     dpkg-query -W -f '${Architecture} ${db:Status-Status}\n' "$1" 2>/dev/null | grep -qxE "($architecture|all) installed"
 }
 
-# runs PACKAGE: whether the programs run that it is asked for. What they say is in $said.
+# runs PACKAGE: whether its commands in RUNS succeed. Leaves their output in $said.
 runs() {
     local check
     for check in "${RUNS[@]}"; do
@@ -94,7 +94,7 @@ runs() {
     done
 }
 
-# Sets missing and broken to what there is to do of these packages.
+# look PACKAGE...: sets missing to the packages that are not installed, and broken to those that do not run.
 look() {
     local package
     missing=() broken=()
@@ -110,7 +110,7 @@ look() {
 # Whether apt could install a package.
 known() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
 
-# What is wrong with a package, in the words of apt or of the program.
+# Prints what is wrong with a package, with the message of apt or of the program.
 fault() {
     local said
     if installed "$1"; then
@@ -121,7 +121,7 @@ fault() {
     fi
 }
 
-# Installing one package may remove another that is asked for, too: then that is asked for again.
+# Installing one package may remove another one on the list, which is then installed in the next round.
 install_packages() {
     local package round log before wanted=() maybe=() missing broken said
     for package in "$@"; do
@@ -129,13 +129,13 @@ install_packages() {
     done
     look "${wanted[@]}"
     if ((${#missing[@]} + ${#broken[@]})); then
-        command -v apt-get >/dev/null || die "no apt-get here: install what Debian 12 calls ${missing[*]} ${broken[*]} by hand"
+        command -v apt-get >/dev/null || die "apt-get is not available; install these packages of Debian 12 by hand: ${missing[*]} ${broken[*]}"
         ((EUID == 0)) || command -v sudo >/dev/null ||
-            die "need to be root, or to have sudo, to install ${missing[*]} ${broken[*]}"
+            die "cannot install ${missing[*]} ${broken[*]}: not root, and sudo is not installed"
         update_lists
     fi
     for package in "${maybe[@]}"; do
-        if known "$package"; then wanted+=("$package"); else say "apt knows no $package here; going on without it"; fi
+        if known "$package"; then wanted+=("$package"); else say "apt does not know $package; continuing without it"; fi
     done
 
     log=$(mktemp)
@@ -147,7 +147,7 @@ install_packages() {
         if ((${#missing[@]})); then
             say "installing ${missing[*]}"
             if ! apt_get --no-install-recommends install "${missing[@]}" >>"$log" 2>&1; then
-                # one that cannot be had does not keep the others away
+                # a package that cannot be installed must not prevent the others
                 for package in "${missing[@]}"; do
                     apt_get --no-install-recommends install "$package" >>"$log" 2>&1 || true
                 done
@@ -168,9 +168,8 @@ install_packages() {
     ((${#missing[@]} + ${#broken[@]} == 0)) || exit 1
 }
 
-# The file `complete` is written last: what was interrupted is made anew. (A virtual environment cannot be renamed into
-# place, its scripts hold its path.)
-# make_venv NAME WHAT
+# make_venv NAME WHAT: creates the virtual environment of NAME-requirements.txt. The file `complete` is written last, so an interrupted
+# one is created again. (It cannot be renamed into place, because its scripts contain its path.)
 make_venv() {
     local dir
     dir=$(venv_dir "$1")
@@ -179,15 +178,15 @@ make_venv() {
     exec 9>"$dir.lock"
     flock 9
     [[ -e $dir/complete ]] && return 0
-    say "making the virtual environment of $2 in $dir"
+    say "creating the virtual environment of $2 in $dir"
     rm -rf "$dir"
-    # Debian's own Python, not one that comes first in PATH: the pins are for it.
+    # Debian's Python, not the first in PATH: the pinned versions are for it
     /usr/bin/python3 -m venv "$dir"
     "$dir/bin/pip" install -qq --no-input --disable-pip-version-check --requirement "$requirements/$1-requirements.txt" </dev/null
     touch "$dir/complete"
 }
 
-# Out of the package: that of Debian 12 would install and start a server.
+# Unpacks promtool without installing its package, which in Debian 12 would install and start a server.
 make_promtool() {
     [[ -e $promtool ]] && return 0
     local dir package=prometheus
@@ -197,7 +196,7 @@ make_promtool() {
     dir=$(mktemp -d /var/tmp/luks-agent-promtool.XXXXXX)
     chmod 0777 "$dir"
     known $package || update_lists
-    # a package of its own since Debian 13
+    # promtool has its own package since Debian 13
     ! known promtool || package=promtool
     (cd "$dir" && apt-get -qq download $package) </dev/null
     dpkg-deb -x "$dir"/*.deb "$dir"
@@ -205,8 +204,8 @@ make_promtool() {
     rm -rf "$dir"
 }
 
-# Every page of a process in User-Mode Linux is a mapping of its own on the host, and LocalStack has more of them than the
-# kernel allows by default; it would be killed now and then. Lasts until this machine reboots.
+# Every page of a process in User-Mode Linux is a separate mapping on the host, and LocalStack has more pages than the kernel allows by
+# default, so it would be killed now and then. The setting lasts until this machine reboots.
 allow_mappings() {
     local limit=/proc/sys/vm/max_map_count want=262144
     (($(<"$limit") < want)) || return 0
@@ -216,7 +215,7 @@ allow_mappings() {
     else
         sudo -n sysctl -q -w "vm.max_map_count=$want" && return 0
     fi
-    say "that failed; as root: sysctl -w vm.max_map_count=$want, else LocalStack may be killed in its tests" >&2
+    say "cannot raise vm.max_map_count, so LocalStack may be killed in its tests; as root, run: sysctl -w vm.max_map_count=$want" >&2
 }
 
 if [[ ${1-} == --localstack-dir ]]; then
@@ -241,7 +240,7 @@ fi
 
 (($#)) || set -- build test lint kernel machine localstack
 packages=()
-# shellcheck disable=SC2206 # lists of words
+# shellcheck disable=SC2206 # the lists are split into words
 for group in "$@"; do
     case $group in
         build) packages+=($BUILD) ;;

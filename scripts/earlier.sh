@@ -1,20 +1,20 @@
 #!/bin/bash
-# Builds the agent as an earlier commit had it, and prints where it is: what the random lives upgrade from.
+# Builds the agent of an earlier commit and prints its path. The random lives upgrade from it.
 #
-#   scripts/earlier.sh [COMMIT]    default: the commit ten changes of the source ago; the last one alone is often a matter of words
+#   scripts/earlier.sh [COMMIT]    default: the commit ten source changes ago, because the last change often touches only texts
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 
-die() { echo "earlier.sh: $*; set LIFE_EARLIER= to leave the upgrade out" >&2; exit 1; }
+die() { echo "earlier.sh: $*; set LIFE_EARLIER= to skip the upgrade" >&2; exit 1; }
 
 wanted=${1:-$(git rev-list --skip=10 --max-count=1 HEAD -- src Cargo.toml Cargo.lock)}
-[[ -n $wanted ]] || die "the source has not changed ten times here: expected a clone with its whole history"
-commit=$(git rev-parse --quiet --short=12 --verify "$wanted^{commit}") || die "there is no commit '$wanted' here"
+[[ -n $wanted ]] || die "cannot find a commit ten source changes ago: expected a clone with the whole history"
+commit=$(git rev-parse --quiet --short=12 --verify "$wanted^{commit}") || die "no commit '$wanted' in this repository"
 target=${CARGO_TARGET_DIR:-target}/earlier
 if [[ ! -x $target/luks-agent-$commit ]]; then
     rm -rf "$target/source"
     mkdir -p "$target/source"
-    # -m: the files are new, or cargo would take the program of another commit for this one's
+    # -m: gives the files new times; otherwise cargo would reuse the program of another commit
     git archive "$commit" | tar -x -m -C "$target/source"
     env -u CARGO_BUILD_TARGET "${CARGO:-cargo}" build --quiet --locked --manifest-path "$target/source/Cargo.toml" \
         --target-dir "$target/build" --bin luks-agent >&2

@@ -1,16 +1,16 @@
 #!/bin/bash
-# Tries the checkout's last commit as somebody does who has just cloned it, on a machine with nothing on it: a bare Debian from
-# mmdebstrap, with git, make, sudo and the Rust toolchain of this machine, an ordinary user who may use sudo, and a clone.
+# Tries the last commit of the checkout as a new user would, who has just cloned it on an empty machine: a bare Debian from mmdebstrap with
+# git, make, sudo and the Rust toolchain of this machine, a user who may use sudo, and a clone.
 #
-#   scripts/fresh.sh TREE...                     types the README's commands there (of make test, the unit tier)
-#   scripts/fresh.sh TREE -- COMMAND [ARG]...    runs something else there, as root
+#   scripts/fresh.sh TREE...                     runs the README's commands there (of make test, only the unit tier)
+#   scripts/fresh.sh TREE -- COMMAND [ARG]...    runs another command there, as root
 #
 # TREE: bookworm       Debian 12
 #       trixie         Debian 13
-#       other-qemu     Debian 12 with the qemu-utils of another suite, which that of its QEMU removes
+#       other-qemu     Debian 12 with qemu-utils from backports, which apt removes when it installs QEMU of Debian 12
 #
-# As root, since it makes namespaces. The tree sees no disk of this machine. It is in $FRESH_DIR (/var/tmp) while it is needed, about 12 GB;
-# FRESH_KEEP=1 leaves it there.
+# Needs root to create namespaces. The tree sees no disk of this machine. It takes about 12 GB in $FRESH_DIR (/var/tmp) and is deleted at
+# the end; FRESH_KEEP=1 keeps it.
 set -euo pipefail
 
 project=$(dirname "$(dirname "$(realpath "$0")")")
@@ -20,10 +20,10 @@ project=$(dirname "$(dirname "$(realpath "$0")")")
 say() { printf '\n== fresh: %s\n' "$*"; }
 die() { echo "fresh: $*" >&2; exit 1; }
 
-# What a network like this machine's needs: proxies and certificates.
+# Prints the environment variables for the network of this machine: proxies and certificates.
 network_environment() { env | grep -iE '^([a-z_]*_proxy|[a-z_]*(cert|ca_bundle|cainfo|cert_file)|pip_[a-z_]*timeout)=' || true; }
 
-# bare RELEASE ROOT: the tree, the user, and the clone
+# bare RELEASE ROOT: makes the tree, the user, and the clone.
 bare() {
     local release=$1 root=$2 sources options
     sources=$(debian_sources "$release")
@@ -32,7 +32,7 @@ bare() {
         "$release" "$root" ${sources:+-} <<<"$sources"
     chroot "$root" useradd --create-home --shell /bin/bash builder
     echo 'builder ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/builder"
-    # sudo, too, passes on what the network needs
+    # sudo must pass on the variables for the network
     network_environment | sed 's/=.*//; s/.*/Defaults env_keep += "&"/' >>"$root/etc/sudoers.d/builder"
     cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
     mkdir -p "$root/etc/ssl/certs" "$root/usr/local/share/ca-certificates" "$root/opt/rust"
@@ -42,7 +42,7 @@ bare() {
     chroot "$root" chown -R "$user:" /home/builder/luks-agent
 }
 
-# That of backports, whose list is gone when the README's commands look.
+# other_qemu ROOT: installs qemu-utils from backports, and removes the list of backports again before the README's commands run.
 other_qemu() {
     local root=$1 list=$1/etc/apt/sources.list.d/other.list
     sed -n 's/ bookworm main$/ bookworm-backports main/p' "$root/etc/apt/sources.list" | head -n 1 >"$list"
@@ -52,11 +52,11 @@ other_qemu() {
     inside "$root" root 'apt-get -qq update'
 }
 
-# inside ROOT USER COMMAND: with the tree for its root. No disk of this machine is in its /dev.
+# inside ROOT USER COMMAND: runs the command with the tree as its root. Its /dev has no disk of this machine.
 inside() {
     local root=$1 user=$2 command=$3 environment
     mapfile -t environment < <(network_environment)
-    # shellcheck disable=SC2016 # the inner shell's
+    # shellcheck disable=SC2016 # the inner shell expands it
     unshare --mount --pid --fork --kill-child --propagation private bash -ec '
         root=$1 rust=$2
         mount --bind "$root" "$root"
@@ -86,13 +86,13 @@ inside() {
         env -C /home/builder/luks-agent bash -c "$command" </dev/null
 }
 
-# The README's commands, of which make test is limited to its unit tier.
+# Prints the commands of the README, with make test limited to its unit tier.
 readme_commands() {
     sed -n '/<!-- first minute -->/,/<!-- end of first minute -->/{/^```\|^<!--/d;p}' "$project/README.md" | sed -E 's/ +#.*//; s/^make test$/make test-unit/'
 }
 
-((EUID == 0)) || die "needs to be root, to make namespaces"
-rust=$(rustc --print sysroot) || die "no Rust toolchain in root's path"
+((EUID == 0)) || die "needs root, to create namespaces"
+rust=$(rustc --print sysroot) || die "cannot find rustc: no Rust toolchain in the PATH of root"
 trees=()
 while (($#)) && [[ $1 != -- ]]; do
     [[ $1 =~ ^(bookworm|trixie|other-qemu)$ ]] || die "unknown tree '$1': expected bookworm, trixie or other-qemu"

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Fuzzes for longer, guided by coverage, on stable Rust. What is found stays in target/fuzz/found, and the corpus that grew
-# in target/fuzz/corpus, from where the next run goes on.
+# Fuzzes for longer, guided by coverage, on stable Rust. Inputs that found a fault stay in target/fuzz/found. The corpus grows in
+# target/fuzz/corpus, and the next run continues with it.
 #
 #   scripts/fuzz.sh [TARGET]...        (default: all of them)
-#   FUZZ_SECONDS   for each target (default 180)
-#   FUZZ_SEED      of randomness (default: another each time; printed)
+#   FUZZ_SECONDS   seconds for each target (default 180)
+#   FUZZ_SEED      seed of the random numbers (default: a new one each time, which is printed)
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 
@@ -16,10 +16,10 @@ out=$target_dir/fuzz
 targets=(fuzz/seeds/*)
 (($#)) || set -- "${targets[@]##*/}"
 
-# Dependencies are those that are built already; only what is compiled from this workspace shows its coverage.
+# Only the crates of this workspace are built with coverage; the dependencies are not built again.
 RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/rustc-coverage.sh "$cargo" build --workspace --bin luks-agent-fuzz
 mkdir -p "$out/found"
-# the next build without coverage puts its own there
+# the next build without coverage overwrites the program
 cp "$target_dir/debug/luks-agent-fuzz" "$out/luks-agent-fuzz"
 
 memory=/dev/shm
@@ -50,6 +50,6 @@ done
 printf '\n== summary, FUZZ_SEED=%s\n' "$seed"
 printf '%s\n' "${summary[@]}"
 if ((failed)); then
-    echo "put what is in $out/found into fuzz/seeds/TARGET under a name that says what it is, and mend what it shows"
+    echo "fix the faults that the inputs in $out/found show, and move each input to fuzz/seeds/TARGET under a name that says what it is"
 fi
 exit "$failed"

@@ -1,20 +1,20 @@
 #!/bin/bash
-# Builds the packages, .deb and .rpm, into target/packages:
+# Builds the .deb and .rpm packages in target/packages:
 #
 #   scripts/packages.sh [x86_64|aarch64]...      (default: x86_64)
 #
-# The agent in them is linked with the libraries of Debian 11, the oldest distribution that they are for, so that it runs there
-# and on all that are newer. Those are unpacked from its packages, not installed ("sysroot"), and clang links with them.
+# The agent in them is linked with the libraries of Debian 11, the oldest supported distribution, so that it runs there and on newer ones.
+# The script unpacks these libraries from Debian's packages into a "sysroot", without installing them, and clang links with them.
 #
-#   PACKAGE_RELEASE=2            the number behind the version of the package, when the same version is packaged again (default 1)
-#   SOURCE_DATE_EPOCH=seconds    the time that all files in the packages have (default: that of the last commit)
-#   PACKAGE_OUT=DIR              another place for the packages
+#   PACKAGE_RELEASE=2            the number after the version, for packaging the same version again (default 1)
+#   SOURCE_DATE_EPOCH=seconds    the time of all files in the packages (default: the time of the last commit)
+#   PACKAGE_OUT=DIR              another directory for the packages
 #
-# The same commit, toolchain and sysroot give the same bytes, wherever the checkout is: `make reproducible` tries it.
+# The same commit, toolchain and sysroot give the same bytes, wherever the checkout is; `make reproducible` checks it.
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 
-# raise these together: the tools that make packages, from crates.io
+# the tools from crates.io that make packages; raise these versions together
 cargo_deb=3.8.0
 cargo_generate_rpm=0.21.1
 cargo_cyclonedx=0.5.9
@@ -33,17 +33,17 @@ release=${PACKAGE_RELEASE:-1}
 say() { echo "packages: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-[[ $release =~ ^[0-9]+$ ]] || die "PACKAGE_RELEASE is '$release', expected a number"
+[[ $release =~ ^[0-9]+$ ]] || die "PACKAGE_RELEASE is '$release': expected a number"
 (($#)) || set -- x86_64
 for arch in "$@"; do
     [[ $arch == x86_64 || $arch == aarch64 ]] || die "unknown architecture '$arch': expected x86_64 or aarch64"
 done
 for tool in clang:clang ld.lld:lld mmdebstrap:mmdebstrap; do
-    command -v "${tool%%:*}" >/dev/null || die "${tool%%:*} is not installed (Debian package ${tool##*:}): run scripts/deps.sh packages"
+    command -v "${tool%%:*}" >/dev/null || die "${tool%%:*} is not installed (Debian package ${tool##*:}); run scripts/deps.sh packages"
 done
 
 if [[ -z ${SOURCE_DATE_EPOCH-} ]]; then
-    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null) || die "this is no git checkout: set SOURCE_DATE_EPOCH to the time of the release, in seconds since 1970"
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null) || die "this is not a git checkout; set SOURCE_DATE_EPOCH to the time of the release, in seconds since 1970"
 fi
 export SOURCE_DATE_EPOCH
 export TZ=UTC LC_ALL=C
@@ -51,7 +51,8 @@ export TZ=UTC LC_ALL=C
 maintainer=$(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)
 version=$("$cargo" metadata --format-version 1 --no-deps | sed 's/.*"name":"luks-agent","version":"\([^"]*\)".*/\1/')
 
-# Prints the directory with the libraries of Debian 11 for an architecture, as Debian calls it, and a triplet.
+# make_sysroot ARCHITECTURE TRIPLET: prints the directory with the libraries of Debian 11. ARCHITECTURE is Debian's name. The name of the
+# directory has a hash of this function, so that a change of its code, messages included, makes a new sysroot.
 make_sysroot() {
     local arch=$1 triplet=$2 sysroot new link
     sysroot=$cache/sysroot-$arch-$(declare -f make_sysroot | sha256sum | cut -c1-12)
@@ -61,12 +62,12 @@ make_sysroot() {
         mkdir "$new/sysroot" "$new/header"
         debian_unpack bullseye "$arch" "$new/sysroot" \
             libc6-dev libgcc-10-dev libcryptsetup-dev libblkid-dev libudev-dev
-        # Flags of dm-crypt that cryptsetup 2.3.4 knows have names in the crate libcryptsetup-rs only when the header is
-        # of 2.4 or later: Debian 12's. The library stays: what it has not, the linker does not find.
+        # The crate libcryptsetup-rs names some dm-crypt flags of cryptsetup 2.3.4 only if the header is from 2.4 or later, so the header is
+        # Debian 12's. The library stays Debian 11's, so the linker fails on a function that it lacks.
         debian_unpack bookworm "$arch" "$new/header" libcryptsetup-dev
         cp "$new/header/usr/include/libcryptsetup.h" "$new/sysroot/usr/include/"
         sed -i 's/^Version: .*/Version: 2.6.1/' "$new/sysroot/usr/lib/$triplet/pkgconfig/libcryptsetup.pc"
-        # links to /lib... would lead to this machine's libraries
+        # absolute links would lead to this machine's libraries
         find "$new/sysroot" -type l -lname '/*' -print0 | while IFS= read -r -d '' link; do
             ln -sfn "$(realpath -ms --relative-to="$(dirname "$link")" "$new/sysroot$(readlink "$link")")" "$link"
         done
@@ -77,8 +78,8 @@ make_sysroot() {
     echo "$sysroot"
 }
 
-# Prints a directory with sid's Rust and clang, for an architecture that the toolchain of this machine has no standard library for
-# (rustup would fetch it; Debian's packages need no other host to be reached).
+# make_toolchain ARCHITECTURE: prints a directory with Rust and clang of Debian sid, for an architecture whose standard library this
+# machine's toolchain lacks. (rustup would need access to another host than Debian's mirror.) As above, the directory name is a hash.
 make_toolchain() {
     local arch=$1 tree new
     tree=$cache/toolchain-$arch-$(declare -f make_toolchain | sha256sum | cut -c1-12)
@@ -93,11 +94,11 @@ make_toolchain() {
     echo "$tree"
 }
 
-# in_tree TREE COMMAND...: with that directory for its root, in which what the build needs is where it is here
+# in_tree TREE COMMAND...: runs the command with TREE as its root. The directories that the build needs have the same paths there as here.
 in_tree() {
     local map=()
     ((EUID == 0)) || map=(--map-root-user)
-    # shellcheck disable=SC2016 # the inner shell's
+    # shellcheck disable=SC2016 # the inner shell expands it
     unshare "${map[@]}" --mount --propagation private bash -ec '
         tree=$1; shift
         while [[ $1 != -- ]]; do
@@ -110,7 +111,7 @@ in_tree() {
         "$1" /dev /proc "$PWD" "$cache" "$build" "$cargo_home" -- "${@:2}"
 }
 
-# What the compilers would learn of the machine is its paths, and they are mapped away.
+# The paths of this machine are the only thing that the compilers would put into the program; the options below replace them.
 build_agent() (
     local arch=$1 debian=$2 triplet=$3 name=${1}_unknown_linux_gnu cc=$PWD/packaging/sysroot-cc ar=ar tree run=()
     local remap="--remap-path-prefix=$PWD=/luks-agent --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$build=/build"
@@ -119,7 +120,7 @@ build_agent() (
         tree=$(make_toolchain "$debian")
         run=(in_tree "$tree")
         cargo=cargo ar=llvm-ar
-        # in an unpacked tree nobody has chosen which compiler cc is
+        # the unpacked tree has no cc, because no alternative was configured
         export CC=gcc CXX=g++ CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=gcc CARGO_NET_OFFLINE=true
     fi
     export SYSROOT=$sysroot SYSROOT_TARGET=$triplet
@@ -134,16 +135,16 @@ build_agent() (
     "${run[@]}" "$cargo" build --locked --profile dist --target "$arch-unknown-linux-gnu" --bin luks-agent
 )
 
-# What is in the packages beside the program and files of the checkout, for Cargo.toml: target/release/package/...
+# Makes the files of the packages that are neither the program nor files of the checkout: target/release/package/... in Cargo.toml.
 make_files() {
     local arch=$1 dir=$2 agent page
-    # one of another architecture cannot be asked, but would say the same
+    # a program of another architecture does not run here, but would print the same
     agent=$build/$(uname -m)-unknown-linux-gnu/dist/luks-agent
-    [[ -x $agent ]] || die "man pages and completions come from the program of this machine: name $(uname -m) first, then $arch"
+    [[ -x $agent ]] || die "man pages and completions come from a program that runs on this machine; name $(uname -m) first, then $arch"
     rm -rf "$dir"
     mkdir -p "$dir/man"
 
-    # section 1 is what the program and the units say
+    # section 1, because the program and the units refer to it
     "$agent" man-pages "$dir/man"
     for page in "$dir"/man/*; do
         gzip -9n "$page"
@@ -152,10 +153,10 @@ make_files() {
     "$agent" completions zsh >"$dir/_luks-agent"
     "$agent" completions fish >"$dir/luks-agent.fish"
 
-    # The example has somebody else's key in it, and is valid; what is installed has none, and every command says so, until there
-    # is one here or in config.d.
+    # The example is valid and names somebody else's key. The installed file has no key, and every command reports that until there is one
+    # in the file or in config.d.
     sed 's/^key_id = /##key_id = /' config/luks-agent.toml >"$dir/config.toml"
-    ! grep -q '^key_id' "$dir/config.toml" || die "config/luks-agent.toml: its key_id is not where it was expected"
+    ! grep -q '^key_id' "$dir/config.toml" || die "config/luks-agent.toml has a key_id that is not on a line of the form 'key_id = ...'"
 
     gzip -9nc CHANGELOG.md >"$dir/changelog.gz"
     gzip -9n >"$dir/changelog.Debian.gz" <<CHANGELOG
@@ -166,10 +167,10 @@ luks-agent ($version-$release) unstable; urgency=medium
  -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 CHANGELOG
 
-    # every crate that is linked in, with version, licence and checksum; it is written beside each Cargo.toml of the workspace
+    # lists every linked crate with version, licence and checksum; cyclonedx writes a file beside each Cargo.toml of the workspace
     "$tools/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
         --target "$arch-unknown-linux-gnu"
-    # cargo leaves the name out where the directory has it
+    # cargo omits the name if the directory has the same name
     sed "s|file://$PWD|file:///luks-agent|g; s|file:///luks-agent#\([0-9]\)|file:///luks-agent#luks-agent@\1|g" \
         luks-agent_bin.cdx.json >"$dir/luks-agent.cdx.json"
     find . -path ./target -prune -o -name '*_bin.cdx.json' -exec rm {} +
@@ -182,7 +183,8 @@ make_deb() {
     say "$(du -h "$file" | cut -f1) $file"
 }
 
-# From copies: cargo-generate-rpm gives files SOURCE_DATE_EPOCH as their time unless they are older, as those of a checkout are.
+# Works on copies: cargo-generate-rpm sets the time of files to SOURCE_DATE_EPOCH only if they are newer, and files of a checkout may be
+# older.
 make_rpm() {
     local arch=$1 file=$out/luks-agent-$version-$release.$1.rpm copy=$build/rpm-$1 built=$1-unknown-linux-gnu/dist
     rm -rf "$copy"

@@ -1,10 +1,10 @@
 #!/bin/bash
-# Builds the packages for x86_64 twice, here and from a copy of the last commit in another directory, both from nothing, and compares
-# them byte by byte. Takes as long as two release builds.
+# Builds the packages for x86_64 twice from scratch, here and from a copy of the last commit in another directory, and compares them byte
+# by byte. Takes as long as two release builds.
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 
-[[ -z $(git status --porcelain) ]] || { echo "reproducible: there are changes that are not committed: commit them first" >&2; exit 1; }
+[[ -z $(git status --porcelain) ]] || { echo "reproducible: the checkout has uncommitted changes; commit them first" >&2; exit 1; }
 work=$(mktemp -d /var/tmp/luks-agent-reproducible.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
@@ -17,6 +17,6 @@ CARGO_TARGET_DIR=$work/another-place/target PACKAGE_OUT=$work/2 "$work/another-p
 cd "$work/1"
 sha256sum -- *
 for package in *; do
-    cmp "$package" "../2/$package" || { echo "reproducible: $package differs, see diffoscope" >&2; exit 1; }
+    cmp "$package" "../2/$package" || { echo "reproducible: the two builds of $package differ; compare them with diffoscope" >&2; exit 1; }
 done
-echo "reproducible: the same bytes, built in two places"
+echo "reproducible: both builds have the same bytes"

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Runs tiers of tests, all of them even if one fails, with the ten slowest tests of each, and closes with a summary. What they need is
-# installed by then.
+# Runs tiers of tests, all of them even if one fails. Lists the ten slowest tests of each, and ends with a summary. What the tests need must
+# be installed already.
 #
 #   scripts/test.sh check|try|unit|kernel|machine|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
 #
-# check is the part of the unit tier that is built in seconds. try is the one test with a virtual machine whose name is in $TEST, with its
-# console. Tiers joined by "+" run together, which is faster than one after the other: a machine in QEMU waits half of the time.
+# check is the part of the unit tier that builds in seconds. try runs the one test that $TEST names, with the console of its virtual
+# machine. Tiers joined by "+" run together, which is faster than one after the other, because a machine in QEMU waits half of the time.
 set -uo pipefail
 cd "$(dirname "$(realpath "$0")")/.." || exit 1
 
@@ -16,25 +16,25 @@ trap 'rm "$log"' EXIT
 summary=()
 failed=0
 
-# nextest TESTS ARGS...: runs these tests. Always --workspace: other packages in a run would mean other features of dependencies, and
-# building them again.
+# nextest TESTS ARGS...: runs these tests. Always with --workspace: another set of packages would need other features of the dependencies,
+# and cargo would build them again.
 nextest() {
     "$nextest" nextest run --workspace --no-fail-fast --color never --filterset "$1" "${@:2}" 2>&1 | tee "$log"
 }
 
-# slowest NAME BINARIES: the ten slowest tests of the last run in the binaries whose names begin so.
+# slowest NAME BINARIES: prints the ten slowest tests of the last run, in binaries whose names begin with BINARIES.
 slowest() {
     printf '\nthe slowest tests of the %s tier:\n' "$1"
     sed -nE 's/^ *[A-Z]+ \[ *([0-9.]+)s\] *(\([^)]*\) )?(.*)$/\1 \3/p' "$log" | grep -E "^[0-9.]+ $2" | sort -u | sort -rn |
         head -n 10 | while read -r seconds test; do printf '%8.1f s  %s\n' "$seconds" "$test"; done
 }
 
-# tests_of TIER: those that need more than this machine, as a filterset of nextest
+# tests_of TIER: prints the tests of a tier with virtual machines, as a filterset of nextest.
 tests_of() {
     case $1 in
         kernel) echo 'binary(/^kernel/)' ;;
         machine) echo 'binary(/^machine/)' ;;
-        # what is in them, and their life on the oldest release that they are for; the others take a quarter of an hour more
+        # the contents of the packages, and their life on the oldest supported release; the others take a quarter of an hour more
         packages) echo '(binary(/^packages/) - test(life_on_debian_12) - test(life_on_debian_13) - test(aarch64))' ;;
         packages-all) echo 'binary(/^packages/)' ;;
         *) return 1 ;;
@@ -45,7 +45,7 @@ tests_of() {
 try_one() {
     local file
     file=$(grep -lE "fn $1\(" tests/kernel*.rs tests/machine*.rs) || {
-        echo "test.sh: no test '$1' in tests/kernel*.rs or tests/machine*.rs; expected the whole name of one" >&2
+        echo "test.sh: no test '$1' in tests/kernel*.rs or tests/machine*.rs; expected the whole name of a test" >&2
         return 2
     }
     UML_DIR=$(scripts/uml.sh --dir) nextest "test(/(^|::)$1\$/)" --test "$(basename "$file" .rs)" --run-ignored all --no-capture
@@ -59,7 +59,7 @@ run() {
     local tier processors tests='none()' failures=0 ignored=only
     case $1 in
         check)
-            # every other integration test is one more program to link
+            # not the other integration tests: each is one more program to link
             if [[ -x $nextest ]]; then
                 nextest 'all()' --lib --test docs --test architecture
             else
@@ -75,12 +75,12 @@ run() {
             "$cargo" test --workspace --doc --quiet || failures=1
             return "$failures"
             ;;
-        # Of these the kernel and the machine tier have samples. What else the environment can say is in the tests' sources.
+        # The kernel and machine tiers run samples of these. The sources of the tests document more environment variables.
         sweep-corpus) CORPUS_ROLES=both sweep kernel_corpus; return ;;
         sweep-crashes) SWEEP_POINTS=${SWEEP_POINTS:-all} SWEEP_NODES=${SWEEP_NODES:-2} sweep kernel_sweep; return ;;
         sweep-power) SWEEP_PULLS=${SWEEP_PULLS:-60} sweep machine_power; return ;;
         sweep-life)
-            # LIFE_EARLIER= (set, but empty) leaves the upgrade out
+            # LIFE_EARLIER= (set, but empty) skips the upgrade
             LIFE_EARLIER=${LIFE_EARLIER-$(scripts/earlier.sh)} || return 1
             export LIFE_EARLIER
             LIFE_SEED=${LIFE_SEED:-$((RANDOM * 1000))} LIFE_LIVES=${LIFE_LIVES:-100} LIFE_EVENTS=${LIFE_EVENTS:-20} \
@@ -95,7 +95,7 @@ run() {
         }
     done
     [[ +$1+ != *+kernel+* ]] || echo "kernel tier: Linux $("$(scripts/uml.sh --dir)/linux" --version)"
-    # those that are not ignored are in the unit tier, but nobody runs that for the packages alone
+    # make test runs the tests that are not ignored in the unit tier; make test-packages does not run that tier
     [[ $1 != packages-all ]] || ignored=all
     UML_DIR=$(scripts/uml.sh --dir 2>/dev/null)
     export UML_DIR

@@ -1,25 +1,25 @@
 #!/bin/bash
-# Chooses the User-Mode Linux of the kernel tier, and prints its directory:
+# Chooses the User-Mode Linux for the kernel tier and prints its directory:
 #
-#   linux      its kernel, a program
+#   linux      the kernel, which is a program
 #   modules    its modules: modules/VERSION
 #
-#   scripts/uml.sh           the newer one if it boots, else Debian's own; fails with the reason if neither does
-#   scripts/uml.sh newer     that of Debian testing, unpacked into the cache
-#   scripts/uml.sh debian    the package user-mode-linux of this release
-#   scripts/uml.sh --dir     prints what was chosen last, without another try
+#   scripts/uml.sh           the newer one if it boots, otherwise Debian's; fails with the reason if neither boots
+#   scripts/uml.sh newer     from Debian testing, unpacked into the cache
+#   scripts/uml.sh debian    from the package user-mode-linux of this release
+#   scripts/uml.sh --dir     prints the last choice, without trying again
 #
 # UML=newer or UML=debian is the default of the argument.
 #
-# Debian 12's kernel (6.1) and Debian 13's (6.12) cannot run a process on a processor with AMX: their buffer for its registers is too
-# small. The newer one works on every x86_64 processor, and it is faster.
+# The kernels of Debian 12 (6.1) and Debian 13 (6.12) cannot run a process on a processor with AMX: their buffer for its registers is too
+# small. The newer kernel works on every x86_64 processor and is faster.
 set -euo pipefail
 
 here=$(dirname "$(realpath "$0")")
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 chosen=$cache/uml
 lib=lib/x86_64-linux-gnu
-# /usr/sbin is not in the path of every user
+# some users do not have /usr/sbin in their PATH
 export PATH=$PATH:/usr/sbin:/sbin
 
 # shellcheck source=scripts/debian.sh
@@ -28,38 +28,38 @@ export PATH=$PATH:/usr/sbin:/sbin
 say() { echo "uml: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# unpack_newer DIR: Debian testing's, with the C library that it needs, to be used at DIR. A process of its own (--unpack), so that every
-# failing step ends it.
+# unpack_newer DIR: unpacks User-Mode Linux of Debian testing into DIR, with the C library that it needs. Runs as a separate process
+# (--unpack), so that any failing step ends it.
 unpack_newer() {
     local dir=$1 new
     mkdir -p "$cache"
     new=$(mktemp -d "$cache/.uml-new.XXXXXX")
-    # shellcheck disable=SC2064 # its value now
+    # shellcheck disable=SC2064 # the value of now
     trap "rm -rf '$new'" EXIT
     mkdir -p "$new/tree" "$new/uml/$lib"
     debian_unpack forky amd64 "$new/tree" user-mode-linux libc6
     mv "$new/tree/usr/bin/linux.uml" "$new/uml/linux"
     mv "$new/tree/usr/lib/uml/modules" "$new/uml/modules"
     cp -L "$new/tree/usr/$lib/libc.so.6" "$new/tree/usr/$lib/ld-linux-x86-64.so.2" "$new/uml/$lib/"
-    # The kernel starts itself again, so it must name the loader; to start it through the loader is not enough.
+    # The kernel executes itself again, so its file must name the loader; starting it through the loader is not enough.
     patchelf --set-interpreter "$dir/$lib/ld-linux-x86-64.so.2" --set-rpath "$dir/$lib" "$new/uml/linux"
-    # another run may have been faster
+    # another run may have finished first
     mv -T "$new/uml" "$dir" || [[ -e $dir/linux ]]
 }
 
-# Sets dir to the newer one, made if it is not there.
+# Sets dir to the newer one. Unpacks it if it does not exist.
 newer() {
     local recipe
-    # the program has the path of its loader in it
+    # the cache is part of the hash, because the program contains the path of its loader
     recipe=$({ declare -f unpack_newer debian_unpack; echo "$cache"; } | sha256sum | cut -c1-12)
     dir=$cache/uml-newer-$recipe
     ! "$dir/linux" --version &>/dev/null || return 0
     rm -rf "$dir"
     say "unpacking User-Mode Linux of Debian testing (40 MB, once)"
-    "$here/uml.sh" --unpack "$dir" || { say "cannot unpack User-Mode Linux of Debian testing; the reason is above"; return 1; }
+    "$here/uml.sh" --unpack "$dir" || { say "cannot unpack User-Mode Linux of Debian testing; the error is above"; return 1; }
 }
 
-# Sets dir to Debian's own, as a directory of the same form.
+# Sets dir to a directory of the same form with Debian's User-Mode Linux.
 debian() {
     dir=$cache/uml-debian
     if [[ ! -x /usr/bin/linux.uml || ! -d /usr/lib/uml/modules ]]; then
@@ -70,7 +70,7 @@ debian() {
     mkdir -p "$dir" && ln -sfn /usr/bin/linux.uml "$dir/linux" && ln -sfn /usr/lib/uml/modules "$dir/modules"
 }
 
-# Whether $dir runs a process here, and has the modules of its kernel. What it said is in $console.
+# Whether $dir runs a process here, and has the modules of its kernel. Leaves the console output in $console.
 boots() {
     local scratch
     scratch=$(mktemp -d)
@@ -88,7 +88,7 @@ INIT
     [[ $console == *"uml.sh: a process runs"* ]]
 }
 
-# Not written where nothing changes: the cache may be somebody else's.
+# Writes only if the choice changes: the cache may belong to another user.
 choose() {
     if [[ $(readlink "$chosen" || true) != "$dir" ]]; then
         ln -sfn "$dir" "$cache/.uml-chosen.$$"
@@ -101,7 +101,7 @@ choose() {
 
 case ${1-${UML-}} in
     --dir)
-        [[ -x $chosen/linux ]] || die "no User-Mode Linux was chosen yet: run scripts/deps.sh kernel"
+        [[ -x $chosen/linux ]] || die "no User-Mode Linux was chosen yet; run scripts/deps.sh kernel"
         realpath "$chosen"
         exit
         ;;
@@ -109,9 +109,9 @@ case ${1-${UML-}} in
     newer) wanted=(newer) ;;
     debian) wanted=(debian) ;;
     '') wanted=(newer debian) ;;
-    *) die "unknown kind '${1-$UML}': expected newer or debian" ;;
+    *) die "unknown User-Mode Linux '${1-$UML}': expected newer or debian" ;;
 esac
-[[ $(uname -m) == x86_64 ]] || die "User-Mode Linux needs an x86_64 machine, this one is $(uname -m)"
+[[ $(uname -m) == x86_64 ]] || die "User-Mode Linux needs an x86_64 machine; this one is $(uname -m)"
 
 declare -A names=([newer]="Debian testing" [debian]="this release")
 for kind in "${wanted[@]}"; do
@@ -121,6 +121,6 @@ for kind in "${wanted[@]}"; do
     tail -n 15 <<<"$console" | sed 's/^/    /' >&2
 done
 if grep -qw amx_tile /proc/cpuinfo; then
-    die "no User-Mode Linux runs here. This processor has AMX, with which only newer ones work: make Debian testing available to apt"
+    die "no User-Mode Linux runs here: this processor has AMX, which only newer ones support; make Debian testing available to apt"
 fi
-die "no User-Mode Linux runs here; the reason is above"
+die "no User-Mode Linux runs here; the consoles are above"
