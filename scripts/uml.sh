@@ -123,4 +123,4 @@ done
 if grep -qw amx_tile /proc/cpuinfo; then
     die "no User-Mode Linux runs here: this processor has AMX, which only newer ones support; make Debian testing available to apt"
 fi
-die "no User-Mode Linux runs here; the consoles are above"
+die "no User-Mode Linux runs here; the reasons are above"
