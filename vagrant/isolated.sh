@@ -1,16 +1,16 @@
 #!/bin/bash
-# Runs a command, or a shell, where libvirt, its networks and its disks are the lab's alone: in network, mount and process
-# namespaces of their own, in which nothing but the lab is, and from which no packet leaves the machine. The libvirt of this
-# machine, should it have one, is neither used nor disturbed. Needs root; sudo is used where it is not.
+# Runs a command, or a shell, in the lab: separate network, mount and process namespaces with a libvirt of their own. No packet leaves the
+# machine, and the libvirt of this machine, if it has one, is neither used nor disturbed. Needs root, and uses sudo if it does not run as
+# root.
 #
-#   isolated.sh [COMMAND [ARGUMENT]...]    in the lab, which is started if it is not there; a shell without COMMAND
-#   isolated.sh --stop                     pulls the plug: VMs, libvirtd and networks end. Disks and boxes stay
+#   isolated.sh [COMMAND [ARGUMENT]...]    runs the command, or a shell, in the lab; starts the lab if it does not run
+#   isolated.sh --stop                     pulls the plug: VMs, libvirtd and networks end; disks and boxes stay
 #   isolated.sh --remove                   the same, and deletes the lab's directory
 #
-#   LUKS_AGENT_LAB       directory of the lab (default: lab in ~/.cache/luks-agent): disks, boxes, what Vagrant knows
-#   LUKS_AGENT_DRIVER    kvm or qemu, which is software emulation (default: KVM where it works)
+#   LUKS_AGENT_LAB       directory of the lab (default: lab in ~/.cache/luks-agent): disks, boxes, Vagrant's state
+#   LUKS_AGENT_DRIVER    kvm, or qemu for software emulation (default: kvm if it works)
 #
-# What is there for libvirt outside of the lab's directory: the empty directories below, for it to be mounted on.
+# Outside of the lab's directory, the script creates only the empty directories below, as mount points for libvirt's directories.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,7 +22,7 @@ say() { echo "lab: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 if ((EUID != 0)); then
-    command -v sudo >/dev/null || die "need to be root, or to have sudo, for namespaces and mounts"
+    command -v sudo >/dev/null || die "cannot create namespaces and mounts: not root, and sudo is not installed"
     keep=("LUKS_AGENT_CACHE=$cache" "LUKS_AGENT_LAB=$lab")
     for name in LUKS_AGENT_BOX LUKS_AGENT_DEB LUKS_AGENT_DRIVER CARGO_TARGET_DIR; do
         [[ -z ${!name:-} ]] || keep+=("$name=${!name}")
@@ -30,11 +30,11 @@ if ((EUID != 0)); then
     exec sudo env "${keep[@]}" "$here/isolated.sh" "$@"
 fi
 
-# The first process of the namespaces; when it ends, the kernel ends all others there.
+# Runs as the first process of the namespaces. When it ends, the kernel ends all others there.
 init() {
     ip link set lo up
-    # the network namespace's own interfaces, and no cgroups, which libvirt would make groups in. Those of this machine have to be
-    # unmounted: libvirt reads of them in /proc/mounts also when another file system lies above them, and then fails
+    # A new sysfs shows the interfaces of this network namespace. It has no cgroups, in which libvirt would create groups. The cgroups of
+    # this machine must be unmounted: libvirt finds them in /proc/mounts even below another mount, and then fails.
     umount --recursive --lazy /sys
     mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
     mount --bind "$lab/etc" /etc/libvirt
@@ -42,13 +42,13 @@ init() {
     mount --bind "$lab/cache" /var/cache/libvirt
     mount --bind "$lab/log" /var/log/libvirt
     mount -t tmpfs -o mode=755 tmpfs /run/libvirt
-    # libvirtd asks for this user, whomever it is told to run QEMU as; the package that makes it starts daemons, too
+    # libvirtd requires this user, whatever user runs QEMU. The package that creates the user would also start daemons.
     cp /etc/passwd /etc/group "$lab/etc/"
     echo 'libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin' >>"$lab/etc/passwd"
     echo 'libvirt-qemu:x:64055:' >>"$lab/etc/group"
     mount --bind "$lab/etc/passwd" /etc/passwd
     mount --bind "$lab/etc/group" /etc/group
-    # root, as the disks are the lab's; no second daemon for QEMU's output
+    # QEMU runs as root, because the disks belong to the lab. No second daemon handles QEMU's output.
     printf '%s\n' 'user = "root"' 'group = "root"' 'security_driver = "none"' 'stdio_handler = "file"' 'namespaces = []' \
         >/etc/libvirt/qemu.conf
     echo 'auth_unix_rw = "none"' >/etc/libvirt/libvirtd.conf
@@ -64,7 +64,7 @@ enter() {
     nsenter --target "$(<"$lab/init.pid")" --net --mount --pid --wdns="$PWD" -- "$@"
 }
 
-# There are hosts where /dev/kvm exists and a guest hangs or dies: a kernel has to run to its end, a panic, there first.
+# Whether KVM works. On some hosts /dev/kvm exists, but a guest hangs or dies, so this boots a kernel until it ends in a panic.
 driver() {
     local kernel box
     box=$("$here/box.sh" --path)
@@ -75,7 +75,7 @@ driver() {
         kernel=$(compgen -G '/boot/vmlinuz-*' | tail -n 1) || return 1
     fi
     [[ -w /dev/kvm ]] || return 1
-    # in braces for the shell's own word on how it ended
+    # the braces hide the shell's message about how it ended
     { timeout 5 qemu-system-x86_64 -no-user-config -nodefaults -display none -no-reboot -accel kvm -machine pc \
         -cpu max -m 256 -kernel "$kernel" -append panic=-1 </dev/null >/dev/null; } 2>/dev/null
 }
@@ -84,11 +84,11 @@ start() {
     local tool holder
     for tool in libvirtd:libvirt-daemon virsh:libvirt-clients dnsmasq:dnsmasq-base vagrant:vagrant; do
         command -v "${tool%%:*}" >/dev/null ||
-            die "${tool%%:*} is not installed (Debian package ${tool##*:}): run scripts/deps.sh vagrant"
+            die "${tool%%:*} is not installed (Debian package ${tool##*:}); run scripts/deps.sh vagrant"
     done
     mkdir -p "$lab"/{etc,lib,cache,log} /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /run/libvirt
     rm -f "$lab/init.pid"
-    # --kill-child: whoever ends `unshare` ends it all
+    # --kill-child: ending `unshare` ends all of it
     setsid unshare --net --mount --propagation private --pid --fork --kill-child --mount-proc \
         "$here/isolated.sh" --init "$lab" </dev/null >"$lab/init.log" 2>&1 9>&- &
     holder=$!
@@ -104,7 +104,7 @@ start() {
     done
     tail -n 20 "$lab"/init.log "$lab"/libvirtd.log >&2 || true
     stop
-    die "libvirtd did not start, its logs are in $lab"
+    die "libvirtd did not start; its logs are in $lab"
 }
 
 stop() {

@@ -1,25 +1,28 @@
 #!/bin/bash
-# In a lab of its own (isolated.sh), by test.sh: brings the machines up, runs the scenarios in their order, and prints how long each
-# took. Each looks from inside (mounts, `luks-agent status`, journal) and from outside, at what the raw disks hold.
+# test.sh runs this in a separate lab (isolated.sh). It starts the machines, runs the scenarios in order, and prints how long each took.
+# Each scenario checks from inside (mounts, `luks-agent status`, journal) and from outside (the contents of the raw disks).
 #
 #   LUKS_AGENT_DEB=PACKAGE scenarios.sh LOCALSTACK_DIR ANSIBLE_DIR
-# shellcheck disable=SC2317 # scenarios are called by their names
+# shellcheck disable=SC2317 # the scenarios are called by name
 set -euo pipefail
-# what fails in $(...) fails, too
+# a failure in $(...) ends the script too
 shopt -s inherit_errexit
 
 scenarios=(first_boot reboot hot_plug disk_moved stop_and_start kms_down key_disabled uninstall ansible)
 
-# of the Vagrantfile
+# as in the Vagrantfile
 kms=http://192.168.56.10:4566
 key_arn=arn:aws:kms:us-east-1:000000000000:key/11111111-2222-4333-8444-555555555555
 node1_id=i-0aaaaaaaaaaaaaaa1
-store=AWS1A2B3C4D5E6F7890A          # of node1, as are
+# the volumes of node1
+store=AWS1A2B3C4D5E6F7890A
 ebs_1=vol0a1b2c3d4e5f60718
 ebs_2=vol0f9e8d7c6b5a49382
-other_store=AWS2A2B3C4D5E6F7890B    # of node2, as is
+# the volumes of node2
+other_store=AWS2A2B3C4D5E6F7890B
 other_ebs=vol0d1e2f3a4b5c69708
-later=vol0b2c3d4e5f6071829          # made here
+# the volume that hot_plug creates
+later=vol0b2c3d4e5f6071829
 
 say() { printf '%s\n' "$*"; }
 
@@ -30,24 +33,24 @@ fail() {
 
 cd "$(dirname "$(realpath "$0")")"
 localstack=$1 ansible=$2
-# deleted with the lab
+# --remove of isolated.sh deletes it with the lab
 work=$LUKS_AGENT_LAB/scenarios
 mkdir -p "$work"
 marker="plaintext marker $RANDOM$RANDOM$RANDOM"
 
-# on NODE COMMANDS: as root. One connection for all, while the machine is up
+# on NODE COMMANDS: runs the commands as root. All calls share one connection while the machine runs.
 on() {
     ssh -F "$work/ssh_config" "$1" sudo bash -euo pipefail -s <<<"$2"
 }
 
 # lab_vagrant ACTION NODE [OPTION]...
 lab_vagrant() {
-    # the connection would be found dead only after a while
+    # otherwise ssh would notice only after a while that the connection is dead
     ssh -F "$work/ssh_config" -O exit "$2" 2>/dev/null || true
     vagrant "$@" >>"$work/vagrant.log" 2>&1 || { tail -n 40 "$work/vagrant.log" >&2; fail "vagrant $*"; }
 }
 
-# wait_for NODE SECONDS WHAT CONDITION
+# wait_for NODE SECONDS WHAT CONDITION: repeats the condition on the node until it succeeds.
 wait_for() {
     on "$1" "for ((end = SECONDS + $2; SECONDS < end;)); do
             if ($4) >/dev/null 2>&1; then exit 0; fi
@@ -64,7 +67,7 @@ contains() {
     [[ $1 == *"$2"* ]] || fail "$3: no '$2' in: $1"
 }
 
-# field of a volume's row in `luks-agent status`
+# status_of NODE SERIAL FIELD: prints a field of a volume's row in `luks-agent status`.
 status_of() {
     on "$1" "luks-agent status --json 2>/dev/null" | python3 -c '
 import json, sys
@@ -72,7 +75,7 @@ rows = [row for row in json.load(sys.stdin)["rows"] if row["serial"] == sys.argv
 print(rows[0][sys.argv[2]] if len(rows) == 1 else f"{len(rows)} rows")' "$2" "$3"
 }
 
-# is_open NODE SERIAL MOUNT_POINT: for luks-agent and for the kernel
+# is_open NODE SERIAL MOUNT_POINT: luks-agent and the kernel agree that the volume is open and mounted there.
 is_open() {
     equal "$(status_of "$1" "$2" result)" open "$1: status of $2"
     equal "$(on "$1" "findmnt -no SOURCE $3")" "/dev/mapper/$(status_of "$1" "$2" mapper)" "$1: what is mounted at $3"
@@ -82,14 +85,14 @@ ready() {
     wait_for "$1" 300 "luks-agent.target" "systemctl is-active luks-agent.target"
 }
 
-# What the disk holds now, as a file.
+# raw SERIAL: copies the current contents of the disk to a file, and prints its path.
 raw() {
     ./volume.sh raw "$1" "$work/$1"
     echo "$work/$1"
 }
 
-# From outside: a LUKS2 header with the agent's token; nothing that was written to the volume is to be read; and the passphrase is
-# what the KMS key unwraps, asked for by the AWS CLI and tried by cryptsetup.
+# is_sealed SERIAL...: checks the raw disks from outside. Each has a LUKS2 header with the agent's token and no plaintext that was written
+# to the volume, and cryptsetup opens it with the passphrase that the AWS CLI gets from KMS.
 is_sealed() {
     local serial disk token
     for serial in "$@"; do
@@ -104,7 +107,7 @@ is_sealed() {
         aws kms decrypt --key-id "$key_arn" --query Plaintext --output text \
             --ciphertext-blob fileb://<(member "$token" wrapped_key | base64 -d) | tr -d '\n' |
             cryptsetup open --test-passphrase --type luks2 --key-file=- "$disk" ||
-            fail "$serial: what KMS unwraps does not open the raw disk"
+            fail "$serial: the passphrase from KMS does not open the raw disk"
     done
 }
 
@@ -123,19 +126,19 @@ is_blank() {
     cmp -s --bytes="$(stat -c %s "$disk")" "$disk" /dev/zero || fail "$1: the raw disk is not blank"
 }
 
-# how often LocalStack was asked, since its machine was made
+# asked OPERATION: prints how often LocalStack was called, since its machine was created.
 asked() {
     on kms "journalctl --sync; journalctl -u localstack.service -o cat | grep -c 'AWS kms.$1 ' || true"
 }
 
-# write_files NODE MOUNT_POINT...
+# write_files NODE MOUNT_POINT...: writes a file with the marker below each mount point.
 write_files() {
     local node=$1
     shift
     on "$node" "for at in $*; do echo '$marker' >\$at/file; sync \$at/file; done"
 }
 
-# files_are_there NODE MOUNT_POINT...
+# files_are_there NODE MOUNT_POINT...: the files of write_files still exist.
 files_are_there() {
     local node=$1 at
     shift
@@ -154,7 +157,7 @@ first_boot() {
         is_blank "$serial"
     done
 
-    # node2 without a boot, as a package manager's hook could do it
+    # node2 starts without a reboot, as the hook of a package manager could do it
     on node2 'systemctl start luks-agent.target luks-agent.service' &
     lab_vagrant reload node1
     wait "$!"
@@ -164,12 +167,12 @@ first_boot() {
     is_open node1 "$ebs_2" /mnt2
     is_open node2 "$other_store" /mnt
     is_open node2 "$other_ebs" /mnt1
-    equal "$(asked GenerateDataKey)" 2 "data keys that two nodes have asked for"
+    equal "$(asked GenerateDataKey)" 2 "data keys that two nodes requested"
     write_files node1 /mnt /mnt1 /mnt2 /var/tmp
     write_files node2 /mnt /mnt1
     is_sealed "$store" "$ebs_1" "$ebs_2" "$other_store" "$other_ebs"
-    # that it could be found: on the boot volume, which is not encrypted
-    grep -qaF "$marker" /var/lib/libvirt/images/luks-agent-node1.img || fail "the marker is not found where it is in plaintext"
+    # shows that the search works: the boot volume is not encrypted
+    grep -qaF "$marker" /var/lib/libvirt/images/luks-agent-node1.img || fail "the marker is not found on the boot volume, where it is plaintext"
 }
 
 reboot() {
@@ -177,7 +180,7 @@ reboot() {
     lab_vagrant reload node1
     ready node1
     files_are_there node1 /mnt /mnt1 /mnt2
-    equal "$(asked GenerateDataKey)" 2 "data keys asked for until after a reboot"
+    equal "$(asked GenerateDataKey)" 2 "data keys requested until after a reboot"
     closed=$(on node1 'journalctl -b -1 -o cat -u luks-agent-boot.service')
     contains "$closed" "close: 3 of 3 closed" "node1: journal of the shutdown"
     is_sealed "$store" "$ebs_1" "$ebs_2"
@@ -192,10 +195,10 @@ hot_plug() {
     write_files node1 /mnt3
     is_sealed "$later"
 
-    say "pulled without being closed, and attached again"
+    say "detached without being closed, and attached again"
     ./volume.sh detach node1 "$later"
     wait_for node1 180 "nothing at /mnt3" '! findmnt /mnt3'
-    equal "$(status_of node1 "$later" result)" missing "node1: status of the pulled volume"
+    equal "$(status_of node1 "$later" result)" missing "node1: status of the detached volume"
     ./volume.sh attach node1 "$later"
     wait_for node1 180 "$later at /mnt3 again" 'findmnt /mnt3'
     files_are_there node1 /mnt3
@@ -218,7 +221,7 @@ disk_moved() {
     equal "$(sha256sum <"$(raw "$ebs_2")")" "$before" "the moved disk, byte by byte"
     is_sealed "$ebs_2"
     if on node2 'luks-agent help' | grep -q '^ *adopt'; then
-        fail "luks-agent has a command adopt now: this scenario is to use it on node2"
+        fail "luks-agent now has the command 'adopt'; use it on node2 in this scenario"
     fi
 
     ./volume.sh detach node2 "$ebs_2"
@@ -245,11 +248,11 @@ stop_and_start() {
 }
 
 kms_down() {
-    # for the scenarios that follow, also when this one has failed
+    # the next scenarios need it, even if this one fails
     trap "on kms 'systemctl start localstack.service localstack-key.service'" EXIT
     on kms 'systemctl stop localstack.service'
     lab_vagrant reload node1
-    # ssh works; what needs the volumes waits, and nothing is written in their place
+    # ssh works, the services that need the volumes wait, and nothing is written to the empty mount points
     wait_for node1 180 "the rest of the boot" 'systemctl is-active multi-user.target'
     equal "$(on node1 'systemctl is-active luks-agent-boot.service luks-agent.target || true')" $'activating\ninactive' "node1: boot without KMS"
     equal "$(on node1 'ls -A /mnt /mnt1 | grep -v ":$" || true')" "" "node1: files at the mount points of locked volumes"
@@ -262,7 +265,7 @@ kms_down() {
 key_disabled() {
     trap 'aws kms enable-key --key-id "$key_arn"' EXIT
     aws kms disable-key --key-id "$key_arn"
-    # which fails, as it is to
+    # the unit is expected to fail
     on node1 'systemctl start luks-agent-health.service 2>/dev/null || true'
     wait_for node1 180 "the warning" \
         "systemctl status luks-agent.service | grep -q 'Status:.*this node would not survive a reboot, because .* is disabled'"
@@ -276,7 +279,7 @@ key_disabled() {
         equal "$(status_of node1 "$serial" result)" locked "node1: status of $serial"
     done
     aws kms enable-key --key-id "$key_arn"
-    # the daemon tries about every minute
+    # the daemon retries about every minute
     ready node1
     files_are_there node1 /mnt /mnt1 /mnt2 /mnt3
 }
@@ -285,32 +288,32 @@ uninstall() {
     on node2 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y remove luks-agent' >>"$work/vagrant.log" 2>&1
     files_are_there node2 /mnt /mnt1
     on node2 'test -s /etc/luks-agent/state/state.json; test ! -e /usr/sbin/luks-agent'
-    equal "$(on node2 'systemctl is-active luks-agent.service || true')" inactive "node2: the daemon of the package that was removed"
-    # not even then: the wrapped key of the volumes is in it
+    equal "$(on node2 'systemctl is-active luks-agent.service || true')" inactive "node2: the daemon of the removed package"
+    # a purge keeps the state file too, because it has the wrapped key of the volumes
     on node2 'DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge luks-agent' >>"$work/vagrant.log" 2>&1
     on node2 'test -s /etc/luks-agent/state/state.json'
 
     lab_vagrant reload node2
     equal "$(on node2 'systemctl is-system-running --wait || true; systemctl list-units --failed --plain --no-legend')" running "node2: boot without luks-agent"
-    equal "$(on node2 'dmsetup ls --target crypt; ls -A /mnt /mnt1 | grep -v ":$" || true')" "No devices found" "node2: what is open"
+    equal "$(on node2 'dmsetup ls --target crypt; ls -A /mnt /mnt1 | grep -v ":$" || true')" "No devices found" "node2: open volumes"
     on node2 'test -s /etc/luks-agent/state/state.json'
-    # nothing is lost: what KMS unwraps still opens the disks
+    # no data is lost: the passphrase from KMS still opens the disks
     is_sealed "$other_store" "$other_ebs"
 }
 
-# play LOG: the example of a play in packaging/ansible as it is, with the lab's values
+# play LOG: runs the example play of packaging/ansible unchanged, with the lab's values.
 play() {
-    # the arguments of ssh in place of Ansible's own: one connection for all, as `on` has it. Pipelining: every command on a node
-    # takes a second or more under software emulation
+    # These ssh arguments replace Ansible's, so that it shares the connection of `on`. Pipelining saves commands on the node, each of which
+    # takes a second or more under software emulation.
     ANSIBLE_HOME=$work/ansible ANSIBLE_NOCOLOR=1 ANSIBLE_PIPELINING=1 ANSIBLE_SSH_ARGS="-F $work/ssh_config" \
         "$ansible/bin/ansible-playbook" -i "$work/inventory.ini" -e "@$work/variables.json" ../packaging/ansible/site.yml \
         >"$1" 2>&1 || { tail -n 40 "$1" >&2; fail "ansible-playbook"; }
 }
 
-# on what `uninstall` has left: a node without luks-agent, whose volumes and state file are there
+# Starts from what `uninstall` left: a node without luks-agent, but with its volumes and state file.
 ansible() {
     local before after keys
-    # what the node was told when its machine was made: now the role tells it
+    # removes the configuration from node.sh; the role writes it now
     on node2 'rm /etc/luks-agent/config.d/lab.toml; test ! -e /usr/sbin/luks-agent'
     keys=$(asked GenerateDataKey)
     before=$(on node2 'sha256sum </etc/luks-agent/state/state.json'; luks_uuids "$other_store" "$other_ebs")
@@ -330,13 +333,13 @@ END
     is_open node2 "$other_store" /mnt
     is_open node2 "$other_ebs" /mnt1
     files_are_there node2 /mnt /mnt1
-    # opened, not made anew
+    # the volumes were opened, not formatted again
     after=$(on node2 'sha256sum </etc/luks-agent/state/state.json'; luks_uuids "$other_store" "$other_ebs")
     equal "$after" "$before" "node2: state file and volumes"
-    equal "$(asked GenerateDataKey)" "$keys" "data keys asked for until after the play"
+    equal "$(asked GenerateDataKey)" "$keys" "data keys requested until after the play"
     is_sealed "$other_store" "$other_ebs"
 
-    say "the same again"
+    say "the same play again"
     play "$work/play-2.log"
     contains "$(tail -n 3 "$work/play-2.log")" " changed=0 " "the second run of the play"
     files_are_there node2 /mnt /mnt1
@@ -360,7 +363,7 @@ run() {
     local name=$1 word=passed code node
     began=$SECONDS
     printf '\n== %s\n' "$name"
-    # a shell of its own, for `set -e`, which is off in whatever `if` and `||` look at
+    # a subshell, because `set -e` has no effect in commands that `if` and `||` test
     set +e
     (set -e; "$name")
     code=$?

@@ -1,13 +1,13 @@
 #!/bin/sh
-# The guest's side of `make bench`: what people do by hand where there is no luks-agent, and what comes before and after a
-# run. Volumes are called bench-1 and so on. dash, and not bash: as fast as a script that starts programs can be.
+# The guest's side of `make bench`: what people do by hand without luks-agent, and the steps before and after a run. Volumes are called
+# bench-1 and so on. dash, not bash, because it starts programs faster.
 #
-#   bench.sh format-default|open-default N    as `cryptsetup` does it by itself, one after the other
-#   bench.sh format-tuned|open-tuned N        with the cheapest key derivation there is, as many at once as there are cores
+#   bench.sh format-default|open-default N    with the defaults of `cryptsetup`, one volume after the other
+#   bench.sh format-tuned|open-tuned N        with the cheapest key derivation, as many volumes at once as there are cores
 #   bench.sh setup N | blank N | close | settle | cold
 set -eu
 
-# In memory and for nothing: a real script would have to ask KMS for it, with a program that takes a second to start.
+# The key is in memory and costs nothing. A real script would have to get it from KMS, with a program that takes a second to start.
 key=/run/bench/key
 
 volumes() { seq -f 'bench-%g' "$1"; }
@@ -18,7 +18,7 @@ open() {
     mount -t xfs -o noatime "/dev/mapper/$1" "/bench/$1"
 }
 
-# what follows the name: options for cryptsetup
+# format NAME [OPTION]...: the options are for cryptsetup luksFormat.
 format() {
     name=$1
     shift
@@ -42,7 +42,7 @@ case $1 in
         volumes "$2" | (cd / && mkdir bench && cd bench && xargs mkdir)
         modprobe -a dm-crypt xfs
         ;;
-    # zeros, and what was written of the image on the host is given back
+    # writes zeros; the host frees the blocks of the image
     blank)
         volumes "$2" | sed 's,^,/dev/disk/by-id/virtio-,' | xargs -n 1 blkdiscard --force --zeroout
         rm -rf /etc/luks-agent/state
@@ -53,9 +53,9 @@ case $1 in
             cryptsetup close "$name"
         done
         ;;
-    # the same for everybody: nothing is at work
+    # the same start for every run: udev is idle
     settle) udevadm settle ;;
-    # and programs, headers and metadata come from the disks
+    # also drops the caches, so that programs, headers and metadata come from the disks
     cold)
         udevadm settle
         sync

@@ -1,18 +1,18 @@
 #!/bin/bash
-# In the guest: NVMe controllers that carry EC2's model names and serials, over NVMe/TCP on the loopback interface.
+# Runs in the guest. Creates NVMe controllers with EC2's model names and serial numbers, over NVMe/TCP on the loopback interface.
 #
-#   ec2-nvme.sh attach SERIAL [BACKING]   connect a controller; BACKING is the virtio serial of the disk behind it,
-#                                         behind- and the end of SERIAL unless given: it must be another serial, or
-#                                         the two look like two paths to one disk; or the path of a file
-#   ec2-nvme.sh attach-burst N DIR BYTES  N EBS volumes at the same moment, behind files in DIR
-#   ec2-nvme.sh grow SERIAL BYTES         what growing an EBS volume does; for one behind a file
-#   ec2-nvme.sh detach SERIAL             what pulling the device does; the disk behind it keeps its data
-#   ec2-nvme.sh attach-all                those that ec2nvme=SERIAL,SERIAL,... on the kernel command line names,
-#                                         in that order (at boot, by ec2-nvme.service)
-#   ec2-nvme.sh list                      name, serial and model of every controller
+#   ec2-nvme.sh attach SERIAL [BACKING]   connects a controller. BACKING is the disk behind it: its virtio serial number, or the path of a
+#                                         file. The default is behind- and the end of SERIAL. It must differ from SERIAL; otherwise the
+#                                         two look like two paths to one disk
+#   ec2-nvme.sh attach-burst N DIR BYTES  connects N EBS volumes at the same moment, backed by files in DIR
+#   ec2-nvme.sh grow SERIAL BYTES         grows a volume that is backed by a file, as EC2 grows an EBS volume
+#   ec2-nvme.sh detach SERIAL             detaches the volume as if it was pulled; the disk behind it keeps its data
+#   ec2-nvme.sh attach-all                connects the volumes that ec2nvme=SERIAL,SERIAL,... on the kernel command line names, in that
+#                                         order (ec2-nvme.service runs it at boot)
+#   ec2-nvme.sh list                      prints the name, serial number and model of every controller
 #
-# A SERIAL of vol... is an EBS volume, of AWS... an instance store volume, as on EC2. The order of connecting decides
-# who is nvme0, nvme1 ...
+# As on EC2, a SERIAL vol... is an EBS volume, and AWS... an instance store volume. The order of connecting determines the names nvme0,
+# nvme1 ...
 set -euo pipefail
 
 nvmet=/sys/kernel/config/nvmet
@@ -45,7 +45,7 @@ backing_of() {
     local disk serial
     [[ $1 != /* ]] || { echo "$1"; return; }
     for disk in /sys/block/vd*; do
-        # the attribute does not end with a newline, so read says no
+        # the attribute does not end with a newline, so read fails
         read -r serial 2>/dev/null <"$disk/serial" || true
         [ "$serial" = "$1" ] && { echo "/dev/${disk##*/}"; return; }
     done
@@ -61,7 +61,7 @@ offer() {
     mkdir "$sub"
     echo 1 >"$sub/attr_allow_any_host"
     echo "$model" >"$sub/attr_model"
-    # Linux 5.10, Debian 11's, has a number for it, of which it takes what it can: another one, always the same
+    # In Linux 5.10 (Debian 11) the attribute is a number, and the kernel parses as much as it can. Then the serial is a fixed hash instead.
     { echo "$serial" >"$sub/attr_serial"; } 2>/dev/null || true
     [ "$(cat "$sub/attr_serial")" = "$serial" ] || echo "0x$(md5sum <<<"$serial" | cut -c1-16)" >"$sub/attr_serial"
     mkdir "$sub/namespaces/1"
@@ -70,7 +70,7 @@ offer() {
     ln -s "$sub" "$nvmet/ports/1/subsystems/$serial"
 }
 
-# The link that udev makes for a connected volume, by the serial number that the kernel shows.
+# Prints the link that udev creates for a connected volume, from the serial number that the kernel shows.
 link_of() {
     local ctl model serial
     for ctl in /sys/class/nvme/nvme*; do
@@ -104,10 +104,10 @@ attach() {
     offer "$1" "${2:-}"
     connect "$1"
     link=$(link_of "$1")
-    appears "$link" || die "$link did not appear in 30 s"
+    appears "$link" || die "$link did not appear within 30 s"
 }
 
-# udev is held back until all are connected, which takes seconds under software emulation; the caller lets it go on.
+# Stops udev until all volumes are connected, which takes seconds under software emulation. The caller starts it again.
 attach_burst() {
     local count=$1 dir=$2 bytes=$3 n serial
     mkdir -p "$dir"
@@ -143,7 +143,7 @@ attach_all() {
         case $word in
             ec2nvme=*)
                 for serial in $(tr , ' ' <<<"${word#ec2nvme=}"); do
-                    # one that fails must not take the others with it
+                    # a volume that fails must not prevent the others
                     (attach "$serial") || failed=1
                 done ;;
         esac

@@ -1,6 +1,6 @@
 #!/bin/bash
-# On a node, as root: what EC2 gives a node, then luks-agent from its package. Nothing is started: the next boot is the node's
-# first with luks-agent.
+# Runs on a node as root. Sets up what EC2 gives a node, then installs the luks-agent package. Starts no unit of luks-agent: the next boot
+# is the node's first boot with luks-agent.
 #
 #   node.sh INSTANCE_ID KEY_ARN ENDPOINT SERIAL...
 set -euo pipefail
@@ -16,23 +16,23 @@ install -m 755 /tmp/fake-aws /usr/local/sbin/fake-aws
 install -m 644 "$files/61-ec2-nvme-backing.rules" /etc/udev/rules.d/
 install -m 644 "$files"/*.service /etc/systemd/system/
 echo "INSTANCE_ID=$instance_id" >/etc/default/imds
-# all of the lab's, as a volume can be detached from one node and attached to another; only those that are there are used
+# Lists all volumes of the lab, because a volume can move from one node to another. ec2-volume uses only those that are present.
 printf '%s\n' "$@" >/etc/ec2-volumes
 udevadm control --reload
 systemctl daemon-reload
 systemctl --quiet enable --now ec2-volumes.service imds.service
 
-# all that a node needs to be told; the region and credentials come from the instance metadata
+# the only settings that a node needs; the region and the credentials come from instance metadata
 mkdir -p /etc/luks-agent/config.d
 cat >/etc/luks-agent/config.d/lab.toml <<END
 [kms]
 key_id = "$key_arn"
 endpoint_url = "$endpoint"
-# the lab's LocalStack, on a network of its own
+# LocalStack of the lab, on an isolated network
 allow_http = true
 END
 
-# what it depends on is in the box of box.sh; another box has a network
+# the box of box.sh has the dependencies; with another box, the machine has a network
 [[ -d /opt/localstack ]] || apt-get -qq update
 DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 install /tmp/luks-agent.deb </dev/null
 systemctl is-enabled luks-agent.target luks-agent.service
