@@ -1,20 +1,21 @@
 # shellcheck shell=bash
-# Debian from its packages, by mmdebstrap: what scripts/machine-image.sh, scripts/packages.sh and vagrant/box.sh have in common. To be
-# sourced by them, and by the hooks that mmdebstrap runs; `die` is theirs.
+# Makes Debian trees from packages with mmdebstrap. scripts/machine-image.sh, scripts/packages.sh, vagrant/box.sh, other scripts, and the
+# hooks that mmdebstrap runs source it. They define `die`.
 
-# Options for apt: the host's way to its mirrors, proxies and certificates. One a line.
+# Prints options for apt, one per line: the host's proxies and certificates for its mirrors.
 debian_apt_options() {
     apt-config dump | grep -iE '^Acquire::https?(::|[[:space:]])[^"]*"[^"]+"' | sed 's/^/--aptopt=/' || true
 }
 
-# A mirror that the host is configured with.
+# Prints a mirror from the host's configuration.
 debian_mirror() {
     apt-get indextargets --format '$(REPO_URI)|$(RELEASE)' 'Created-By: Packages' 2>/dev/null |
         sed -nE 's/\|(bullseye|bookworm|trixie)$//p' | head -n 1
 }
 
-# debian_sources RELEASE: the host's own sources, so that a configured mirror is used; of another release than the host's only what
-# was released, as mirrors do not have all of the security updates of old ones. Nothing, for mmdebstrap's default, where it has none.
+# debian_sources RELEASE: prints the host's sources of the release, so that a configured mirror is used. For another release than the
+# host's, prints only its main suite, because mirrors do not have all security updates of old releases. Prints nothing if the host has no
+# mirror; mmdebstrap then uses its default.
 debian_sources() {
     local release=$1 sources mirror
     sources=$(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)' 'Created-By: Packages' 2>/dev/null |
@@ -30,22 +31,23 @@ debian_sources() {
     echo "$sources"
 }
 
-# debian_unpack RELEASE ARCHITECTURES DIR PACKAGE...: into an empty directory, nothing run, everything owned by the caller.
+# debian_unpack RELEASE ARCHITECTURES DIR PACKAGE...: unpacks the packages and their dependencies into the empty directory DIR. Runs no
+# maintainer script. The caller owns all files.
 debian_unpack() {
     local release=$1 arch=$2 dir=$3 mirror options
     shift 3
     mirror=$(debian_mirror)
     mapfile -t options < <(debian_apt_options)
-    # a mirror may lag behind, and the indexes of sid and testing are valid for a week only; their signatures are checked
+    # The indexes of sid and testing are valid for one week only, and a mirror may lag behind. apt still checks their signatures.
     case $release in sid | forky) options+=('--aptopt=Acquire::Check-Valid-Until "false"') ;; esac
     mmdebstrap --quiet --variant=extract --format=tar --architectures="$arch" --include="$(IFS=,; echo "$*")" \
         --aptopt='Acquire::Languages "none"' "${options[@]}" "$release" - ${mirror:+"$mirror"} |
         tar -x --no-same-owner --no-same-permissions --exclude='./dev/*' -C "$dir"
 }
 
-# debian_tree RELEASE ARCHITECTURE PACKAGES LOG EARLY LATE [OPTION]...: installs PACKAGES (with commas between them) into a tree that
-# is gone afterwards, but for what the hooks make of it: EARLY after the essential packages, LATE at the end, with the tree as "$1".
-# As root, or where user namespaces are allowed.
+# debian_tree RELEASE ARCHITECTURE PACKAGES LOG EARLY LATE [OPTION]...: installs PACKAGES (separated by commas) into a temporary tree. The
+# hooks get the tree as "$1" and save what is needed: EARLY runs after the essential packages are installed, LATE at the end. Needs root, or
+# user namespaces.
 debian_tree() {
     local release=$1 arch=$2 packages=$3 log=$4 early=$5 late=$6 mode=root sources options
     shift 6
@@ -61,12 +63,12 @@ debian_tree() {
         "${options[@]}" "$@" --essential-hook="$early" --customize-hook="$late" \
         "$release" /dev/null ${sources:+-} <<<"$sources" >"$log" 2>&1 || {
         tail -n 30 "$log" >&2
-        die "mmdebstrap failed, its whole log is in $log"
+        die "mmdebstrap failed; its whole log is in $log"
     }
 }
 
-# debian_small_initrd ROOT, as an early hook: the kernel package then makes an initrd with only what finds the root file system. Every
-# module less is time saved under software emulation.
+# debian_small_initrd ROOT: for an early hook. The kernel package then makes an initrd with only the modules for the root file system, which
+# saves time under software emulation.
 debian_small_initrd() {
     local root=$1
     mkdir -p "$root/etc/initramfs-tools/conf.d" "$root/usr/share/initramfs-tools/modules.d"
@@ -74,17 +76,17 @@ debian_small_initrd() {
     printf '%s\n' virtio_pci virtio_blk ext4 crc32c_generic >"$root/usr/share/initramfs-tools/modules.d/small"
 }
 
-# debian_parts ROOT OUT_DIR LABEL SIZE_MIB, at the end of a late hook: root.ext4, vmlinuz and initrd.img in OUT_DIR.
+# debian_parts ROOT OUT_DIR LABEL SIZE_MIB: for the end of a late hook. Writes root.ext4, vmlinuz and initrd.img to OUT_DIR.
 debian_parts() {
     local root=$1 out=$2 label=$3 size_mib=$4
-    # mmdebstrap's, which it takes away only after this: packages may start and stop services on the machine
+    # mmdebstrap removes these only after the hook; without them, packages may start and stop services on the machine
     rm "$root/usr/sbin/policy-rc.d"
     mv "$root/sbin/start-stop-daemon.REAL" "$root/sbin/start-stop-daemon"
     cp -L "$root"/boot/vmlinuz-* "$out/vmlinuz"
     cp -L "$root"/boot/initrd.img-* "$out/initrd.img"
     truncate -s "${size_mib}M" "$out/root.ext4"
-    # mmdebstrap has /proc and others mounted in the tree: a bind mount shows it without them
-    # shellcheck disable=SC2016 # expanded by the inner shell
+    # mmdebstrap has /proc and other file systems mounted in the tree; a bind mount shows the tree without them
+    # shellcheck disable=SC2016 # the inner shell expands it
     unshare --mount --propagation private sh -ec '
         mkdir "$2/tree"
         mount --bind "$1" "$2/tree"

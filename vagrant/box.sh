@@ -1,30 +1,30 @@
 #!/bin/bash
-# Builds the Vagrant box of the lab from Debian's packages, for machines that cannot download one, and prints its path.
+# Builds the Vagrant box of the lab from Debian's packages, for machines that cannot download a box, and prints its path.
 #
-#   vagrant/box.sh            builds it if it is not there: path on stdout, progress on stderr
-#   vagrant/box.sh --path     prints where it is (to be), and builds nothing
+#   vagrant/box.sh            builds the box if it does not exist: path on stdout, progress on stderr
+#   vagrant/box.sh --path     prints the path, even if the box does not exist, and builds nothing
 #
-# Debian 12 with everything the machines of the lab need, so that they get along without a network to the outside: what the
-# package depends on, and LocalStack in /opt/localstack. For the libvirt provider only. Cached under a name made of the hash of
-# what it is made from. Works as root, and without where user namespaces are allowed (package uidmap).
+# The box is Debian 12 with everything that the machines of the lab need without a network to the outside: the dependencies of the package,
+# and LocalStack in /opt/localstack. It works only with the libvirt provider. Its name in the cache has a hash of the files that it is made
+# from. Needs root, or user namespaces (package uidmap).
 set -euo pipefail
 
 release=bookworm
 disk_mib=3072
 packages=(
     systemd systemd-sysv udev dbus kmod initramfs-tools linux-image-cloud-amd64
-    # what Vagrant wants of a box
+    # what Vagrant requires of a box
     openssh-server sudo iproute2
-    # what luks-agent's package depends on, and what one looks at its volumes with
+    # the dependencies of the luks-agent package, and tools to look at its volumes
     libcryptsetup12 cryptsetup-bin dmsetup libblkid1 libudev1 util-linux xfsprogs e2fsprogs ca-certificates
     procps less
-    # LocalStack's, and what Ansible runs on a node, with what its module apt would install where it is not
+    # for LocalStack, and for Ansible on a node, whose module apt would otherwise install python3-apt
     python3 python3-apt
 )
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 debian=$here/../scripts/debian.sh
-# as a hook it has it beside it
+# as a hook, this script has debian.sh beside it
 [[ -e $debian ]] || debian=$here/debian.sh
 # shellcheck source=scripts/debian.sh
 . "$debian"
@@ -33,7 +33,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 say() { echo "box: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# What is done to the tree at the end, as root of mmdebstrap's namespace, whose hook this script is, too.
+# customize ROOT WORK: configures the tree at the end. This script is also mmdebstrap's hook and then runs as root in its namespace.
 customize() {
     local root=$1 work=$2
 
@@ -45,8 +45,8 @@ customize() {
     # a journal that survives a reboot
     mkdir -p "$root/var/log/journal"
 
-    # Vagrant's conventions: https://developer.hashicorp.com/vagrant/docs/boxes/base. The key is known to all the world, like
-    # the password of every other base box: the lab's network must not be reachable by others.
+    # Vagrant's conventions: https://developer.hashicorp.com/vagrant/docs/boxes/base. Everybody knows the key, as with every base box, so
+    # others must not be able to reach the lab's network.
     chroot "$root" useradd --create-home --shell /bin/bash vagrant
     echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/vagrant"
     chmod 440 "$root/etc/sudoers.d/vagrant"
@@ -55,7 +55,7 @@ customize() {
     chroot "$root" chown -R vagrant:vagrant /home/vagrant/.ssh
     echo 'UseDNS no' >"$root/etc/ssh/sshd_config.d/vagrant.conf"
 
-    # eth0 is Vagrant's own; what else there is, Vagrant configures
+    # eth0 belongs to Vagrant, which configures the other interfaces later
     printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n' >"$root/etc/systemd/network/80-vagrant.network"
     printf 'blacklist %s\n' kvm kvm_amd kvm_intel powernow_k8 >"$root/etc/modprobe.d/lab.conf"
     chroot "$root" systemctl --quiet enable systemd-networkd.service ssh.service
@@ -65,7 +65,7 @@ customize() {
 
     mkdir -p "$root/opt/localstack"
     tar -C "$root/opt/localstack" -xf "$work/localstack.tar"
-    # its interpreter comes from the box, and must be the one that the environment was made with
+    # LocalStack uses the Python of the box, which must be the version that its virtual environment was created with
     chroot "$root" /opt/localstack/bin/python -c 'import localstack.runtime.main'
 
     rm -rf "$root"/var/cache/apt/*.bin "$root"/var/lib/apt/lists/*_*
@@ -90,35 +90,35 @@ esac
 
 for tool in mmdebstrap:mmdebstrap mke2fs:e2fsprogs sfdisk:fdisk qemu-img:qemu-utils vagrant:vagrant; do
     command -v "${tool%%:*}" >/dev/null ||
-        die "${tool%%:*} is not installed (Debian package ${tool##*:}): run scripts/deps.sh vagrant"
+        die "${tool%%:*} is not installed (Debian package ${tool##*:}); run scripts/deps.sh vagrant"
 done
 localstack=$("$here/../scripts/deps.sh" --localstack-dir)
-[[ -e $localstack/complete ]] || die "no LocalStack in $localstack: run scripts/deps.sh localstack"
+[[ -e $localstack/complete ]] || die "no LocalStack in $localstack; run scripts/deps.sh localstack"
 
 mkdir -p "$cache"
 exec 9>"$cache/box.lock"
-flock -n 9 || { say "another process is building it, waiting"; flock 9; }
+flock -n 9 || { say "another process is building the box; waiting for it"; flock 9; }
 [[ ! -e $box ]] || { echo "$box"; exit; }
 
-# /var/tmp: in a user namespace mmdebstrap's root may not enter a home directory that is closed to others
+# /var/tmp, because in a user namespace mmdebstrap's root may not enter a home directory that is closed to others
 work=$(mktemp -d /var/tmp/luks-agent-box.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 chmod 0777 "$work"
 install -m 0755 "${BASH_SOURCE[0]}" "$work/box.sh"
 install -m 0644 "$debian" "$work/"
-# Vagrant's well-known public key, from Debian's own package of it
+# Vagrant's well-known public key, from Debian's package
 install -m 0644 "$(dpkg-query --listfiles vagrant | grep '/keys/vagrant\.pub$')" "$work/vagrant.pub"
-# without pip, which nobody needs there, and the texts of `aws help`
+# without pip, which is not needed there, and without the texts of `aws help`
 tar -C "$localstack" --owner=0 --group=0 --exclude='site-packages/pip' --exclude='site-packages/awscli/examples' \
     -cf "$work/localstack.tar" .
 
 say "downloading and installing Debian 12 (about two minutes)"
 start=$SECONDS
-# shellcheck disable=SC2016 # $1 is the hook's
+# shellcheck disable=SC2016 # the hook expands $1
 debian_tree "$release" amd64 "$(IFS=,; echo "${packages[*]}")" "$cache/box.log" \
     "$work"'/box.sh --early "$1"' "$work"'/box.sh --customize "$1" '"$work"
 
-say "putting the box together"
+say "assembling the box"
 truncate -s "${disk_mib}M" "$work/disk.img"
 sfdisk --quiet --label dos "$work/disk.img" <<<"start=1MiB, type=83"
 dd if="$work/root.ext4" of="$work/disk.img" bs=1M seek=1 conv=notrunc,sparse status=none
@@ -126,7 +126,7 @@ qemu-img convert -c -O qcow2 -o compression_type=zstd "$work/disk.img" "$work/bo
 cat >"$work/metadata.json" <<END
 {"provider": "libvirt", "format": "qcow2", "virtual_size": $((disk_mib / 1024))}
 END
-# There is no boot loader: QEMU starts the kernel, which is also quicker.
+# The box has no boot loader: QEMU starts the kernel, which is faster too.
 cat >"$work/Vagrantfile" <<'END'
 Vagrant.configure("2") do |config|
   config.vm.provider :libvirt do |libvirt|

@@ -1,11 +1,11 @@
 #!/bin/bash
-# What is done to the tree of the machine tier's image, by scripts/machine-image.sh, as root of mmdebstrap's namespace.
+# Configures the tree of the machine tier's image. scripts/machine-image.sh runs it as root in mmdebstrap's namespace.
 #
 #   image-setup.sh early ROOT                     after the essential packages, before the others
-#   image-setup.sh late ROOT OUT_DIR SIZE_MIB     at the end: settings, then root.ext4, vmlinuz, initrd.img to OUT_DIR
+#   image-setup.sh late ROOT OUT_DIR SIZE_MIB     at the end: writes the settings, then root.ext4, vmlinuz and initrd.img to OUT_DIR
 set -euo pipefail
 
-# beside it in the directory of the hooks
+# in the directory of the hooks, debian.sh is beside this script
 # shellcheck source=scripts/debian.sh
 . "$(dirname "$0")/debian.sh"
 
@@ -21,29 +21,28 @@ late() {
     : >"$root/etc/resolv.conf"
     : >"$root/etc/machine-id"
     rm -f "$root/var/lib/dbus/machine-id"
-    # a console to look at with KEEP_VM=1; the VM has no network but the one to its own test
+    # for the console with KEEP_VM=1; the VM has no network except to its own test
     chroot "$root" passwd --quiet -d root
     cat >"$root/etc/fstab" <<FSTAB
 LABEL=machine-root / ext4 errors=remount-ro 0 1
-# the test's own programs, put together by the test: tests/support/qemu.rs
+# the programs of the test, which tests/support/qemu.rs collects
 LABEL=machine-tools /opt/test ext4 ro,nofail,x-systemd.device-timeout=90s 0 0
 FSTAB
     mkdir -p "$root/opt/test"
     echo 'PATH=/opt/test:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' >"$root/etc/environment"
 
-    # what udev would load for the emulated CPU, seconds of it
+    # udev would take seconds to load these for the emulated CPU
     printf 'blacklist %s\n' kvm kvm_amd kvm_intel powernow_k8 >"$root/etc/modprobe.d/machine.conf"
 
-    # The disks behind the NVMe controllers hold the same bytes as the namespaces. udev must not make by-uuid links for
-    # both of them.
+    # The disks behind the NVMe controllers hold the same bytes as the namespaces. udev must not create by-uuid links for both.
     cat >"$root/etc/udev/rules.d/10-machine-nvme-backing.rules" <<'RULES'
 SUBSYSTEM=="block", KERNEL=="vd*", ATTR{serial}=="behind-*", ENV{UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG}="1", ENV{SYSTEMD_READY}="0"
 RULES
 
-    # NVMe controllers with EC2's names, there before anything mounts file systems, as real ones are
+    # NVMe controllers with EC2's names, which exist before anything mounts file systems, as on EC2
     cat >"$root/etc/systemd/system/ec2-nvme.service" <<'UNIT'
 [Unit]
-Description=NVMe controllers with EC2 names, in the order of the kernel command line
+Description=Create NVMe controllers with EC2 names, in the order of the kernel command line
 ConditionKernelCommandLine=ec2nvme
 DefaultDependencies=no
 RequiresMountsFor=/opt/test
@@ -62,7 +61,7 @@ UNIT
 
     cat >"$root/etc/systemd/system/machine-network.service" <<'UNIT'
 [Unit]
-Description=Link-local address from which the instance metadata address is reached
+Description=Set the link-local address that reaches the instance metadata address
 DefaultDependencies=no
 After=systemd-udevd.service
 Before=network.target shutdown.target
@@ -92,7 +91,7 @@ UNIT
     chroot "$root" dpkg-query -W >"$out/packages"
     chmod a+r "$out/packages"
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/*
-    # kernel and initrd are kept inside as well: a Vagrant box boots from its own disk
+    # the tree keeps its kernel and initrd, because a Vagrant box boots from its own disk
     debian_parts "$root" "$out" machine-root "$size_mib"
 }
 
