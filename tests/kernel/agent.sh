@@ -4,12 +4,12 @@
 CONFIG=/etc/luks-agent/config.toml
 STATE=/etc/luks-agent/state/state.json
 
-# agent ARGS...: the agent under test.
+# agent ARGS...: runs the agent under test.
 agent() { "${LUKS_AGENT:?}" "$@"; }
 
-# as_unit UNIT [KEY [STATUS]]: runs the commands of a unit in systemd/, by KEY (ExecStart unless told), as the unit would: with no
-# capability but those that it declares, and no way to more. CAP_MKNOD is udev's, of which there is none here. Fails unless they end
-# with STATUS, 0 unless told. Leaves what expect_agent does.
+# as_unit UNIT [KEY [STATUS]]: runs the commands of KEY (default ExecStart) of a unit in systemd/ as the unit would: only with the
+# capabilities that it declares, and with no way to gain more. CAP_MKNOD is added, because there is no udev here to make device nodes. Fails
+# unless they exit with STATUS (default 0). Leaves the output in the same files as expect_agent.
 as_unit() {
     local file key=${2:-ExecStart} want=${3:-0} set capability command got=0
     file=$(dirname "${BASH_SOURCE[0]}")/../../systemd/$1
@@ -30,7 +30,7 @@ as_unit() {
     [[ $got == "$want" ]] || fail "expected exit status $want, got $got: $1"
 }
 
-# configure KEY_ARN: the four data disks of the node, which no EC2 rule recognises, as two volumes of each role.
+# configure KEY_ARN: writes a configuration with two volumes of each role on the four data disks, which no EC2 rule recognises.
 configure() {
     mkdir -p "${CONFIG%/*}"
     cat >"$CONFIG" <<END
@@ -41,7 +41,7 @@ deadline = "${KMS_DEADLINE:-30s}"
 [volumes]
 deadline = "${VOLUME_DEADLINE:-2m}"
 
-# not /mnt, which is the build machine's here, and may not be empty there
+# not /mnt, which is the build machine's directory here and may not be empty
 [filesystem]
 mount_base = "/data"
 
@@ -55,12 +55,12 @@ role = "ebs"
 END
 }
 
-# credentials: what the fake endpoint and LocalStack take from anybody.
+# credentials: sets credentials; the fake endpoint and LocalStack accept any.
 credentials() {
     export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_REGION=us-east-1
 }
 
-# report FILTER: a value of the JSON report in /run/report, by a Python expression on `report` and `rows`.
+# report EXPRESSION: prints the value of a Python expression on `report`, the JSON report in /run/report, and on `rows`, its rows by device.
 report() {
     python3 -c 'import json, sys
 report = json.load(open("/run/report"))
@@ -68,14 +68,14 @@ rows = {row["device"]: row for row in report.get("rows", [])}
 print(eval(sys.argv[1]))' "$1"
 }
 
-# requests LOG FILTER: how many requests in the log of the fake endpoint satisfy a Python expression on `r`.
+# requests LOG EXPRESSION: prints how many requests `r` in the log of the fake endpoint satisfy a Python expression.
 requests() {
     python3 -c 'import json, sys
 print(sum(1 for r in map(json.loads, open(sys.argv[1])) if eval(sys.argv[2])))' "$1" "$2"
 }
 
-# config KEY_ARN: a configuration file; what follows its [kms] section comes from standard input. No data disk has a role
-# but by a rule in it.
+# config KEY_ARN: writes a configuration file with a [kms] section, followed by standard input. A data disk has a role only if a rule in it
+# says so.
 config() {
     mkdir -p "${CONFIG%/*}"
     {
@@ -84,8 +84,8 @@ config() {
     } >"$CONFIG"
 }
 
-# ext4_volumes PATTERN ROLE [PATTERN ROLE]...: a configuration file in which disks have these roles. With ext4, which is made
-# faster than xfs and on smaller disks, and at /data.
+# ext4_volumes PATTERN ROLE [PATTERN ROLE]...: writes a configuration file that gives disks these roles. File systems are mounted at /data
+# and are ext4, because mkfs.ext4 is faster than mkfs.xfs and works on smaller disks.
 ext4_volumes() {
     {
         printf '[filesystem]\ntype = "ext4"\nmount_base = "/data"\n'
@@ -93,8 +93,8 @@ ext4_volumes() {
     } | config "$KEY_ARN"
 }
 
-# expect_agent STATUS ARGS...: runs the agent, shows what it said, and fails unless it exits with STATUS. Leaves the report in
-# /run/report and the rest in /run/stderr.
+# expect_agent STATUS ARGS...: runs the agent, shows its output, and fails unless it exits with STATUS. Leaves the standard output, which is
+# the report, in /run/report, and the standard error in /run/stderr.
 expect_agent() {
     local want=$1 got=0
     shift
@@ -104,11 +104,11 @@ expect_agent() {
     [[ $got == "$want" ]] || fail "expected exit status $want, got $got: luks-agent $*"
 }
 
-# assert_said TEXT...: all this was in what the last expect_agent showed.
+# assert_said TEXT...: the output of the last expect_agent contains every TEXT.
 assert_said() {
     local text said
     said=$(cat /run/stderr /run/report)
-    for text in "$@"; do assert_contains "$said" "$text" "what the agent said"; done
+    for text in "$@"; do assert_contains "$said" "$text" "the output of the agent"; done
 }
 
 # assert_blank DISK...: every byte of the disks is zero.
@@ -119,7 +119,7 @@ assert_blank() {
     done
 }
 
-# blank DISK...: makes it so.
+# blank DISK...: overwrites the disks with zeros.
 blank() {
     local disk
     for disk in "$@"; do
@@ -127,23 +127,23 @@ blank() {
     done
 }
 
-# start_fake ARGS...: the fake endpoint and credentials for it. Sets KEY_ARN.
+# start_fake ARGS...: starts the fake endpoint and sets credentials for it. Sets KEY_ARN.
 start_fake() {
     credentials
     start_fake_aws --seed failures "$@"
     KEY_ARN=$(sed -n 's/.*KMS key \(arn:[^ ,]*\).*/\1/p' /run/fake-aws.out | head -n 1)
 }
 
-# fake PATH JSON: tells the fake endpoint, see fake-aws/src/control.rs.
+# fake PATH JSON: controls the fake endpoint; fake-aws/src/control.rs lists the paths.
 fake() {
     python3 -c 'import sys, urllib.request as u
 u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode(), method="POST"))' "$AWS_ENDPOINT_URL/_fake/$1" "$2"
 }
 
-# disk NAME UBD MIB: makes /dev/mapper/disk-NAME on UBD, a disk that can grow.
+# disk NAME UBD MIB: creates /dev/mapper/disk-NAME on UBD, a disk that can grow.
 disk() { dmsetup create "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"; }
 
-# resize NAME UBD MIB: gives it another size while it is in use.
+# resize NAME UBD MIB: changes the size of such a disk while it is in use.
 resize() {
     dmsetup reload "disk-$1" --table "0 $(($3 * 2048)) linear /dev/$2 0"
     dmsetup resume "disk-$1"

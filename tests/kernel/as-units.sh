@@ -1,10 +1,10 @@
-# Every job under the capabilities of the units that do it, and nothing more: first boot, growth of both file systems, health, stop,
-# next boot. Mount points are below a directory of somebody else, and so is what is on the volumes.
+# Every task runs with only the capabilities of its unit: first boot, growth of both file systems, health, stop, next boot. The mount points
+# are below a directory of another user, who also owns the files on the volumes.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 at=/srv/others/data
-# volumes TYPE: new ones get this file system
+# volumes TYPE: writes a configuration in which new volumes get this file system.
 volumes() {
     config "$KEY_ARN" <<END
 [volumes]

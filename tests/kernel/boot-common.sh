@@ -1,15 +1,15 @@
-# Stacks under parts of the running system, for the scenarios boot-*.sh. Sourced after lib.sh and agent.sh.
+# Device stacks below parts of the running system, for the scenarios boot-*.sh. Sourced after lib.sh and agent.sh.
 #
-# The disks ubdb to ubdo are for stacks, ubdp is free and blank. The agent is let at them with the worst configuration there
-# is: rules that make instance store volumes of all disks and of everything stacked on them, and leave to wipe whatever they
-# hold. What is mounted is mounted read-only, so that nobody but the agent could change a byte of a disk.
+# The disks ubdb to ubdo are for stacks; ubdp is free and blank. The agent runs with the most dangerous configuration: rules that make all
+# disks and everything stacked on them instance store volumes, with permission to wipe them. Everything is mounted read-only, so that only
+# the agent could change a byte of a disk.
 # shellcheck shell=bash
 
 FREE=ubdp
-# when set: where the file system is mounted that is the root of the agent
+# if set, the mount point of the file system that the agent sees as its root
 ROOT=
 
-# agent ARGS...: the agent under test, on a root of its own if one is set.
+# agent ARGS...: runs the agent under test, on its own root if ROOT is set.
 agent() {
     if [[ -n $ROOT ]]; then
         unshare --mount --propagation private bash "${BASH_SOURCE[0]%/*}/boot-pivot.sh" "$ROOT" "${LUKS_AGENT:?}" "$@"
@@ -18,7 +18,7 @@ agent() {
     fi
 }
 
-# worst ROLE: all disks have this role, or those in RULED. A state directory that is not the usual one is in STATE_DIR.
+# worst ROLE: writes a configuration that gives this role to all disks, or to the disks in RULED. STATE_DIR sets another state directory.
 worst() {
     local ruled
     read -ra ruled <<<"${RULED-ubd* dm-* md* bcache* loop* zram*}"
@@ -34,8 +34,8 @@ $(printf '[[volumes.match]]\npath = "/dev/%s"\nrole = "'"$1"'"\n' "${ruled[@]}")
 END
 }
 
-# sums DISK...: of all bytes, past the page cache, which does not see what is written through a stack. Of `ubdf-1`: of all
-# but the first partition, which a mounted file system writes to.
+# sums DISK...: prints checksums of all bytes of the disks. Bypasses the page cache, which does not see writes through a stack. `ubdf-1`
+# excludes the first partition of ubdf, because a mounted file system writes to it.
 sums() {
     local disk dir start end
     for disk in "$@"; do
@@ -53,7 +53,7 @@ sums() {
 
 raw() { dd "if=/dev/$1" bs=1M iflag=direct status=none "${@:2}"; }
 
-# reasons: device and reason of all boot disks but the node's own, with device-mapper's names instead of numbers.
+# reasons: prints device and reason of all boot disks except the node's own, with device-mapper names instead of numbers.
 reasons() {
     local dm names=(-e '')
     [[ ! -e /sys/block/dm-0 ]] || for dm in /sys/block/dm-*; do names+=(-e "s/\b${dm##*/}\b/$(<"$dm/dm/name")/g"); done
@@ -61,11 +61,11 @@ reasons() {
         sed "${names[@]}" | LC_ALL=C sort
 }
 
-# quiet STATUS ARGS...: as expect_agent, but shows what it said only if it should not have.
+# quiet STATUS ARGS...: as expect_agent, but shows the output only on failure.
 quiet() { (expect_agent "$@") >/run/out 2>&1 || { cat /run/out; exit 1; }; }
 
-# quiesce DISK...: waits until nothing writes to them any more; an array still notes in its superblocks that it is clean, a
-# moment after the last write to it. Sets `before` to their sums.
+# quiesce DISK...: waits until nothing writes to the disks any more; an array marks itself clean in its superblocks a moment after the last
+# write. Sets `before` to their sums.
 quiesce() {
     local next
     sync
@@ -77,8 +77,8 @@ quiesce() {
     do before=$next; done
 }
 
-# protected DISKS EXPECTED: the agent touches no other disk than those in FREE, which it formats; not a byte of DISKS changes;
-# and EXPECTED is what it says of boot disks, a line each.
+# protected DISKS EXPECTED: the agent formats the disks in FREE and touches no other disk. No byte of DISKS changes. EXPECTED has the
+# reasons that it reports for the boot disks, one per line.
 protected() {
     local before expected disks command
     read -ra disks <<<"$1"
@@ -95,7 +95,7 @@ protected() {
     printf '%s\n' "$expected"
 }
 
-# refused REASON [STATUS]: nothing is formatted, not even the free disk, and REASON is given for that.
+# refused REASON [STATUS]: the agent formats nothing, not even the free disk, and reports REASON.
 refused() {
     local before disks=(ubdb-1 ubdd ubdh "$FREE")
     before=$(sums "${disks[@]}")
@@ -106,7 +106,7 @@ refused() {
     grep -hoF "$1" /run/stderr /run/report | head -n 1
 }
 
-# mount_it SOURCE POINT [OPTIONS [TYPE]]: mounts it, lays out what a root needs, and makes it read-only.
+# mount_it SOURCE POINT [OPTIONS [TYPE]]: mounts the file system, creates the directories that a root needs, and remounts it read-only.
 mount_it() {
     mkdir -p "$2"
     mount -o "${3-rw}" ${4+-t "$4"} "$1" "$2"
@@ -116,19 +116,19 @@ mount_it() {
     mount -o remount,ro "$2"
 }
 
-# on DEVICE POINT: an ext4 file system there.
+# on DEVICE POINT: creates an ext4 file system on the device and mounts it.
 on() {
     mkfs.ext4 -q -F "$1"
     mount_it "$@"
 }
 
-# partitions DISK N [MIB]: N partitions, of 10 MiB each unless told.
+# partitions DISK N [MIB]: creates N partitions of MIB each (default 10).
 partitions() {
     local n
     { echo 'label: gpt'; for ((n = 0; n < $2; n++)); do echo "size=${3-10}MiB"; done; } | sfdisk -q "/dev/$1"
 }
 
-# chatter COMMAND...: shows what it says only if it fails.
+# chatter COMMAND...: runs the command and shows its output only if it fails.
 chatter() { "$@" >/run/out 2>&1 || { cat /run/out; fail "$*"; }; }
 
 vg() { # vg NAME DEVICE...
@@ -154,7 +154,7 @@ swap() {
     swapon "$1"
 }
 
-# A kernel without udev, and disks that LVM has never heard of.
+# LVM must work without udev, and does not know the ubd disks by itself.
 mkdir -p /etc/lvm
 cat >/etc/lvm/lvm.conf <<'END'
 devices { types = ["ubd", 16] obtain_device_list_from_udev = 0 external_device_info_source = "none" }

@@ -1,5 +1,5 @@
-# boot-pivot.sh ROOT PROGRAM ARGS...: runs the program with the file system that is mounted at ROOT as its /, read-only, in a
-# mount namespace of its own (started by boot-common.sh). The old root is gone from it; /etc and /usr are as before.
+# boot-pivot.sh ROOT PROGRAM ARGS...: runs the program in the mount namespace that boot-common.sh created for it. Its / is the file system
+# that is mounted at ROOT, read-only. The old root is not visible; /etc and /usr are as before.
 set -euo pipefail
 root=$1 program=$2
 shift 2

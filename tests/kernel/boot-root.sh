@@ -1,4 +1,4 @@
-# What the root itself is stacked on: the agent runs in a mount namespace whose / is the stack.
+# Stacks below the root itself: the agent runs in a mount namespace whose / is the stack.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 source "$(dirname "$0")/boot-common.sh"
@@ -6,8 +6,8 @@ source "$(dirname "$0")/boot-common.sh"
 modprobe -a raid1 btrfs fuse
 start_fake
 
-# root_on MOUNT_POINT DISKS EXPECTED [UNCHANGED]: the agent sees the file system at MOUNT_POINT as its /, on a node that was never
-# provisioned. Rules name the disks alone: the others are mounted, but not as a part of the system.
+# root_on MOUNT_POINT DISKS EXPECTED [UNCHANGED]: as protected, but the agent sees the file system at MOUNT_POINT as its /, on a node that
+# was never provisioned. The rules name only these disks: the others are mounted, but not as part of the system.
 root_on() {
     ROOT=$1
     RULED="$2 dm-* md* $FREE"
@@ -65,7 +65,7 @@ mount_it overlay /media/overlay lowerdir=/run/empty,upperdir=/run/layers/upper,w
 root_on /media/overlay "ubdf" "ubdf carries / through overlay layer /run/layers/upper, ubdf1" ubdf-1
 umount /media/overlay
 
-say "a program in user space, which does not keep others from the disk"
+say "a FUSE file system, which does not lock the disk"
 mkfs.ext4 -q /dev/ubdg
 mount_it /dev/ubdg /media/fuse
 umount /media/fuse

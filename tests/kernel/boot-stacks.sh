@@ -1,5 +1,5 @@
-# The boot disk through what systems are stacked on, on real devices. Many stacks at once: what is mounted on /boot counts
-# also when it is hidden by the next.
+# The agent finds the boot disks below stacks of real devices. Many stacks are mounted at once: a file system on /boot counts even if the
+# next one hides it.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 source "$(dirname "$0")/boot-common.sh"
@@ -67,7 +67,7 @@ stacks_dm() {
     veritysetup open /dev/ubdm verified /dev/ubdn "$(sed -n 's/^Root hash:[[:space:]]*//p' /run/verity)"
     mount -o ro /dev/mapper/verified /boot
 
-    # a mirror keeps its own records, on its own: its halves instead of its disks
+    # a mirror writes its own records at any time, so compare its halves instead of its disks
     protected "$(echo ubd{b..e} mapper/third-boot_rimage_{0,1} ubd{h..o})" "ubdb carries /boot/efi through ubdb1; swap through ubdb2
 ubdo carries /boot
 ubdc carries /boot through first-boot, first-boot-real, ubdc2

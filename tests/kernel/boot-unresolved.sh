@@ -1,4 +1,4 @@
-# Boot disks that cannot be found out: then nothing is formatted at all.
+# If the agent cannot find the boot disks, it formats nothing at all.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 source "$(dirname "$0")/boot-common.sh"
@@ -21,7 +21,7 @@ mount_it overlay /media/overlay lowerdir=/run/empty,upperdir=/run/layers/upper,w
 ROOT=/media/overlay
 refused "what carries / is not known: nothing below its file system is a disk"
 
-say "an overlay whose upper directory is on a disk out of sight"
+say "an overlay whose upper directory is on a disk that is no longer mounted in sight"
 ROOT=
 mkfs.ext4 -q /dev/ubdb1
 mkdir -p /run/hidden
@@ -30,7 +30,7 @@ mkdir /run/hidden/{upper,work}
 mount_it overlay /media/hidden lowerdir=/run/empty,upperdir=/run/hidden/upper,workdir=/run/hidden/work overlay
 umount --lazy /run/hidden
 ROOT=/media/hidden
-# in use, says the worker that cannot open it: 1
+# exit status 1: the worker cannot open a disk that is in use
 refused "what carries / is not known: cannot read /run/hidden/upper: No such file or directory (os error 2)" 1
 mkdir -p /run/hidden/{upper,work}
 refused "what carries / is not known: nothing below its file system is a disk" 1
@@ -38,7 +38,7 @@ refused "what carries / is not known: nothing below its file system is a disk" 1
 ROOT=
 umount /media/hidden
 
-say "a program in user space gives /boot, nobody knows from where"
+say "/boot is a FUSE file system of unknown origin"
 cat >/run/mount.py <<'END'
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -59,7 +59,7 @@ exec 9>&-
 wait "$mounter"
 umount /boot
 
-say "parts of sysfs are not there"
+say "parts of sysfs are missing"
 on /dev/ubdd /boot
 hide() { mount -t tmpfs tmpfs "$1"; }
 slaves=/sys/devices/platform/uml-blkdev.3/block/ubdd/slaves

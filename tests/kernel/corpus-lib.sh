@@ -1,5 +1,5 @@
-# What the recipes of tests/support/images.rs are made of. Sourced before each of them; $I is the disk image, or the disk, to be
-# made, $S its size in MiB, $T a directory for other files.
+# Functions for the recipes of tests/support/images.rs. Sourced before each recipe. $I is the disk image, or the disk, to make, $S its size
+# in MiB, $T a directory for other files.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -9,10 +9,10 @@ M=1048576
 # shellcheck disable=SC2034
 U=5d0f4ff19f5c4a558f5d2b9d8a1c7e10
 
-# raw OFFSET: standard input to that byte of the image.
+# raw OFFSET: writes standard input to the image at that byte.
 raw() { dd of="$I" oflag=seek_bytes seek="$1" bs=1M conv=notrunc,fsync iflag=fullblock status=none; }
 
-# put OFFSET HEX...: bytes.
+# put OFFSET HEX...: writes these bytes.
 put() { python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex("".join(sys.argv[1:])))' "${@:2}" | raw "$1"; }
 
 # text OFFSET TEXT
@@ -21,13 +21,13 @@ text() { printf '%s' "$2" | raw "$1"; }
 # zero OFFSET BYTES
 zero() { head -c "$2" /dev/zero | raw "$1"; }
 
-# random OFFSET BYTES: the first of them is not zero, so that a test can say at which byte the data are first seen.
+# random OFFSET BYTES: writes random bytes. The first is not zero, so that a test knows at which byte the data begins.
 random() { { printf x && head -c "$(($2 - 1))" /dev/urandom; } | raw "$1"; }
 
-# over FILE: over the beginning of the image.
+# over FILE: writes the file over the beginning of the image.
 over() { raw 0 <"$1"; }
 
-# a small tree and a file system of it, for those that are made from one
+# Creates a small tree, and a file system that contains it, for images that are made from a tree.
 tree() {
     mkdir -p "$T/tree/dir"
     for ((i = 0; i < 200; i++)); do echo "line $i of a file"; done >"$T/tree/file"
@@ -48,7 +48,7 @@ ubi() {
 
 has() { command -v "$1" >/dev/null; }
 
-# File systems whose tools not every release of Debian has: what mkfs writes at the place of the superblock, where there is none.
+# File systems whose tools are not in every release of Debian. Without the tool, these write the superblock that mkfs would write.
 hfs() {
     if has hformat; then
         hformat -l old "$I"

@@ -1,16 +1,16 @@
-# Makes images of disks that need a block device, device-mapper, md or the agent itself.
+# Makes disk images whose recipe needs a block device, device-mapper, md or the agent itself.
 #
 #   corpus-make.sh DISK SIZE RECIPE [DISK SIZE RECIPE]...       SIZE in MiB, RECIPE of tests/support/images.rs
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 source "$(dirname "$0")/corpus-lib.sh"
 
-# imsm asks for a serial number in a way of SCSI, and for a controller of Intel
+# mdadm would query imsm disks for a SCSI serial number, and for an Intel controller
 export MDADM_NO_UDEV=1 IMSM_NO_PLATFORM=1 IMSM_DEVNAME_AS_SERIAL=1
 lvm_config='devices { obtain_device_list_from_udev=0 scan="/dev" use_devicesfile=0 external_device_info_source="none" } activation { udev_sync=0 udev_rules=0 }'
 pvcreate() { command pvcreate --config "$lvm_config" "$@"; }
 
-# a volume group, a logical volume in it, ext4 on that
+# creates a volume group with a logical volume that contains ext4
 lvm_ext4() {
     pvcreate -q "$I"
     vgcreate --config "$lvm_config" -q data "$I"
@@ -19,7 +19,7 @@ lvm_ext4() {
     vgchange --config "$lvm_config" -q -an data
 }
 
-# md VERSION: half of a mirror
+# md VERSION: creates half of a mirror
 md() {
     mdadm -q --create /dev/md7 --run --force --metadata="$1" --level=1 --raid-devices=2 "$I" missing
     mdadm -q --stop /dev/md7
@@ -31,14 +31,14 @@ container() {
     mdadm -q --stop --scan
 }
 
-# what dm-crypt makes of zeros, without any header
+# writes zeros through dm-crypt, without any header
 plain() {
     cryptsetup open --type plain --cipher aes-xts-plain64 --key-size 512 --key-file /dev/urandom "$I" plain
     dd if=/dev/zero of=/dev/mapper/plain bs=1M count=$((S)) oflag=direct status=none
     cryptsetup close plain
 }
 
-# the changes of a persistent snapshot
+# writes the change store of a persistent snapshot
 snapshot() {
     modprobe dm-snapshot
     truncate -s 16M "$T/origin"
@@ -49,7 +49,7 @@ snapshot() {
     dmsetup remove origin
 }
 
-# a volume of luks-agent, of a node whose state file nobody has any more
+# creates a volume of luks-agent, and deletes the state file of its node
 ours() {
     ext4_volumes "$I" instance-store
     expect_agent 0 provision

@@ -1,13 +1,13 @@
-# Disks that cannot be told to be blank although there may be nothing on them: unreadable, slow, unsteady, in use, changing.
+# The agent cannot verify that these disks are blank, although they may be: unreadable, slow, unsteady, in use, changing.
 #
-#   corpus-odd.sh PREPARED      a file that is written over a disk between plan and format
+#   corpus-odd.sh PREPARED      PREPARED is a file that is written over a disk between plan and format
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 prepared=$1
 modprobe -a dm-delay dm-dust dm-flakey
 
-# print_report WORD: the report in /run/report, with device-mapper's names
+# print_report WORD: prints the report in /run/report with device-mapper names.
 print_report() {
     dmsetup info -c --noheadings --separator ' ' -o blkdevname,name | grep ^dm- >/run/names || true
     printf 'report %s %s\n' "$1" "$(python3 -c 'import json
@@ -17,7 +17,7 @@ for row in report["rows"]: row["device"] = names.get(row["device"], row["device"
 print(json.dumps(report))')"
 }
 
-# sectors of one of the seven disks that are made of ubdb
+# size in sectors of each of the seven disks that are made from ubdb
 unit=$((33 * 2048))
 make() { dmsetup create "$1" --table "$2"; }
 sectors() { blockdev --getsz "$1"; }
@@ -25,7 +25,7 @@ sectors() { blockdev --getsz "$1"; }
 start_fake --log /run/requests
 modprobe ext2 2>/dev/null || true
 
-say "all of it is read when that is configured"
+say "blank_scan = full reads the whole disk"
 config "$KEY_ARN" <<'TOML'
 [volumes]
 blank_scan = "full"
@@ -49,7 +49,7 @@ $((unit - 8)) 8 error"
 number=3
 for bad in start:0 middle:$middle end:$((unit - 1)); do
     make "dust-${bad%:*}" "0 $unit dust /dev/ubdb $(at $number) 512"
-    # dm-dust counts from the start of what is below
+    # dm-dust counts sectors from the start of the device below
     dmsetup message "dust-${bad%:*}" 0 addbadblock $(($(at $number) + ${bad#*:}))
     dmsetup message "dust-${bad%:*}" 0 enable
     number=$((number + 1))
@@ -61,10 +61,10 @@ say "read-only"
 blockdev --setro /dev/ubdc
 
 say "unsteady: the first byte of every read, and of every read in one second of three"
-# dm-flakey finds nothing to corrupt in a read that a driver has ended, so it must not be on the disk itself
+# dm-flakey cannot corrupt a read that the driver completes, so it must not be on the disk itself
 make flaky-below "0 $(sectors /dev/ubdd) linear /dev/ubdd 0"
 make flaky "0 $(sectors /dev/ubdd) flakey /dev/mapper/flaky-below 0 0 600 5 corrupt_bio_byte 1 r 1 0"
-# so slow that looking at it takes longer than three seconds
+# so slow that the agent's check takes longer than three seconds
 make slow-below "0 $(sectors /dev/ubde) delay /dev/ubde 0 100"
 make sometimes "0 $(sectors /dev/ubde) flakey /dev/mapper/slow-below 0 2 1 5 corrupt_bio_byte 1 r 1 0"
 
@@ -84,10 +84,10 @@ time.sleep(10000)' &
 unshare --mount sh -c 'mount -t ext2 -o ro /dev/ubdl /media && touch /run/mounted && sleep 10000' &
 wait_for 60 test -e /run/opened -a -e /run/mounted
 
-say "held"
+say "held by another device"
 make holder "0 $(sectors /dev/ubdo) linear /dev/ubdo 0"
 
-# configure RULES: of the volumes, in TOML
+# configure_odd TOML ROLE: writes a configuration that begins with TOML and gives ROLE to the odd disks.
 configure_odd() {
     KMS_DEADLINE=2m config "$KEY_ARN" <<TOML
 $1
@@ -103,7 +103,7 @@ role = "$2"
 TOML
 }
 
-say "a provision; once it has planned, and before it is allowed to format, disks change"
+say "disks change after provision has planned, and before it may format"
 configure_odd '[volumes]
 deadline = "15s"' ebs
 fake allow '["DescribeKey", "GenerateDataKey"]'
@@ -111,7 +111,7 @@ agent provision --json >/run/report 2>/run/stderr &
 agent=$!
 asked() { (($(requests /run/requests 'r["operation"] == "Decrypt"') > 0)) || [[ ! -e /proc/$agent ]]; }
 wait_for 120 asked
-[[ -e /proc/$agent ]] || { cat /run/stderr; fail "it has ended"; }
+[[ -e /proc/$agent ]] || { cat /run/stderr; fail "provision ended early"; }
 dd if="$prepared" of=/dev/ubdh bs=1M conv=fsync status=none
 dmsetup remove swapped
 make swapped "0 $(sectors /dev/ubdj) linear /dev/ubdj 0"
@@ -125,7 +125,7 @@ cat /run/stderr
 assert_eq "$status" 1 "the exit status"
 print_report odd
 
-say "what cannot be read, or is in use, is not wiped either"
+say "a disk that cannot be read, or is in use, is not wiped either"
 expect_agent 0 close
 for gone in flaky sometimes slow too-slow swapped turning; do dmsetup remove "$gone"; done
 configure_odd '[volumes]

@@ -1,5 +1,4 @@
-# What wipe-instance-store wipes, and what it does not. Its first run makes what has to be there before: committed volumes on
-# ubdh and ubdi, LVM on ubdf.
+# What wipe-instance-store wipes, and what it does not. The run `before` prepares committed volumes on ubdh and ubdi, and LVM on ubdf.
 #
 #   corpus-wipe.sh before|wipe
 source "$(dirname "$0")/lib.sh"
@@ -7,7 +6,7 @@ source "$(dirname "$0")/agent.sh"
 
 lvm() { command lvm "$@" --config 'devices { obtain_device_list_from_udev=0 use_devicesfile=0 } activation { udev_sync=0 udev_rules=0 }'; }
 
-# configure_wipe EBS INSTANCE_STORE refuse|wipe-instance-store: letters of the disks
+# configure_wipe EBS INSTANCE_STORE refuse|wipe-instance-store: writes a configuration; EBS and INSTANCE_STORE are letters of disks.
 configure_wipe() {
     config "$KEY_ARN" <<TOML
 [volumes]

@@ -1,7 +1,7 @@
-# A provision with the default configuration of a node whose disks are ubdb to ubdo, every other one an EBS volume and an instance
-# store volume. ubdp is blank, so that it is seen that this node does format.
+# Runs provision with the default configuration on a node with the disks ubdb to ubdo, which are EBS and instance store volumes in turn.
+# ubdp is blank and shows that this node does format.
 #
-#   corpus.sh EBS INSTANCE_STORE [EBS INSTANCE_STORE]      which are which, as the letters that they end with; for each pair a run
+#   corpus.sh EBS INSTANCE_STORE [EBS INSTANCE_STORE]      the last letters of the disks of each role; one run for each pair
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 

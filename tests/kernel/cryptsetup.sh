@@ -1,4 +1,4 @@
-# Stock cryptsetup: format, open, mkfs, write; after a reboot open and read.
+# Stock cryptsetup formats, opens and writes a volume, and opens and reads it after a reboot.
 source "$(dirname "$0")/lib.sh"
 
 printf 'a test passphrase' >/run/passphrase

@@ -1,6 +1,6 @@
-# The daemon goes on until the node is as it should be, whatever kept it from that; it leaves closed what somebody closed; and it
-# starts the target when all is open and mounted, whoever opened it. There are no udev and no systemd here: no event helps, and
-# what systemctl would do is done by a script.
+# The daemon retries until every volume is open and mounted, whatever prevented it. It leaves a volume closed that somebody closed. It
+# starts the target once everything is open and mounted, whoever opened it. There is no udev and no systemd here: no event helps the daemon,
+# and a script stands in for systemctl.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
@@ -21,7 +21,7 @@ case "\$*" in
 *) echo "systemctl \$*" >>/run/unexpected ;;
 esac
 END
-# as long as /run/busy is there, nothing can be mounted at /data1
+# while /run/busy exists, nothing can be mounted at /data1
 cat >/usr/local/sbin/mount <<'END'
 #!/bin/bash
 [[ ! -e /run/busy || "$*" != */data1* ]] || { echo "busy for a moment" >&2; exit 32; }
@@ -41,7 +41,7 @@ expect_agent 0 close
 # as after a reboot
 rm -f /run/luks-agent/*
 
-say "the boot fails, and so does the first run of the daemon"
+say "the boot fails, and so does the daemon's first run"
 touch /run/busy
 systemctl start luks-agent.target
 cat /run/boot.log
@@ -51,21 +51,21 @@ daemon=$!
 wait_for 60 test -s /run/luks-agent/provision.json
 expect_agent 0 close "$first"
 
-say "what failed for a moment is done without another event, and what was closed stays closed"
+say "the daemon retries without another event, and a closed volume stays closed"
 rm /run/busy
 wait_for 120 mounted /data1
 wait_for 60 grep -q "closed with 'luks-agent close'" /run/luks-agent-provision.service.log
 run_expect 1 mounted /data
 run_expect 1 reached
 
-say "somebody opens the rest, and the target is started"
+say "somebody opens the rest, and the daemon starts the target"
 expect_agent 0 unlock
 mounted /data
 wait_for 120 reached
 
-say "nothing more is done"
+say "the daemon does nothing else"
 kill -0 "$daemon"
 cat /run/started /run/daemon.log
-[[ ! -e /run/unexpected ]] || fail "the daemon asked for $(</run/unexpected)"
+[[ ! -e /run/unexpected ]] || fail "unexpected calls of systemctl: $(</run/unexpected)"
 kill "$daemon"
 wait "$daemon"

@@ -1,5 +1,5 @@
-# A state file that is damaged, cannot be written, or is lost: nothing is formatted, nothing that was written is changed, and
-# each message says what to do. Three disks: two known volumes, and a blank one that a provision would format.
+# The state file is damaged, cannot be written, or is lost. The agent formats nothing and changes no data, and each message says what to do.
+# There are three disks: two known volumes, and a blank one that provision would format.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
@@ -7,7 +7,7 @@ start_fake --log /run/requests
 ext4_volumes /dev/ubdb instance-store '/dev/ubd[cd]' ebs /dev/ubde ignore
 dir=${STATE%/*}
 
-# the blank disk comes later
+# the blank disk is added later
 sed -i 's/ubd\[cd\]/ubdc/' "$CONFIG"
 expect_agent 0 provision
 head -c 1000000 /dev/urandom | tee /data/file >/data1/file
@@ -20,13 +20,13 @@ cp -a "$dir" /root/good
 sums() { sha256sum /dev/ubd[bc] | cut -d' ' -f1; }
 disks=$(sums)
 
-# restore: the state directory as it was.
+# restore: puts the good copy of the state directory back.
 restore() {
     rm -rf "$dir"
     cp -a /root/good "$dir"
 }
 
-# refused STATUS TEXT...: neither command does anything, and both say this.
+# refused STATUS TEXT...: provision and unlock exit with STATUS, do nothing, and print every TEXT.
 tried=0
 refused() {
     local want=$1 command
@@ -50,15 +50,15 @@ for length in 0 1 $((size / 2)) $((size - 3)); do
     restore
 done
 
-# flip BYTE BIT
+# flip BYTE BIT: flips a bit of the state file.
 flip() {
     python3 -c 'import sys
 with open(sys.argv[1], "r+b") as f:
     at = int(sys.argv[2]); f.seek(at); byte = f.read(1)[0]; f.seek(at); f.write(bytes([byte ^ 1 << int(sys.argv[3])]))' "$STATE" "$@"
 }
-# in a UUID, in a serial number, in a wrapped key: still JSON, and each would mean another volume or key
+# A flipped bit in a UUID, a serial number or a wrapped key: the file is still JSON, but names another volume or key.
 for field in luks_uuid:14 serial:1 wrapped_key:1; do
-    # which of its characters: of a random UUID only the version, 4, becomes another digit whatever the UUID is
+    # which character of the field: in a random UUID, only the version (4) is certain to become another hexadecimal digit
     character=${field#*:} field=${field%:*}
     at=$(grep -bo "\"$field\": \"" "$STATE" | head -n 1)
     at=$((${at%%:*} + ${#field} + 5 + character))
@@ -67,7 +67,7 @@ for field in luks_uuid:14 serial:1 wrapped_key:1; do
     refused 1 "$STATE is damaged" "its checksum is wrong"
     restore
 done
-say "a flipped bit that makes it no text"
+say "a flipped bit that makes it invalid UTF-8"
 flip 5 7
 refused 1 "$STATE is damaged"
 restore
@@ -90,7 +90,7 @@ mkdir "$STATE"
 refused 1 "cannot read $STATE"
 restore
 
-say "of another owner, or with a mode that lets others write"
+say "another owner, or a mode that lets others write"
 chown 1000 "$STATE"
 refused 1 "$STATE belongs to user 1000" "chown 0"
 restore
@@ -104,7 +104,7 @@ chown 1000 "$dir"
 refused 1 "$dir belongs to user 1000"
 restore
 
-say "lost: the volumes are recognised by their tokens"
+say "lost: the agent recognises the volumes by their tokens"
 rm -rf "$dir"
 expect_agent 3 provision
 assert_said "which luks-agent made on this instance, and there is no state file" "its key is wrapped by $KEY_ARN" \
@@ -120,7 +120,7 @@ assert_said "state file may be lost"
 tried=$((tried + 1))
 assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 1 "data keys made"
 
-say "lost, and no instance metadata service to say whose the volumes are"
+say "lost, and IMDS does not say which instance this is"
 fake faults '[{"on": "imds:*", "effect": "close"}]'
 expect_agent 3 provision
 assert_said "there is no state file" "3 refused"
@@ -130,7 +130,7 @@ assert_said "there is no state file, and volumes of luks-agent are attached: 2"
 fake faults '[]'
 tried=$((tried + 1))
 
-say "lost while the volumes are open: they are seen all the same, and their data can still be saved"
+say "lost while the volumes are open: the agent still recognises them, and their data can still be saved"
 restore
 expect_agent 0 unlock
 rm -rf "$dir"
@@ -162,7 +162,7 @@ assert_eq "$(sha256sum </data1/file)" "$sum" "the file on the second volume"
 expect_agent 0 close
 disks=$(sums)
 
-say "the boot volume is full, or read-only"
+say "the boot volume is full or read-only"
 mkfs.ext4 -q -m 0 /dev/ubde 8M
 mount /dev/ubde "$dir"
 restore_into() { cp -a /root/good/. "$dir"; }
@@ -181,10 +181,10 @@ expect_agent 0 close
 expect_agent 0 unlock
 assert_eq "$(sha256sum </data/file)" "$sum" "the file, unlocked with a read-only boot volume"
 expect_agent 0 close
-say "and a new node's"
+say "the boot volume of a new node is full or read-only"
 mount -o remount,rw "$dir"
 rm "$STATE" "$dir/fill"
-# its volumes are out of sight: they are not what is tried here
+# hides the volumes of the other cases
 sed -i 's/"\/dev\/ubd\[cd\]"/"\/dev\/ubdd"/; s/"\/dev\/ubdb"/"\/dev\/nothing"/' "$CONFIG"
 fill
 expect_agent 1 provision
@@ -198,12 +198,12 @@ mount -o remount,rw "$dir"
 rm "$dir/fill"
 tried=$((tried + 4))
 
-say "room again"
+say "the boot volume has space again"
 expect_agent 0 provision
 assert_said "1 formatted"
 
 say "restored from a copy that is older than a volume"
-# the node's own key, and a volume made since
+# a volume that was created after the copy, with the node's key
 expect_agent 0 close
 umount "$dir"
 rm -rf "$dir"
@@ -229,7 +229,7 @@ for open in yes no; do
     assert_said "3 sound"
 done
 tried=$((tried + 2))
-say "in memory: known volumes are opened, with a warning, and nothing is formatted"
+say "in memory: the agent opens known volumes, with a warning, and formats nothing"
 expect_agent 0 close
 mkdir -p /run/layers/{lower,upper,work}
 mount --bind "$dir" /run/layers/lower
@@ -243,7 +243,7 @@ blank ubde
 sed -i 's/"ignore"/"ebs"/' "$CONFIG"
 generated=$(requests /run/requests 'r["operation"] == "GenerateDataKey"')
 lost="a reboot would lose the record of a new volume: the state directory lies on the overlay on $dir"
-# as with any disk that is none of the node's volumes
+# exit status 0, as with any disk that is not one of the node's volumes
 expect_agent 0 boot
 assert_said "$lost" "3 unlocked"
 expect_agent 3 provision
@@ -257,4 +257,4 @@ expect_agent 0 provision
 assert_said "1 formatted"
 tried=$((tried + 1))
 
-say "$tried states of the state file tried, nothing lost, nothing formatted"
+say "tried $tried states of the state file: nothing lost, nothing formatted"

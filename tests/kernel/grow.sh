@@ -1,11 +1,11 @@
-# Disks that grow while their volumes are open, after they were closed, and in the middle of which a run is cut.
+# Disks grow while their volumes are open, or closed, and a grow is interrupted.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 MIB=1048576
 at=/data
 
-# volumes TYPE MORE: a configuration in which new volumes get this file system; MORE belongs to [volumes].
+# volumes TYPE MORE: writes a configuration in which new volumes get this file system. MORE goes into [volumes].
 volumes() {
     config "$KEY_ARN" <<END
 [volumes]
@@ -20,18 +20,18 @@ path = "/dev/mapper/disk-*"
 role = "ebs"
 END
 }
-# volume NAME FIELD: of the record of a disk in the state file, by its file system.
+# volume NAME FIELD: prints a field of a volume in the state file. NAME is its file system.
 volume() {
     python3 -c 'import json, sys
 [v] = [v for v in json.load(open(sys.argv[1]))["volumes"] if v["filesystem"] == sys.argv[2]]
 print(v[sys.argv[3]])' "$STATE" "$1" "$2"
 }
 mapper() { echo "luks-$(volume "$1" luks_uuid)"; }
-# assert_mapping NAME MIB: all of a disk of that size is in the mapping.
+# assert_mapping NAME MIB: the mapping covers all of a disk of that size.
 assert_mapping() {
     assert_eq "$(blockdev --getsize64 "/dev/mapper/$(mapper "$1")")" $((($2 - 16) * MIB)) "the size of the mapping on $1"
 }
-# assert_filesystem NAME MIB: and all of that in the file system.
+# assert_filesystem NAME MIB: the file system covers all of a disk of that size.
 assert_filesystem() {
     local size
     case $1 in
@@ -45,13 +45,13 @@ assert_whole() {
     assert_filesystem "$1" "$2"
     assert_eq "$(volume "$1" size)" $(($2 * MIB)) "the recorded size of $1"
 }
-# the first part of what is on the volume without a file system, which may be larger now
+# On the volume without a file system, which may be larger now, compares only the part that was written.
 assert_kept() {
     assert_eq "$(sha256sum "$at/file" "${at}1/file" | cut -d' ' -f1)" "$files" "the files"
     assert_eq "$(head -c $((32 * MIB)) "/dev/mapper/$(mapper none)" | sha256sum)" "$raw" "what was written to the mapping"
 }
 decrypts() { requests /run/requests 'r["operation"] == "Decrypt"'; }
-# assert_decrypts N: so many since the last time.
+# assert_decrypts N: there were N Decrypt calls since the last check.
 assert_decrypts() {
     local now
     now=$(decrypts)
@@ -60,8 +60,8 @@ assert_decrypts() {
 }
 tables() { dmsetup table | grep ^luks- | sort; }
 
-# work DISK MAPPER MAPPING FILESYSTEM MOUNT_POINT: what a worker says to a job for the volume on DISK, with a passphrase that
-# opens nothing where MAPPING is true.
+# work DISK MAPPER MAPPING FILESYSTEM MOUNT_POINT: runs a worker with a job for the volume on DISK, and leaves its answer in /run/report. If
+# MAPPING is true, the job has a passphrase that opens nothing.
 work() {
     python3 - "$STATE" "$@" >/run/job <<'END'
 import base64, json, os, sys
@@ -86,7 +86,7 @@ END
     agent worker </run/job | tail -n 1 >/run/report
     : >/run/stderr
     cat /run/report
-    assert_eq "$(tables)" "$tables_before" "the mappings after a job that is none"
+    assert_eq "$(tables)" "$tables_before" "the mappings after an invalid job"
 }
 
 start_fake --log /run/requests
@@ -111,14 +111,14 @@ files=$(sha256sum "$at/file" "${at}1/file" | cut -d' ' -f1)
 raw=$(head -c $((32 * MIB)) "/dev/mapper/$(mapper none)" | sha256sum)
 seen=$(decrypts)
 
-say "nothing to grow: nobody is asked, nothing is written"
+say "nothing to grow: no call to KMS, no write"
 before=$(stat -c %Y-%i "$STATE")
 expect_agent 0 grow
 assert_said "nothing changed: 3 unchanged" "as large as its disk"
 assert_decrypts 0
 assert_eq "$(stat -c %Y-%i "$STATE")" "$before" "the state file"
 
-say "two have grown"
+say "two disks have grown"
 resize xfs ubdb 400
 resize ext4 ubdc 160
 tables_before=$(tables)
@@ -137,7 +137,7 @@ expect_agent 0 grow
 assert_said "nothing changed: 3 unchanged"
 assert_decrypts 0
 
-say "one that is named, without a file system"
+say "grow of a named volume without a file system"
 resize none ubdd 64
 resize ext4 ubdc 170
 run_expect 2 agent grow /nowhere
@@ -148,7 +148,7 @@ assert_mapping ext4 160
 assert_kept
 assert_decrypts 1
 
-say "by itself"
+say "automatic growth"
 volumes none "grow = true"
 expect_agent 0 plan
 assert_said "would grow" "from 160 MiB to 170 MiB" "would unlock 0, would grow 1, 0 refused"
@@ -201,7 +201,7 @@ umount "$at"
 tables_before=$(tables)
 expect_agent 1 grow
 assert_said "is open, but not mounted" "mount it with 'luks-agent unlock'"
-assert_eq "$(tables)" "$tables_before" "the mapping of what is not mounted"
+assert_eq "$(tables)" "$tables_before" "the mapping of the unmounted volume"
 expect_agent 0 unlock
 expect_agent 0 grow "$at"
 assert_said "grow: 1 grown"
@@ -226,7 +226,7 @@ assert_decrypts 0
 assert_whole xfs 460
 assert_whole ext4 190
 assert_mapping none 72
-assert_eq "$(volume none size)" $((72 * MIB)) "the recorded size of what has no file system"
+assert_eq "$(volume none size)" $((72 * MIB)) "the recorded size of the volume without a file system"
 expect_agent 0 health
 assert_said "3 sound"
 assert_decrypts 1
@@ -246,7 +246,7 @@ expect_agent 0 grow
 assert_whole ext4 200
 seen=$(decrypts)
 
-say "a header that is not as it was made"
+say "a changed header"
 resize xfs ubdb 480
 tables_before=$(tables)
 cryptsetup token export --token-id 0 /dev/mapper/disk-xfs >/run/token
@@ -254,13 +254,13 @@ cryptsetup token remove --token-id 0 /dev/mapper/disk-xfs
 expect_agent 1 grow
 assert_said "the LUKS2 header is not as luks-agent made it" "2 unchanged, 1 failed"
 assert_eq "$(tables)" "$tables_before" "the mapping of a changed header"
-# without a key the header is looked at all the same
+# the worker checks the header even without a key
 work xfs "$(mapper xfs)" false xfs "$at"
 assert_said "failed" "the LUKS2 header is not as luks-agent made it"
 cryptsetup token import --token-id 0 --json-file /run/token /dev/mapper/disk-xfs
 seen=$(decrypts)
 
-say "jobs that no plan makes are refused by the worker"
+say "the worker refuses jobs that no plan makes"
 work xfs "$(mapper ext4)" true xfs "$at"
 assert_said "failed" "it leads to"
 work xfs "$(mapper ext4)" false none ""
@@ -294,7 +294,7 @@ resize none ubdd 72
 expect_agent 0 grow
 assert_said "nothing changed: 3 unchanged"
 
-say "all of it after it was closed"
+say "all volumes after close and unlock"
 expect_agent 0 close
 seen=$(decrypts)
 expect_agent 0 unlock

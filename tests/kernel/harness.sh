@@ -1,4 +1,4 @@
-# What the other scenarios take for granted of a node.
+# What the other scenarios assume about a node.
 source "$(dirname "$0")/lib.sh"
 
 case $1 in

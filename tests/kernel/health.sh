@@ -1,9 +1,9 @@
-# What `health` notices, and that it writes nothing, whatever it finds.
+# What `health` detects. It writes nothing, whatever it finds.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 sums() { sha256sum /dev/ubdb /dev/ubdc "$STATE"; }
-# health STATUS TEXT...: asks for the health; nothing on the disks or in the state file changes by that.
+# health STATUS TEXT...: runs health, which must print every TEXT and must not change the disks or the state file.
 health() {
     local before
     before=$(sums)
@@ -23,7 +23,7 @@ uuid=$(blkid -p -s UUID -o value /dev/ubdb)
 cp "$STATE" /root/state.json
 sync -f /data /data1
 
-say "a sound node: KMS is asked for the key's state, and for a dry run"
+say "a sound node: health asks KMS for the state of the key, and for a dry run"
 decrypts=$(requests /run/requests 'r["operation"] == "Decrypt"')
 health 0 "health: the key can be used, 2 sound"
 assert_eq "$(requests /run/requests 'r["operation"] == "Decrypt"')" $((decrypts + 1)) "Decrypt"
@@ -56,7 +56,7 @@ with open("/dev/ubdb", "r+b") as disk:
     disk.write(bytes(512))
 END
 sync /dev/ubdb
-# one whole copy is enough, also for the next boot
+# one intact copy of the header is enough for the next boot
 health 0 "2 sound"
 dd if=/dev/zero of=/dev/ubdb bs=4k seek=4 count=1 conv=notrunc,fsync status=none
 health 1 "$would_not" "ubdb" "1 of 2 sound"
@@ -67,7 +67,7 @@ health 1 "$would_not" "it has no luks-agent-awskms token"
 cryptsetup token import --token-id 0 --json-file /root/token /dev/ubdb
 health 0 "2 sound"
 
-# libcryptsetup, which health does not ask, would refuse this one
+# libcryptsetup, which health does not call, would refuse this header
 python3 - <<'END'
 import hashlib, json
 with open("/dev/ubdb", "r+b") as disk:
@@ -89,7 +89,7 @@ dd if=/root/header of=/dev/ubdb bs=32k conv=notrunc,fsync status=none
 health 0 "2 sound"
 
 say "a keyslot"
-# what no checksum of the header covers, and nothing reads while the volume is open
+# no checksum of the header covers this area, and nothing reads it while the volume is open
 dd if=/dev/ubdb of=/root/keyslot bs=32k skip=1 count=8 status=none
 dd if=/dev/urandom of=/dev/ubdb bs=1k seek=100 count=1 conv=notrunc,fsync status=none
 health 1 "$would_not" "keyslot 0 is damaged: its area on the disk has changed since it was opened" \
@@ -104,7 +104,7 @@ health 1 "$would_not" "keyslot 0 is gone, which the data key opened"
 cryptsetup luksHeaderRestore --batch-mode /dev/ubdb --header-backup-file /root/backup
 health 0 "2 sound"
 
-say "a keyslot of a volume that an earlier release made: recorded when the volume is next opened"
+say "a keyslot of a volume from an earlier release: recorded when the volume is next opened"
 expect_agent 0 close
 python3 - "$STATE" <<'END'
 import json, sys
@@ -123,7 +123,7 @@ health 1 "$would_not" "keyslot 0 is damaged"
 dd if=/root/keyslot of=/dev/ubdb bs=32k seek=1 conv=notrunc,fsync status=none
 health 0 "2 sound"
 
-say "a file system with errors is told when it is mounted, and until it is repaired"
+say "file system errors: reported when it is mounted, and until it is repaired"
 umount /data
 debugfs -w -R "ssv state 2" "/dev/mapper/luks-$uuid" 2>/dev/null
 expect_agent 0 unlock
@@ -137,7 +137,7 @@ e2fsck -fy "/dev/mapper/luks-$uuid" || (($? == 1))
 expect_agent 0 unlock
 health 0 "2 sound"
 
-say "a mapping that is not as it was made"
+say "a mapping with other flags"
 umount /data
 cryptsetup close "luks-$uuid"
 python3 -c 'import json, os, urllib.request

@@ -1,26 +1,27 @@
-# A volume is closed whole or not at all: who holds it is named, and nothing of it is changed. For a shutdown, what can be closed is.
+# close closes a volume completely or not at all: it names who holds the volume, and changes nothing. For a shutdown it closes as much as it
+# can.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-# table MAPPING: where a volume is mounted and how, option by option.
+# table MAPPING: prints where and with which options a volume is mounted.
 table() { findmnt -rno TARGET,FSROOT,OPTIONS,PROPAGATION -S "$1" | sort; }
 
-# held TEXT...: close says who holds the volume at $at, and changes nothing about it; another is closed all the same.
+# held TEXT...: close prints every TEXT about who holds the volume at $at, and does not change that volume; it closes the other one.
 held() {
     local before
     [[ -e /dev/mapper/${other##*/} ]] || expect_agent 0 unlock
     before=$(table "$mapping")
     expect_agent 1 close
     assert_said "1 of 2 closed" "nothing was changed" "$@"
-    [[ -e $mapping && ! -e $other ]] || fail "not the one that is held is open: $(dmsetup ls)"
-    assert_eq "$(table "$mapping")" "$before" "the mounts of what is held"
+    [[ -e $mapping && ! -e $other ]] || fail "expected only the held volume to be open: $(dmsetup ls)"
+    assert_eq "$(table "$mapping")" "$before" "the mounts of the held volume"
 }
 
 start_fake
 ext4_volumes '/dev/ubd[bc]' ebs
-# one that neither is a default nor shows among the options of the mount point: it belongs to the file system
+# commit=77 is not a default, and belongs to the file system, not to the mount point
 sed -i 's/^type = .*/&\noptions = ["noatime", "commit=77", "errors=remount-ro"]/' "$CONFIG"
-# as systemd has it
+# as systemd sets it
 mount --make-rshared /
 expect_agent 0 provision
 at=/data
@@ -49,7 +50,7 @@ python3 -c 'import mmap, os, sys, time
 f = os.open(sys.argv[1], os.O_RDONLY)
 m = mmap.mmap(f, 0, prot=mmap.PROT_READ)
 os.close(f)
-# the duplicate of the mmap object
+# closes the descriptor that the mmap object duplicated
 for fd in range(3, 64):
     try: os.close(fd)
     except OSError: pass
@@ -67,7 +68,7 @@ exec 7<&-
 say "other mounts: over it, on it, made of it, of it"
 mount -t tmpfs foreign "$at"
 held "foreign is mounted on it, at $at"
-findmnt -n -t tmpfs "$at" || fail "what is mounted over the volume is gone"
+findmnt -n -t tmpfs "$at" || fail "the mount over the volume is gone"
 umount "$at"
 mkdir "$at/dir" "$at/upper" "$at/work" /srv/bound /srv/overlay
 mount -t tmpfs foreign "$at/dir"
@@ -82,7 +83,7 @@ mount --make-private /srv/bound
 held "it is mounted at /srv/bound too"
 umount /srv/bound
 
-say "a mount namespace in which it would stay, and one from which it goes"
+say "a mount namespace in which the volume would stay mounted, and one that follows the unmount"
 own=$(readlink /proc/self/ns/mnt)
 is_apart() { [[ $(readlink "/proc/$apart/ns/mnt") != "$own" ]]; }
 unshare --mount --propagation private sleep 1000 &
@@ -110,7 +111,7 @@ kill "$apart"
 wait "$apart" || true
 expect_agent 0 unlock
 
-say "swap, a loop device, a device that is stacked on it"
+say "swap, a loop device, a stacked device"
 dd if=/dev/zero of="$at/swap" bs=1M count=4 status=none
 chmod 600 "$at/swap"
 mkswap -q "$at/swap"
@@ -129,12 +130,12 @@ dmsetup remove stacked
 expect_agent 0 unlock
 findmnt -n "$at"
 
-say "who lets go within a second is waited for"
+say "close waits up to a second for a process to let go"
 (sleep 0.7) <"$mapping" &
 expect_agent 0 close "$mapping"
 expect_agent 0 unlock
 
-say "what cannot be known beforehand: it is mounted as it was"
+say "an invisible holder: the volume is mounted again as before"
 # a mount namespace without a process
 touch /run/namespace
 mount --bind /run/namespace /run/namespace
@@ -143,12 +144,12 @@ unshare --mount=/run/namespace --propagation private umount "${at}1"
 before=$(table "$mapping")
 expect_agent 1 close "$mapping"
 assert_said "it stays open, and was mounted at $at again" "0 of 1 closed"
-assert_eq "$(table "$mapping")" "$before" "the mounts of what could not be closed"
+assert_eq "$(table "$mapping")" "$before" "the mounts of the volume that could not be closed"
 
-say "for a shutdown, and by the unit's rights: what can be closed is, and nothing is mounted again"
+say "for a shutdown, with the unit's capabilities: close closes what it can, and mounts nothing again"
 as_unit luks-agent-boot.service ExecStop 1
 assert_said "1 of 2 closed" "it could not be closed: mapping ${mapping##*/} is opened, by nobody that could be found"
-[[ -z $(table "$mapping") ]] || fail "it was mounted again"
+[[ -z $(table "$mapping") ]] || fail "the volume was mounted again"
 umount /run/namespace /run/namespace
 expect_agent 0 unlock
 mount --bind "$at/dir" /srv/bound

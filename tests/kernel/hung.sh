@@ -1,11 +1,11 @@
-# One device of four hangs: before provision, before unlock, and in the middle of a format. The others are served, the hung
-# one is reported after its deadline, and the command ends although its worker cannot.
+# One of four devices hangs: before provision, before unlock, and in the middle of a format. The agent finishes the others, reports the hung
+# one after its deadline, and exits although the worker cannot.
 #
 #   hung.sh before|midway
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-# above what the others need, on a slow machine
+# longer than the other disks need on a slow machine
 deadline=20
 
 configure_deadline() {
@@ -24,8 +24,8 @@ role = "ebs"
 TOML
 }
 
-# hangs COMMAND MOUNT...: it reports the last disk as hung, mounts the others, and ends on time. All that it prints goes through a
-# pipe, as under systemd: a worker left behind must not keep that open.
+# hangs COMMAND MOUNT...: the command reports the last disk as hung, mounts the others, and exits in time. Its output goes through a pipe,
+# as under systemd: a worker that is left behind must not keep the pipe open.
 hangs() {
     local began=$SECONDS status=0 said took
     said=$(agent "$1" 2>&1) || status=$?
@@ -44,7 +44,7 @@ hangs() {
     say "$1 ended after $took s"
 }
 
-# let_go DEVICE: a worker has been told to end, and does as soon as it can.
+# let_go DEVICE: resumes the device; the worker, which was already killed, must then exit.
 let_go() {
     dmsetup resume "$1"
     wait_for 10 gone "$worker"
@@ -79,7 +79,7 @@ before)
     ;;
 midway)
     modprobe dm-delay
-    # 300 ms for a write: slow enough to be caught
+    # 300 ms for each write, so that the test can suspend the device in time
     dmsetup create last --table "0 $sectors delay /dev/ubde 0 0 /dev/ubde 0 300"
     (
         wait_for 60 grep -q 'device="dm-[0-9]*".*formatting\|formatting.*device="dm-[0-9]*"' /run/progress
@@ -88,7 +88,7 @@ midway)
     suspender=$!
     agent() { "$LUKS_AGENT" "$@" 2>&1 | tee /run/progress; }
     : >/run/progress
-    # mount points go by name, and dm-0 comes before ubdb
+    # mount points are assigned in the order of names, and dm-0 comes before ubdb
     hangs provision /data1 /data2 /data3
     wait "$suspender"
     dmsetup load last --table "0 $sectors linear /dev/ubde 0"

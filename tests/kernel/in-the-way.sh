@@ -1,4 +1,4 @@
-# What is in the way: another agent, what is at the mount points, what is on the disks, what is still in use.
+# Obstacles: another agent, files at the mount points, data on the disks, volumes that are in use.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
@@ -26,14 +26,14 @@ start_fake --log /run/requests
 configure_wipe refuse
 at=/srv/deep/data
 
-say "a lock that anybody can take keeps nobody from work"
+say "a lock that any user can take does not block the agent"
 chmod 755 "${CONFIG%/*}"
 unprivileged() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
 unprivileged flock --no-fork "${CONFIG%/*}" sleep 600 &
 held_by_others() { ! flock --nonblock "${CONFIG%/*}" true; }
 wait_for 30 held_by_others
 
-say "what is on the disks stays there"
+say "data on the disks stays there"
 sfdisk -q /dev/ubdb <<<'label: gpt
 size=10MiB'
 mkfs.ext4 -q /dev/ubdc
@@ -48,7 +48,7 @@ assert_eq "$(</run/stderr)" "flock: cannot open lock file ${STATE%/*}: Permissio
 findmnt -n "$at"
 assert_eq "$(stat -c %a /srv/deep "$at" | xargs)" "755 755" "the modes of the mount point and its parent"
 
-say "with wipe-instance-store only those are formatted"
+say "wipe-instance-store: the agent formats only instance store"
 before=$(sums /dev/ubdd)
 configure_wipe wipe-instance-store
 expect_agent 3 provision
@@ -75,9 +75,9 @@ expect_agent 0 close
 assert_said "no volume is open, nothing changed"
 configure_wipe refuse
 
-say "taken mount points: nothing is formatted to be mounted over them, and what is known is mounted once they are free"
+say "taken mount points: the agent formats no disk for them, and mounts known volumes once they are free"
 blank ubdd
-# a name that a terminal would obey
+# a name with an escape sequence
 mine=${at}3/$'mi\e[2Jne'
 mkdir -p "${at}3"
 touch "$mine"
@@ -102,14 +102,14 @@ decrypts_before=$(decrypts)
 fake faults '[{"on": "Decrypt", "delay_ms": 5000, "times": 1}]'
 "$LUKS_AGENT" unlock >/run/first 2>&1 &
 first=$!
-# it asks KMS with the lock in its hands
+# the first agent calls KMS while it holds the lock
 more_decrypts() { (($(decrypts) > $1)); }
 wait_for 30 more_decrypts "$decrypts_before"
 expect_agent 0 provision
 assert_said "waiting for another luks-agent to finish: pid $first ($LUKS_AGENT unlock) holds the lock on ${STATE%/*}" \
     "nothing changed: 4 unchanged"
 wait "$first"
-say "one that does not finish in time"
+say "another agent that does not finish in time"
 sed -i 's/^deadline = .*/deadline = "1s"/; s/^\[volumes\]/&\ndeadline = "1s"/' "$CONFIG"
 flock --no-fork "${STATE%/*}" sleep 600 &
 holder=$!
@@ -131,7 +131,7 @@ assert_said "/dev/ubdd is locked by another program" "3 unlocked"
 exec 8<&-
 expect_agent 0 unlock
 
-say "mappings without a node, as a process leaves them that is killed before it has made one"
+say "mappings without a device node, as a process leaves them that is killed too early"
 umount "$at"
 rm /dev/mapper/luks-*
 expect_agent 0 provision
@@ -143,7 +143,7 @@ expect_agent 0 close
 assert_said "4 of 4 closed"
 [[ -z $(dmsetup ls | grep luks-) ]] || fail "mappings are left"
 
-say "mappings that map nothing, as a process leaves them that is killed while it makes one"
+say "mappings without a table, as a process leaves them that is killed while it creates them"
 agent status --json >/run/report
 names=$(report '" ".join(row["mapper"] for row in rows.values() if row["result"] == "locked")')
 read -r name_only loaded _ <<<"$names"
@@ -152,7 +152,7 @@ for name in "$name_only" "$loaded"; do
     dmsetup create "$name" --notable --uuid "CRYPT-LUKS2-${uuid//-/}-$name"
 done
 disk=$(report "[row['device'] for row in rows.values() if row['mapper'] == '$loaded'][0]")
-# a table that is not in use yet holds the disk all the same
+# an inactive table holds the disk too
 dmsetup load "$loaded" --table "0 8 linear /dev/$disk 0"
 [[ -n $(ls "/sys/block/$disk/holders") ]] || fail "$disk has no holder"
 dmsetup create not-ours --notable
@@ -161,7 +161,7 @@ assert_said "4 unlocked" "$loaded"
 for mounted in "$at" "${at}1" "${at}2" "${at}3"; do findmnt -n "$mounted"; done
 dmsetup remove not-ours
 
-say "a disk that sysfs says nothing of for a moment: its volume is missing, and stays open and mounted"
+say "sysfs loses a disk for a moment: its volume is missing, but stays open and mounted"
 : >/run/empty
 mount --bind /run/empty /sys/block/ubde/queue/logical_block_size
 for command in unlock provision; do
@@ -173,7 +173,7 @@ umount /sys/block/ubde/queue/logical_block_size
 expect_agent 0 provision
 assert_said "4 unchanged"
 
-say "what was closed on purpose: the daemon's runs leave it closed, and ask for no key"
+say "closed on purpose: the daemon's runs leave the volume closed, and call no Decrypt"
 expect_agent 0 close ubde
 decrypts_before=$(decrypts)
 expect_agent 0 provision --leave-closed

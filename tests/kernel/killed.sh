@@ -1,5 +1,5 @@
-# The agent, or one of its workers, is killed at a random moment of provision, ten times over: the next provision converges
-# with nobody's help, and the files on committed volumes are still there.
+# Kills the agent, or one of its workers, at a random moment of provision, ten times. The next provision finishes without help, and the
+# files on committed volumes are still there.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
@@ -9,20 +9,20 @@ ext4_volumes /dev/ubdb instance-store /dev/ubdc ebs
 now() { echo $((10#$(date +%s%3N))); }
 
 expect_agent 0 provision
-# the one on the EBS disk
+# the mount point of the EBS volume
 agent status --json >/run/report
 kept=$(report 'rows["ubdc"]["mount_point"]')
 head -c 5000000 /dev/urandom >"$kept/file"
 sync -f "$kept"
 sum=$(sha256sum <"$kept/file")
 
-# lose DISK...: what a stop does to the instance store.
+# lose DISK...: blanks the disks, as a stop does to the instance store.
 lose() {
     expect_agent 0 close >/run/out
     blank "$@"
 }
 
-# so long does it take when nothing is in its way
+# measures a provision that is not disturbed
 lose ubdb
 began=$(now)
 expect_agent 0 provision
@@ -49,10 +49,10 @@ for round in {1..10}; do
     say "round $round: after $delay ms, killed $killed, status $status: $(tail -n 1 /run/killed)"
     case $killed$((round % 2)) in
     11) assert_eq "$status" 137 "the status of the killed agent" ;;
-    # 0 when it had given its answer already
-    10) ((status <= 1)) || fail "a worker was killed, and the agent says $status" ;;
+    # 0 if the worker had already answered
+    10) ((status <= 1)) || fail "a worker was killed, and the agent exited with $status" ;;
     esac
-    # right away: what is left of the killed ones may still be at work
+    # at once, while leftover processes may still be running
     (expect_agent 0 provision) >/run/out || { cat /run/out; exit 1; }
     findmnt -n /data >/run/out
     findmnt -n /data1 >/run/out

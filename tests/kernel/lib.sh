@@ -1,4 +1,4 @@
-# Helpers for the scenarios of the kernel tier. Sourced by each of them, inside the node.
+# Helpers for the scenarios of the kernel tier. Each scenario sources it inside the node.
 # shellcheck shell=bash
 set -euo pipefail
 
@@ -9,21 +9,21 @@ fail() {
     exit 1
 }
 
-# The line of a scenario that fails under `set -e` would otherwise never be known.
+# Without this trap, nothing would say which line of a scenario failed under `set -e`.
 trap 'printf "FAILED: %s:%s: status %s of: %s\n" "${BASH_SOURCE[0]##*/}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
 set -o errtrace
 
-# assert_eq ACTUAL EXPECTED WHAT
+# assert_eq ACTUAL EXPECTED WHAT: fails, and names WHAT, unless the values are equal.
 assert_eq() {
     [[ $1 == "$2" ]] || fail "$3: expected '$2', got '$1'"
 }
 
-# assert_contains TEXT PART WHAT
+# assert_contains TEXT PART WHAT: fails, and names WHAT, unless TEXT contains PART.
 assert_contains() {
     [[ $1 == *"$2"* ]] || fail "$3: expected '$2' in: $1"
 }
 
-# run_expect STATUS COMMAND...: runs it and fails unless it exits with STATUS.
+# run_expect STATUS COMMAND...: runs the command and fails unless it exits with STATUS.
 run_expect() {
     local want=$1 got=0
     shift
@@ -42,12 +42,12 @@ wait_for() {
     done
 }
 
-# Text that only the plaintext of a volume may hold, so that the raw disk can be searched for it.
-# It is put together here, so that no script on the node's disks holds it in one piece.
+# Prints text that only the plaintext of a volume may contain, so that a test can search the raw disk for it.
+# It is assembled here, so that no script on the node's disks contains it in one piece.
 marker_text() { printf 'plain%s-%s' text-marker "$1"; }
 
-# start_fake_aws ARGS...: starts the fake endpoint ($FAKE_AWS) on a port of the kernel's choosing and points the agent and
-# the AWS CLI at it, IMDS included. Sets FAKE_AWS_PID.
+# start_fake_aws ARGS...: starts the fake endpoint ($FAKE_AWS) on a free port, and points the agent and the AWS CLI to it, IMDS included.
+# Sets FAKE_AWS_PID.
 start_fake_aws() {
     local port_file=/run/fake-aws.port port
     rm -f "$port_file"
@@ -63,9 +63,8 @@ start_fake_aws() {
 
 LOCALSTACK_KEY_ID=11111111-2222-4333-8444-555555555555
 
-# start_localstack: starts LocalStack's KMS from the virtual environment $LOCALSTACK_VENV and makes a key there whose id
-# and key material are always the same, so that what it wrapped before a reboot can be unwrapped after it.
-# Sets LOCALSTACK_KEY_ARN.
+# start_localstack: starts LocalStack's KMS from the virtual environment $LOCALSTACK_VENV and creates a key there. Its id and key material
+# are always the same, so that a key that was wrapped before a reboot can be unwrapped after it. Sets LOCALSTACK_KEY_ARN.
 start_localstack() {
     local began=$SECONDS log=/run/localstack.log key_material
     export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1 AWS_REGION=us-east-1
@@ -92,14 +91,13 @@ wait_for_localstack() {
     done
 }
 
-# The AWS CLI of the same virtual environment.
+# Runs the AWS CLI of the same virtual environment.
 aws() { "${AWS_CLI:?}" "$@"; }
 
-# replay_log LOG TARGET SCRATCH COMMAND...: writes what dm-log-writes logged on LOG to TARGET, one write at a time. After each
-# it runs COMMAND with three more arguments: a device that is TARGET as a power cut at this moment would have left it, and the
-# first sector and the number of sectors of this write. The command may write to that device: it is a snapshot, its changes go
-# to SCRATCH and are forgotten. (Even `cryptsetup open --test-passphrase` repairs a half-written header.) Sets REPLAYED to the
-# number of writes.
+# replay_log LOG TARGET SCRATCH COMMAND...: replays the writes that dm-log-writes logged on LOG to TARGET, one at a time. After each write
+# it runs COMMAND with three more arguments: a device with the contents that a power cut at this moment would have left, and the first
+# sector and the number of sectors of the write. The command may write to that device: it is a snapshot whose changes go to SCRATCH and are
+# discarded. (Even `cryptsetup open --test-passphrase` repairs a half-written header.) Sets REPLAYED to the number of writes.
 #
 # The log: a superblock (magic, version, number of entries, 64 bits each; sector size, 32 bits), then for each write a
 # header (sector, number of sectors, flags, length of data; 64 bits each) and its data, each in whole sectors.

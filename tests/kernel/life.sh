@@ -1,4 +1,4 @@
-# A part of a node's life: the events of one boot, carried out and judged by the program in life/. The key service is the same in every boot.
+# One part of a node's life: the program in life/ carries out and judges the events of one boot. Every boot starts the same fake KMS.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 

@@ -1,4 +1,4 @@
-# LocalStack inside the node: what its KMS wrapped before a reboot, it unwraps after it.
+# LocalStack inside the node unwraps after a reboot what it wrapped before.
 source "$(dirname "$0")/lib.sh"
 
 start_localstack
@@ -10,7 +10,7 @@ wrap)
     data_key=$(aws kms generate-data-key --key-id "$LOCALSTACK_KEY_ARN" --key-spec AES_256 \
         --query '[Plaintext,CiphertextBlob]' --output text)
     read -r plaintext wrapped <<<"$data_key"
-    # no plaintext key is kept, not even here: its hash tells as well
+    # keeps only a hash, because no plaintext key is kept, not even here
     echo "$(sha256sum <<<"$plaintext" | cut -d' ' -f1) $wrapped" >~/data-key
     ;;
 unwrap)

@@ -1,5 +1,5 @@
-# A power cut at every write of a luksFormat: the disk then holds no header, or one that cryptsetup can read, and the volume
-# can be unlocked only at the end.
+# Simulates a power cut at every write of a luksFormat. The disk has no header, or one that cryptsetup can read, and the volume can be
+# unlocked only at the end.
 source "$(dirname "$0")/lib.sh"
 
 modprobe dm-log-writes
@@ -12,7 +12,7 @@ dmsetup remove logged
 declare -A seen=()
 look_at() {
     local device=$1 count=$3
-    # The wipe before the header comes in writes of 1 MiB, all alike.
+    # skips the wipe before the header, which consists of identical writes of 1 MiB
     ((count < 1024)) || return 0
     if cryptsetup open --test-passphrase --key-file /run/passphrase "$device" 2>/dev/null; then
         last=unlockable

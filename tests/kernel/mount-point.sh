@@ -1,4 +1,4 @@
-# Mount points outlive a power cut, and what keeps one from being made is told.
+# Mount points survive a power cut, and the agent reports why it cannot create one.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
@@ -8,7 +8,7 @@ start_fake
     printf '[filesystem]\ntype = "ext4"\nmount_base = "%s"\n' $at
     printf '[[volumes.match]]\npath = "/dev/ubdb"\nrole = "ebs"\n'
 } | config "$KEY_ARN"
-# stands for the boot volume; what nobody asks for reaches the disk long after the test
+# stands for the boot volume; with commit=600, data that nobody syncs reaches the disk only after the test
 mkfs.ext4 -q -m 0 -E lazy_itable_init=0 /dev/ubdc 24M
 mkdir /parent
 mount -o commit=600 /dev/ubdc /parent

@@ -1,9 +1,9 @@
-# EBS volumes with nothing but noise on them, as blocks never written of one with EBS encryption can read: refused with the cause, or
-# formatted where the configuration says so; and never where there is anything else.
+# EBS volumes that contain only noise, as unwritten blocks of a volume with EBS encryption can read. The agent refuses them and names the
+# cause, or formats them if the configuration says so, but never if they contain anything else.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-# roles NOISE: ubdb, ubdc and ubde as EBS volumes, ubdd as instance store
+# roles NOISE: writes a configuration with volumes.noise, EBS volumes ubdb, ubdc and ubde, and instance store ubdd.
 roles() {
     config "$KEY_ARN" <<TOML
 [volumes]
@@ -27,7 +27,7 @@ start_fake --log /run/requests
 for disk in ubdb ubdc ubdd; do fill $disk; done
 dd if=/dev/zero of=/dev/ubdb bs=4k seek=100 count=300 oflag=direct status=none
 dd if=/dev/zero of=/dev/ubdc bs=4k seek=2000 count=300 oflag=direct status=none
-# one block that somebody has written, the last but one
+# the last block but one contains data
 blocks=$(($(blockdev --getsize64 /dev/ubdc) / 4096))
 { yes "what somebody has written" || :; } | dd of=/dev/ubdc bs=4k seek=$((blocks - 2)) count=1 iflag=fullblock oflag=direct status=none
 # a few encrypted blocks on a disk of zeros
@@ -44,7 +44,7 @@ assert_eq "$(grep -o "$cause" /run/report | wc -l)" 1 "refusals that name the ca
 assert_eq "$(sums /dev/ubd[bcde])" "$before" "the refused disks"
 assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 0 "data keys made"
 
-say "taken where that is configured, and nothing else"
+say "formatted if configured, and nothing else"
 roles format-ebs
 others=$(sums /dev/ubd[cde])
 expect_agent 3 plan
@@ -59,7 +59,7 @@ expect_agent 0 close
 expect_agent 0 unlock
 assert_eq "$(</data/file)" kept "the file"
 
-say "a volume that the state file knows is not taken for new when its header is gone"
+say "a known volume that has lost its header does not count as new"
 expect_agent 0 close
 fill ubdb
 before=$(sums /dev/ubdb)

@@ -1,11 +1,11 @@
-# provision that cannot do its work: one clear message, the right exit code, and not a byte on any disk. What the key service
-# may do to it is in key-service-faults.sh.
+# provision cannot do its work: it prints one clear message, exits with the right code, and writes no byte to any disk.
+# key-service-faults.sh has the faults of KMS and IMDS.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 disks=(ubdb ubdc)
 
-# nothing_written STATUS TEXT...: provision ends with STATUS, says all TEXT, and left nothing behind.
+# nothing_written STATUS TEXT...: provision exits with STATUS, prints every TEXT, and leaves nothing behind.
 nothing_written() {
     local status=$1
     shift
@@ -17,7 +17,7 @@ nothing_written() {
 }
 
 configure_key() {
-    # a refusal is tried again for as long as this
+    # how long the agent retries a refused request
     KMS_DEADLINE=4s KEY_ARN=$1 ext4_volumes '/dev/ubd[bc]' ebs
 }
 
@@ -25,7 +25,7 @@ start_fake --log /run/requests
 configure_key "$KEY_ARN"
 
 say "without root"
-# where everybody may run it
+# to a directory where every user may run it
 cp "$LUKS_AGENT" /var/tmp/luks-agent
 chmod 755 /var/tmp/luks-agent
 unprivileged() { setpriv --reuid=65534 --regid=65534 --clear-groups /var/tmp/luks-agent "$@"; }
@@ -47,7 +47,7 @@ echo /bin/false >/proc/sys/kernel/modprobe
 rmmod dm-crypt dm-mod
 nothing_written 1 "device-mapper is not available" "modprobe dm-crypt"
 
-# lacks TEXT...: provision refuses every disk, and neither asks nor writes anything.
+# lacks TEXT...: provision refuses every disk, calls no service and writes nothing.
 lacks() {
     local before
     before=$(wc -l </run/requests)
@@ -58,7 +58,7 @@ lacks() {
     assert_blank "${disks[@]}"
     [[ ! -e ${STATE%/*} ]] || fail "a state directory was made"
     assert_eq "$(wc -l </run/requests)" "$before" "requests to the key service"
-    assert_eq "$(dmsetup ls)" "No devices found" "what is left of the tries"
+    assert_eq "$(dmsetup ls)" "No devices found" "leftover mappings"
 }
 
 say "without dm-crypt"
@@ -83,11 +83,11 @@ umount "$mkfs"
 say "a state directory that a reboot would empty"
 printf '[state]\ndir = "/run/state"\n' >>"$CONFIG"
 nothing_written 2 "/run/state is in memory: it lies on the tmpfs on /run" "choose a directory on the boot volume"
-say "one below overlays with the upper directory in memory, and one in a file in memory"
+say "a state directory on an overlay with the upper directory in memory, and one in an image file in memory"
 configure_key "$KEY_ARN"
 asked=$(requests /run/requests 'r["operation"] in ("DescribeKey", "GenerateDataKey")')
 mkdir -p /run/layers/{lower,upper,work}
-# as on a node with a transient /etc, whose lower layer stays in sight
+# as on a node with a transient /etc, whose lower layer stays visible
 mount --bind /etc /run/layers/lower
 mount -t overlay -o lowerdir=/run/layers/lower,upperdir=/run/layers/upper,workdir=/run/layers/work overlay /etc
 nothing_written 2 "${STATE%/*} is in memory: it lies on the overlay on /etc, whose upper directory /run/layers/upper lies on the tmpfs on /run"
@@ -104,7 +104,7 @@ umount /etc/luks-agent/image
 rmdir /etc/luks-agent/image
 assert_eq "$(requests /run/requests 'r["operation"] in ("DescribeKey", "GenerateDataKey")')" "$asked" "requests to KMS"
 
-say "the data key cannot be proven: it is kept and used once it can"
+say "the data key cannot be proven: the agent keeps it, and uses it once it can"
 configure_key "$KEY_ARN"
 fake allow '["DescribeKey", "GenerateDataKey"]'
 expect_agent 4 provision
@@ -118,7 +118,7 @@ assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"  and r[
 findmnt /data
 findmnt /data1
 
-say "a cipher that the kernel lacks: the volume that needs it is told, and the others are opened"
+say "a cipher that the kernel lacks: the agent names the volume that needs it, and opens the others"
 more="$(<"$CONFIG")"
 more+=$'\n[[volumes.match]]\npath = "/dev/ubdd"\nrole = "ebs"\n[luks]\ncipher = "serpent-xts-plain64"\n'
 printf '%s' "$more" >"$CONFIG"
@@ -140,7 +140,7 @@ before=$(wc -l </run/requests)
 expect_agent 1 provision
 assert_said "2 unchanged, 1 failed" "modprobe -a xts serpent"
 assert_eq "$(wc -l </run/requests)" "$before" "requests to the key service for a volume that cannot be opened"
-say "what cannot be found out is tried"
+say "if the agent cannot find out whether the kernel has the cipher, it tries"
 printf '#!/bin/sh\n[ "$1" != create ] || exit 1\nexec /usr/sbin/dmsetup.real "$@"\n' >/run/dmsetup
 chmod +x /run/dmsetup
 cp /usr/sbin/dmsetup /usr/sbin/dmsetup.real
@@ -158,7 +158,7 @@ expect_agent 4 unlock
 assert_said "lacks kms:Decrypt" "no key"
 fake allow null
 
-say "unlock with a key that is gone for good"
+say "unlock with a deleted KMS key"
 gone='"effect": {"error": {"code": "NotFoundException"}}'
 fake faults "[{\"on\": \"Decrypt\", $gone}, {\"on\": \"DescribeKey\", $gone}]"
 expect_agent 4 unlock

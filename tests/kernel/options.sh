@@ -1,8 +1,8 @@
-# What the configuration asks of new volumes is found in their headers and mappings.
+# The headers and mappings of new volumes have the configured options.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-# volumes TOML PATH: a configuration with one data disk. A known volume whose rule is gone is left alone.
+# volumes TOML PATH: writes a configuration with one data disk. The agent leaves a known volume alone if no rule names it.
 volumes() {
     config "$KEY_ARN" <<TOML
 $1
@@ -43,10 +43,10 @@ type = "none"' /dev/ubdc
 expect_agent 0 provision
 dump_has ubdc 'Key: *256 bits' 'PBKDF: *pbkdf2'
 uuid=$(blkid -p -s UUID -o value /dev/ubdc)
-[[ -z $(blkid -p "/dev/mapper/luks-$uuid" || true) ]] || fail "there is something on the mapping"
-assert_eq "$(findmnt -rno TARGET "/dev/mapper/luks-$uuid" || true)" "" "where it is mounted"
+[[ -z $(blkid -p "/dev/mapper/luks-$uuid" || true) ]] || fail "the mapping is not blank"
+assert_eq "$(findmnt -rno TARGET "/dev/mapper/luks-$uuid" || true)" "" "its mount point"
 
-say "a volume that no rule names any more is no sound one: the next boot would not open it"
+say "a volume that no rule names any more is unsound: the next boot would not open it"
 expect_agent 1 health
 assert_said "would not survive a reboot" "the next boot leaves its disk alone" 'path = "/dev/ubdb"' "1 of 2 sound"
 
@@ -59,8 +59,8 @@ mount_base = "/data"' /dev/ubdd
 expect_agent 0 provision
 dump_has ubdd 'sector: *4096'
 
-# noisy TOOL PROGRAM: has TOOL find what the Python PROGRAM writes to `disk` first: a new mapping shows noise, in which there is a
-# signature now and then.
+# noisy TOOL PROGRAM: wraps TOOL, so that the Python PROGRAM writes to `disk` before it runs. A new mapping reads as noise, which sometimes
+# looks like a signature.
 noisy() {
     local tool
     tool=$(command -v "$1")
@@ -73,7 +73,7 @@ END
     chmod +x "/usr/local/sbin/$1"
 }
 
-say "noise that mkfs.xfs takes for HFS+"
+say "noise that mkfs.xfs mistakes for HFS+"
 noisy mkfs.xfs '[(disk.seek(at), disk.write(text)) for at, text in ((1024, b"H+"), (1066, b"\2\0"), (1312, b"\0\5"))]'
 volumes '[filesystem]
 mount_base = "/data"' /dev/ubdf
@@ -81,7 +81,7 @@ expect_agent 0 provision
 rm /usr/local/sbin/mkfs.xfs
 assert_contains "$(findmnt -rno FSTYPE,TARGET)" "xfs /data" "the mount"
 
-say "a worker, and what it starts, cannot reach the network"
+say "a worker and its tools cannot reach the network"
 noisy mkfs.ext4 'import socket
     def can(family, kind):
         try:
@@ -98,7 +98,7 @@ expect_agent 0 provision
 rm /usr/local/sbin/mkfs.ext4
 assert_eq "$(</run/families)" "[False, False, False, True]" "sockets of a worker: IPv4, IPv6, packets, Unix"
 
-say "noise with the magic number of ext4, where a run was cut before mkfs.ext4"
+say "noise with the magic number of ext4, after a run that was interrupted before mkfs.ext4"
 noisy mkfs.ext4 'disk.seek(1080); disk.write(b"\x53\xef"); disk.close(); sys.exit(1)'
 volumes '[filesystem]
 type = "ext4"
@@ -108,7 +108,7 @@ rm /usr/local/sbin/mkfs.ext4
 expect_agent 0 provision
 assert_said "1 formatted"
 
-say "paths are normalised, and no mount point is inside another"
+say "the agent normalises paths, and puts no mount point inside another"
 volumes '[filesystem]
 type = "ext4"
 mount_base = "/data/inside"' /dev/ubdg
@@ -122,7 +122,7 @@ mount_base = "/data//"' /dev/ubdg
 expect_agent 0 provision
 assert_contains "$(findmnt -rno TARGET | tail -n 1)" /data5 "the mount point"
 
-say "what does not fit is found before a key is asked for or anything is recorded"
+say "a wrong size is found before the agent requests a key or records anything"
 generated() { requests /run/requests 'r["operation"] == "GenerateDataKey"'; }
 before="$(generated) $(sha256sum <"$STATE")"
 dmsetup create odd --table "0 $(($(blockdev --getsz /dev/ubdi) - 1)) linear /dev/ubdi 0"
@@ -138,7 +138,7 @@ assert_eq "$(generated) $(sha256sum <"$STATE")" "$before" "data keys made, and t
 assert_blank ubdi
 dmsetup remove odd
 
-say "a disk is not encrypted while a link is missing by which a rule ignores it, nor when it is there"
+say "a rule ignores a disk by a link: the disk is not encrypted, whether the link is missing or exists"
 rm -rf /dev/disk
 volumes '[filesystem]
 type = "ext4"

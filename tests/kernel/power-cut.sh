@@ -1,4 +1,4 @@
-# A file is synced, then the power goes while more is written. (The power is cut by the test, from outside.)
+# Syncs a file, then loses power while it writes more. (The test cuts the power from outside.)
 source "$(dirname "$0")/lib.sh"
 
 printf 'a test passphrase' >/run/passphrase

@@ -54,7 +54,7 @@ first)
     for disk in ubdb ubdc ubdd ubde; do
         cryptsetup luksDump "/dev/$disk" >/run/dump
         uuid=$(blkid -p -s UUID -o value "/dev/$disk")
-        assert_eq "$(blkid -p -s TYPE -o value "/dev/$disk")" crypto_LUKS "what blkid says of $disk"
+        assert_eq "$(blkid -p -s TYPE -o value "/dev/$disk")" crypto_LUKS "the type of $disk in blkid"
         grep -q "$uuid" "$STATE" || fail "the state file does not know $uuid"
         for text in "UUID:.*$uuid" 'PBKDF:[[:space:]]*pbkdf2' 'Iterations:[[:space:]]*1000$' '0: luks-agent-awskms' 'Subsystem:[[:space:]]*luks-agent'; do
             grep -q "$text" /run/dump || { cat /run/dump; fail "luksDump of $disk lacks '$text'"; }
@@ -73,17 +73,17 @@ reboot)
     for at in "${mounts[@]}"; do
         expected=$(for ((i = 0; i < 64; i++)); do marker_text "$marker"; done)
         assert_eq "$(<"$at/file")" "$expected" "the file on $at"
-        # in the log of XFS, where the next boot finds it
+        # leaves a write in the XFS log, where the next boot finds it
         echo more >"$at/more"
         sync -f "$at"
     done
     run_expect 0 agent unlock --json >/run/report
     assert_contains "$(report 'report["summary"]')" "nothing changed: 4 unchanged" "the second unlock"
-    # LocalStack, which knows no dry runs, unwraps the key for this; with the other endpoint calls are counted
+    # LocalStack has no dry runs and unwraps the key for this. Not with the fake endpoint, where the calls are counted below.
     [[ $service != localstack ]] || run_expect 0 agent health
     ;;
 break-glass)
-    # as docs/break-glass.md says, with stock tools alone
+    # as docs/break-glass.md says, with stock tools only
     wrapped=$(python3 -c 'import json; print(json.load(open("'"$STATE"'"))["keys"][-1]["wrapped_key"])')
     base64 -d <<<"$wrapped" >/run/wrapped
     blockdev --setro /dev/ubdd
@@ -91,7 +91,7 @@ break-glass)
         tr -d '\n' | cryptsetup open --type luks2 --readonly --key-file=- /dev/ubdd rescued
     run_expect 32 mount -o ro /dev/mapper/rescued /media
     mount -o ro,norecovery,nouuid /dev/mapper/rescued /media
-    assert_contains "$(</media/file)" "$(marker_text "$marker")" "the file on a copy that cannot be written to"
+    assert_contains "$(</media/file)" "$(marker_text "$marker")" "the file on a read-only copy"
     umount /media
     cryptsetup close rescued
     blockdev --setrw /dev/ubdd
@@ -101,7 +101,7 @@ break-glass)
     assert_contains "$(</media/file)" "$(marker_text "$marker")" "the rescued file"
     umount /media
     cryptsetup close rescued
-    # and from the header alone, without the boot volume
+    # the wrapped key is also in the header, for a disk without its boot volume
     from_token=$(cryptsetup token export --token-id 0 /dev/ubdd |
         python3 -c 'import json, sys; print(json.load(sys.stdin)["wrapped_key"])')
     assert_eq "$from_token" "$wrapped" "the wrapped key in the header"
@@ -114,7 +114,7 @@ if [[ $service == fake ]]; then
         "$(requests "$log" 'r["operation"] == "Decrypt"') Decrypt"
     assert_eq "$(requests "$log" 'r.get("encryption_context") is not None')" 0 "requests with an encryption context"
     case $phase in
-    # Decrypt: the proof before the first write, and the unlock after close
+    # Decrypt: once to prove the data key before the first write, and once for the unlock after close
     first) expected="1 2" ;;
     reboot) expected="0 1" ;;
     *) expected="0 0" ;;

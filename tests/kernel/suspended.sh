@@ -1,4 +1,4 @@
-# A reader hangs in uninterruptible sleep on a suspended device: the scenario and the node's power-off go on.
+# A reader hangs in uninterruptible sleep on a suspended device, but the scenario and the node's power-off continue.
 source "$(dirname "$0")/lib.sh"
 
 sectors=$(blockdev --getsz /dev/ubdb)
@@ -8,5 +8,5 @@ dd if=/dev/mapper/stuck of=/dev/null bs=4096 count=1 iflag=direct &
 reader=$!
 wait_for 10 grep -q '^State:.*D' "/proc/$reader/status"
 say "the reader hangs: $(grep ^State: "/proc/$reader/status")"
-# what sync would wait for too
+# sync would wait for this write too
 dd if=/dev/zero of=/dev/mapper/stuck bs=4096 count=1 &

@@ -1,9 +1,9 @@
-# A state file whose wrapped key is not the volume's, although the same KMS key wrapped it, so that KMS unwraps it: no volume is
-# opened with it, none is written to, and what is wrong is said. And a KMS that answers for another key than it was asked.
+# The state file has the wrapped key of another volume, encrypted under the same KMS key, so KMS unwraps it. The agent opens no volume with
+# it, writes to none, and reports what is wrong. And KMS answers for another key than the requested one.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-# state STATEMENT: changes the state file's content `s`, its checksum too.
+# state STATEMENT: runs a Python statement on the content `s` of the state file, and drops the checksum.
 state() {
     python3 -c 'import json, sys
 s = json.load(open(sys.argv[1]))
@@ -11,7 +11,7 @@ exec(sys.argv[2])
 s.pop("sha256", None)
 json.dump(s, open(sys.argv[1], "w"))' "$STATE" "$1"
 }
-# token DISK KEY: puts the state file's wrapped key with this number into the disk's token.
+# token DISK KEY: puts the wrapped key number KEY of the state file into the token of the disk.
 token() {
     cryptsetup token export --token-id 0 "/dev/$1" >/run/token
     python3 -c 'import json, sys
@@ -20,7 +20,7 @@ token["wrapped_key"] = json.load(open(sys.argv[1]))["keys"][int(sys.argv[2])]["w
 json.dump(token, open("/run/token", "w"))' "$STATE" "$2"
     cryptsetup token import --token-id 0 --token-replace --json-file /run/token "/dev/$1"
 }
-# kms OPERATION JSON: asks the fake endpoint, prints the answer's CiphertextBlob.
+# kms OPERATION JSON: calls the fake endpoint and prints the CiphertextBlob of the response.
 kms() {
     python3 -c 'import json, os, sys, urllib.request
 headers = {"X-Amz-Target": "TrentService." + sys.argv[1], "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
@@ -29,7 +29,7 @@ print(json.load(urllib.request.urlopen(request))["CiphertextBlob"])' "$@"
 }
 sums() { sha256sum /dev/ubdb /dev/ubdc; }
 unwrapped() { requests /run/requests 'r["operation"] == "Decrypt" and r["status"] == 200 and not r["error"]'; }
-# nothing_opens TEXT...: neither unlock nor provision opens a volume or writes to a disk; both exit with 1 and say TEXT.
+# nothing_opens TEXT...: unlock and provision open no volume, write to no disk, exit with 1, and print every TEXT.
 nothing_opens() {
     local before command
     before=$(sums)
@@ -41,7 +41,7 @@ nothing_opens() {
     done
 }
 
-say "two volumes with a data key each: the second instance found the state file of the first"
+say "two volumes with separate data keys: the second instance found the state file of the first"
 start_fake --log /run/requests --instance-id i-0000000000000000a
 ext4_volumes /dev/ubdb ebs
 expect_agent 0 provision
@@ -61,7 +61,7 @@ before=$(unwrapped)
 nothing_opens "the wrapped key in its token is not the one in the state file" "$first" "$second"
 assert_eq "$(($(unwrapped) - before))" 4 "wrapped keys that KMS unwrapped"
 
-say "both replaced by another that the same KMS key wrapped"
+say "both replaced by another key that is wrapped under the same KMS key"
 cp /root/state.json "$STATE"
 other=$(kms GenerateDataKey "{\"KeyId\": \"$KEY_ARN\", \"KeySpec\": \"AES_256\"}")
 state "for key in s['keys']: key['wrapped_key'] = '$other'"
@@ -90,6 +90,6 @@ assert_eq "$(find /dev/mapper -name 'luks-*')" "" "open mappings"
 assert_eq "$(sums)" "$before" "the disks"
 fake faults '[]'
 
-say "as it was"
+say "restored"
 expect_agent 0 unlock
 assert_eq "$(cat /data/file /data1/file)" $'file of /data\nfile of /data1' "the files"

@@ -1,5 +1,5 @@
-# Headers that somebody with access to a detached disk has changed, checksums mended: the volume is not opened, the other one
-# is. The whole list is in src/luks/tests/tampered.rs; here are those that a stock cryptsetup would open.
+# Somebody with access to a detached disk has changed its header and fixed the checksums. The agent does not open that volume, and opens the
+# other one. src/storage/cryptsetup/tests/tampered.rs has the whole list; these are the changes that stock cryptsetup would accept.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
@@ -10,7 +10,7 @@ echo kept >/data/file
 expect_agent 0 close
 dd if=/dev/ubdb of=/root/header bs=32k count=1 status=none
 
-# tamper STATEMENT: changes the metadata `m` of both copies of ubdb's header, and mends their checksums.
+# tamper STATEMENT: runs a Python statement on the metadata `m` of both copies of ubdb's header, and fixes their checksums.
 tamper() {
     python3 -c 'import hashlib, json, sys
 with open("/dev/ubdb", "r+b") as disk:
@@ -32,7 +32,7 @@ tried=0
 # refused TEXT STATEMENT
 refused() {
     tamper "$2"
-    cryptsetup isLuks /dev/ubdb || fail "that is no header any more: $2"
+    cryptsetup isLuks /dev/ubdb || fail "cryptsetup does not recognise the header any more: $2"
     before=$(sha256sum </dev/ubdb)
     expect_agent 1 unlock
     assert_said "the LUKS2 header is not as luks-agent made it: $1" "find out who changed it" "1 unlocked, 1 failed"
@@ -51,10 +51,10 @@ refused "it has the flags" 'm["config"]["flags"] = ["allow-discards"]'
 refused "segment offset is 33554432" 'm["segments"]["0"]["offset"] = "33554432"'
 refused "the wrapped key in its token is not the one in the state file" 'm["tokens"]["0"]["wrapped_key"] = "AQID"'
 refused "it has no luks-agent-awskms token" 'm["tokens"] = {}'
-# libcryptsetup takes any passphrase for this one
+# libcryptsetup accepts any passphrase for this one
 refused "its digest of the volume key" 'm["digests"]["0"]["digest"] = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="'
 
-say "as it was"
+say "restored"
 tamper 'pass'
 expect_agent 0 unlock
 assert_eq "$(cat /data/file)" kept "the file"

@@ -1,5 +1,5 @@
-# A Xen disk that the block device mapping does not list, and IMDS that does not answer. There is no Xen here: the kernel's list of
-# disks gets one more, which nothing opens.
+# A Xen disk that the block device mapping does not list, and IMDS that does not answer. There is no Xen here: the test adds a disk to
+# sysfs, which nothing opens.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
@@ -14,7 +14,7 @@ echo 20971520 >$disk/size
 echo 512 | tee $disk/queue/logical_block_size >$disk/queue/physical_block_size
 echo 0 | tee $disk/removable >$disk/ro
 mount --bind /run/block /sys/block
-# mappings: those that were made or removed since, in the list
+# mappings: updates the list of disks with the mappings that were created or removed.
 mappings() {
     rm -f /run/block/dm-*
     local dm
@@ -28,7 +28,7 @@ KMS_DEADLINE=25s ext4_volumes /dev/ubdb ebs
 because="xen disk that the block device mapping of IMDS does not list: it may be an EBS volume that was attached later"
 remedy='add a [[volumes.match]] rule with path = "/dev/xvdf" and role = "ebs"'
 
-say "it is told by every command, and the node is not called healthy"
+say "every command reports it, and the node is not healthy"
 expect_agent 0 status
 assert_said "xvdf" "$because" "$remedy" "1 unclear and not encrypted"
 expect_agent 3 plan
@@ -44,7 +44,7 @@ expect_agent 0 unlock
 assert_said "xvdf is not encrypted: $because"
 expect_agent 0 boot
 
-say "IMDS is off: what formats nothing waits a few seconds, what may format waits for it"
+say "IMDS is off: commands that format nothing wait a few seconds, and commands that may format wait for it"
 export AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:9
 echo "Amazon EC2" >/run/class/dmi/id/sys_vendor
 took() {
