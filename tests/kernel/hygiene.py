@@ -1,21 +1,21 @@
-# Where key material is while the agent is at work, and where it stays: the memory, environment and command line of every process,
-# held still at six moments of a provision, an unlock and a close; then all that the node kept. Prints how often it was found,
-# never what. This process and the fake endpoint have it too, and are left out.
+# Searches for key material while the agent works, and afterwards: in the memory, environment and command line of every process, stopped at
+# six moments of a provision, an unlock and a close; then in everything that the node stored. Prints how often it was found, never the
+# material itself. Skips this process and the fake endpoint, which have it too.
 #
 #   hygiene.py KEY_ARN
 import base64, fcntl, json, os, re, signal, ssl, subprocess, sys, time, urllib.request
 
 KEY_ARN = sys.argv[1]
 AGENT, URL, STATE = os.environ["LUKS_AGENT"], os.environ["AWS_ENDPOINT_URL"], "/etc/luks-agent/state/state.json"
-# what it was run with, for a process that could trace any other
+# runs a process without the capability to trace others
 WITHOUT_PTRACE = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace", "--"]
-# What of a process that is not dumpable nobody can open without the right to trace it. Linux 7.2 opens the environment all the same; it
-# holds no key (scan).
+# The files in /proc of a process that is not dumpable, which only a process that may trace it can open. Linux 7.2 opens the environment
+# anyway; it contains no key (see scan).
 CLOSED = ["mem"] if int(os.uname().release.split(".")[0]) >= 7 else ["mem", "environ"]
 HOLD = "/run/hold"
 AGENTS = ["provision", "unlock", "close", "worker"]
 TOOLS = ["mkfs.ext4", "mount", "umount"]
-# the passphrase is all that is needed once the data key is proven
+# once the data key is proven, the agent needs only the passphrase
 KEYS, TEXT = ["passphrase", "data key"], ["passphrase"]
 ZEROS = bytes(1 << 20)
 NOT_SCANNED = {os.getpid(), int(os.environ["FAKE_AWS_PID"])}
@@ -47,8 +47,8 @@ def faults(*list_):
 
 
 def needles():
-    """The passphrase and the data key, from the wrapped key in the state file; without their first 16 bytes, over which the
-    allocator writes its own when memory is freed."""
+    """Returns the passphrase and the data key, from the wrapped key in the state file. Omits their first 16 bytes, which the allocator
+    overwrites when memory is freed."""
     wrapped = json.load(open(STATE))["keys"][0]["wrapped_key"]
     headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
     passphrase = ask("/", {"KeyId": KEY_ARN, "CiphertextBlob": wrapped}, headers)["Plaintext"].encode()
@@ -63,9 +63,9 @@ def read(pid, name):
 
 
 def kind(pid):
-    """What a process is, by its command line; none for a kernel thread."""
+    """Returns the name of a process from its command line; None for a kernel thread."""
     words = [word.decode(errors="replace") for word in read(pid, "cmdline").split(b"\0")]
-    # a tool that waits is a script still
+    # a tool that waits is still a script
     name = os.path.basename(words[1] if words[0] == "/bin/bash" and len(words) > 2 else words[0])
     if name == "luks-agent" or words[:2] == ["/proc/self/exe", "worker"]:
         return next((word for word in words[1:] if word in AGENTS), name)
@@ -73,7 +73,7 @@ def kind(pid):
 
 
 def memory(pid, wanted):
-    """How often each of the wanted texts is in a process's memory, by the kind of memory."""
+    """Counts the occurrences of each wanted text in the memory of a process, by kind of memory."""
     found = {}
     try:
         maps, file = open(f"/proc/{pid}/maps").read().splitlines(), open(f"/proc/{pid}/mem", "rb", buffering=0)
@@ -82,7 +82,7 @@ def memory(pid, wanted):
     with file:
         for line in maps:
             span, permissions, _, device, _, *path = line.split(None, 5)
-            # what was only read from a file is in that file
+            # skips unmodified file contents, which are in the file
             if permissions[0] != "r" or (permissions[1] != "w" and device != "00:00") or path[:1] == ["[vvar]"]:
                 continue
             start, end = (int(text, 16) for text in span.split("-"))
@@ -100,7 +100,7 @@ def memory(pid, wanted):
 
 
 def scan(moment, wanted, may):
-    """Looks at every process. `may` says what those of a kind may hold. Gives what each holds, by kind."""
+    """Searches every process. `may` says what processes of each name may hold. Returns what was found, by name."""
     held = {}
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         if pid in NOT_SCANNED or (what := kind(pid)) is None:
@@ -125,12 +125,12 @@ def logged(text):
 
 
 def open_of(pid, file):
-    """Root without the right to trace all processes opens a file of one in /proc: refused if the process is not dumpable."""
+    """Opens a file of a process in /proc, as root without the capability to trace. The kernel refuses if the process is not dumpable."""
     return subprocess.run([*WITHOUT_PTRACE, "dd", f"if=/proc/{pid}/{file}", "count=0", "status=none"], capture_output=True)
 
 
 def guarded(pid):
-    """What keeps a process's memory to itself."""
+    """Checks that the memory of a process is locked and cannot be swapped, dumped or read."""
     what = kind(pid)
     status = dict(line.split(":\t", 1) for line in read(pid, "status").decode().splitlines())
     check(int(status["VmLck"].split()[0]) > 0, f"{what}: no memory is locked")
@@ -143,12 +143,12 @@ def guarded(pid):
 
 
 def start(command, **options):
-    """The agent, not allowed to trace: else who may trace it must be allowed as much."""
+    """Starts the agent without the capability to trace. With it, a process that looks at the agent would need it too."""
     return subprocess.Popen([*WITHOUT_PTRACE, AGENT, "--log-level", "debug", command], stdin=subprocess.DEVNULL, **options)
 
 
 def held(tool):
-    """Waits until the agent has come to a tool, which waits too; its process."""
+    """Waits until the agent has started a tool, which then waits. Returns the pids of the tool."""
     return wait(tool, lambda: os.path.exists(f"{HOLD}/at-{tool}") and pids(tool))
 
 
@@ -160,7 +160,7 @@ def go(tool):
 
 
 def full_pipe():
-    """A pipe that takes no more until it is read: the agent stops where it prints its report, when all is done."""
+    """Creates a full pipe: the agent blocks when it prints its report at the end."""
     out, into = os.pipe()
     fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 4096)
     os.write(into, bytes(4096))
@@ -168,12 +168,12 @@ def full_pipe():
 
 
 def state(pid):
-    """As in ps: S for a process that sleeps, D for one that waits for a disk."""
+    """Returns the state of a process as in ps: S if it sleeps, D if it waits for a disk."""
     return b"".join(read(pid, "stat").rpartition(b")")[2].split()[:1])
 
 
 def reports(agent):
-    """Whether the agent is at printing its report."""
+    """Whether the agent is printing its report."""
     return not pids("worker") and state(agent.pid) == b"S"
 
 
@@ -181,10 +181,10 @@ log = open("/run/agent.log", "w")
 sleeper = subprocess.Popen([*WITHOUT_PTRACE, "sleep", "600"])
 wait("sleep", lambda: kind(sleeper.pid) == "sleep")
 for file in CLOSED:
-    check(open_of(sleeper.pid, file).returncode == 0, f"root cannot open the {file} of an ordinary process: the check shows nothing")
+    check(open_of(sleeper.pid, file).returncode == 0, f"root cannot open the {file} of an ordinary process, so the check proves nothing")
 
 print("-- provision", flush=True)
-# long enough to be stopped before the data key has been proven and is wiped
+# long enough to stop the agent before it has proven the data key and wipes it
 faults({"on": "Decrypt", "delay_ms": 3000, "times": 1})
 out, into = full_pipe()
 agent = start("provision", stdout=into, stderr=log)
@@ -194,7 +194,7 @@ os.kill(agent.pid, signal.SIGSTOP)
 faults()
 wanted = needles()
 seen = scan("the key is being proven", wanted, {"provision": KEYS})
-check(set(seen.get("provision", [])) == set(KEYS), "the data key is not found where it is: the search finds nothing")
+check(set(seen.get("provision", [])) == set(KEYS), "the data key is not found in the agent that has it: the search does not work")
 guarded(agent.pid)
 os.kill(agent.pid, signal.SIGCONT)
 
@@ -202,7 +202,7 @@ wait("formatting", lambda: logged("formatting"))
 for worker in pids("worker"):
     os.kill(worker, signal.SIGSTOP)
 seen = scan("the header is being written", wanted, {"provision": TEXT, "worker": TEXT})
-check(seen.get("worker"), "the worker that formats does not have the passphrase: it was seen too late")
+check(seen.get("worker"), "the worker that formats does not have the passphrase: it was stopped too late")
 for worker in pids("worker"):
     guarded(worker)
     os.kill(worker, signal.SIGCONT)
@@ -225,16 +225,16 @@ for command in ["close", "unlock"]:
     print(f"-- {command}", flush=True)
     tool = {"close": "umount", "unlock": "mount"}[command]
     if command == "unlock":
-        # its look at the disk takes until the disk answers
+        # the probe of the disk blocks until the disk answers
         subprocess.run(["dmsetup", "suspend", "slow"], check=True)
     agent = start(command, stdout=log, stderr=log)
     if command == "unlock":
-        # who looks does not have the key, which is unwrapped meanwhile
+        # the worker that probes does not have the key, which the agent unwraps meanwhile
         try:
             wait("the passphrase", lambda: memory(agent.pid, wanted).get("passphrase"))
             (worker,) = wait("a worker that waits for the disk", lambda: [pid for pid in pids("worker") if state(pid) == b"D"])
-            check(not logged("unlocking"), "the disk was not being looked at")
-            scan("the disk is being looked at", wanted, {"unlock": KEYS})
+            check(not logged("unlocking"), "the disk was not being probed")
+            scan("the disk is being probed", wanted, {"unlock": KEYS})
             guarded(worker)
         finally:
             subprocess.run(["dmsetup", "resume", "slow"], check=True)
@@ -254,7 +254,7 @@ def holds(path, sought):
     found, last = set(), b""
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(len(ZEROS)):
-            # most of a disk is blank
+            # most of a disk is zeros
             if chunk != ZEROS or any(last):
                 text = last + chunk
                 found |= {name for name, needle in sought.items() if needle in text}
@@ -264,7 +264,7 @@ def holds(path, sought):
 
 everything = wanted | {"data key in hex": wanted["data key"].hex().encode()}
 wrapped = {"the wrapped key": json.load(open(STATE))["keys"][0]["wrapped_key"].encode()}
-# all that was written since the node's first boot is in the upper directory, or in memory
+# everything that was written since the node's first boot is in the upper directory, or in memory
 places = ["/run/uml/boot/upper", "/run", "/dev/shm"]
 found_files = subprocess.run(["find", *places, "-xdev", "-type", "f", "-print0"], capture_output=True, check=True).stdout
 files = ["/dev/ubda", "/dev/ubdb", *(name.decode() for name in found_files.split(b"\0") if name)]
@@ -272,7 +272,7 @@ check("/run/uml/boot/upper" + STATE in files and "/run/agent.log" in files, "the
 for path in files:
     found = holds(path, everything)
     check(not found, f"{path} holds {found}")
-check(holds("/dev/ubda", wrapped), "not even the wrapped key is found on the boot volume")
+check(holds("/dev/ubda", wrapped), "the wrapped key is not found on the boot volume: the search does not work")
 swaps = open("/proc/swaps").read().splitlines()[1:]
 print(f"   {len(files)} files and disks, {len(swaps)} swap areas", flush=True)
 sys.exit(1 if failures else 0)

@@ -1,6 +1,6 @@
-# The table of faults of the key service, tests/kms/faults.toml, with `luks-agent provision` on a node: exit code, message, how
-# often it was tried, and what is left on the disk and in the state directory. Several at a time, each with an endpoint, a disk
-# and a state directory of its own, since most of the time is waiting.
+# Runs `luks-agent provision` on a node with each fault of KMS and IMDS in tests/kms/faults.toml. Checks the exit code, the message, the
+# number of attempts, and what is left on the disk and in the state directory. Several rows run at a time, each with its own endpoint, disk
+# and state directory, because they mostly wait.
 #
 #   key-service-faults.py TABLE DISK...
 import json, os, re, shutil, socket, subprocess, sys, threading, time, tomllib, urllib.request
@@ -10,17 +10,17 @@ DISKS = sys.argv[2:]
 AGENT, FAKE = os.environ["LUKS_AGENT"], os.environ["FAKE_AWS"]
 CALLS = ["DescribeKey", "GenerateDataKey", "Decrypt"]
 FIRST_KEY = "1234abcd-12ab-34cd-56ef-1234567890ab"
-# as src/kms/retry.rs has it
+# as in src/kms/retry.rs
 FEW = 4
-# long enough for a busy machine to come to the call that goes wrong
+# long enough for a busy machine to reach the call that fails
 DEADLINE = 8
-# what a busy machine may add
+# the extra time that a busy machine may need
 SLACK = 20
 ZEROS = bytes(1 << 20)
 
 
 def fake(name, *args):
-    """Starts a fake endpoint; its port."""
+    """Starts a fake endpoint and returns its port."""
     port = f"/run/{name}.port"
     subprocess.Popen([FAKE, "--port-file", port, *args], stdout=subprocess.DEVNULL)
     end = time.monotonic() + 60
@@ -31,7 +31,7 @@ def fake(name, *args):
 
 
 def nowhere():
-    """A port that nobody listens on, and one where connecting is never answered: its queue is full."""
+    """Returns a port that nobody listens on, and a port that never accepts a connection, because its queue is full."""
     closed, deaf, waiting = socket.socket(), socket.socket(), []
     closed.bind(("127.0.0.1", 0))
     deaf.bind(("127.0.0.1", 0))
@@ -123,7 +123,7 @@ role = "ebs"
             "https-to-http": f"https://127.0.0.1:{self.port}",
             "proxy": f"https://127.0.0.1:{HTTPS}",
         }[place]
-        # each has a CA of its own
+        # each of the two endpoints has its own CA
         if place in ["https-untrusted", "https-expired"]:
             env["SSL_CERT_FILE"] = "/run/expired.pem"
         if place == "proxy":
@@ -139,7 +139,7 @@ role = "ebs"
             return all(chunk == ZEROS[: len(chunk)] for chunk in iter(lambda: disk.read(len(ZEROS)), b""))
 
     def left(self):
-        """What the run left, in the table's words."""
+        """Returns what the run left, in the words of the table."""
         try:
             state = json.load(open(self.home + "/state/state.json"))
         except FileNotFoundError:
@@ -150,9 +150,9 @@ role = "ebs"
 
     def expect_counts(self, row, counts):
         at = CALLS.index(row["on"]) if row.get("on") in CALLS else None
-        # the limit of one attempt is longer than the deadline
+        # the time limit of one attempt is longer than the deadline
         unanswered = row.get("effect") in ["hang", "stall_mid_body"] or "drip" in row.get("effect", "")
-        # and so can be the first wait
+        # the first wait can be longer than the deadline too
         seldom = unanswered or row.get("class") == "KeyNotReady"
         for index, call in enumerate(CALLS):
             rest = 1 if row["exit"] == 0 else 0
@@ -166,12 +166,12 @@ role = "ebs"
                 least = 1 if seldom else 2
                 most = FEW if row["tried"] == "few" else 1000
             if row.get("class") == "KeyState" and row.get("on") == "Decrypt" and call == "DescribeKey":
-                # it is asked once more what state the key is in
+                # the agent asks once more for the state of the key
                 least = most = 2
             expect(least <= counts[call] <= most, f"{counts[call]} times {call}, expected {least} to {most}")
 
     def run(self, row):
-        """The row's line of the printed table."""
+        """Runs a row and returns its line of the printed table."""
         self.set_up(row)
         began = time.monotonic()
         done = self.agent(row, "provision", "--json")
@@ -198,11 +198,11 @@ role = "ebs"
             for part in row["says"]:
                 expect(part in error and part in done.stderr, f"does not say {part!r}: {error}")
             expect(self.key in error or "127.0.0.1" in error, "names neither key nor endpoint")
-            expect(len(error.rpartition("; ")[2]) >= 10, "says nothing to do")
+            expect(len(error.rpartition("; ")[2]) >= 10, "does not say what to do")
         return line.rstrip()
 
     def clean(self):
-        """What the next row is to find: a blank disk, and a node that was never provisioned."""
+        """Restores what the next row expects: a blank disk, and a node that was never provisioned."""
         if not self.is_blank():
             closed = self.agent({}, "close")
             expect(closed.returncode == 0, f"close: {closed.stderr}")
@@ -226,7 +226,7 @@ def work(lane, rows, lines, wrong):
 
 
 began = time.monotonic()
-# most of what passes is the client's business alone, and making volumes takes long
+# omits most faults that pass: only the client matters for them, and formatting takes long
 chosen = [row for row in TABLE["fault"] if row["exit"] or row.get("node")]
 rows, lines, wrong = list(enumerate(chosen))[::-1], {}, {}
 threads = [threading.Thread(target=work, args=(Lane(disk), rows, lines, wrong)) for disk in DISKS]

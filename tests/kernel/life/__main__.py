@@ -1,9 +1,9 @@
-"""The events of one boot in the life of a node.
+"""Carries out the events of one boot in the life of a node.
 
     python3 life EVENT:NUMBER...
 
-The number decides what an event leaves open: which disk, which way. An event for which there is no occasion does nothing, so that a
-life stays a life when events are taken out of it.
+The number decides the choices of an event, such as the disk. An event that is not possible does nothing, so that a life stays valid when
+events are removed from it.
 """
 
 import signal
@@ -50,7 +50,7 @@ EVENTS = {
 
 
 def begin():
-    """What is there when the node comes up."""
+    """Prepares what exists when the node boots."""
     UNDER.mkdir()
     run("mount", "--bind", "/", str(UNDER))
     LOOPBACK.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The agent's commands, as somebody types them and as the units run them. What each left is judged."""
+"""Runs the agent's commands, as somebody types them and as the units run them, and judges the result of each."""
 
 import os
 import re
@@ -14,17 +14,17 @@ UNITS = Path(__file__).parents[3] / "systemd"
 
 
 def program():
-    """The agent, as it is now or as an earlier commit had it."""
+    """Returns the path of the agent: the current one, or the one of an earlier commit."""
     return os.environ["LUKS_AGENT_EARLIER" if WORLD.earlier else "LUKS_AGENT"]
 
 
 def agent(*words):
-    """A command as somebody types it."""
+    """Runs a command as somebody types it."""
     return judged(words, [program(), *words])
 
 
 def unit(name, key="ExecStart"):
-    """The command of a unit, with what the unit lets it have. CAP_MKNOD is udev's, of which there is none here."""
+    """Runs the command of a unit with the unit's capabilities, and with CAP_MKNOD, because there is no udev here to make device nodes."""
     text = (UNITS / name).read_text()
     [allowed] = re.findall(r"^CapabilityBoundingSet=(.*)$", text, re.M)
     [words] = re.findall(rf"^{key}=/usr/sbin/luks-agent (.*)$", text, re.M)
@@ -34,14 +34,14 @@ def unit(name, key="ExecStart"):
 
 
 def judged(words, command):
-    """Runs a command of the agent, and judges what it left."""
+    """Runs a command of the agent and judges the result."""
     could_format = words[0] in ("boot", "provision")
     closed = [disk for disk in WORLD.attached() if disk.closed] if "--leave-closed" in words else []
     headers = {disk.serial: disk.header() for disk in WORLD.attached() if disk.blank}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired as e:
-        raise Bad(f"stuck: luks-agent {' '.join(words)} did not end within {PATIENCE} s: {e.stderr} {e.stdout}") from e
+        raise Bad(f"stuck: luks-agent {' '.join(words)} did not finish within {PATIENCE} s: {e.stderr} {e.stdout}") from e
     say(f"luks-agent {' '.join(words)}: exit {done.returncode}")
     print(done.stderr + done.stdout, end="", flush=True)
     if words[0] in ("boot", "provision", "unlock") and not closed:
@@ -64,18 +64,18 @@ def judged(words, command):
 
 
 def follow(headers, could_format):
-    """Learns which disks became volumes and which copy of one is used. `headers` are those that disks without a volume had."""
+    """Records which disks became volumes, and which copy of a volume is in use. `headers` has the earlier headers of the other disks."""
     for uuid, (_, disk) in mounted().items():
         if disk.uuid is None:
             if disk.foreign or not could_format and headers[disk.serial] != uuid:
                 raise Bad(f"formatted: {disk} held something else")
             disk.uuid, disk.written = uuid, 0
         if disk.uuid != uuid:
-            raise Bad(f"formatted: {disk} held volume {disk.uuid}, and now {uuid}")
+            raise Bad(f"formatted: {disk} held volume {disk.uuid} and now holds {uuid}")
         if not disk.current:
             rivals = [other for other in WORLD.copies_of(disk) if other.current]
             if any(other.attached for other in rivals):
-                raise Bad(f"lost: {disk} is mounted, a copy, and {rivals[0]} was used last")
+                raise Bad(f"lost: the copy {disk} is mounted, but {rivals[0]} was used last")
             for other in rivals:
                 other.current = False
             disk.current = True
@@ -85,7 +85,7 @@ def follow(headers, could_format):
 
 
 def keep_state():
-    """A backup of the state directory, as somebody may have made one."""
+    """Makes a backup of the state directory, as an administrator may do."""
     known = sorted(disk.uuid for disk in WORLD.volumes() if disk.uuid not in WORLD.unknown)
     text = (STATE / "state.json").read_bytes()
     if WORLD.copies and (Path(WORLD.copies[-1]["dir"]) / "state.json").read_bytes() == text:

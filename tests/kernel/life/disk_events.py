@@ -1,5 +1,5 @@
-"""Events of disks and of what is written to them. Each event gets a number for what it leaves open, and says in a word what it did; where
-there is no occasion, it does nothing and returns None."""
+"""Events of disks and of the data on them. Each event gets a number that decides its choices, and returns a short text about what it did.
+If the event is not possible, it does nothing and returns None."""
 
 import os
 from pathlib import Path
@@ -50,13 +50,13 @@ def attach_foreign(number):
 
 
 def pull(number):
-    # where the state file is lost, the volumes that are there are all that tells of it
+    # if the state file is lost, the agent can notice that only from the attached volumes
     disk = pick([disk for disk in WORLD.attached() if disk.role == "ebs" and WORLD.state != "lost"], number)
     if not disk:
         return None
     in_use = disk.uuid in mounted()
     disk.detach()
-    # one that a run which was cut may have made a volume of comes back
+    # a disk that an interrupted run may have formatted can come back later
     if disk.blank and not disk.header():
         WORLD.disks.remove(disk)
     return f"{disk}{', mounted' if in_use else ''}"
@@ -70,7 +70,7 @@ def attach_again(number):
 
 
 def snapshot(number):
-    """A volume from a snapshot, beside its original or in its place."""
+    """Attaches a volume from a snapshot, beside its original or in its place."""
     seen = mounted()
     sources = [disk for disk in WORLD.volumes() if disk.attached and disk.role == "ebs" and disk.uuid in seen]
     source = pick(sources, number)

@@ -1,5 +1,5 @@
-"""Disks that are attached, pulled and grown: SCSI disks that the kernel's own target makes of the backing disks ubdb to ubdg. A record of
-udev's, written here, says their serial numbers."""
+"""Disks that can be attached, pulled and grown: SCSI disks that the kernel's SCSI target makes from the backing disks ubdb to ubdg. Their
+serial numbers come from udev records that are written here."""
 
 import glob
 import hashlib
@@ -13,7 +13,7 @@ TARGET = Path("/sys/kernel/config/target")
 LOOPBACK = TARGET / "loopback/naa.5000000000000001/tpgt_1"
 SLOTS = "bcdefg"
 MIB = 1 << 20
-# enough for whatever waits for a lock or for KMS; longer is stuck
+# long enough for a command that waits for a lock or for KMS; a longer run counts as stuck
 PATIENCE = 240
 
 
@@ -29,7 +29,7 @@ def run(*command):
 
 
 class Disk:
-    """A disk: what it is, what it holds, and what a person knows of that."""
+    """A disk, its contents, and what an administrator would know of it."""
 
     def __init__(self, **fields):
         self.slot = fields["slot"]
@@ -37,16 +37,16 @@ class Disk:
         self.role = fields["role"]
         self.mib = fields["mib"]
         self.attached = fields.get("attached", True)
-        # the sum of what others wrote on it
+        # the checksum of foreign data on it
         self.foreign = fields.get("foreign")
-        # the LUKS UUID of its volume, once that was mounted; from then on it must not go away
+        # the LUKS UUID of its volume, once it was mounted; from then on the volume must not disappear
         self.uuid = fields.get("uuid")
-        # its volume was used here last: of a volume and its copies, this is the one
+        # whether this is the disk where the volume was last used, among the copies of the volume
         self.current = fields.get("current", False)
-        # which file is on it, and which may be, as the power was cut meanwhile; 0 is none
+        # the number of the file that is on it, and of the one that may be, because the power was cut; 0 means no file
         self.written = fields.get("written", 0)
         self.maybe = fields.get("maybe", 0)
-        # somebody closed it
+        # whether somebody closed it
         self.closed = fields.get("closed", False)
 
     def __str__(self):
@@ -54,7 +54,7 @@ class Disk:
 
     @property
     def blank(self):
-        """Whether it holds nothing, or work that was never finished."""
+        """Whether it holds nothing, or an unfinished format."""
         return self.foreign is None and self.uuid is None
 
     @property
@@ -67,7 +67,7 @@ class Disk:
 
     @property
     def name(self):
-        """What the kernel calls it now."""
+        """The kernel's current name of the disk."""
         found = glob.glob(f"/sys/bus/scsi/devices/*:0:1:{self.lun}/block/sd*")
         return os.path.basename(found[0]) if found else None
 
@@ -95,7 +95,7 @@ class Disk:
         return self.name and Path("/sys/block", self.name, "dev").exists() and Path("/dev", self.name).exists()
 
     def detach(self):
-        """Whatever uses it: a pull."""
+        """Detaches the disk even if it is in use, as a pull does."""
         lun = LOOPBACK / f"lun/lun_{self.lun}"
         core = TARGET / "core/iblock_0" / self.slot
         (lun / "disk").unlink()
@@ -112,7 +112,7 @@ class Disk:
         Path("/sys/block", self.name, "device/rescan").write_text("1\n")
 
     def header(self):
-        """The LUKS UUID in the first header on the disk, past every cache."""
+        """Returns the LUKS UUID in the first header on the disk, and bypasses all caches."""
         fd = os.open(self.raw, os.O_RDONLY | os.O_DIRECT)
         page = mmap.mmap(-1, 4096)
         os.preadv(fd, [page], 0)
@@ -133,5 +133,5 @@ def wait_for(ready, what):
     end = time.monotonic() + 30
     while not ready():
         if time.monotonic() > end:
-            raise RuntimeError(f"waited in vain for {what}")
+            raise RuntimeError(f"timed out waiting for {what}")
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Events that make trouble: the state file, the key service, the lock, files and processes in the way."""
+"""Events that cause trouble with the state file, KMS, IMDS, the lock, and files and processes in the way."""
 
 import json
 import os
@@ -15,7 +15,7 @@ def state_lost(_):
     attached = WORLD.attached()
     if WORLD.state != "ok" or not WORLD.copies or not any(disk.uuid for disk in attached):
         return None
-    # no copy of the state file knows what a run that was cut has made
+    # no copy of the state file has the volumes of an interrupted run
     if any(disk.blank and disk.header() for disk in attached):
         return None
     shutil.rmtree(STATE)
@@ -25,7 +25,7 @@ def state_lost(_):
 
 
 def state_old(number):
-    # what is blank would be recorded in the old copy alone; which of a volume and its copies was used last, only in the newer
+    # only the old copy would record the volumes of blank disks, and only the newer one knows which copy of a volume was used last
     if WORLD.state != "ok" or any(disk.blank or disk.uuid and not disk.current for disk in WORLD.disks):
         return None
     copy = pick(WORLD.copies[:-1], number)
@@ -49,7 +49,7 @@ def fake(path, value):
 
 
 def key_service(trouble):
-    """Puts the key service into trouble, or out of it."""
+    """Starts or ends a fault of KMS or IMDS."""
     error = lambda code, **more: [{"on": on, "effect": {"error": {"code": code}}, **more} for on in ("Decrypt", "GenerateDataKey")]
     faults = {
         "late": error("KMSInternalException", times=2),
@@ -69,7 +69,7 @@ def kms(number):
 
 
 def lock(number):
-    """Another process holds the lock, and lets go of it."""
+    """Another process takes the lock and releases it later."""
     if not STATE.exists() or WORLD.lock:
         return None
     WORLD.lock = subprocess.Popen(["flock", "--no-fork", str(STATE), "sleep", str(1 + number % 3)])
@@ -105,7 +105,7 @@ def let_go():
 
 
 def unmount(number):
-    """Somebody unmounts a volume, and may close it, without the agent."""
+    """Somebody unmounts a volume without the agent, and may also close it."""
     uuid = pick(sorted(mounted()), number)
     if not uuid or WORLD.holders:
         return None

@@ -1,4 +1,4 @@
-"""Events that turn the node round: volumes are closed, all is put right, the program is upgraded, a boot ends."""
+"""Events that change the whole node: close, repair of everything, upgrade, reboot, stop, power cut."""
 
 import subprocess
 import time
@@ -22,7 +22,7 @@ def close(_):
 
 
 def health(_):
-    """What `health` says is tried: a reboot brings all back."""
+    """Runs `health`, and if it succeeds, reboots to verify that all volumes come back."""
     code = agent("health")
     if code == 0:
         restart()
@@ -32,10 +32,10 @@ def health(_):
 
 
 def restart():
-    """What a reboot does, as far as it can be had without one."""
+    """Does what a reboot does, as far as possible without one."""
     let_go()
     unit("luks-agent-boot.service", "ExecStop")
-    # what the agent does not know, or could not close, ends with the kernel
+    # mounts and mappings that the agent does not know, or could not close, end with the kernel
     for at in [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]:
         if at.startswith("/data"):
             run("umount", at)
@@ -48,11 +48,11 @@ def restart():
 
 
 def clear(_):
-    """Nothing is wrong any more; the daemon's runs put the rest right, and nobody types anything."""
+    """Ends all trouble. The daemon's runs must repair the rest, and nobody types a command."""
     let_go()
     key_service("ok")
     for path in WORLD.strays:
-        # below what is mounted there
+        # the file is below the mount
         (UNDER / path.lstrip("/")).unlink(missing_ok=True)
     WORLD.strays = []
     if WORLD.state != "ok":
@@ -77,15 +77,15 @@ def clear(_):
     try:
         judge_volumes("ready", leave=[], blank_too=True)
     except Bad as e:
-        raise Bad(f"stuck: {e}, and nothing is wrong any more") from e
+        raise Bad(f"stuck: {e}, although all trouble is over") from e
     code = agent("health")
     if code:
-        raise Bad(f"stuck: 'health' exits with {code}, and nothing is wrong any more")
+        raise Bad(f"stuck: 'health' exits with {code}, although all trouble is over")
     return f"exit {codes}"
 
 
 def earlier(_):
-    """The node was made with the program of an earlier commit."""
+    """The node starts with the agent of an earlier commit."""
     if WORLD.copies:
         return None
     WORLD.earlier = True
@@ -94,7 +94,7 @@ def earlier(_):
 
 
 def upgrade(_):
-    """The package is upgraded: volumes stay open, and the daemon that starts anew has a look."""
+    """The package is upgraded: volumes stay open, and the restarted daemon checks them."""
     if not WORLD.earlier:
         return None
     WORLD.earlier = False
@@ -108,7 +108,7 @@ def reboot(_):
 
 
 def stop(number):
-    """The instance is stopped; at the next start the instance store is blank and other disks, perhaps fewer or larger."""
+    """The instance is stopped. At the next start the instance store is on other, blank disks, perhaps fewer or larger ones."""
     if WORLD.state != "ok":
         return reboot(number)
     restart()
@@ -131,13 +131,13 @@ def restarted():
 
 
 def cut(number):
-    """The power is cut in the midst of a command, while a service writes. The test does it, at a time after this line."""
-    # which of a volume and its copies was used last, only the agent would know
+    """Loses power in the middle of a command, while a service writes. The test cuts the power some time after the line 'power cut'."""
+    # after a cut, only the agent would know which copy of a volume was used last
     if any(disk.uuid and not disk.current for disk in WORLD.attached()):
         return reboot(number)
     words = pick([["boot"], ["provision"], ["unlock"], ["close"], ["grow"], ["provision", "--leave-closed"]], number)
     WORLD.count += 1
-    # a service that is ordered on the volumes has ended before they are closed
+    # a service that is ordered after the volumes stops before they are closed
     seen = {} if words == ["close"] else {uuid: there for uuid, there in mounted().items() if there[1].uuid == uuid}
     for _, disk in seen.values():
         disk.maybe = WORLD.count

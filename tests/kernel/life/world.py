@@ -1,4 +1,4 @@
-"""What a person would know of the node. It is kept on the boot volume from one boot to the next."""
+"""What an administrator would know of the node. It is stored on the boot volume between boots."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from disks import SLOTS, Disk
 LIFE = Path("/var/lib/life")
 STATE = Path("/etc/luks-agent/state")
 CONFIG = Path("/etc/luks-agent/config.toml")
-# put together here, so that no file but the writer's has it in one piece
+# assembled here, so that only files with written data contain it in one piece
 MARKER = "plain" + "text-marker-"
 
 
 class World:
-    """What a person would know of the node."""
+    """What an administrator would know of the node."""
 
     FILE = LIFE / "world.json"
 
@@ -23,7 +23,7 @@ class World:
         kept = json.loads(self.FILE.read_text()) if self.FILE.exists() else {}
         self.disks = [Disk(**fields) for fields in kept.get("disks", [])]
         self.count = kept.get("count", 0)
-        # the key service's trouble
+        # the current fault of KMS or IMDS
         self.kms = kept.get("kms", "ok")
         # "ok", "lost" or "old"
         self.state = kept.get("state", "ok")
@@ -31,16 +31,16 @@ class World:
         self.copies = kept.get("copies", [])
         # volumes that the state file cannot know
         self.unknown = kept.get("unknown", [])
-        # how much instance store there was, and whether the configuration says that so many are enough
+        # the number of instance store volumes, and whether the configuration expects that number
         self.stores = kept.get("stores", 0)
         self.stores_said = kept.get("stores_said", False)
         # files that somebody left below mount points
         self.strays = kept.get("strays", [])
-        # what the stop that ended the last boot does to the instance store
+        # the number of the stop that ended the last boot, which decides what happens to the instance store
         self.stop = kept.get("stop")
         self.holders = []
         self.lock = None
-        # the node still runs the program of an earlier commit
+        # whether the node still runs the agent of an earlier commit
         self.earlier = kept.get("earlier", False)
         self.first = not kept
 
@@ -50,7 +50,7 @@ class World:
         durable(self.FILE, json.dumps(kept))
 
     def new_disk(self, role, number, mib):
-        """A blank disk in a free slot. Serial numbers come in any order."""
+        """Creates a blank disk in a free slot. Serial numbers are in no particular order."""
         free = [slot for slot in SLOTS if all(disk.slot != slot for disk in self.disks)]
         if not free:
             return None
@@ -65,7 +65,7 @@ class World:
         return [disk for disk in self.disks if disk.attached]
 
     def volumes(self):
-        """The disks that the node should have its volumes on."""
+        """Returns the disks that should hold the node's volumes."""
         return [disk for disk in self.disks if disk.uuid and disk.current]
 
     def copies_of(self, disk):
@@ -76,7 +76,7 @@ WORLD = World()
 
 
 def durable(path, text):
-    """Writes a file that a power cut leaves old or new."""
+    """Writes a file so that a power cut leaves the old or the new version."""
     new = path.with_name(path.name + ".new")
     with open(new, "w") as file:
         file.write(text)
@@ -97,7 +97,7 @@ def pick(things, number):
 
 
 def mounted():
-    """Where the volumes are mounted, from outside: LUKS UUID to mount point and disk; a disk that is gone is none."""
+    """Finds the mounted volumes from outside. Maps the LUKS UUID to mount point and disk; omits volumes whose disk is gone."""
     by_name = {disk.name: disk for disk in WORLD.attached()}
     seen = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -116,8 +116,8 @@ def content(uuid, number):
 
 
 def configure():
-    """What the administrator wrote."""
-    # long enough for a busy machine, and where no answer comes, not longer than a test has time
+    """Writes the configuration as an administrator would."""
+    # long enough for a busy machine; if no answer can come, short enough for the test
     deadline = "3s" if WORLD.kms in ("away", "no imds") else "30s"
     expect = f"[volumes.expect]\ninstance_store = {WORLD.stores}\n" if WORLD.stores_said else ""
     CONFIG.parent.mkdir(parents=True, exist_ok=True)
