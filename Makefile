@@ -52,7 +52,7 @@ try: ## run one test in a VM and show its console: TEST=name (default: first boo
 	$(CARGO) build --workspace --bins
 	@scripts/test.sh try
 
-life: build ## run 100 random lives of a node, 20 events each, and shorten one that fails (half an hour; LIFE_SEED=n LIFE_LIVES=n LIFE_EVENTS=n)
+life: build ## run 100 random lives of a node, 20 events each, and shorten failures (half an hour; LIFE_SEED=n LIFE_LIVES=n LIFE_EVENTS=n)
 	@scripts/deps.sh kernel
 	@scripts/test.sh sweep-life
 
