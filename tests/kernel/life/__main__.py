@@ -78,7 +78,7 @@ def main():
             if WORLD.lock and WORLD.lock.poll() is not None:
                 WORLD.lock = None
             done = EVENTS[event](int(number))
-            say(f"{word}: {done or 'no occasion'}")
+            say(f"{word}: {done or 'not possible'}")
             WORLD.save()
     except Bad as e:
         say(f"BAD {e}")
