@@ -30,7 +30,7 @@ mkdir /run/hidden/{upper,work}
 mount_it overlay /media/hidden lowerdir=/run/empty,upperdir=/run/hidden/upper,workdir=/run/hidden/work overlay
 umount --lazy /run/hidden
 ROOT=/media/hidden
-# exit status 1: the worker cannot open a disk that is in use
+# in use, says the worker that cannot open it: 1
 refused "what carries / is not known: cannot read /run/hidden/upper: No such file or directory (os error 2)" 1
 mkdir -p /run/hidden/{upper,work}
 refused "what carries / is not known: nothing below its file system is a disk" 1
