@@ -1,0 +1,91 @@
+//! Values that are checked while they are read, so that the error has the line.
+
+use std::net::IpAddr;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, de};
+
+/// Values that are checked while they are read, so that the error has the line.
+macro_rules! checked {
+    ($name:ident($inner:ty) from $raw:ty, $check:expr) => {
+        #[derive(Debug)]
+        pub(super) struct $name(pub(super) $inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let check: fn($raw) -> Result<$inner, String> = $check;
+                check(<$raw>::deserialize(deserializer)?).map(Self).map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+checked!(NonEmpty(String) from String, |text| match text.trim() {
+    "" => Err("must not be empty".to_owned()),
+    trimmed => Ok(trimmed.to_owned()),
+});
+checked!(Url(String) from String, |text| {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(text),
+        Some(_) | None => Err(format!("'{text}' is not an endpoint: expected http:// or https:// and a host")),
+    }
+});
+checked!(Span(Duration) from String, |text| {
+    let problem = || format!("'{text}' is not a duration: expected a positive time such as \"90s\", \"10m\" or \"1h\"");
+    let span: jiff::SignedDuration = text.parse().map_err(|_| problem())?;
+    let span = Duration::try_from(span).map_err(|_| problem())?;
+    if span.is_zero() { Err(problem()) } else { Ok(span) }
+});
+checked!(AbsolutePath(PathBuf) from PathBuf, |path| {
+    let parent = path.components().any(|c| c == Component::ParentDir);
+    if path.is_absolute() && !parent {
+        Ok(normalised(&path))
+    } else {
+        Err(format!("'{}' is not an absolute path without '..'", path.display()))
+    }
+});
+checked!(MountBase(PathBuf) from PathBuf, |path| {
+    if path.is_absolute() && path.file_name().is_some() && !path.components().any(|c| c == Component::ParentDir) {
+        Ok(normalised(&path))
+    } else {
+        Err(format!("'{}' cannot be a mount point: expected an absolute path below / such as \"/mnt\"", path.display()))
+    }
+});
+checked!(MountOption(String) from String, |text| {
+    if text.is_empty() || text.contains(|c: char| c == ',' || c.is_whitespace()) {
+        Err(format!("'{text}' is not a mount option: expected one option a string, such as \"noatime\""))
+    } else {
+        Ok(text)
+    }
+});
+checked!(KeySize(u32) from u32, |bits| match bits {
+    256 | 512 => Ok(bits),
+    _ => Err(format!("{bits} is not a key size: expected 256 or 512 (bits)")),
+});
+checked!(SectorSize(u32) from u32, |bytes| match bytes {
+    512 | 1024 | 2048 | 4096 => Ok(bytes),
+    _ => Err(format!("{bytes} is not a sector size: expected 512, 1024, 2048 or 4096 (bytes)")),
+});
+
+/// Whether what is sent to an endpoint can be read on the way: it is not `https://`, and neither loopback nor link-local, which no
+/// router passes on. A name can lead anywhere, save `localhost`.
+pub fn crosses_in_clear(url: &str) -> bool {
+    let Ok(url) = url.parse::<hyper::Uri>() else { return true };
+    if url.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
+        return false;
+    }
+    let host = url.host().unwrap_or_default();
+    let is_near = match host.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    };
+    !is_near
+}
+
+/// Without `.`, double slashes and one at the end: paths are compared as text elsewhere, and have numbers appended.
+fn normalised(path: &Path) -> PathBuf {
+    path.components().collect()
+}

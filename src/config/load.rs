@@ -1,0 +1,127 @@
+//! Reads the configuration file and its drop-ins.
+
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::error::ConfigError;
+use super::fragment::Fragment;
+use super::values::Config;
+use crate::permissions::objection;
+
+/// Where the configuration is unless `--config` says otherwise; drop-ins are in `config.d` beside it.
+pub const DEFAULT_PATH: &str = "/etc/luks-agent/config.toml";
+
+impl Config {
+    /// Reads `path` and the `*.toml` files in `config.d` beside it, in order of their names. Neither they nor their directories
+    /// may be writable for others: who can write here chooses key, disks and mount points.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file and, for a mistake in it, the line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let drop_in_dir = path.with_file_name("config.d");
+        let mut files = Vec::new();
+        if path.try_exists().map_err(|source| ConfigError::Read { path: path.to_owned(), source })? {
+            files.push(path.to_owned());
+        }
+        files.extend(drop_ins(&drop_in_dir)?);
+        if files.is_empty() {
+            return Err(ConfigError::Missing { path: path.to_owned() });
+        }
+        for dir in [path.parent(), Some(drop_in_dir.as_path())].into_iter().flatten() {
+            check_dir(if dir == Path::new("") { Path::new(".") } else { dir })?;
+        }
+        let mut merged = Fragment::default();
+        for file in files {
+            merged.merge(parse(&file, &read(&file)?)?);
+        }
+        merged.validate(path)
+    }
+
+    /// Reads one text as [`Config::load`] reads a file; `path` is what errors name.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        parse(path, text)?.validate(path)
+    }
+}
+
+/// Reads a file that nobody else can write to.
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
+    check(path, &file.metadata().map_err(read)?)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(read)?;
+    Ok(text)
+}
+
+/// Where others may make files but not take away or replace those of root, as in `/tmp`, each file is checked by itself.
+fn check_dir(dir: &Path) -> Result<(), ConfigError> {
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.mode() & 0o1000 != 0 => Ok(()),
+        Ok(metadata) => check(dir, &metadata),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(ConfigError::Read { path: dir.to_owned(), source }),
+    }
+}
+
+fn check(path: &Path, metadata: &Metadata) -> Result<(), ConfigError> {
+    let owner = nix::unistd::geteuid().as_raw();
+    match objection(metadata, owner) {
+        Some(reason) => Err(ConfigError::Permissions { path: path.to_owned(), reason, owner }),
+        None => Ok(()),
+    }
+}
+
+fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let read = |source| ConfigError::Read { path: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(read(e)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(read)?.path();
+        if file.extension().is_some_and(|e| e == "toml") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Fragment, ConfigError> {
+    toml::from_str(text).map_err(|e| {
+        let at = e.span().map_or(0, |span| span.start.min(text.len()));
+        let mut message = e.message().trim().to_owned();
+        if let Some(near) = nearest_known_key(&message) {
+            message = format!("{message}; did you mean `{near}`?");
+        }
+        let line = text[..at].matches('\n').count();
+        if let Some((key, _)) = text.lines().nth(line).and_then(|l| l.split_once('=')) {
+            message = format!("{}: {message}", key.trim());
+        }
+        ConfigError::Invalid { path: path.to_owned(), line: line + 1, message }
+    })
+}
+
+/// serde names the unknown key first and the known ones after it, all in backticks.
+fn nearest_known_key(message: &str) -> Option<String> {
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next()?;
+    names
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len().div_ceil(2))
+        .map(|(_, known)| known.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

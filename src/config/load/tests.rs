@@ -1,0 +1,152 @@
+use std::time::Duration;
+
+use super::super::values::{Expect, Noise, Policy, WhenNotBlank};
+use super::*;
+use crate::storage::FilesystemKind;
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    Config::from_text(Path::new("config.toml"), text)
+}
+
+fn error(text: &str) -> String {
+    load(text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_key_id_is_enough() {
+    let config = load("[kms]\nkey_id = \"alias/nodes\"\n").unwrap();
+    assert_eq!(config.kms.key_id, "alias/nodes");
+    assert_eq!(config.kms.deadline, Duration::from_secs(600));
+    assert_eq!(config.state.dir, Path::new("/etc/luks-agent/state"));
+    assert_eq!(config.volumes.ebs, Policy::Encrypt);
+    assert_eq!(config.volumes.when_not_blank, WhenNotBlank::Refuse);
+    assert_eq!(config.volumes.noise, Noise::Refuse);
+    assert_eq!(config.luks.cipher.parts(), ("aes", "xts-plain64"));
+    assert_eq!(config.luks.key_size, 512);
+    assert_eq!(config.filesystem.kind, FilesystemKind::Xfs);
+    assert_eq!(config.filesystem.mount_base, Path::new("/mnt"));
+    assert_eq!(config.filesystem.options, ["noatime"]);
+}
+
+#[test]
+fn paths_are_normalised() {
+    let config = load("[kms]\nkey_id = \"x\"\n[state]\ndir = \"/a//b/\"\n[filesystem]\nmount_base = \"/data/./\"\n");
+    let config = config.unwrap();
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    assert_eq!((text(&config.state.dir), text(&config.filesystem.mount_base)), ("/a/b".into(), "/data".into()));
+}
+
+#[test]
+fn drop_ins_can_give_a_part_of_what_is_expected() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("config.toml");
+    fs::create_dir(dir.path().join("config.d")).unwrap();
+    fs::write(&main, "[kms]\nkey_id = \"a\"\n[volumes.expect]\nebs = 1\nwithin = \"9m\"\n").unwrap();
+    fs::write(dir.path().join("config.d/1.toml"), "[volumes.expect]\nebs = 2\ninstance_store = 0\n").unwrap();
+    let expected = Expect { ebs: Some(2), instance_store: Some(0), within: Duration::from_secs(540) };
+    assert_eq!(Config::load(&main).unwrap().volumes.expect, expected);
+    assert_eq!(load("[kms]\nkey_id = \"k\"\n").unwrap().volumes.expect.ebs, None);
+}
+
+#[test]
+fn mistakes_name_file_line_and_what_was_expected() {
+    insta::assert_snapshot!(
+        [
+            "",
+            "[kms]\nkey_id = \"\"\n",
+            "[kms]\nkey_idd = \"alias/x\"\n",
+            "[kms]\nkey_id = 7\n",
+            "[kms]\nkey_id = \"alias/x\"\ndeadline = \"soon\"\n",
+            "[kms]\nkey_id = \"alias/x\"\ndeadline = \"0s\"\n",
+            "[kms]\nkey_id = \"alias/x\"\nendpoint_url = \"kms\"\n",
+            "[volume]\nebs = \"encrypt\"\n",
+            "[volumes]\nebs = \"encrpyt\"\n",
+            "[luks]\ncipher = \"aes-cbc-plain\"\n",
+            "[luks]\nkey_size = 128\n",
+            "[luks]\nsector_size = 8192\n",
+            "[filesystem]\nmount_base = \"mnt\"\n",
+            "[filesystem]\nmount_base = \"/\"\n",
+            "[filesystem]\noptions = [\"noatime,nodev\"]\n",
+            "[state]\ndir = \"state\"\n",
+            "[[volumes.match]]\nrole = \"ebs\"\n",
+            "[[volumes.match]]\npath = \"/dev/[\"\nrole = \"ebs\"\n",
+            "[kms\n",
+        ]
+        .map(error)
+        .join("\n")
+    );
+}
+
+#[test]
+fn a_data_key_crosses_no_network_in_clear_unless_that_is_allowed() {
+    let with = |url: &str, more: &str| load(&format!("[kms]\nkey_id = \"k\"\nendpoint_url = \"{url}\"\n{more}"));
+    for url in [
+        "https://kms.example",
+        "http://127.0.0.1:4566",
+        "http://127.9.9.9/x",
+        "http://localhost:4566",
+        "http://[::1]:4566",
+        "http://169.254.169.254",
+        "http://[fe80::1]",
+    ] {
+        assert_eq!(with(url, "").unwrap().kms.endpoint_url.as_deref(), Some(url));
+    }
+    for url in [
+        "http://kms.example",
+        "http://localhost.example",
+        "http://10.0.0.1:4566",
+        "http://192.168.56.10:4566",
+        "http://[2001:db8::1]",
+        "http://127.0.0.1@kms.example",
+        "http://kms.example/127.0.0.1",
+        "http://0.0.0.0:4566",
+        // not what every resolver makes of it
+        "http://2130706433",
+        "http://[::1",
+    ] {
+        let message = with(url, "").unwrap_err().to_string();
+        let says = [url, "kms.endpoint_url", "in clear", "expected https://", "kms.allow_http = true"];
+        assert!(says.iter().all(|part| message.contains(part)), "{message}");
+        assert!(with(url, "allow_http = false").is_err());
+        assert!(with(url, "allow_http = true").unwrap().kms.allow_http);
+    }
+}
+
+#[test]
+fn a_drop_in_can_allow_http_for_the_endpoint_of_another_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("config.toml");
+    fs::create_dir(dir.path().join("config.d")).unwrap();
+    fs::write(&main, "[kms]\nkey_id = \"k\"\nendpoint_url = \"http://kms.example\"\n").unwrap();
+    assert!(Config::load(&main).unwrap_err().to_string().contains("in clear"));
+    fs::write(dir.path().join("config.d/1.toml"), "[kms]\nallow_http = true\n").unwrap();
+    assert!(Config::load(&main).unwrap().kms.allow_http);
+}
+
+#[test]
+fn drop_ins_win_in_order_of_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("config.toml");
+    fs::create_dir(dir.path().join("config.d")).unwrap();
+    fs::write(&main, "[kms]\nkey_id = \"a\"\nregion = \"r\"\n").unwrap();
+    let drop_in = |name: &str, text: &str| fs::write(dir.path().join("config.d").join(name), text).unwrap();
+    drop_in("20-b.toml", "[kms]\nkey_id = \"c\"\n");
+    drop_in("10-a.toml", "[kms]\nkey_id = \"b\"\n[[volumes.match]]\nserial = \"x*\"\nrole = \"ignore\"\n");
+    drop_in("30-c.conf", "not toml");
+    let config = Config::load(&main).unwrap();
+    assert_eq!((config.kms.key_id.as_str(), config.kms.region.as_deref()), ("c", Some("r")));
+    assert_eq!(config.volumes.rules.len(), 1);
+
+    drop_in("40-d.toml", "\n\n[kms]\nkey = \"c\"\n");
+    let message = Config::load(&main).unwrap_err().to_string();
+    assert!(message.contains("40-d.toml:4: key: unknown field `key`"), "{message}");
+}
+
+#[test]
+fn a_missing_or_unreadable_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.toml");
+    assert!(Config::load(&path).unwrap_err().to_string().contains("config.toml does not exist; create it"));
+    fs::create_dir(&path).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("cannot read configuration file"));
+}
