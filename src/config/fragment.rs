@@ -135,61 +135,90 @@ impl Fragment {
     }
 
     pub(super) fn validate(self, path: &Path) -> Result<Config, ConfigError> {
-        let Self { kms, state, mut volumes, luks, filesystem, health, metrics } = self;
-        if volumes.require_rule.unwrap_or(false) {
-            volumes.rules.push(MatchRule::ignores_the_rest());
-        }
-        let minutes = |n: u64| Duration::from_secs(n * 60);
-        let allow_http = kms.allow_http.unwrap_or(false);
-        let in_clear = kms.endpoint_url.iter().find(|url| !allow_http && crosses_in_clear(&url.0));
-        if let Some(Url(url)) = in_clear {
-            return Err(ConfigError::InClear { path: path.to_owned(), url: url.clone() });
-        }
+        let Self { kms, state, volumes, luks, filesystem, health, metrics } = self;
         Ok(Config {
-            kms: Kms {
-                key_id: kms.key_id.map(|v| v.0).ok_or_else(|| ConfigError::Required {
-                    path: path.to_owned(),
-                    key: "kms.key_id",
-                    expected: "give the ARN, the key id or the alias of a customer managed symmetric KMS key",
-                })?,
-                region: kms.region.map(|v| v.0),
-                endpoint_url: kms.endpoint_url.map(|v| v.0),
-                allow_http,
-                deadline: kms.deadline.map_or(minutes(10), |v| v.0),
-            },
+            kms: kms.validate(path)?,
             state: State { dir: state.dir.map_or_else(|| PathBuf::from("/etc/luks-agent/state"), |v| v.0) },
-            volumes: Volumes {
-                instance_store: volumes.instance_store.unwrap_or(Policy::Encrypt),
-                ebs: volumes.ebs.unwrap_or(Policy::Encrypt),
-                when_not_blank: volumes.when_not_blank.unwrap_or(WhenNotBlank::Refuse),
-                noise: volumes.noise.unwrap_or(Noise::Refuse),
-                blank_scan: volumes.blank_scan.unwrap_or(BlankScan::Sampled),
-                deadline: volumes.deadline.map_or(minutes(5), |v| v.0),
-                grow: volumes.grow.unwrap_or(false),
-                expect: Expect {
-                    ebs: volumes.expect.ebs,
-                    instance_store: volumes.expect.instance_store,
-                    within: volumes.expect.within.map_or(minutes(5), |v| v.0),
-                },
-                rules: volumes.rules,
-            },
-            luks: Luks {
-                cipher: luks.cipher.unwrap_or(Cipher::AesXtsPlain64),
-                key_size: luks.key_size.map_or(512, |v| v.0),
-                sector_size: luks.sector_size.map(|v| v.0),
-                discards: luks.discards.unwrap_or(false),
-                no_read_workqueue: luks.no_read_workqueue.unwrap_or(false),
-                no_write_workqueue: luks.no_write_workqueue.unwrap_or(false),
-            },
-            filesystem: Filesystem {
-                kind: filesystem.kind.unwrap_or(FilesystemKind::Xfs),
-                mount_base: filesystem.mount_base.map_or_else(|| PathBuf::from("/mnt"), |v| v.0),
-                options: filesystem
-                    .options
-                    .map_or_else(|| vec!["noatime".to_owned()], |list| list.into_iter().map(|v| v.0).collect()),
-            },
+            volumes: volumes.validate(),
+            luks: luks.validate(),
+            filesystem: filesystem.validate(),
             health: Health { interval: health.interval.map_or(minutes(15), |v| v.0) },
             metrics: Metrics { textfile: metrics.textfile.map(|v| v.0) },
         })
     }
+}
+
+impl KmsFragment {
+    fn validate(self, path: &Path) -> Result<Kms, ConfigError> {
+        let allow_http = self.allow_http.unwrap_or(false);
+        if let Some(Url(url)) = &self.endpoint_url
+            && !allow_http
+            && crosses_in_clear(url)
+        {
+            return Err(ConfigError::InClear { path: path.to_owned(), url: url.clone() });
+        }
+        Ok(Kms {
+            key_id: self.key_id.map(|v| v.0).ok_or_else(|| ConfigError::Required {
+                path: path.to_owned(),
+                key: "kms.key_id",
+                expected: "give the ARN, the key id or the alias of a customer managed symmetric KMS key",
+            })?,
+            region: self.region.map(|v| v.0),
+            endpoint_url: self.endpoint_url.map(|v| v.0),
+            allow_http,
+            deadline: self.deadline.map_or(minutes(10), |v| v.0),
+        })
+    }
+}
+
+impl VolumesFragment {
+    fn validate(mut self) -> Volumes {
+        if self.require_rule.unwrap_or(false) {
+            self.rules.push(MatchRule::ignores_the_rest());
+        }
+        Volumes {
+            instance_store: self.instance_store.unwrap_or(Policy::Encrypt),
+            ebs: self.ebs.unwrap_or(Policy::Encrypt),
+            when_not_blank: self.when_not_blank.unwrap_or(WhenNotBlank::Refuse),
+            noise: self.noise.unwrap_or(Noise::Refuse),
+            blank_scan: self.blank_scan.unwrap_or(BlankScan::Sampled),
+            deadline: self.deadline.map_or(minutes(5), |v| v.0),
+            grow: self.grow.unwrap_or(false),
+            expect: Expect {
+                ebs: self.expect.ebs,
+                instance_store: self.expect.instance_store,
+                within: self.expect.within.map_or(minutes(5), |v| v.0),
+            },
+            rules: self.rules,
+        }
+    }
+}
+
+impl LuksFragment {
+    fn validate(self) -> Luks {
+        Luks {
+            cipher: self.cipher.unwrap_or(Cipher::AesXtsPlain64),
+            key_size: self.key_size.map_or(512, |v| v.0),
+            sector_size: self.sector_size.map(|v| v.0),
+            discards: self.discards.unwrap_or(false),
+            no_read_workqueue: self.no_read_workqueue.unwrap_or(false),
+            no_write_workqueue: self.no_write_workqueue.unwrap_or(false),
+        }
+    }
+}
+
+impl FilesystemFragment {
+    fn validate(self) -> Filesystem {
+        Filesystem {
+            kind: self.kind.unwrap_or(FilesystemKind::Xfs),
+            mount_base: self.mount_base.map_or_else(|| PathBuf::from("/mnt"), |v| v.0),
+            options: self
+                .options
+                .map_or_else(|| vec!["noatime".to_owned()], |list| list.into_iter().map(|v| v.0).collect()),
+        }
+    }
+}
+
+fn minutes(n: u64) -> Duration {
+    Duration::from_secs(n * 60)
 }
