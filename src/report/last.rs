@@ -1,15 +1,14 @@
 //! What the last run of a command said, kept in memory for the daemon, for metrics and for `status`.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::kms::Usage;
 use crate::report::{ExitCode, Finding, KeyFinding, Report, Row, Verdict};
-use crate::state::RUN_DIR;
+use crate::state::run::{RUN_DIR, read_json, write_json};
 
 /// The commands whose runs are kept. What is only shown is not: it would hide what was done.
 const COMMANDS: [&str; 5] = ["boot", "provision", "unlock", "grow", "health"];
@@ -143,8 +142,8 @@ fn unexamined(row: &Row) -> bool {
     row.evidence == Some(Finding::Unknown)
 }
 
-fn file(dir: &Path, command: &str) -> PathBuf {
-    dir.join(command).with_extension("json")
+fn file_name(command: &str) -> String {
+    format!("{command}.json")
 }
 
 /// Keeps what a report says, if it is of a command whose runs are kept. It is no key material, but where volumes are is root's business. Not being able to is no failure
@@ -159,12 +158,8 @@ pub fn keep(report: &Report) {
 }
 
 fn keep_in(dir: &Path, report: &Report) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
     let last = Last::of(report, read_in(dir, report.command()));
-    let mut file_in_the_making = tempfile::NamedTempFile::new_in(dir)?;
-    file_in_the_making.write_all(&serde_json::to_vec(&last)?)?;
-    file_in_the_making.persist(file(dir, report.command()))?;
-    Ok(())
+    write_json(dir, &file_name(report.command()), &last)
 }
 
 /// The last run of each command since boot.
@@ -178,11 +173,13 @@ pub fn read(command: &str) -> Option<Last> {
 }
 
 fn read_in(dir: &Path, command: &str) -> Option<Last> {
-    serde_json::from_slice(&fs::read(file(dir, command)).ok()?).ok()
+    read_json(dir, &file_name(command))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::disk::Content;
     use crate::plan::Subject;

@@ -4,13 +4,13 @@
 //! what was closed before is then of the past.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::RUN_DIR;
+use super::run::{RUN_DIR, read_json, write_json};
 use crate::disk::DeviceFacts;
 
 /// A volume that `close` closed.
@@ -35,9 +35,7 @@ impl Closed {
     }
 }
 
-fn file(dir: &Path) -> PathBuf {
-    dir.join("closed.json")
-}
+const FILE: &str = "closed.json";
 
 /// The volumes that are to stay closed.
 pub fn read() -> Vec<Closed> {
@@ -45,7 +43,7 @@ pub fn read() -> Vec<Closed> {
 }
 
 fn read_in(dir: &Path) -> Vec<Closed> {
-    fs::read(file(dir)).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    read_json(dir, FILE).unwrap_or_default()
 }
 
 /// Keeps that these were closed. Call it with the lock on the state directory held, before the next run can look.
@@ -82,16 +80,12 @@ fn keep(all: &[Closed]) {
 
 fn keep_in(dir: &Path, all: &[Closed]) -> io::Result<()> {
     if all.is_empty() {
-        return match fs::remove_file(file(dir)) {
+        return match fs::remove_file(dir.join(FILE)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         };
     }
-    fs::create_dir_all(dir)?;
-    let mut new = tempfile::NamedTempFile::new_in(dir)?;
-    new.write_all(&serde_json::to_vec(all)?)?;
-    new.persist(file(dir))?;
-    Ok(())
+    write_json(dir, FILE, all)
 }
 
 #[cfg(test)]

@@ -1,0 +1,126 @@
+//! The state directory: its lock, its making, and saving into it.
+
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::error::StateError;
+use super::file::{check_permissions, file, read, sync_dir, write};
+use super::lock::{is_same, lock_dir};
+use super::record::State;
+use crate::discover::{Roots, in_memory};
+use crate::error::IoError;
+
+/// The state directory, locked: the only way to write.
+///
+/// The lock is on the directory itself, which only root can open, and which is made before anything else is done. A run that
+/// has nothing to keep in the end takes away what it has made.
+#[derive(Debug)]
+pub struct StateDir {
+    dir: PathBuf,
+    lock: File,
+    is_new: bool,
+}
+
+impl StateDir {
+    /// Locks a state directory that must hold a state file.
+    ///
+    /// # Errors
+    /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or what the system says.
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let path = file(dir);
+        let exists = |path: &Path| path.try_exists().map_err(IoError::when("examine", path));
+        if !exists(dir)? {
+            return Err(StateError::NeverProvisioned { path });
+        }
+        // the file may be about to be made
+        let locked = Self::lock(dir, false)?;
+        if exists(&path)? { Ok(locked) } else { Err(StateError::NeverProvisioned { path }) }
+    }
+
+    /// Locks a state directory, which is made if it is not there. One that a reboot empties is good for the volumes that are in its
+    /// state file, and no place for a new one.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`], [`StateError::InMemory`], or what the system says.
+    pub fn create(dir: &Path) -> Result<Self, StateError> {
+        let base = nearest_existing(dir)?;
+        match in_memory(&Roots::host(), dir) {
+            Ok(None) => {}
+            Ok(Some(on)) if file(dir).exists() => tracing::warn!(
+                "state.dir {} is in memory: it lies on {on}; known volumes are opened, and a reboot loses whatever else is recorded: choose a directory on the boot volume",
+                dir.display()
+            ),
+            Ok(Some(on)) => return Err(StateError::InMemory { path: dir.into(), on }),
+            // then the boot disk cannot be resolved either, and nothing is formatted
+            Err(reason) => tracing::warn!("what state.dir {} lies on is not known: {reason}", dir.display()),
+        }
+        check_permissions(base)?;
+        if base != dir {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(IoError::when("make", dir))?;
+            for ancestor in dir.ancestors().skip(1).take_while(|path| path.starts_with(base)) {
+                sync_dir(ancestor)?;
+            }
+        }
+        Self::lock(dir, base != dir)
+    }
+
+    fn lock(dir: &Path, is_new: bool) -> Result<Self, StateError> {
+        check_permissions(dir)?;
+        let lock = lock_dir(dir)?;
+        Ok(Self { dir: dir.to_owned(), lock, is_new })
+    }
+
+    /// The state, or an empty one when nothing was ever saved.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn load(&self) -> Result<State, StateError> {
+        Ok(read(&self.dir)?.unwrap_or_default())
+    }
+
+    /// Replaces the state file durably, and reads it back.
+    ///
+    /// # Errors
+    /// [`StateError::Io`]; then the old file is still there. [`StateError::Damaged`] if what is read back differs.
+    pub fn save(&self, state: &State) -> Result<(), StateError> {
+        if fs::symlink_metadata(&self.dir).is_ok_and(|now| !is_same(&self.lock, &now)) {
+            return Err(StateError::Replaced { path: self.dir.clone() });
+        }
+        write(&self.dir, state)?;
+        self.holds(state)
+    }
+
+    /// Checks that the state file is what was written.
+    pub(super) fn holds(&self, state: &State) -> Result<(), StateError> {
+        match read(&self.dir)? {
+            Some(found) if found == *state => Ok(()),
+            Some(_) | None => Err(StateError::Damaged {
+                path: file(&self.dir),
+                reason: "what was read back is not what was written".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        if self.is_new {
+            // not if there is anything in it; with the lock, so that nobody else is in it
+            let _ = fs::remove_dir(&self.dir);
+        }
+        // to close it is not enough: a child that was forked and has not come to exec yet has the lock as well
+        let _ = self.lock.unlock();
+    }
+}
+
+fn nearest_existing(dir: &Path) -> Result<&Path, StateError> {
+    for path in dir.ancestors() {
+        match path.try_exists() {
+            Ok(true) => return Ok(path),
+            Ok(false) => {}
+            Err(e) => return Err(IoError::when("examine", path)(e).into()),
+        }
+    }
+    Ok(Path::new("/"))
+}

@@ -1,0 +1,74 @@
+//! The lock on a state directory, and who holds it.
+
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::StateError;
+use super::file::{FILE, TEMPORARY};
+use crate::error::IoError;
+
+pub(super) fn lock_dir(dir: &Path) -> Result<File, StateError> {
+    let io = |action| IoError::when(action, dir);
+    loop {
+        let file = File::open(dir).map_err(io("open"))?;
+        // whoever can open it can lock it, and keep the agent from its work
+        let mode = file.metadata().map_err(io("examine"))?.mode();
+        if mode & 0o077 != 0 {
+            if !holds_state_only(dir).map_err(io("list"))? {
+                tracing::warn!("others can lock {}: give state.dir a directory of its own", dir.display());
+            } else if let Err(e) = file.set_permissions(Permissions::from_mode(0o700)) {
+                tracing::warn!("others can lock {}: its mode cannot be changed to 0700: {e}", dir.display());
+            }
+        }
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let waited = Duration::ZERO;
+                return Err(StateError::Locked { path: dir.into(), holder: holder_of(&file), waited });
+            }
+            Err(TryLockError::Error(e)) => return Err(io("lock")(e).into()),
+        }
+        // the holder may have taken it away, and another may be in its place
+        match fs::symlink_metadata(dir) {
+            Ok(now) if is_same(&file, &now) => return Ok(file),
+            Ok(_) => {}
+            Err(e) => return Err(io("examine")(e).into()),
+        }
+    }
+}
+
+/// Whether nothing but the state file is in a directory, which is then not needed by anybody else.
+fn holds_state_only(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if name != FILE && name != TEMPORARY {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn is_same(file: &File, now: &Metadata) -> bool {
+    file.metadata().is_ok_and(|locked| (locked.dev(), locked.ino()) == (now.dev(), now.ino()))
+}
+
+/// Who holds the lock on a file: `/proc/locks` has lines like `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`.
+fn holder_of(file: &File) -> String {
+    // on an overlay `stat` can give another number than the one in `/proc/locks`
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap_or_default();
+    let inode = info.lines().find_map(|line| line.strip_prefix("ino:")).map(|ino| ino.trim().to_owned());
+    let inode = inode.or_else(|| Some(file.metadata().ok()?.ino().to_string())).unwrap_or_default();
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let pid = locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
+        (file.rsplit(':').next() == Some(inode.as_str())).then(|| (*pid).to_owned())
+    });
+    let Some(pid) = pid else { return "a process that cannot be seen from here".to_owned() };
+    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    format!("pid {pid} ({})", command.trim_end_matches('\0').replace('\0', " ").escape_debug())
+}

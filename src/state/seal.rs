@@ -1,0 +1,56 @@
+//! The checksum of a state file.
+
+use serde::Serialize;
+
+use super::record::State;
+use crate::luks2::sha256_hex;
+
+/// What is in the file: the state and, so that it stays legible, its checksum in the same object.
+#[derive(Debug, Serialize)]
+struct Sealed<'a> {
+    #[serde(flatten)]
+    state: &'a State,
+    sha256: String,
+}
+
+/// The text of a state file, with its checksum.
+pub(super) fn seal(state: &State) -> serde_json::Result<Vec<u8>> {
+    let body = serde_json::to_vec_pretty(state)?;
+    let sha256 = sha256_hex(&[&without_whitespace(&body)]);
+    let mut text = serde_json::to_vec_pretty(&Sealed { state, sha256 })?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Checks the checksum of a state file, as its bytes stand: neither what this release knows of the format nor how a library
+/// prints JSON may make a file damaged that is not. Returns whether it has one: version 1 has none, nor has a file that was
+/// edited.
+pub(super) fn check_seal(text: &[u8], value: &serde_json::Value) -> Result<bool, String> {
+    let Some(recorded) = value.get("sha256") else { return Ok(false) };
+    let recorded = recorded.as_str().unwrap_or_default();
+    let compact = without_whitespace(text);
+    let Some(body) = compact.strip_suffix(format!(",\"sha256\":\"{recorded}\"}}").as_bytes()) else {
+        return Err("its last field is not 'sha256', so another program, 'jq' say, has rewritten it; if you trust what it says now, remove the field 'sha256'".to_owned());
+    };
+    // a flipped bit must not make one volume out of another
+    if sha256_hex(&[body, b"}"]) != recorded {
+        return Err("its checksum is wrong; if you have edited it, remove the field 'sha256'".to_owned());
+    }
+    Ok(true)
+}
+
+/// JSON without the whitespace between its tokens.
+pub(super) fn without_whitespace(json: &[u8]) -> Vec<u8> {
+    let (mut in_string, mut escaped) = (false, false);
+    let mut keep = |byte: &u8| {
+        let kept = in_string || !byte.is_ascii_whitespace();
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+        kept
+    };
+    json.iter().copied().filter(|byte| keep(byte)).collect()
+}
