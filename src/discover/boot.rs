@@ -8,16 +8,17 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::mounts::{Backing, Mount, Mounts, below, unescape};
+use super::backing::{Backing, below};
+use super::error::{BackingError, DEEPEST, DiscoverError};
+use super::kind::kind;
+use super::mount::{Mount, unescape};
 use super::sysfs::{Node, Sysfs, gone, names, read_error};
-use super::{DiscoverError, kind};
+use super::table::Mounts;
 use crate::disk::DiskKind;
+use crate::error::chain;
 
 /// Mount points without which the system does not run or does not start again.
 const SYSTEM: &[&str] = &["/", "/boot", "/boot/efi", "/efi", "/usr"];
-
-/// No real stack is deeper.
-pub(super) const DEEPEST: usize = 32;
 
 /// One thing that a disk carries.
 #[derive(Debug)]
@@ -82,25 +83,25 @@ impl Boot {
                     rest.extend(slaves);
                 }
                 Ok(_) => {}
-                Err(e) => return Some(format!("what it lies on is not known: {}", e.in_full())),
+                Err(e) => return Some(format!("what it lies on is not known: {}", chain(e))),
             }
         }
         None
     }
 
-    fn fail(&mut self, what: &str, reason: &str) {
-        self.unresolved.get_or_insert_with(|| format!("what carries {what} is not known: {reason}"));
+    fn fail(&mut self, what: &str, reason: &BackingError) {
+        self.unresolved.get_or_insert_with(|| format!("what carries {what} is not known: {}", chain(reason)));
     }
 }
 
 /// Finds the disks below the system's mounts, all active swap, journals on disks of their own, and the state directory, which
 /// need not exist yet.
-pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, String>, state_dir: &Path) -> Boot {
+pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, &BackingError>, state_dir: &Path) -> Boot {
     let mut boot = Boot::default();
     let mounts = match mounts {
         Ok(mounts) => mounts,
         Err(reason) => {
-            boot.fail("/", &reason);
+            boot.fail("/", reason);
             return boot;
         }
     };
@@ -112,8 +113,8 @@ pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, String>, state_
         let mut result = here.try_for_each(|mount| walk.mount(mount));
         if *what == "/" && result.is_ok() && !walk.reached_disk {
             result = Err(match any {
-                true => "nothing below its file system is a disk".to_owned(),
-                false => "the mount table does not list it".to_owned(),
+                true => BackingError::NoDisk,
+                false => BackingError::NoRoot,
             });
         }
         boot.take(walk, result);
@@ -139,7 +140,7 @@ pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, String>, state_
 }
 
 impl Boot {
-    fn take(&mut self, walk: Walk<'_>, result: Result<(), String>) {
+    fn take(&mut self, walk: Walk<'_>, result: Result<(), BackingError>) {
         let what = walk.what;
         // What was found before it failed is protected all the same.
         self.carried.extend(walk.carried);
@@ -150,16 +151,16 @@ impl Boot {
 }
 
 /// What `/proc/swaps` lists. A kernel without swap has no such file.
-fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, String> {
+fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, BackingError> {
     let path = sysfs.roots.proc.join("swaps");
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(read_error(&path)(e).in_full()),
+        Err(e) => return Err(read_error(&path)(e).into()),
     };
     // A kernel gives at least a headline: nothing at all is what somebody has put in its place.
     if bytes.is_empty() {
-        return Err(format!("{} is empty", path.display()));
+        return Err(BackingError::Empty { path });
     }
     let lines = bytes.split(|b| *b == b'\n').skip(1).filter(|line| !line.is_empty());
     lines
@@ -167,10 +168,10 @@ fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, String> {
             let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
             let name = PathBuf::from(OsString::from_vec(unescape(words.next().unwrap_or_default())));
             match words.next() {
-                Some(b"partition") => sysfs.at(&name).map(Backing::Device).map_err(|e| e.in_full()),
+                Some(b"partition") => Ok(Backing::Device(sysfs.at(&name)?)),
                 Some(b"file") => Ok(Backing::Path(name)),
                 Some(_) | None => {
-                    Err(format!("{} has a line that is no swap: '{}'", path.display(), String::from_utf8_lossy(line)))
+                    Err(BackingError::SwapLine { path: path.clone(), line: String::from_utf8_lossy(line).into_owned() })
                 }
             }
         })
@@ -179,18 +180,18 @@ fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, String> {
 
 /// Disks and partitions that are the journal of an ext4 file system on another one, which no mount table shows. The file
 /// system may be any: a journal in use is nothing to write to anyway.
-fn journals(sysfs: &Sysfs<'_>) -> Result<Vec<Node>, String> {
+fn journals(sysfs: &Sysfs<'_>) -> Result<Vec<Node>, BackingError> {
     let path = sysfs.roots.proc.join("fs/jbd2");
     let names = match names(&path) {
         Ok(names) if names.is_empty() => return Ok(Vec::new()),
         Ok(names) => names,
         Err(e) if gone(&e) => return Ok(Vec::new()),
-        Err(e) => return Err(e.in_full()),
+        Err(e) => return Err(e.into()),
     };
-    let known = sysfs.all_names().map_err(|e| e.in_full())?;
+    let known = sysfs.all_names()?;
     // A journal within its file system is called after the device and the inode, `nvme0n1p1-8`.
     let disks = names.iter().filter(|name| known.contains(name));
-    disks.map(|name| sysfs.named(name).map_err(|e| e.in_full())).collect()
+    disks.map(|name| Ok(sysfs.named(name)?)).collect()
 }
 
 /// The way down from one thing to all disks below it.
@@ -221,24 +222,15 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn mount(&mut self, mount: &Mount) -> Result<(), String> {
+    fn mount(&mut self, mount: &Mount) -> Result<(), BackingError> {
         if self.above.contains(&mount.id) {
-            return Err(format!(
-                "a layer of the {} on {} lies on that mount itself, so the real one is hidden",
-                mount.fs,
-                mount.point.display()
-            ));
+            return Err(BackingError::Cycle { fs: mount.fs.clone(), point: mount.point.clone() });
         }
         if let Some([upper, work]) = mount.upper_and_work()
             && self.mounts.of(&upper)?.id != self.mounts.of(&work)?.id
         {
             // The paths are as they were at the time of mounting: these must be of a root that has been left since.
-            return Err(format!(
-                "upperdir {} and workdir {} of the overlay on {} are not on one mount",
-                upper.display(),
-                work.display(),
-                mount.point.display()
-            ));
+            return Err(BackingError::SplitOverlay { upper, work, point: mount.point.clone() });
         }
         self.above.push(mount.id);
         for backing in mount.backing(self.sysfs)? {
@@ -253,24 +245,23 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn path(&mut self, path: &Path) -> Result<(), String> {
+    fn path(&mut self, path: &Path) -> Result<(), BackingError> {
         let mount = self.mounts.of(path)?;
         self.mount(mount)
     }
 
-    fn node(&mut self, node: Node) -> Result<(), String> {
-        let full = |e: DiscoverError| e.in_full();
+    fn node(&mut self, node: Node) -> Result<(), BackingError> {
         if !self.done.insert(node.name.clone()) {
             return Ok(());
         }
-        if self.sysfs.disk_of(&node).map_err(full)?.is_none() {
+        if self.sysfs.disk_of(&node)?.is_none() {
             self.carried.push(Carried { what: self.what, disk: node.name.clone(), through: self.through.clone() });
         }
-        let all = below(self.sysfs, &node).map_err(full)?;
+        let all = below(self.sysfs, &node)?;
         if all.is_empty() {
             let kind = kind(&node.name);
             if matches!(kind, DiskKind::DeviceMapper | DiskKind::Md) || node.name.starts_with("bcache") {
-                return Err(format!("{} is empty", node.dir.join("slaves").display()));
+                return Err(BackingError::Empty { path: node.dir.join("slaves") });
             }
             self.reached_disk |= kind != DiskKind::Ram;
         }
@@ -282,9 +273,13 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn step(&mut self, name: String, below: impl FnOnce(&mut Self) -> Result<(), String>) -> Result<(), String> {
+    fn step(
+        &mut self,
+        name: String,
+        below: impl FnOnce(&mut Self) -> Result<(), BackingError>,
+    ) -> Result<(), BackingError> {
         if self.through.len() >= DEEPEST {
-            return Err(format!("more than {DEEPEST} layers: {} ...", self.through[..4].join(", ")));
+            return Err(BackingError::TooDeep { first: self.through[..4].to_vec() });
         }
         self.through.push(name);
         below(self)?;

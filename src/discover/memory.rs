@@ -2,20 +2,31 @@
 
 use std::path::Path;
 
-use super::boot::DEEPEST;
-use super::kind;
-use super::mounts::{Backing, Mount, Mounts, below};
+use super::backing::{Backing, below};
+use super::error::{BackingError, DEEPEST};
+use super::kind::kind;
+use super::mount::Mount;
+use super::roots::Roots;
 use super::sysfs::{Node, Sysfs};
+use super::table::Mounts;
 use crate::disk::DiskKind;
 
 /// File systems that a reboot empties.
 const IN_MEMORY: &[&str] = &["tmpfs", "ramfs", "rootfs", "devtmpfs"];
 
+/// What in memory a path lies on, in words; `None` if what is written there outlives a reboot. The path need not exist yet.
+///
+/// # Errors
+/// What cannot be followed down to disks, and why.
+pub fn in_memory(roots: &Roots, path: &Path) -> Result<Option<String>, BackingError> {
+    find_in_memory(&Sysfs::new(roots), &Mounts::read(roots)?, path)
+}
+
 /// What a path lies on that is in memory, in words; `None` if it lies on disks alone. The path need not exist yet.
 ///
 /// # Errors
 /// What cannot be followed down, and why.
-pub(super) fn in_memory(sysfs: &Sysfs<'_>, mounts: &Mounts, path: &Path) -> Result<Option<String>, String> {
+pub(super) fn find_in_memory(sysfs: &Sysfs<'_>, mounts: &Mounts, path: &Path) -> Result<Option<String>, BackingError> {
     Walk { sysfs, mounts }.mount(mounts.will_hold(path)?, 0)
 }
 
@@ -25,7 +36,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn mount(&self, mount: &Mount, depth: usize) -> Result<Option<String>, String> {
+    fn mount(&self, mount: &Mount, depth: usize) -> Result<Option<String>, BackingError> {
         let here = format!("the {} on {}", mount.fs, mount.point.display());
         if IN_MEMORY.contains(&mount.fs.as_str()) {
             return Ok(Some(here));
@@ -37,9 +48,7 @@ impl Walk<'_> {
             // what is written goes there, whatever the lower layers are on; without one, nothing can be written
             let Some([upper, work]) = mount.upper_and_work() else { return Ok(None) };
             if self.mounts.of(&upper)?.id != self.mounts.of(&work)?.id {
-                return Err(format!(
-                    "upperdir and workdir of {here} are not on one mount: they are of a root left since"
-                ));
+                return Err(BackingError::SplitOverlay { upper, work, point: mount.point.clone() });
             }
             let found = self.path(&upper, depth)?;
             return Ok(found.map(|found| format!("{here}, whose upper directory {} lies on {found}", upper.display())));
@@ -56,17 +65,17 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    fn path(&self, path: &Path, depth: usize) -> Result<Option<String>, String> {
+    fn path(&self, path: &Path, depth: usize) -> Result<Option<String>, BackingError> {
         let depth = deeper(depth)?;
         self.mount(self.mounts.of(path)?, depth)
     }
 
-    fn node(&self, node: Node, depth: usize) -> Result<Option<String>, String> {
+    fn node(&self, node: Node, depth: usize) -> Result<Option<String>, BackingError> {
         let depth = deeper(depth)?;
         if kind(&node.name) == DiskKind::Ram {
             return Ok(Some(node.name));
         }
-        for backing in below(self.sysfs, &node).map_err(|e| e.in_full())? {
+        for backing in below(self.sysfs, &node)? {
             let (found, file) = match backing {
                 Backing::Device(below) => (self.node(below, depth)?, None),
                 Backing::Path(file) => (self.path(&file, depth)?, Some(file)),
@@ -83,6 +92,6 @@ impl Walk<'_> {
     }
 }
 
-fn deeper(depth: usize) -> Result<usize, String> {
-    if depth < DEEPEST { Ok(depth + 1) } else { Err(format!("more than {DEEPEST} layers")) }
+fn deeper(depth: usize) -> Result<usize, BackingError> {
+    if depth < DEEPEST { Ok(depth + 1) } else { Err(BackingError::TooDeep { first: Vec::new() }) }
 }

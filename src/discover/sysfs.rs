@@ -7,7 +7,9 @@ use std::{fs, io};
 
 use nix::errno::Errno;
 
-use super::{DiscoverError, Roots, node_name};
+use super::error::DiscoverError;
+use super::links::node_name;
+use super::roots::Roots;
 use crate::disk::DevNo;
 
 /// A disk or a partition.
@@ -133,6 +135,21 @@ impl Node {
     pub(super) fn has(&self, attribute: &str) -> Result<bool, DiscoverError> {
         let path = self.dir.join(attribute);
         path.try_exists().map_err(read_error(&path))
+    }
+
+    /// The text of one attribute.
+    pub(super) fn text(&self, attribute: &str) -> Result<String, DiscoverError> {
+        text(&self.dir.join(attribute))
+    }
+
+    /// An attribute that not every device or kernel has: `None` when it is missing or empty.
+    pub(super) fn optional(&self, attribute: &str) -> Result<Option<String>, DiscoverError> {
+        optional(self.text(attribute))
+    }
+
+    /// Its size in bytes. sysfs counts in units of 512 bytes whatever the logical block size is.
+    pub(super) fn size(&self) -> Result<u64, DiscoverError> {
+        Ok(self.number::<u64>("size")?.saturating_mul(512))
     }
 
     pub(super) fn number<T: FromStr>(&self, attribute: &str) -> Result<T, DiscoverError> {

@@ -9,7 +9,7 @@ use super::file::{check_permissions, file, read, sync_dir, write};
 use super::lock::{is_same, lock_dir};
 use super::record::State;
 use crate::discover::{Roots, in_memory};
-use crate::error::IoError;
+use crate::error::{IoError, chain};
 
 /// The state directory, locked: the only way to write.
 ///
@@ -53,7 +53,7 @@ impl StateDir {
             ),
             Ok(Some(on)) => return Err(StateError::InMemory { path: dir.into(), on }),
             // then the boot disk cannot be resolved either, and nothing is formatted
-            Err(reason) => tracing::warn!("what state.dir {} lies on is not known: {reason}", dir.display()),
+            Err(reason) => tracing::warn!("what state.dir {} lies on is not known: {}", dir.display(), chain(reason)),
         }
         check_permissions(base)?;
         if base != dir {

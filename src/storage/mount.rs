@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::filesystem::FilesystemKind;
 use super::tool::{ToolError, run};
 use crate::discover::{Roots, mounted_at};
-use crate::error::IoError;
+use crate::error::{IoError, chain};
 
 /// A file system that could not be mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +142,7 @@ fn make_mount_point(path: &Path) -> Result<(), MountError> {
 
 /// Makes a mount point if it is not there; says what is in it.
 fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
-    if let Some(source) = mounted_at(&Roots::host(), path).map_err(MountError::Table)?.pop() {
+    if let Some(source) = mounted_at(&Roots::host(), path).map_err(|e| MountError::Table(chain(e)))?.pop() {
         return Err(MountError::Taken { path: path.to_owned(), source_device: source.display().to_string() });
     }
     match fs::symlink_metadata(path) {

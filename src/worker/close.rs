@@ -108,7 +108,7 @@ fn unmount(mount: &Mount) -> Result<(), String> {
     if !table.iter().any(|now| now.id == mount.id) {
         return Ok(());
     }
-    let top = table.of(&mount.point)?;
+    let top = table.of(&mount.point).map_err(chain)?;
     if top.id != mount.id {
         return Err(format!("{} is mounted over it, at {}", top.source.display(), top.point.display()));
     }
@@ -116,7 +116,7 @@ fn unmount(mount: &Mount) -> Result<(), String> {
 }
 
 fn mount_table() -> Result<Mounts, String> {
-    Mounts::read(&Roots::host())
+    Mounts::read(&Roots::host()).map_err(chain)
 }
 
 /// Tries something until it succeeds, for a while.

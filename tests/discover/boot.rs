@@ -317,7 +317,7 @@ fn a_root_without_a_disk_is_not_resolved() {
     "
     );
     // Nothing mounted at all, as in a chroot that is no mount point.
-    insta::assert_snapshot!(disks().unresolved(), @"what carries / is not known: the mount table does not list it");
+    insta::assert_snapshot!(disks().unresolved(), @"what carries / is not known: the mount table does not list /");
     // In memory.
     let mut tree = disks();
     tree.disk("ram0", "virtual/block", 1, GIB);

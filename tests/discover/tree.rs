@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use luks_agent::discover::{DiscoverError, Roots, discover, in_memory, orphans};
 use luks_agent::disk::{DeviceFacts, Holder, Inventory};
+use luks_agent::error::chain;
 use tempfile::TempDir;
 
 pub(crate) const EBS: &str = "Amazon Elastic Block Store              ";
@@ -242,7 +243,7 @@ impl Tree {
 
     /// What in memory a path lies on.
     pub(crate) fn in_memory(&self, path: &str) -> Result<Option<String>, String> {
-        in_memory(&Roots::under(self.dir.path()), Path::new(path))
+        in_memory(&Roots::under(self.dir.path()), Path::new(path)).map_err(chain)
     }
 
     /// What it says of a boot disk that cannot be resolved, the tree's own path taken out.
