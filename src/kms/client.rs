@@ -13,10 +13,10 @@ use super::class::Class;
 use super::error::{Context, Failure, KmsError, Operation};
 use super::http::limited;
 use super::key_facts::{KeyState, check, key_state, region_of, same_key, usable};
+use super::key_service::{GeneratedKey, KeyService};
 use super::retry::{Limits, retry};
 use super::setup::{self, Options};
 use super::usage::{Meter, Usage};
-use super::{GeneratedKey, KeyService};
 use crate::config;
 use crate::key::{DataKey, KeyError, WrappedKey};
 

@@ -14,6 +14,7 @@ use http_body_util::LengthLimitError;
 use rustls::CertificateError;
 
 use super::class::{Class, class};
+use super::imds;
 
 /// What was being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,7 +247,7 @@ impl Failure {
     fn of_credentials(error: &CredentialsError) -> Self {
         let what = "no AWS credentials in environment, profile, web identity, container or instance role";
         let class = match error {
-            CredentialsError::CredentialsNotLoaded(_) if crate::kms::imds::disabled() => Class::NoCredentialSource,
+            CredentialsError::CredentialsNotLoaded(_) if imds::is_disabled() => Class::NoCredentialSource,
             // a file or a trust policy that is wrong
             CredentialsError::InvalidConfiguration(_) => Class::BadCredentials,
             CredentialsError::CredentialsNotLoaded(_)

@@ -68,7 +68,7 @@ pub enum ImdsError {
 }
 
 /// Whether `AWS_EC2_METADATA_DISABLED` forbids asking.
-pub fn disabled() -> bool {
+pub fn is_disabled() -> bool {
     std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|v| v.eq_ignore_ascii_case("true"))
 }
 
@@ -168,7 +168,7 @@ impl Imds {
     }
 
     async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
-        if disabled() {
+        if is_disabled() {
             tracing::debug!("not asking IMDS for {path}: AWS_EC2_METADATA_DISABLED is true");
             return Ok(None);
         }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::class::Class;
 use super::error::{Context, Failure, KmsError, Operation};
-use super::imds::Imds;
+use super::imds::{self, Imds};
 use super::key_facts::region_of;
 use super::retry::{Limits, retry};
 use super::usage::{Meter, Metered};
@@ -111,7 +111,7 @@ async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: In
     if let Some(region) = chain.region().await {
         return Ok(region);
     }
-    if crate::kms::imds::disabled() {
+    if imds::is_disabled() {
         return Err(KmsError::configuration(format!(
             "no region for KMS key {}: neither key ARN, kms.region, AWS_REGION nor a profile names one, and \
              AWS_EC2_METADATA_DISABLED forbids asking IMDS; set kms.region",
