@@ -394,7 +394,7 @@ async fn lock(
                 }
                 if told.as_ref() != Some(&holder) {
                     tracing::warn!(
-                        "waiting for another luks-agent to finish: {holder} holds the lock on {}; giving up in {} s",
+                        "waiting for another luks-agent ({holder}) to finish: it holds the lock on {}; giving up in {} s",
                         path.display(),
                         (patience - waited).as_secs()
                     );

@@ -29,11 +29,11 @@ checked!(Url(String) from String, |text| {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     match host {
         Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(text),
-        Some(_) | None => Err(format!("'{text}' is not an endpoint: expected http:// or https:// and a host")),
+        Some(_) | None => Err(format!("invalid endpoint URL '{text}', expected http:// or https:// and a host")),
     }
 });
 checked!(Span(Duration) from String, |text| {
-    let problem = || format!("'{text}' is not a duration: expected a positive time such as \"90s\", \"10m\" or \"1h\"");
+    let problem = || format!("invalid duration '{text}', expected a positive time such as \"90s\", \"10m\" or \"1h\"");
     let span: jiff::SignedDuration = text.parse().map_err(|_| problem())?;
     let span = Duration::try_from(span).map_err(|_| problem())?;
     if span.is_zero() { Err(problem()) } else { Ok(span) }
@@ -43,30 +43,30 @@ checked!(AbsolutePath(PathBuf) from PathBuf, |path| {
     if path.is_absolute() && !parent {
         Ok(normalised(&path))
     } else {
-        Err(format!("'{}' is not an absolute path without '..'", path.display()))
+        Err(format!("invalid path '{}', expected an absolute path without '..'", path.display()))
     }
 });
 checked!(MountBase(PathBuf) from PathBuf, |path| {
     if path.is_absolute() && path.file_name().is_some() && !path.components().any(|c| c == Component::ParentDir) {
         Ok(normalised(&path))
     } else {
-        Err(format!("'{}' cannot be a mount point: expected an absolute path below / such as \"/mnt\"", path.display()))
+        Err(format!("invalid mount point '{}', expected an absolute path below / such as \"/mnt\"", path.display()))
     }
 });
 checked!(MountOption(String) from String, |text| {
     if text.is_empty() || text.contains(|c: char| c == ',' || c.is_whitespace()) {
-        Err(format!("'{text}' is not a mount option: expected one option a string, such as \"noatime\""))
+        Err(format!("invalid mount option '{text}', expected one option per string, such as \"noatime\""))
     } else {
         Ok(text)
     }
 });
 checked!(KeySize(u32) from u32, |bits| match bits {
     256 | 512 => Ok(bits),
-    _ => Err(format!("{bits} is not a key size: expected 256 or 512 (bits)")),
+    _ => Err(format!("invalid key size {bits}, expected 256 or 512 bits")),
 });
 checked!(SectorSize(u32) from u32, |bytes| match bytes {
     512 | 1024 | 2048 | 4096 => Ok(bytes),
-    _ => Err(format!("{bytes} is not a sector size: expected 512, 1024, 2048 or 4096 (bytes)")),
+    _ => Err(format!("invalid sector size {bytes}, expected 512, 1024, 2048 or 4096 bytes")),
 });
 
 /// Whether what is sent to an endpoint can be read on the way: it is not `https://`, and neither loopback nor link-local, which no

@@ -16,7 +16,7 @@ pub enum ConfigError {
     },
     /// Others may write to it.
     #[error(
-        "configuration {path} {reason}; expected owner {owner} and no write permission for others: check who changed it, then 'chown {owner}' and 'chmod go-w' it"
+        "configuration {path} {reason}; expected owner {owner} and no write permission for others: find out who changed it, then run 'chown {owner} {path}' and 'chmod go-w {path}'"
     )]
     Permissions {
         /// File or directory.
@@ -46,7 +46,7 @@ pub enum ConfigError {
     },
     /// An endpoint that the data key would cross the network to in clear.
     #[error(
-        "{path}: kms.endpoint_url: the data key would cross the network to '{url}' in clear; expected https:// (or a loopback or link-local address); if that network is trusted, set kms.allow_http = true"
+        "{path}: kms.endpoint_url: the data key would cross the network to '{url}' unencrypted; use an https:// URL or a loopback or link-local address, or set kms.allow_http = true if you trust that network"
     )]
     InClear {
         /// The main file.
@@ -55,7 +55,7 @@ pub enum ConfigError {
         url: String,
     },
     /// A required value that no file gives.
-    #[error("{path}: {key} is missing: {expected}")]
+    #[error("{path}: {key} is missing; {expected}")]
     Required {
         /// The main file.
         path: PathBuf,

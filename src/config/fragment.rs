@@ -161,7 +161,7 @@ impl KmsFragment {
             key_id: self.key_id.map(|v| v.0).ok_or_else(|| ConfigError::Required {
                 path: path.to_owned(),
                 key: "kms.key_id",
-                expected: "give the ARN, the key id or the alias of a customer managed symmetric KMS key",
+                expected: "set it to the ARN, key ID or alias of a customer managed symmetric KMS key",
             })?,
             region: self.region.map(|v| v.0),
             endpoint_url: self.endpoint_url.map(|v| v.0),

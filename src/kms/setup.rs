@@ -82,8 +82,8 @@ pub(super) async fn sdk_config(
     let elsewhere = configured_endpoint(config).or_else(|| sdk.endpoint_url().map(str::to_owned));
     match elsewhere.filter(|url| !config.allow_http && crosses_in_clear(url)) {
         Some(url) => Err(KmsError::configuration(format!(
-            "the data key under KMS key {} would cross the network to '{url}' in clear; expected an endpoint with https://, in AWS_ENDPOINT_URL_KMS, \
-             AWS_ENDPOINT_URL and the profile too; if that network is trusted, set kms.allow_http = true",
+            "the data key under KMS key {} would cross the network to '{url}' unencrypted; use https:// in kms.endpoint_url, AWS_ENDPOINT_URL_KMS, \
+             AWS_ENDPOINT_URL and the profile, or set kms.allow_http = true if you trust that network",
             config.key_id
         ))),
         None => Ok(sdk),

@@ -74,7 +74,7 @@ pub fn still() -> Vec<Closed> {
 /// What cannot be kept is opened again by the daemon, which is no failure of the command.
 fn keep(all: &[Closed]) {
     if let Err(e) = keep_in(Path::new(RUN_DIR), all) {
-        tracing::warn!("cannot keep in {RUN_DIR} which volumes were closed, so the daemon may open them again: {e}");
+        tracing::warn!("cannot record in {RUN_DIR} which volumes were closed, so the daemon may open them again: {e}");
     }
 }
 

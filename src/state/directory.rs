@@ -48,16 +48,18 @@ impl StateDir {
         match in_memory(&Roots::host(), dir) {
             Ok(None) => {}
             Ok(Some(on)) if file(dir).exists() => tracing::warn!(
-                "state.dir {} is in memory: it lies on {on}; known volumes are opened, and a reboot loses whatever else is recorded: choose a directory on the boot volume",
+                "state.dir {} is in memory: it lies on {on}; known volumes are opened, but a reboot loses everything else that is recorded; choose a directory on the boot volume",
                 dir.display()
             ),
             Ok(Some(on)) => return Err(StateError::InMemory { path: dir.into(), on }),
             // then the boot disk cannot be resolved either, and nothing is formatted
-            Err(reason) => tracing::warn!("what state.dir {} lies on is not known: {}", dir.display(), chain(reason)),
+            Err(reason) => {
+                tracing::warn!("cannot find out what state.dir {} lies on: {}", dir.display(), chain(reason))
+            }
         }
         check_permissions(base)?;
         if base != dir {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(IoError::when("make", dir))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(IoError::when("create", dir))?;
             for ancestor in dir.ancestors().skip(1).take_while(|path| path.starts_with(base)) {
                 sync_dir(ancestor)?;
             }
@@ -97,7 +99,7 @@ impl StateDir {
             Some(found) if found == *state => Ok(()),
             Some(_) | None => Err(StateError::Damaged {
                 path: file(&self.dir),
-                reason: "what was read back is not what was written".to_owned(),
+                reason: "the content read back differs from the content written".to_owned(),
             }),
         }
     }

@@ -13,7 +13,7 @@ pub enum StateError {
     #[error(transparent)]
     Io(#[from] IoError),
     /// Another agent is at work.
-    #[error("another luks-agent is running: {holder} holds the lock on {path}; gave up after {} s: wait for it to finish, then run the command again", .waited.as_secs())]
+    #[error("another luks-agent is running ({holder}) and holds the lock on {path}; gave up after {} s; wait for it to finish, then run the command again", .waited.as_secs())]
     Locked {
         /// The locked directory.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum StateError {
     },
     /// No state file, where there must be one.
     #[error(
-        "this node was never provisioned, or its state file is lost: {path} does not exist; run 'luks-agent provision' first, which formats nothing where a volume of luks-agent is attached"
+        "this node was never provisioned, or its state file is lost: {path} does not exist; run 'luks-agent provision' first, which formats nothing if a volume of luks-agent is attached"
     )]
     NeverProvisioned {
         /// The file looked for.
@@ -38,7 +38,7 @@ pub enum StateError {
     },
     /// A file that is not what this release writes.
     #[error(
-        "{path} is damaged: {reason}; restore it from a backup, or see 'break-glass' in the README to open the volumes without it. nothing is formatted meanwhile"
+        "{path} is damaged: {reason}; restore it from a backup, or see 'break-glass' in the README to open the volumes without it; until then, the agent formats nothing"
     )]
     Damaged {
         /// The file.
@@ -48,7 +48,7 @@ pub enum StateError {
     },
     /// A file of a newer release.
     #[error(
-        "{path} has format version {version}, this luks-agent knows 1 to {VERSION}; install the release that wrote it"
+        "{path} has format version {version}, but this luks-agent supports 1 to {VERSION}; install the release that wrote it"
     )]
     Newer {
         /// The file.
@@ -58,7 +58,7 @@ pub enum StateError {
     },
     /// A file of a newer release that kept the format version.
     #[error(
-        "{path} is intact, but a later luks-agent wrote it: {reason}; install the release that wrote it. nothing is formatted meanwhile"
+        "{path} is intact, but a later luks-agent wrote it: {reason}; install the release that wrote it; until then, the agent formats nothing"
     )]
     Later {
         /// The file.
@@ -68,7 +68,7 @@ pub enum StateError {
     },
     /// Others may write to it.
     #[error(
-        "{path} {reason}; expected owner {owner} and no write permission for others: check who changed it, then 'chown {owner}' and 'chmod go-w' it"
+        "{path} {reason}; expected owner {owner} and no write permission for others: find out who changed it, then run 'chown {owner} {path}' and 'chmod go-w {path}'"
     )]
     Permissions {
         /// File or directory.
@@ -80,7 +80,7 @@ pub enum StateError {
     },
     /// A directory that a reboot empties, and nothing in it yet.
     #[error(
-        "state.dir {path} is in memory: it lies on {on}, and a reboot would lose the wrapped key; choose a directory on the boot volume"
+        "state.dir {path} is in memory: it lies on {on}, so a reboot would lose the wrapped key; choose a directory on the boot volume"
     )]
     InMemory {
         /// The directory.

@@ -73,7 +73,7 @@ pub(super) fn write(dir: &Path, state: &State) -> Result<(), StateError> {
         .mode(0o600)
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(&temporary)
-        .map_err(IoError::when("make", &temporary))?;
+        .map_err(IoError::when("create", &temporary))?;
     file.write_all(&text).map_err(IoError::when("write", &temporary))?;
     file.sync_all().map_err(IoError::when("sync", &temporary))?;
     fs::rename(&temporary, &path).map_err(IoError::when("replace", &path))?;

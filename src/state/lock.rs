@@ -19,9 +19,9 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File, StateError> {
         let mode = file.metadata().map_err(io("examine"))?.mode();
         if mode & 0o077 != 0 {
             if !holds_state_only(dir).map_err(io("list"))? {
-                tracing::warn!("others can lock {}: give state.dir a directory of its own", dir.display());
+                tracing::warn!("other users can lock {}; give state.dir a directory of its own", dir.display());
             } else if let Err(e) = file.set_permissions(Permissions::from_mode(0o700)) {
-                tracing::warn!("others can lock {}: its mode cannot be changed to 0700: {e}", dir.display());
+                tracing::warn!("other users can lock {}: cannot change its mode to 0700: {e}", dir.display());
             }
         }
         match file.try_lock() {
@@ -68,7 +68,7 @@ fn holder_of(file: &File) -> String {
         let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
         (file.rsplit(':').next() == Some(inode.as_str())).then(|| (*pid).to_owned())
     });
-    let Some(pid) = pid else { return "a process that cannot be seen from here".to_owned() };
+    let Some(pid) = pid else { return "a process in another PID namespace".to_owned() };
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    format!("pid {pid} ({})", command.trim_end_matches('\0').replace('\0', " ").escape_debug())
+    format!("pid {pid}, {}", command.trim_end_matches('\0').replace('\0', " ").escape_debug())
 }

@@ -147,15 +147,15 @@ impl State {
     pub(super) fn consistent(&self) -> Result<(), String> {
         for (i, volume) in self.volumes.iter().enumerate() {
             if self.key(volume.key).is_none() {
-                return Err(format!("volume {} uses key {}, which is not in it", volume.luks_uuid, volume.key));
+                return Err(format!("volume {} uses key {}, which does not exist", volume.luks_uuid, volume.key));
             }
             if self.volumes[..i].iter().any(|other| other.luks_uuid == volume.luks_uuid) {
-                return Err(format!("volume {} is in it twice", volume.luks_uuid));
+                return Err(format!("volume {} is listed twice", volume.luks_uuid));
             }
         }
         let twice = |(i, key): (usize, &KeyRecord)| self.keys[..i].iter().any(|other| other.id == key.id);
         if self.keys.iter().enumerate().any(twice) {
-            return Err("a key id is in it twice".to_owned());
+            return Err("a key ID is listed twice".to_owned());
         }
         Ok(())
     }

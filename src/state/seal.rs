@@ -30,11 +30,11 @@ pub(super) fn check_seal(text: &[u8], value: &serde_json::Value) -> Result<bool,
     let recorded = recorded.as_str().unwrap_or_default();
     let compact = without_whitespace(text);
     let Some(body) = compact.strip_suffix(format!(",\"sha256\":\"{recorded}\"}}").as_bytes()) else {
-        return Err("its last field is not 'sha256', so another program, 'jq' say, has rewritten it; if you trust what it says now, remove the field 'sha256'".to_owned());
+        return Err("its last field is not 'sha256', so another program, such as jq, rewrote it; if you trust its content, remove the field 'sha256'".to_owned());
     };
     // a flipped bit must not make one volume out of another
     if sha256_hex(&[body, b"}"]) != recorded {
-        return Err("its checksum is wrong; if you have edited it, remove the field 'sha256'".to_owned());
+        return Err("its checksum does not match; if you edited it, remove the field 'sha256'".to_owned());
     }
     Ok(true)
 }

@@ -42,7 +42,7 @@ fn only_one_agent_at_a_time() {
     for dir_exists in [false, true] {
         let first = StateDir::create(&path).unwrap();
         let message = StateDir::create(&path).unwrap_err().to_string();
-        assert!(message.contains(&format!("pid {} (", std::process::id())), "{dir_exists}: {message}");
+        assert!(message.contains(&format!("running (pid {}, ", std::process::id())), "{dir_exists}: {message}");
         // not "never provisioned": the first one may be about to do it
         assert!(matches!(StateDir::open(&path), Err(StateError::Locked { .. })), "{dir_exists}");
         first.save(&State::sample()).unwrap();
@@ -256,13 +256,13 @@ fn an_inconsistent_file_is_refused() {
     };
     let mut no_key = two.clone();
     no_key.volumes[1].key = 9;
-    assert!(damaged(&no_key).contains("uses key 9, which is not in it"));
+    assert!(damaged(&no_key).contains("uses key 9, which does not exist"));
     let mut twice = two.clone();
     twice.volumes[1].luks_uuid = twice.volumes[0].luks_uuid;
-    assert!(damaged(&twice).contains("is in it twice"));
+    assert!(damaged(&twice).contains("is listed twice"));
     two.keys[1].id = 1;
     two.volumes[1].key = 1;
-    assert_eq!(damaged(&two), "a key id is in it twice");
+    assert_eq!(damaged(&two), "a key ID is listed twice");
 }
 
 #[test]

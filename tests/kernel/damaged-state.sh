@@ -46,7 +46,7 @@ size=$(stat -c %s "$STATE")
 for length in 0 1 $((size / 2)) $((size - 3)); do
     say "truncated to $length of $size bytes"
     truncate -s "$length" "$STATE"
-    refused 1 "$STATE is damaged" "restore it from a backup, or see 'break-glass' in the README" "nothing is formatted"
+    refused 1 "$STATE is damaged" "restore it from a backup, or see 'break-glass' in the README" "until then, the agent formats nothing"
     restore
 done
 
@@ -64,7 +64,7 @@ for field in luks_uuid:14 serial:1 wrapped_key:1; do
     at=$((${at%%:*} + ${#field} + 5 + character))
     say "a flipped bit in $field, byte $at"
     flip "$at" 0
-    refused 1 "$STATE is damaged" "its checksum is wrong"
+    refused 1 "$STATE is damaged" "its checksum does not match"
     restore
 done
 say "a flipped bit that makes it invalid UTF-8"
@@ -76,12 +76,12 @@ say "rewritten by another program, as 'jq -S' does"
 python3 -c 'import json, sys
 state = json.load(open(sys.argv[1]))
 json.dump(state, open(sys.argv[1], "w"), sort_keys=True)' "$STATE"
-refused 1 "$STATE is damaged" "its last field is not 'sha256'" "if you trust what it says now, remove the field 'sha256'"
+refused 1 "$STATE is damaged" "its last field is not 'sha256'" "if you trust its content, remove the field 'sha256'"
 restore
 
 say "from a newer release"
 sed -i 's/"version": 3/"version": 4/' "$STATE"
-refused 1 "$STATE has format version 4, this luks-agent knows 1 to 3" "install the release that wrote it"
+refused 1 "$STATE has format version 4, but this luks-agent supports 1 to 3" "install the release that wrote it"
 restore
 
 say "not a file"
@@ -236,7 +236,7 @@ mount --bind "$dir" /run/layers/lower
 mount -t overlay -o lowerdir=/run/layers/lower,upperdir=/run/layers/upper,workdir=/run/layers/work overlay "$dir"
 for command in boot provision; do
     expect_agent 0 "$command"
-    assert_said "state.dir $dir is in memory: it lies on the overlay on $dir" "a reboot loses whatever else is recorded" "3 unlocked"
+    assert_said "state.dir $dir is in memory: it lies on the overlay on $dir" "a reboot loses everything else that is recorded" "3 unlocked"
     expect_agent 0 close
 done
 blank ubde

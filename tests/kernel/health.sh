@@ -156,7 +156,7 @@ health 0 "2 sound"
 
 say "the configuration"
 chmod 666 "$CONFIG"
-health 2 "$would_not" "configuration $CONFIG has mode 0666" "'chmod go-w' it"
+health 2 "$would_not" "configuration $CONFIG has mode 0666" "'chmod go-w $CONFIG'"
 chmod 644 "$CONFIG"
 health 0 "2 sound"
 

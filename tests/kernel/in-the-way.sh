@@ -106,7 +106,7 @@ first=$!
 more_decrypts() { (($(decrypts) > $1)); }
 wait_for 30 more_decrypts "$decrypts_before"
 expect_agent 0 provision
-assert_said "waiting for another luks-agent to finish: pid $first ($LUKS_AGENT unlock) holds the lock on ${STATE%/*}" \
+assert_said "waiting for another luks-agent (pid $first, $LUKS_AGENT unlock) to finish: it holds the lock on ${STATE%/*}" \
     "nothing changed: 4 unchanged"
 wait "$first"
 say "another agent that does not finish in time"
@@ -116,7 +116,7 @@ holder=$!
 is_locked() { ! flock --nonblock "${STATE%/*}" true; }
 wait_for 30 is_locked
 expect_agent 1 close
-assert_said "another luks-agent is running: pid $holder (sleep 600) holds the lock on ${STATE%/*}; gave up after 2 s" \
+assert_said "another luks-agent is running (pid $holder, sleep 600) and holds the lock on ${STATE%/*}; gave up after 2 s" \
     "wait for it to finish"
 kill "$holder"
 wait "$holder" || true

@@ -105,7 +105,7 @@ fn a_data_key_crosses_no_network_in_clear_unless_that_is_allowed() {
         "http://[::1",
     ] {
         let message = with(url, "").unwrap_err().to_string();
-        let says = [url, "kms.endpoint_url", "in clear", "expected https://", "kms.allow_http = true"];
+        let says = [url, "kms.endpoint_url", "unencrypted", "use an https://", "kms.allow_http = true"];
         assert!(says.iter().all(|part| message.contains(part)), "{message}");
         assert!(with(url, "allow_http = false").is_err());
         assert!(with(url, "allow_http = true").unwrap().kms.allow_http);
@@ -118,7 +118,7 @@ fn a_drop_in_can_allow_http_for_the_endpoint_of_another_file() {
     let main = dir.path().join("config.toml");
     fs::create_dir(dir.path().join("config.d")).unwrap();
     fs::write(&main, "[kms]\nkey_id = \"k\"\nendpoint_url = \"http://kms.example\"\n").unwrap();
-    assert!(Config::load(&main).unwrap_err().to_string().contains("in clear"));
+    assert!(Config::load(&main).unwrap_err().to_string().contains("unencrypted"));
     fs::write(dir.path().join("config.d/1.toml"), "[kms]\nallow_http = true\n").unwrap();
     assert!(Config::load(&main).unwrap().kms.allow_http);
 }
