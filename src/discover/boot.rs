@@ -83,14 +83,14 @@ impl Boot {
                     rest.extend(slaves);
                 }
                 Ok(_) => {}
-                Err(e) => return Some(format!("what it lies on is not known: {}", chain(e))),
+                Err(e) => return Some(format!("cannot find out what it lies on: {}", chain(e))),
             }
         }
         None
     }
 
     fn fail(&mut self, what: &str, reason: &BackingError) {
-        self.unresolved.get_or_insert_with(|| format!("what carries {what} is not known: {}", chain(reason)));
+        self.unresolved.get_or_insert_with(|| format!("cannot find out which disks carry {what}: {}", chain(reason)));
     }
 }
 

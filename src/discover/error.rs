@@ -19,7 +19,7 @@ pub enum DiscoverError {
         source: io::Error,
     },
     /// A file with something in it that is not understood.
-    #[error("{} says '{text}': expected {expected}", path.display())]
+    #[error("{} contains '{text}', expected {expected}", path.display())]
     Invalid {
         /// Which.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum BackingError {
     #[error(transparent)]
     Discover(#[from] DiscoverError),
     /// A line of the mount table.
-    #[error("{} has a line that is no mount: '{line}'", path.display())]
+    #[error("{} has an invalid line: '{line}'", path.display())]
     MountLine {
         /// The mount table.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum BackingError {
         line: String,
     },
     /// A line of `/proc/swaps`.
-    #[error("{} has a line that is no swap: '{line}'", path.display())]
+    #[error("{} has an invalid line: '{line}'", path.display())]
     SwapLine {
         /// The file.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum BackingError {
         path: PathBuf,
     },
     /// A file system that the agent does not know how to follow.
-    #[error("it is not known which disks a {fs} file system is on ('{}' on {})", device.display(), point.display())]
+    #[error("cannot find the disks of the {fs} file system '{}' on {}", device.display(), point.display())]
     UnknownFilesystem {
         /// Its type.
         fs: String,
@@ -84,7 +84,7 @@ pub enum BackingError {
         point: PathBuf,
     },
     /// A btrfs of which the kernel lists no members.
-    #[error("{} lists no btrfs with a device {device}", path.display())]
+    #[error("{} lists no btrfs file system with device '{device}'", path.display())]
     NoBtrfs {
         /// Where the kernel lists them.
         path: PathBuf,
@@ -92,7 +92,7 @@ pub enum BackingError {
         device: String,
     },
     /// An overlay without layers.
-    #[error("the overlay on {} names no layers", point.display())]
+    #[error("the overlay on {} has no layers", point.display())]
     NoLayers {
         /// Its mount point.
         point: PathBuf,
@@ -107,7 +107,7 @@ pub enum BackingError {
     },
     /// An overlay whose paths are not those of the present mount table: they are of a root that has been left since it was mounted.
     #[error(
-        "upperdir {} and workdir {} of the overlay on {} are not on one mount",
+        "upperdir {} and workdir {} of the overlay on {} are on different mounts",
         upper.display(), work.display(), point.display()
     )]
     SplitOverlay {
@@ -119,7 +119,7 @@ pub enum BackingError {
         point: PathBuf,
     },
     /// A mount with a layer that lies on the mount itself.
-    #[error("a layer of the {fs} on {} lies on that mount itself, so the real one is hidden", point.display())]
+    #[error("a layer of the {fs} on {} lies on that mount itself, which hides the real layer", point.display())]
     Cycle {
         /// Type of the file system.
         fs: String,
@@ -127,7 +127,7 @@ pub enum BackingError {
         point: PathBuf,
     },
     /// A root file system that does not lie on a disk.
-    #[error("nothing below its file system is a disk")]
+    #[error("its file system does not lie on a disk")]
     NoDisk,
     /// A stack that is deeper than any real one.
     #[error("more than {DEEPEST} layers{}", named(first))]

@@ -47,7 +47,7 @@ pub fn discover(
             }
             Ok(None) => {}
             Err(error) if gone(&error) => tracing::debug!(disk = name, "disk vanished while it was read"),
-            Err(error) => tracing::warn!(disk = name, "left out: {}", chain(error)),
+            Err(error) => tracing::warn!(disk = name, "skipping a disk that cannot be read: {}", chain(error)),
         }
     }
 

@@ -80,7 +80,7 @@ impl<'a> Sysfs<'a> {
         let dir = self.roots.sys.join("class/block");
         let names = names(&dir)?;
         match names.is_empty() {
-            true => Err(DiscoverError::Invalid { path: dir, text: String::new(), expected: "disks" }),
+            true => Err(DiscoverError::Invalid { path: dir, text: String::new(), expected: "at least one disk" }),
             false => Ok(names),
         }
     }

@@ -42,7 +42,7 @@ pub(super) fn assign(devices: &mut [DeviceFacts], mapping: &BTreeMap<String, Str
             && boot.unresolved.is_none()
         {
             mismatch = Some(format!(
-                "the block device mapping says that {} is the root device ({root}), but it carries nothing of the running system",
+                "the block device mapping names {} as the root device ({root}), but no part of the running system is on it",
                 facts.name
             ));
         }

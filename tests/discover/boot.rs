@@ -87,7 +87,7 @@ fn btrfs_on_two_disks() {
     ");
     assert_eq!(device(&tree.discover(), "nvme1n1").mounts, [Path::new("/")]);
     fs::remove_dir_all(tree.path("sys/fs/btrfs")).unwrap();
-    insta::assert_snapshot!(tree.unresolved(), @"what carries / is not known: cannot read /sys/fs/btrfs: No such file or directory (os error 2)");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: cannot read /sys/fs/btrfs: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -107,10 +107,10 @@ fn overlay_with_its_upper_directory_on_a_disk() {
     let table = fs::read_to_string(tree.path("proc/self/mountinfo")).unwrap();
     let without: Vec<_> = table.lines().filter(|line| !line.contains("/run/boot rw")).collect();
     tree.write("proc/self/mountinfo", &(without.join("\n") + "\n"));
-    insta::assert_snapshot!(tree.unresolved(), @"what carries / is not known: nothing below its file system is a disk");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: its file system does not lie on a disk");
     // Gone altogether.
     fs::remove_dir_all(tree.path("run/boot/data")).unwrap();
-    insta::assert_snapshot!(tree.unresolved(), @"what carries / is not known: cannot read /run/boot/data: No such file or directory (os error 2)");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: cannot read /run/boot/data: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -130,13 +130,13 @@ fn overlay_over_a_disk_with_its_upper_directory_in_memory() {
 fn overlay_whose_layers_are_hidden_behind_itself() {
     let mut tree = disks();
     tree.overlay("/", "/", "/upper");
-    insta::assert_snapshot!(tree.unresolved(), @"what carries / is not known: a layer of the overlay on / lies on that mount itself, so the real one is hidden");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: a layer of the overlay on / lies on that mount itself, which hides the real layer");
 
     // Both are there and on one mount too few: the names are of another root.
     let mut tree = disks();
     tree.overlay("/", "/lower", "/upper");
     tree.mount("nvme0n1p1", "/upper/work", "ext4");
-    insta::assert_snapshot!(tree.unresolved(), @"what carries / is not known: upperdir /upper/data and workdir /upper/work of the overlay on / are not on one mount");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: upperdir /upper/data and workdir /upper/work of the overlay on / are on different mounts");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn loop_device_on_a_file() {
         loop0 boot: carries / and the state directory
     ");
     fs::remove_file(tree.path("host/root disk.img")).unwrap();
-    insta::assert_snapshot!(tree.unresolved(), @"what carries / is not known: cannot read /host/root disk.img: No such file or directory (os error 2)");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: cannot read /host/root disk.img: No such file or directory (os error 2)");
     // On a device, not on a file.
     tree.set("loop0", "loop/backing_file", "/dev/nvme2n1");
     assert_eq!(
@@ -215,7 +215,7 @@ fn swap_and_state_directory_count() {
     assert_eq!(device(&tree.discover(), "nvme2n1").system.as_deref(), Some("carries swap through zram0"));
 
     tree.swap("/dev/nvme9n1", "partition");
-    insta::assert_snapshot!(tree.unresolved(), @"what carries swap is not known: cannot read /sys/class/block/nvme9n1: No such file or directory (os error 2)");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry swap: cannot read /sys/class/block/nvme9n1: No such file or directory (os error 2)");
     fs::remove_file(tree.path("proc/swaps")).unwrap();
     assert_eq!(tree.discover().boot_unresolved, None);
 }
@@ -225,7 +225,7 @@ fn a_list_of_swap_without_its_headline_is_not_believed() {
     let mut tree = disks();
     tree.mount("nvme0n1p1", "/", "ext4");
     tree.write("proc/swaps", "");
-    insta::assert_snapshot!(tree.unresolved(), @"what carries swap is not known: /proc/swaps is empty");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry swap: /proc/swaps is empty");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn journals_on_disks_of_their_own() {
 
     fs::remove_dir_all(tree.path("sys/class/block")).unwrap();
     fs::create_dir(tree.path("sys/class/block")).unwrap();
-    insta::assert_snapshot!(tree.unresolved(), @"what carries the journal of a file system is not known: /sys/class/block says '': expected disks");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry the journal of a file system: /sys/class/block contains '', expected at least one disk");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn what_lies_on_a_boot_disk_is_a_part_of_it() {
     // What it lies on is gone: it is left alone, and no other.
     fs::remove_file(tree.path("sys/class/block/nvme1n1p1")).unwrap();
     let system = device(&tree.discover(), "dm-2").system.clone().unwrap();
-    assert!(system.starts_with("what it lies on is not known: cannot read "), "{system}");
+    assert!(system.starts_with("cannot find out what it lies on: cannot read "), "{system}");
     assert_eq!(tree.discover().boot_unresolved, None);
 }
 
@@ -297,7 +297,7 @@ fn a_source_of_dev_root_is_found_by_number() {
 
     let mut tree = disks();
     tree.mount_as("8:1", "/", "ext4", "/dev/root", "rw");
-    insta::assert_snapshot!(tree.unresolved(), @"what carries / is not known: cannot read /sys/dev/block/8:1: No such file or directory (os error 2)");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: cannot read /sys/dev/block/8:1: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -310,19 +310,19 @@ fn a_root_without_a_disk_is_not_resolved() {
     insta::assert_snapshot!(
         [root_on("tmpfs", "rootfs"), root_on("nfs4", "10.0.0.1:/"), root_on("zfs", "rpool/ROOT"), root_on("fuse.x", "x")].join("\n"),
         @r"
-        what carries / is not known: nothing below its file system is a disk
-        what carries / is not known: nothing below its file system is a disk
-        what carries / is not known: it is not known which disks a zfs file system is on ('rpool/ROOT' on /)
-        what carries / is not known: it is not known which disks a fuse.x file system is on ('x' on /)
+        cannot find out which disks carry /: its file system does not lie on a disk
+        cannot find out which disks carry /: its file system does not lie on a disk
+        cannot find out which disks carry /: cannot find the disks of the zfs file system 'rpool/ROOT' on /
+        cannot find out which disks carry /: cannot find the disks of the fuse.x file system 'x' on /
     "
     );
     // Nothing mounted at all, as in a chroot that is no mount point.
-    insta::assert_snapshot!(disks().unresolved(), @"what carries / is not known: the mount table does not list /");
+    insta::assert_snapshot!(disks().unresolved(), @"cannot find out which disks carry /: the mount table does not list /");
     // In memory.
     let mut tree = disks();
     tree.disk("ram0", "virtual/block", 1, GIB);
     tree.mount("ram0", "/", "ext2");
-    insta::assert_snapshot!(tree.unresolved(), @"what carries / is not known: nothing below its file system is a disk");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: its file system does not lie on a disk");
 }
 
 #[test]
@@ -356,13 +356,13 @@ fn broken_stacks_are_not_resolved() {
     tree.write("proc/swaps", "Filename Type\n/dev/sda2\n");
     reasons.push(tree.unresolved());
     insta::assert_snapshot!(reasons.join("\n"), @r"
-        what carries / is not known: cannot read /sys/class/block/nvme0n1p2: No such file or directory (os error 2)
-        what carries / is not known: /sys/devices/virtual/block/dm-0/slaves is empty
-        what carries / is not known: cannot read /sys/devices/virtual/block/dm-0/slaves: No such file or directory (os error 2)
-        what carries / is not known: cannot read /sys/block/nvme0n1: No such file or directory (os error 2)
-        what carries / is not known: cannot read /proc/self/mountinfo: No such file or directory (os error 2)
-        what carries / is not known: /proc/self/mountinfo has a line that is no mount: '20 1 253:5 /'
-        what carries swap is not known: /proc/swaps has a line that is no swap: '/dev/sda2'
+        cannot find out which disks carry /: cannot read /sys/class/block/nvme0n1p2: No such file or directory (os error 2)
+        cannot find out which disks carry /: /sys/devices/virtual/block/dm-0/slaves is empty
+        cannot find out which disks carry /: cannot read /sys/devices/virtual/block/dm-0/slaves: No such file or directory (os error 2)
+        cannot find out which disks carry /: cannot read /sys/block/nvme0n1: No such file or directory (os error 2)
+        cannot find out which disks carry /: cannot read /proc/self/mountinfo: No such file or directory (os error 2)
+        cannot find out which disks carry /: /proc/self/mountinfo has an invalid line: '20 1 253:5 /'
+        cannot find out which disks carry swap: /proc/swaps has an invalid line: '/dev/sda2'
     ");
 }
 

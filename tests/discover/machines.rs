@@ -169,7 +169,7 @@ fn the_mapping_must_agree_on_the_boot_disk() {
     tree.xen("xvdb", 8 * GIB);
     tree.mount("xvdb", "/", "ext4");
     let inventory = tree.discover_with(&[("ami", "sda1"), ("ebs1", "sdb")]);
-    insta::assert_snapshot!(inventory.boot_unresolved.unwrap(), @"the block device mapping says that xvda is the root device (ami), but it carries nothing of the running system");
+    insta::assert_snapshot!(inventory.boot_unresolved.unwrap(), @"the block device mapping names xvda as the root device (ami), but no part of the running system is on it");
     // On NVMe the names in the mapping are nobody's.
     let mut tree = Tree::new();
     al2023_boot(&mut tree, 0, "vol0b07a1e5c1d2e3f40");

@@ -12,14 +12,14 @@ mkdir -p /run/empty
 say "the root is in memory"
 mount_it tmpfs /media/memory mode=755 tmpfs
 ROOT=/media/memory
-refused "what carries / is not known: nothing below its file system is a disk"
+refused "cannot find out which disks carry /: its file system does not lie on a disk"
 
 say "an overlay over another machine's files, its upper directory in memory"
 ROOT=
 mkdir -p /run/layers/{upper,work}
 mount_it overlay /media/overlay lowerdir=/run/empty,upperdir=/run/layers/upper,workdir=/run/layers/work overlay
 ROOT=/media/overlay
-refused "what carries / is not known: nothing below its file system is a disk"
+refused "cannot find out which disks carry /: its file system does not lie on a disk"
 
 say "an overlay whose upper directory is on a disk that is no longer mounted in sight"
 ROOT=
@@ -31,9 +31,9 @@ mount_it overlay /media/hidden lowerdir=/run/empty,upperdir=/run/hidden/upper,wo
 umount --lazy /run/hidden
 ROOT=/media/hidden
 # in use, says the worker that cannot open it: 1
-refused "what carries / is not known: cannot read /run/hidden/upper: No such file or directory (os error 2)" 1
+refused "cannot find out which disks carry /: cannot read /run/hidden/upper: No such file or directory (os error 2)" 1
 mkdir -p /run/hidden/{upper,work}
-refused "what carries / is not known: nothing below its file system is a disk" 1
+refused "cannot find out which disks carry /: its file system does not lie on a disk" 1
 
 ROOT=
 umount /media/hidden
@@ -54,7 +54,7 @@ python3 /run/mount.py /boot </run/hold >/run/mounted &
 mounter=$!
 exec 9>/run/hold
 wait_for 10 grep -q mounted /run/mounted
-refused "what carries /boot is not known: it is not known which disks a fuse.archive file system is on ('archive' on /boot)"
+refused "cannot find out which disks carry /boot: cannot find the disks of the fuse.archive file system 'archive' on /boot"
 exec 9>&-
 wait "$mounter"
 umount /boot
@@ -64,10 +64,10 @@ on /dev/ubdd /boot
 hide() { mount -t tmpfs tmpfs "$1"; }
 slaves=/sys/devices/platform/uml-blkdev.3/block/ubdd/slaves
 hide "${slaves%/*}"
-refused "what carries /boot is not known: cannot read $slaves: No such file or directory (os error 2)"
+refused "cannot find out which disks carry /boot: cannot read $slaves: No such file or directory (os error 2)"
 umount "${slaves%/*}"
 hide /sys/class/block
-refused "what carries the journal of a file system is not known: /sys/class/block says '': expected disks"
+refused "cannot find out which disks carry the journal of a file system: /sys/class/block contains '', expected at least one disk"
 umount /sys/class/block
 # the workers miss it as well: nothing can be examined
 hide /sys/dev/block
@@ -77,11 +77,11 @@ umount /boot
 chatter mkfs.btrfs -q -M /dev/ubdh
 mount_it /dev/ubdh /boot
 hide /sys/fs/btrfs
-refused "what carries /boot is not known: /sys/fs/btrfs lists no btrfs with a device ubdh"
+refused "cannot find out which disks carry /boot: /sys/fs/btrfs lists no btrfs file system with device 'ubdh'"
 umount /sys/fs/btrfs
 umount /boot
 
 say "the list of swap is hidden"
 mount --bind /dev/null /proc/swaps
-refused "what carries swap is not known: /proc/swaps is empty"
+refused "cannot find out which disks carry swap: /proc/swaps is empty"
 umount /proc/swaps
