@@ -520,7 +520,7 @@ fn a_key_that_would_fail_is_noticed(vm: &mut Machine, aws: &Server) {
     aws.set_key_state("alias/luks-agent", KeyState::Disabled).unwrap();
     status_says(vm, &format!("{would_not} .* is disabled"));
     aws.set_key_state("alias/luks-agent", KeyState::PendingDeletion).unwrap();
-    status_says(vm, &format!("{would_not} .* is to be deleted on .* cancel-key-deletion"));
+    status_says(vm, &format!("{would_not} .* is scheduled for deletion on .* cancel-key-deletion"));
     let status = vm.run("luks-agent status").stdout;
     assert!(status.contains("would not survive a reboot"), "{status}");
     let entry = "journalctl -b -o json MESSAGE_ID=5eca565bae244f68843ae4b6ca1166bb ERROR_CLASS=key-service | grep -c arn:aws:kms";

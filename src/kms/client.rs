@@ -190,7 +190,7 @@ impl Asking<'_> {
     async fn describe(&self) -> Result<KeyMetadata, Failure> {
         let answer = self.client.describe_key().key_id(self.key).send().await;
         let answer = answer.map_err(|error| Failure::of(&error, self.context()))?;
-        answer.key_metadata.ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey answered no key"))
+        answer.key_metadata.ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no key"))
     }
 
     /// "The state of the key forbids it" is all that KMS says to Decrypt and GenerateDataKey: DescribeKey knows which
@@ -213,8 +213,8 @@ impl Asking<'_> {
     fn expect_key(&self, answered: Option<&str>) -> Result<(), Failure> {
         match answered {
             Some(answered) if same_key(self.key, answered) => Ok(()),
-            Some(other) => Err(Failure::new(Class::Unexpected, format!("KMS answered for another key, {other}"))),
-            None => Err(Failure::new(Class::Unexpected, "KMS does not say which key it used")),
+            Some(other) => Err(Failure::new(Class::Unexpected, format!("KMS answered with a different key, {other}"))),
+            None => Err(Failure::new(Class::Unexpected, "KMS did not name the key it used")),
         }
     }
 }

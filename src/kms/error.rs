@@ -193,17 +193,17 @@ impl Failure {
                 } else if let Some(tls) = find::<rustls::Error>(error) {
                     Self::of_tls(tls, place)
                 } else if matches!(error, SdkError::ConstructionFailure(_)) {
-                    Self::new(Class::Configuration, format!("no request for {place} can be made")).with_cause(error)
+                    Self::new(Class::Configuration, format!("cannot build a request for {place}")).with_cause(error)
                 } else if matches!(error, SdkError::TimeoutError(_)) {
-                    Self::new(Class::Transient, format!("{place} did not answer in time"))
+                    Self::new(Class::Transient, format!("timed out waiting for {place}"))
                 } else {
                     Self::new(Class::Transient, format!("cannot reach {place}")).with_cause(error)
                 }
             }
             SdkError::ResponseError(_) if find::<LengthLimitError>(error).is_some() => Self::garbled(place),
             // the error value holds the answer, and the answer may hold the data key: only that it was one
-            SdkError::ResponseError(_) => Self::new(Class::Transient, format!("the answer of {place} broke off")),
-            _ => Self::new(Class::Unexpected, "an unknown kind of error of the AWS SDK"),
+            SdkError::ResponseError(_) => Self::new(Class::Transient, format!("the response from {place} was cut off")),
+            _ => Self::new(Class::Unexpected, "unknown error of the AWS SDK"),
         };
         failure.request_id = error.request_id().map(Box::from);
         failure
@@ -211,7 +211,7 @@ impl Failure {
 
     /// The error value holds the answer, and the answer may hold the data key: nothing of it is kept.
     fn garbled(place: &str) -> Self {
-        Self::new(Class::Garbled, format!("the answer of {place} cannot be read"))
+        Self::new(Class::Garbled, format!("invalid response from {place}"))
     }
 
     fn answered<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, context: Context<'_>) -> Self {
@@ -228,15 +228,19 @@ impl Failure {
         let what = match (class, code) {
             (Class::Denied, _) => denied(message, context),
             (Class::Configuration, "NotFoundException") => format!("no such KMS key in {}: {message}", context.place),
-            (Class::KeyState, "NotFoundException") => format!("the key no longer exists: {message}"),
+            (Class::KeyState, "NotFoundException") => format!("the KMS key no longer exists: {message}"),
             (Class::KeyState, "DisabledException") => "the KMS key is disabled".to_owned(),
-            (Class::KeyState, _) => format!("the KMS key cannot be used in its present state: {message}"),
-            (Class::WrappedKey, "IncorrectKeyException") => "another KMS key wrapped the wrapped key".to_owned(),
-            (Class::WrappedKey, _) => "the wrapped key is damaged, or was made with an encryption context".to_owned(),
-            (Class::BadCredentials, _) => format!("AWS does not accept the credentials: {message}"),
-            (Class::Clock, _) => format!("AWS does not accept the signature or its time: {message}"),
-            (_, "") => format!("{} answered HTTP status {status} without an error code", context.place),
-            (_, _) => format!("KMS answered {code}: {message}"),
+            (Class::KeyState, _) => format!("the KMS key cannot be used in its current state: {message}"),
+            (Class::WrappedKey, "IncorrectKeyException") => {
+                "the wrapped key was encrypted under a different KMS key".to_owned()
+            }
+            (Class::WrappedKey, _) => {
+                "the wrapped key is damaged, or was encrypted with an encryption context".to_owned()
+            }
+            (Class::BadCredentials, _) => format!("AWS rejected the credentials: {message}"),
+            (Class::Clock, _) => format!("AWS rejected the signature or its timestamp: {message}"),
+            (_, "") => format!("{} returned HTTP status {status} without an error code", context.place),
+            (_, _) => format!("KMS returned {code}: {message}"),
         };
         let what = what.trim_end_matches([':', '.', ' ']);
         let mut failure = Self::new(class, what);
@@ -263,7 +267,7 @@ impl Failure {
         match find::<ImdsError>(cause) {
             // it is there, and gives no session token
             Some(ImdsError::FailedToLoadToken(token)) if !token.is_dispatch_failure() => failure.with_remedy(
-                "turn IMDS on: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`, or set \
+                "enable IMDS: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`, or set \
                  AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             ),
             _ => failure,
@@ -274,18 +278,18 @@ impl Failure {
         use CertificateError as E;
         let failure = if let rustls::Error::InvalidCertificate(reason) = error {
             if matches!(reason, E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. }) {
-                Self::new(Class::Clock, format!("the certificate of {place} is not valid at this time")).with_remedy(
+                Self::new(Class::Clock, format!("the certificate of {place} is expired or not yet valid")).with_remedy(
                     "set this node's clock (`chronyc tracking`, `timedatectl`); if it is right, renew the certificate",
                 )
             } else if matches!(reason, E::NotValidForName | E::NotValidForNameContext { .. }) {
                 Self::new(Class::Certificate, format!("the certificate of {place} is for another host"))
-                    .with_remedy("correct kms.endpoint_url, or see what answers in place of KMS")
+                    .with_remedy("correct kms.endpoint_url, or find out which service answers there")
             } else {
                 Self::new(Class::Certificate, format!("the certificate of {place} is not trusted by the system"))
             }
         } else {
-            Self::new(Class::Certificate, format!("no TLS connection with {place}"))
-                .with_remedy("see whether kms.endpoint_url is an https endpoint, and what answers in place of KMS")
+            Self::new(Class::Certificate, format!("cannot establish a TLS connection to {place}"))
+                .with_remedy("check that kms.endpoint_url is an https endpoint, and which service answers there")
         };
         failure.with_cause(error)
     }
@@ -315,14 +319,14 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
     let Context { operation, key, place } = context;
     match class {
         Class::Transient if operation == Operation::FindRegion => {
-            "give the ARN of the KMS key as kms.key_id, or set kms.region".to_owned()
+            "set kms.key_id to the ARN of the KMS key, or set kms.region".to_owned()
         }
         Class::Transient if code.is_none() => format!(
-            "see whether this node can reach {place}: route, security group, VPC endpoint for KMS, DNS, proxy, \
+            "check whether this node can reach {place}: route, security group, VPC endpoint for KMS, DNS, proxy, \
              kms.endpoint_url"
         ),
-        Class::Transient => "try again later, or see the AWS Health Dashboard for KMS".to_owned(),
-        Class::KeyNotReady => format!("see `aws kms describe-key --key-id {key}` and the key's custom key store"),
+        Class::Transient => "try again later, or check the AWS Health Dashboard for KMS".to_owned(),
+        Class::KeyNotReady => format!("check `aws kms describe-key --key-id {key}` and the key's custom key store"),
         Class::Limit => "raise the quota of the AWS account, or try again later".to_owned(),
         Class::NoCredentials | Class::NoCredentialSource => {
             "attach an instance profile with a role that may use the key, or set AWS_ACCESS_KEY_ID and \
@@ -330,8 +334,7 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
                 .to_owned()
         }
         Class::BadCredentials => {
-            "see the node's role and its instance profile, or what the environment and ~/.aws give as credentials"
-                .to_owned()
+            "check the node's role and instance profile, or the credentials in the environment and ~/.aws".to_owned()
         }
         Class::Clock => {
             "set this node's clock (`chronyc tracking`, `timedatectl`); if it is right, the secret key is wrong"
@@ -344,11 +347,11 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
             format!("enable it: `aws kms enable-key --key-id {key}`")
         }
         Class::KeyState if code == Some("NotFoundException") => {
-            "nobody can unwrap what it wrapped: restore the data from a backup; if the key was only asked for in \
-             another account or Region, see kms.endpoint_url and the node's role"
+            "nothing can decrypt what it encrypted: restore the data from a backup, or, if the key exists in another \
+             account or Region, check kms.endpoint_url and the node's role"
                 .to_owned()
         }
-        Class::KeyState => format!("see `aws kms describe-key --key-id {key}`"),
+        Class::KeyState => format!("check `aws kms describe-key --key-id {key}`"),
         Class::Certificate => {
             "install the CA certificate that signed it (Debian: /usr/local/share/ca-certificates and \
              update-ca-certificates; Amazon Linux: /etc/pki/ca-trust/source/anchors and update-ca-trust), or correct \
@@ -357,9 +360,9 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
         }
         Class::Configuration => "correct kms.key_id, kms.region or kms.endpoint_url".to_owned(),
         Class::WrappedKey => {
-            "take the wrapped key from a backup of the state file or from the LUKS2 token of a volume".to_owned()
+            "restore the wrapped key from a backup of the state file or from the LUKS2 token of a volume".to_owned()
         }
-        Class::Garbled | Class::Unexpected => format!("see what answers in place of KMS at {place}"),
+        Class::Garbled | Class::Unexpected => format!("check which service answers at {place} in place of KMS"),
     }
 }
 
@@ -400,7 +403,7 @@ fn texts(error: &(dyn Error + 'static)) -> String {
         // its own text is the debug form of the whole answer
         let text = match error.downcast_ref::<ImdsError>() {
             Some(ImdsError::ErrorResponse(answer)) => {
-                format!("IMDS answered HTTP status {}", answer.response().status().as_u16())
+                format!("IMDS returned HTTP status {}", answer.response().status().as_u16())
             }
             Some(_) | None => error.to_string(),
         };

@@ -39,7 +39,7 @@ const BAD_REQUEST: u16 = 400;
 #[derive(Debug, thiserror::Error)]
 pub enum ImdsError {
     /// An error status.
-    #[error("IMDS answered {path} with HTTP status {status}; see `aws ec2 describe-instances`, MetadataOptions")]
+    #[error("IMDS returned HTTP status {status} for {path}; check MetadataOptions in `aws ec2 describe-instances`")]
     Status {
         /// What was asked for.
         path: String,
@@ -48,19 +48,19 @@ pub enum ImdsError {
     },
     /// No session token; 403 says that IMDS is turned off for the instance.
     #[error(
-        "IMDS gives no session token; turn it on: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`"
+        "IMDS returned no session token; enable IMDS: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`"
     )]
     Token,
     /// Something else than IMDS answered, or something between has changed the answer.
     #[error(
-        "what IMDS answered for {path} is nothing that IMDS would; see what answers at 169.254.169.254 in place of IMDS, or at AWS_EC2_METADATA_SERVICE_ENDPOINT"
+        "unexpected response from IMDS for {path}; another service may be answering at 169.254.169.254, or at AWS_EC2_METADATA_SERVICE_ENDPOINT if it is set"
     )]
     Garbled {
         /// What was asked for.
         path: String,
     },
     /// Something else, such as an endpoint that is not a URL.
-    #[error("IMDS cannot be asked for {path}; see AWS_EC2_METADATA_SERVICE_ENDPOINT")]
+    #[error("cannot query IMDS for {path}; check AWS_EC2_METADATA_SERVICE_ENDPOINT")]
     Other {
         /// What was asked for.
         path: String,
@@ -189,12 +189,12 @@ impl Imds {
                     let left = end.saturating_duration_since(Instant::now()).as_secs();
                     let wait_s = wait.as_secs_f64();
                     tracing::warn!(
-                        "no answer of IMDS for {path}, trying again in {wait_s:.1} s, giving up in {left} s"
+                        "no response from IMDS for {path}, trying again in {wait_s:.1} s, giving up in {left} s"
                     );
                     sleep(wait).await;
                 }
                 Some(_) | None => {
-                    tracing::debug!("no answer of IMDS for {path}");
+                    tracing::debug!("no response from IMDS for {path}");
                     return answer;
                 }
             }

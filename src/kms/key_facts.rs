@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::class::Class;
 use super::error::Failure;
 
-const WANTED: &str = "give a customer managed, symmetric key (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT) as kms.key_id";
+const WANTED: &str = "set kms.key_id to a customer managed, symmetric key (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT)";
 
 /// Refuses a key that may not be used, and says which it is and what to do; answers its ARN. What KMS leaves out counts
 /// against the key.
@@ -16,20 +16,22 @@ pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
     match key.key_manager() {
         Some(KeyManagerType::Customer) => {}
         Some(KeyManagerType::Aws) => {
-            return Err(refuse("an AWS managed key, whose policy and deletion are not the customer's"));
+            return Err(refuse("this is an AWS managed key, whose policy and deletion you do not control"));
         }
-        Some(_) | None => return Err(refuse("a key that KMS does not say is customer managed")),
+        Some(_) | None => return Err(refuse("KMS does not report this key as customer managed")),
     }
     match (key.key_spec(), key.key_usage()) {
         (Some(KeySpec::SymmetricDefault), Some(KeyUsageType::EncryptDecrypt)) => {}
-        (spec, Some(KeyUsageType::GenerateVerifyMac)) => return Err(refuse(&format!("an HMAC key{}", named(spec)))),
-        (Some(spec), _) if *spec != KeySpec::SymmetricDefault => {
-            return Err(refuse(&format!("an asymmetric key{}", named(Some(spec)))));
+        (spec, Some(KeyUsageType::GenerateVerifyMac)) => {
+            return Err(refuse(&format!("this is an HMAC key{}", named(spec))));
         }
-        _ => return Err(refuse("a key that KMS does not say is symmetric and for encryption")),
+        (Some(spec), _) if *spec != KeySpec::SymmetricDefault => {
+            return Err(refuse(&format!("this is an asymmetric key{}", named(Some(spec)))));
+        }
+        _ => return Err(refuse("KMS does not report this key as symmetric and for encryption")),
     }
     usable(key)?;
-    key.arn().map(str::to_owned).ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey answered no ARN"))
+    key.arn().map(str::to_owned).ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no ARN"))
 }
 
 /// The state that a KMS key is in.
@@ -58,26 +60,28 @@ pub(super) fn usable(key: &KeyMetadata) -> Result<(), Failure> {
             .with_remedy(format!("enable it: `aws kms enable-key --key-id {id}`"))),
         Some(State::PendingDeletion | State::PendingReplicaDeletion) => {
             let when = key.deletion_date().and_then(day).map(|d| format!(" on {d}")).unwrap_or_default();
-            Err(state(format!("the KMS key is to be deleted{when}")).with_remedy(format!(
-                "keep it: `aws kms cancel-key-deletion --key-id {id}` and `aws kms enable-key --key-id {id}`; once it is \
-                 deleted, all that it wrapped is lost"
+            Err(state(format!("the KMS key is scheduled for deletion{when}")).with_remedy(format!(
+                "cancel the deletion: `aws kms cancel-key-deletion --key-id {id}` and `aws kms enable-key --key-id {id}`; \
+                 once the key is deleted, everything encrypted under it is lost"
             )))
         }
-        Some(State::PendingImport) => Err(state("the KMS key has no key material yet, or it has expired".to_owned())
-            .with_remedy("import its key material: `aws kms import-key-material`")),
+        Some(State::PendingImport) => {
+            Err(state("the KMS key has no key material, or its key material expired".to_owned())
+                .with_remedy("import its key material: `aws kms import-key-material`"))
+        }
         Some(State::Unavailable) => {
-            Err(Failure::new(Class::KeyNotReady, "the KMS key's custom key store is not available"))
+            Err(Failure::new(Class::KeyNotReady, "the KMS key's custom key store is unavailable"))
         }
         Some(changing @ (State::Creating | State::Updating)) => {
             Err(Failure::new(Class::KeyNotReady, format!("the KMS key is {}", changing.as_str().to_lowercase())))
         }
         Some(other) => Err(state(format!("the KMS key is in state {}", other.as_str()))),
-        None => Err(Failure::new(Class::Unexpected, "DescribeKey answered no key state")),
+        None => Err(Failure::new(Class::Unexpected, "DescribeKey returned no key state")),
     }
 }
 
 fn refuse(what: &str) -> Failure {
-    Failure::new(Class::Configuration, format!("this is {what}")).with_remedy(WANTED)
+    Failure::new(Class::Configuration, what).with_remedy(WANTED)
 }
 
 fn state(what: String) -> Failure {
@@ -150,7 +154,7 @@ mod tests {
         assert!(class == Class::KeyState && text.contains("disabled"), "{text}");
         let deletion = DateTime::from_secs(1_900_000_000);
         let (class, text) = refused(good().key_state(State::PendingDeletion).deletion_date(deletion));
-        assert!(class == Class::KeyState && text.contains("to be deleted on 2030-03-17"), "{text}");
+        assert!(class == Class::KeyState && text.contains("scheduled for deletion on 2030-03-17"), "{text}");
         assert_eq!(refused(good().key_state(State::PendingImport)).0, Class::KeyState);
         assert_eq!(refused(good().key_state(State::Unavailable)).0, Class::KeyNotReady);
         assert_eq!(refused(good().key_state(State::Creating)).0, Class::KeyNotReady);

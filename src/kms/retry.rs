@@ -93,7 +93,7 @@ where
             // what the earlier attempts said is worth more than that this one was cut short
             Err(_) => match last.take() {
                 Some(failure) => return Err((failure, tries(count - 1, start))),
-                None => Failure::new(Class::Transient, "no answer before kms.deadline ended"),
+                None => Failure::new(Class::Transient, "no response before kms.deadline"),
             },
         };
         let left = deadline.saturating_duration_since(Instant::now());

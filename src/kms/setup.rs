@@ -123,9 +123,9 @@ async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: In
             Ok(Some(region)) => Ok(Region::new(region)),
             Ok(None) => Err(Failure::new(
                 Class::Transient,
-                "neither key ARN, kms.region, AWS_REGION nor a profile names a region, and IMDS does not answer",
+                "neither key ARN, kms.region, AWS_REGION nor a profile names a region, and IMDS does not respond",
             )),
-            Err(error) => Err(Failure::new(Class::Transient, "IMDS does not name the region").with_cause(&error)),
+            Err(error) => Err(Failure::new(Class::Transient, "cannot get the region from IMDS").with_cause(&error)),
         }
     };
     let context = Context { operation: Operation::FindRegion, key: &config.key_id, place: "IMDS" };
@@ -137,7 +137,7 @@ async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: In
 fn named_region(config: &config::Kms) -> Result<Option<String>, KmsError> {
     match (region_of(&config.key_id), config.region.as_deref()) {
         (Some(arn), Some(other)) if arn != other => Err(KmsError::configuration(format!(
-            "kms.region is {other}, but the KMS key {} is in {arn}; remove kms.region, or give a key in {other}",
+            "kms.region is {other}, but the KMS key {} is in {arn}; remove kms.region, or use a key in {other}",
             config.key_id
         ))),
         (arn, region) => Ok(arn.or(region).map(str::to_owned)),

@@ -37,7 +37,7 @@ say "the KMS key"
 fake keys/alias/luks-agent/state '{"state": "Disabled"}'
 health 4 "$would_not" "is disabled" "enable-key" "health: the key cannot be used, 2 sound"
 fake keys/alias/luks-agent/state '{"state": "PendingDeletion"}'
-health 4 "$would_not" "to be deleted on" "cancel-key-deletion"
+health 4 "$would_not" "scheduled for deletion on" "cancel-key-deletion"
 expect_agent 4 health --json
 assert_eq "$(report 'report["keys"][0]["state"]["deletion"][:2]')" 20 "the date of the deletion"
 fake keys/alias/luks-agent/state '{"state": "Enabled"}'

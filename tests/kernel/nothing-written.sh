@@ -162,5 +162,5 @@ say "unlock with a deleted KMS key"
 gone='"effect": {"error": {"code": "NotFoundException"}}'
 fake faults "[{\"on\": \"Decrypt\", $gone}, {\"on\": \"DescribeKey\", $gone}]"
 expect_agent 4 unlock
-assert_said "the key no longer exists" "restore the data from a backup"
+assert_said "the KMS key no longer exists" "restore the data from a backup"
 fake faults '[]'

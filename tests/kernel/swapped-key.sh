@@ -81,11 +81,11 @@ fake faults '[{"on": "Decrypt", "effect": "wrong_key_id"}]'
 before=$(sums)
 for command in unlock provision; do
     expect_agent 1 "$command"
-    assert_said "KMS answered for another key, arn:aws:kms:us-east-1:111122223333:key/00000000" "see what answers in place of KMS"
+    assert_said "KMS answered with a different key, arn:aws:kms:us-east-1:111122223333:key/00000000" "check which service answers at"
 done
 fake faults '[{"on": "Decrypt", "effect": {"without_field": {"name": "KeyId"}}}]'
 expect_agent 1 unlock
-assert_said "KMS does not say which key it used"
+assert_said "KMS did not name the key it used"
 assert_eq "$(find /dev/mapper -name 'luks-*')" "" "open mappings"
 assert_eq "$(sums)" "$before" "the disks"
 fake faults '[]'

@@ -120,7 +120,7 @@ async fn a_damaged_wrapped_key_or_another_key_is_told_at_once() {
 
     let other = made.key_arn.replace(KEY, "other");
     let error = kms.unwrap(&made.wrapped_key, &other).await.unwrap_err();
-    assert_says(&error, Class::WrappedKey, Fault::Data, &["another KMS key wrapped the wrapped key"]);
+    assert_says(&error, Class::WrappedKey, Fault::Data, &["the wrapped key was encrypted under a different KMS key"]);
     assert_eq!(server.count("Decrypt"), 2);
 }
 
