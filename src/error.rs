@@ -1,11 +1,11 @@
-//! Errors as they are printed, and the one that every system call on a path shares.
+//! Formats errors, and defines the error of a system call on a path.
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An error and its causes, as one line.
+/// Returns an error and its causes as one line.
 pub fn chain(error: impl Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -16,21 +16,21 @@ pub fn chain(error: impl Error) -> String {
     text
 }
 
-/// A system call on a path failed.
+/// A system call on a path that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}")]
 pub struct IoError {
-    /// What was tried: a verb such as `open`.
+    /// The action: a verb such as `open`.
     pub action: &'static str,
-    /// On what.
+    /// The path.
     pub path: PathBuf,
-    /// Why it failed.
+    /// The cause.
     #[source]
     pub source: io::Error,
 }
 
 impl IoError {
-    /// Makes the errors of one action on one path: `.map_err(IoError::when("open", path))`.
+    /// Returns a function that wraps an I/O error: `.map_err(IoError::when("open", path))`.
     pub(crate) fn when(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self { action, path, source }

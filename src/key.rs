@@ -1,7 +1,7 @@
 //! Key material and its wrapped form.
 //!
-//! The plaintext types zeroize on drop, cannot be cloned or serialized, and print nothing of themselves. Their bytes are on
-//! the heap, because a move would leave a copy on the stack behind.
+//! The plaintext types zeroize on drop, cannot be cloned or serialized, and do not print their bytes. The bytes are on
+//! the heap, because a move would leave a copy on the stack.
 
 use std::fmt;
 
@@ -10,26 +10,26 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// Length of a data key: `AES_256` of `GenerateDataKey`.
+/// Length of a data key in bytes: `AES_256` of `GenerateDataKey`.
 pub const DATA_KEY_BYTES: usize = 32;
-/// Length of the passphrase: standard base64 of 32 bytes, padding included.
+/// Length of the passphrase in bytes: standard base64 of 32 bytes, with padding.
 pub const PASSPHRASE_BYTES: usize = 44;
-/// Largest `CiphertextBlob` that KMS `Decrypt` takes (KMS API reference).
+/// Maximum length of a `CiphertextBlob` for KMS `Decrypt` (KMS API reference).
 pub const WRAPPED_KEY_MAX_BYTES: usize = 6144;
 
-/// Key material or a wrapped key that cannot be what it should be; says nothing of the bytes themselves.
+/// Invalid key material or an invalid wrapped key; contains none of the bytes.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KeyError {
-    /// A plaintext of the wrong length.
+    /// A data key of the wrong length.
     #[error("the data key has {0} bytes, expected {DATA_KEY_BYTES}")]
     DataKeyLength(usize),
-    /// A passphrase of the wrong form.
+    /// A passphrase of the wrong length or with other characters.
     #[error("the passphrase is not {PASSPHRASE_BYTES} characters of base64")]
     Passphrase,
-    /// An empty or overlong wrapped key.
+    /// A wrapped key that is empty or too long.
     #[error("the wrapped key has {0} bytes, expected 1 to {WRAPPED_KEY_MAX_BYTES}")]
     WrappedKeyLength(usize),
-    /// Text that is not base64.
+    /// A wrapped key that is not base64.
     #[error("the wrapped key is not base64")]
     WrappedKeyText,
 }
@@ -38,7 +38,7 @@ pub enum KeyError {
 pub struct DataKey(Box<Zeroizing<[u8; DATA_KEY_BYTES]>>);
 
 impl DataKey {
-    /// Takes the bytes over. The caller's copy is the caller's to wipe.
+    /// Copies the bytes of a data key. The caller must wipe its own copy.
     ///
     /// # Errors
     /// [`KeyError::DataKeyLength`] unless there are exactly 32 bytes.
@@ -51,14 +51,14 @@ impl DataKey {
         Ok(Self(key))
     }
 
-    /// The LUKS passphrase of this data key: its standard base64 text, without a newline.
+    /// Returns the LUKS passphrase of this data key: its standard base64 text, without a newline.
     pub fn passphrase(&self) -> Passphrase {
         let mut text = Box::new(Zeroizing::new([0; PASSPHRASE_BYTES]));
         STANDARD.encode_slice(self.0.as_slice(), text.as_mut_slice()).expect("base64 of 32 bytes has 44 characters");
         Passphrase(text)
     }
 
-    /// Whether both are the same key, in time that does not depend on where they differ.
+    /// Returns whether both keys are equal, in constant time.
     pub fn same_as(&self, other: &Self) -> bool {
         self.0.iter().zip(other.0.iter()).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
     }
@@ -74,7 +74,7 @@ impl fmt::Debug for DataKey {
 pub struct Passphrase(Box<Zeroizing<[u8; PASSPHRASE_BYTES]>>);
 
 impl Passphrase {
-    /// Takes a passphrase that another process handed over.
+    /// Copies a passphrase from another process.
     ///
     /// # Errors
     /// [`KeyError::Passphrase`] unless it is 44 characters of base64.
@@ -88,7 +88,7 @@ impl Passphrase {
         Ok(Self(text))
     }
 
-    /// The bytes that LUKS is given.
+    /// Returns the bytes for LUKS.
     pub fn expose(&self) -> &[u8] {
         self.0.as_slice()
     }
@@ -100,13 +100,13 @@ impl fmt::Debug for Passphrase {
     }
 }
 
-/// The data key as KMS wrapped it (`CiphertextBlob`); opaque, and not secret.
+/// A data key as encrypted by KMS (`CiphertextBlob`); opaque, and not secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct WrappedKey(Vec<u8>);
 
 impl WrappedKey {
-    /// Takes a `CiphertextBlob`.
+    /// Wraps a `CiphertextBlob`.
     ///
     /// # Errors
     /// [`KeyError::WrappedKeyLength`] when it is empty or longer than KMS accepts.
@@ -117,7 +117,7 @@ impl WrappedKey {
         Ok(Self(blob))
     }
 
-    /// The blob as KMS takes it.
+    /// Returns the blob for KMS.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

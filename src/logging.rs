@@ -1,4 +1,4 @@
-//! Where log lines go: to the journal with real fields when it listens, to standard error otherwise.
+//! Sends log lines to the journal, with fields, if stderr is connected to it, and to stderr otherwise.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,11 +17,12 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt as console};
 
-/// What other crates may log at most: at debug level the HTTP client prints what it receives, plaintext keys included.
+/// Highest log level of other crates: at debug level the HTTP client logs the responses, plaintext keys included.
 const OTHERS: LevelFilter = LevelFilter::WARN;
 
-/// A text with its control characters escaped, and those that change the direction of writing: what a disk, a file name or an answer
-/// says is not for the terminal or the journal to obey.
+/// Escapes control characters, and those that change the writing direction.
+///
+/// A disk, a file name or a response may contain them, and must not control the terminal or the journal.
 pub fn plain(text: &str) -> Cow<'_, str> {
     let moves = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -33,7 +34,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escape).collect())
 }
 
-/// The fields of an entry as standard error shows them.
+/// Formats the fields of an entry for stderr.
 fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = format!("{value:?}");
     match field.name() {
@@ -45,7 +46,7 @@ fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fm
 /// Starts logging at `level`.
 ///
 /// # Errors
-/// When the journal cannot be reached although standard error leads to it, or logging was started before.
+/// If the journal cannot be reached although stderr is connected to it, or logging was started before.
 pub fn start(level: LevelFilter) -> io::Result<()> {
     let filter = Targets::new().with_target("luks_agent", level).with_default(OTHERS.min(level));
     let registry = tracing_subscriber::registry().with(filter);
@@ -58,26 +59,27 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .fmt_fields(debug_fn(write_field).delimited(" "))
-            // a log line that nobody reads any more is no reason to panic, as it would otherwise
+            // without this, a closed stderr would cause a panic
             .log_internal_errors(false);
         registry.with(console).try_init()
     };
     started.map_err(io::Error::other)
 }
 
-/// Whether log lines go to the journal.
+/// Returns whether log lines go to the journal.
 pub fn to_journal() -> bool {
     connected_to_journal()
 }
 
-/// Whether standard output leads there, too (`JOURNAL_STREAM` in `systemd.exec(5)`).
+/// Returns whether stdout is connected to the journal (`JOURNAL_STREAM` in systemd.exec(5)).
 pub fn stdout_to_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     fstat(io::stdout()).is_ok_and(|stdout| stream == format!("{}:{}", stdout.st_dev, stdout.st_ino))
 }
 
-/// Hands events to systemd-journal-logger, which is a backend of `log`: through tracing's own bridge to `log` the fields
-/// would end up in the message.
+/// Passes events to systemd-journal-logger, which is a backend of `log`.
+///
+/// The bridge from tracing to `log` would put the fields into the message.
 struct Journal(JournalLog);
 
 impl<S: Subscriber> Layer<S> for Journal {
@@ -94,7 +96,7 @@ impl<S: Subscriber> Layer<S> for Journal {
         };
         let source: Vec<(&str, &str)> = fields.others.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let source: &[(&str, &str)] = &source;
-        // a journal that is gone is no reason to stop
+        // the agent goes on without a journal
         let _ = self.0.journal_send(
             &log::Record::builder()
                 .level(level)

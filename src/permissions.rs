@@ -1,10 +1,10 @@
-//! Whether somebody else could have written what the agent is about to believe.
+//! Checks whether another user could have written what the agent reads.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
-/// What is wrong with the owner or mode of a file or directory, for a reader with user id `reader`; `None` if only root and
-/// the reader can write to it.
+/// Returns what is wrong with the owner or mode of a file or directory; `None` if only root and the user ID `reader`
+/// can write to it.
 pub fn objection(metadata: &Metadata, reader: u32) -> Option<String> {
     of(metadata.uid(), metadata.mode(), reader)
 }

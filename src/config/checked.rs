@@ -1,4 +1,4 @@
-//! Values that are checked while they are read, so that the error has the line.
+//! Values that are checked during parsing, so that an error can name the line.
 
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-/// Values that are checked while they are read, so that the error has the line.
+/// Defines a type whose values are checked during parsing.
 macro_rules! checked {
     ($name:ident($inner:ty) from $raw:ty, $check:expr) => {
         #[derive(Debug)]
@@ -69,8 +69,10 @@ checked!(SectorSize(u32) from u32, |bytes| match bytes {
     _ => Err(format!("invalid sector size {bytes}, expected 512, 1024, 2048 or 4096 bytes")),
 });
 
-/// Whether what is sent to an endpoint can be read on the way: it is not `https://`, and neither loopback nor link-local, which no
-/// router passes on. A name can lead anywhere, save `localhost`.
+/// Returns whether data sent to an endpoint can be read on the way.
+///
+/// That is so unless the endpoint is `https://`, loopback, or link-local, which no router forwards. A host name can
+/// resolve to any address, except `localhost`.
 pub fn crosses_in_clear(url: &str) -> bool {
     let Ok(url) = url.parse::<hyper::Uri>() else { return true };
     if url.scheme_str().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
@@ -85,7 +87,9 @@ pub fn crosses_in_clear(url: &str) -> bool {
     !is_near
 }
 
-/// Without `.`, double slashes and one at the end: paths are compared as text elsewhere, and have numbers appended.
+/// Removes `.`, double slashes and a trailing slash.
+///
+/// Other code compares paths as text and appends numbers to them.
 fn normalised(path: &Path) -> PathBuf {
     path.components().collect()
 }

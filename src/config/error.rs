@@ -1,11 +1,11 @@
-//! What is wrong with a configuration, and where.
+//! Errors of the configuration.
 
 use std::path::PathBuf;
 
-/// A configuration that cannot be used; nothing was touched.
+/// A configuration that cannot be used; the agent changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file that is there but cannot be read.
+    /// A file that exists but cannot be read.
     #[error("cannot read configuration file {path}")]
     Read {
         /// The file.
@@ -14,7 +14,7 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// Others may write to it.
+    /// Other users can write to a file or directory.
     #[error(
         "configuration {path} {reason}; expected owner {owner} and no write permission for others: find out who changed it, then run 'chown {owner} {path}' and 'chmod go-w {path}'"
     )]
@@ -23,15 +23,15 @@ pub enum ConfigError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
-        /// User id expected.
+        /// Expected user ID.
         owner: u32,
     },
-    /// Neither the file nor a drop-in exists.
+    /// Neither the main file nor a drop-in exists.
     #[error(
         "no configuration: {path} does not exist; create it with a [kms] section and key_id = \"<ARN of a customer managed symmetric KMS key>\""
     )]
     Missing {
-        /// The file looked for.
+        /// The expected file.
         path: PathBuf,
     },
     /// A file with a mistake.
@@ -44,7 +44,7 @@ pub enum ConfigError {
         /// What is wrong and what was expected.
         message: String,
     },
-    /// An endpoint that the data key would cross the network to in clear.
+    /// An endpoint to which the data key would be sent unencrypted.
     #[error(
         "{path}: kms.endpoint_url: the data key would cross the network to '{url}' unencrypted; use an https:// URL or a loopback or link-local address, or set kms.allow_http = true if you trust that network"
     )]
@@ -54,7 +54,7 @@ pub enum ConfigError {
         /// The endpoint.
         url: String,
     },
-    /// A required value that no file gives.
+    /// A required value that no file sets.
     #[error("{path}: {key} is missing; {expected}")]
     Required {
         /// The main file.

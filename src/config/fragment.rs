@@ -1,4 +1,4 @@
-//! The configuration as written in one file: everything is optional, and unknown keys are errors.
+//! The configuration as written in one file: every value is optional, and unknown keys are errors.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -109,7 +109,7 @@ struct MetricsFragment {
 }
 
 impl Fragment {
-    /// Lets what `later` gives win; match rules are appended.
+    /// Merges a later fragment: its values override, and its match rules are appended.
     pub(super) fn merge(&mut self, later: Self) {
         macro_rules! take {
             ($($section:ident: $($field:ident)*;)*) => {

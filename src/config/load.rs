@@ -10,15 +10,17 @@ use super::fragment::Fragment;
 use super::values::Config;
 use crate::permissions::objection;
 
-/// Where the configuration is unless `--config` says otherwise; drop-ins are in `config.d` beside it.
+/// Default of `--config`; drop-ins are in `config.d` in the same directory.
 pub const DEFAULT_PATH: &str = "/etc/luks-agent/config.toml";
 
 impl Config {
-    /// Reads `path` and the `*.toml` files in `config.d` beside it, in order of their names. Neither they nor their directories
-    /// may be writable for others: who can write here chooses key, disks and mount points.
+    /// Reads `path` and the `*.toml` files in `config.d` in the same directory, sorted by name.
+    ///
+    /// Neither the files nor their directories may be writable by other users, who could then choose the key, the
+    /// disks and the mount points.
     ///
     /// # Errors
-    /// [`ConfigError`] names the file and, for a mistake in it, the line.
+    /// [`ConfigError`], which names the file and, for a mistake in it, the line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let drop_in_dir = path.with_file_name("config.d");
         let mut files = Vec::new();
@@ -39,7 +41,7 @@ impl Config {
         merged.validate(path)
     }
 
-    /// Reads one text as [`Config::load`] reads a file; `path` is what errors name.
+    /// Parses a text as [`Config::load`] parses a file; `path` appears in errors.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -48,7 +50,7 @@ impl Config {
     }
 }
 
-/// Reads a file that nobody else can write to.
+/// Reads a file that no other user can write to.
 fn read(path: &Path) -> Result<String, ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(read)?;
@@ -58,7 +60,10 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     Ok(text)
 }
 
-/// Where others may make files but not take away or replace those of root, as in `/tmp`, each file is checked by itself.
+/// Checks a directory, unless it is sticky.
+///
+/// In a sticky directory such as `/tmp`, other users can create files but not replace those of root, and each file is
+/// checked by itself.
 fn check_dir(dir: &Path) -> Result<(), ConfigError> {
     match fs::metadata(dir) {
         Ok(metadata) if metadata.mode() & 0o1000 != 0 => Ok(()),
@@ -109,7 +114,8 @@ fn parse(path: &Path, text: &str) -> Result<Fragment, ConfigError> {
     })
 }
 
-/// serde names the unknown key first and the known ones after it, all in backticks.
+/// Returns the known key that is most similar to the unknown one in an error of serde, which quotes the unknown key
+/// first and the known ones after it, all in backticks.
 fn nearest_known_key(message: &str) -> Option<String> {
     if !message.starts_with("unknown ") {
         return None;

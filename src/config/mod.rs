@@ -1,10 +1,10 @@
-//! `/etc/luks-agent/config.toml` and its drop-ins, read, merged and validated.
+//! The configuration: `/etc/luks-agent/config.toml` and its drop-ins, read, merged and validated.
 //!
-//! Each file is read on its own into a fragment, so that an error names file and line; the fragments are merged in
-//! order, later ones win, and defaults fill the rest.
+//! Each file is read into a fragment of its own, so that an error can name the file and the line. Later fragments
+//! override earlier ones, and defaults fill the rest.
 //!
 //! May import: `disk`, `luks2`, `permissions`, `storage`.
-//! Never: what is done with a value.
+//! Never: decides what follows from a value.
 
 mod checked;
 mod error;

@@ -16,30 +16,30 @@ pub struct Config {
     pub kms: Kms,
     /// Where the state file is.
     pub state: State,
-    /// Which volumes are taken care of.
+    /// Which volumes the agent manages.
     pub volumes: Volumes,
     /// How new volumes are encrypted.
     pub luks: Luks,
-    /// What is made on them and where it is mounted.
+    /// Which file system new volumes get, and where volumes are mounted.
     pub filesystem: Filesystem,
-    /// What the daemon looks at.
+    /// How often the daemon checks the node.
     pub health: Health,
-    /// Where metrics go.
+    /// Where metrics are written.
     pub metrics: Metrics,
 }
 
 /// `[kms]`
 #[derive(Debug, Clone)]
 pub struct Kms {
-    /// Key ARN, key id, alias name or alias ARN, as configured.
+    /// Key ARN, key ID, alias name or alias ARN, as configured.
     pub key_id: String,
-    /// Region, when it is not taken from the ARN, the environment or IMDS.
+    /// Region; `None`: taken from the key ARN, the environment or IMDS.
     pub region: Option<String>,
-    /// Endpoint, when it is not the region's.
+    /// Endpoint; `None`: the endpoint of the Region.
     pub endpoint_url: Option<String>,
-    /// Whether an endpoint may be `http://` that is neither on this machine nor on its own link.
+    /// Whether an `http://` endpoint may be on another network than loopback and link-local.
     pub allow_http: bool,
-    /// How long KMS and IMDS are tried in all.
+    /// How long the agent keeps trying KMS and IMDS, in total.
     pub deadline: Duration,
 }
 
@@ -57,38 +57,39 @@ pub struct Volumes {
     pub instance_store: Policy,
     /// What to do with EBS volumes.
     pub ebs: Policy,
-    /// What to do with a volume that holds something.
+    /// What to do with a volume that is not blank.
     pub when_not_blank: WhenNotBlank,
-    /// What to do with a volume on which nothing but noise is found.
+    /// What to do with a volume that contains only noise.
     pub noise: Noise,
     /// How much of a volume is read before it counts as blank.
     pub blank_scan: BlankScan,
-    /// How long the work on one volume may go without progress, and how long a sampled look at it may take in all.
+    /// How long the work on one volume may go without progress, and how long a sampled scan may take in total.
     pub deadline: Duration,
-    /// Whether provision grows volumes whose disk has grown.
+    /// Whether `provision` grows volumes whose disk has grown.
     pub grow: bool,
     /// `[volumes.expect]`
     pub expect: Expect,
-    /// `[[volumes.match]]`, in order; behind them one that ignores the rest, where `require_rule` is set.
+    /// `[[volumes.match]]`, in order; with `require_rule`, followed by a rule that ignores all other disks.
     pub rules: Vec<MatchRule>,
 }
 
 impl Volumes {
-    /// How a disk is read before it counts as blank.
+    /// Returns how a disk is scanned before it counts as blank.
     pub fn scan(&self) -> Scan {
         Scan { how: self.blank_scan, within: self.deadline }
     }
 }
 
-/// `[volumes.expect]`: how many volumes of a role there must be at least before the node is ready. Without a number, those
-/// that it had before.
+/// `[volumes.expect]`: the minimum number of volumes of each role before the node is ready.
+///
+/// Without a number, the volumes that the node had before are expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expect {
-    /// EBS volumes, the boot volume not counted.
+    /// Minimum number of EBS volumes, without the boot volume.
     pub ebs: Option<u32>,
-    /// Instance store volumes; fewer than the node had before are fine then.
+    /// Minimum number of instance store volumes; if set, there may be fewer than the node had before.
     pub instance_store: Option<u32>,
-    /// How long the boot waits for them.
+    /// How long the boot waits for these volumes.
     pub within: Duration,
 }
 
@@ -98,7 +99,7 @@ pub struct Expect {
 pub enum Policy {
     /// Encrypt, open and mount them.
     Encrypt,
-    /// Leave them alone.
+    /// Do not touch them.
     Ignore,
 }
 
@@ -108,17 +109,17 @@ pub enum Policy {
 pub enum WhenNotBlank {
     /// Refuse it.
     Refuse,
-    /// Format instance store volumes all the same, unless mounted, held or known; refuse EBS volumes.
+    /// Format instance store volumes anyway, unless mounted, held or known; refuse EBS volumes.
     WipeInstanceStore,
 }
 
-/// What to do with a volume on which nothing but noise is found: uniformly random blocks, with zeros among them.
+/// What to do with a volume that contains only noise: uniformly random blocks, with zeros among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
     /// Refuse it.
     Refuse,
-    /// Take it for blocks that were never written where it is an EBS volume that is not known; refuse others.
+    /// Treat it as never written if it is an unknown EBS volume; refuse others.
     FormatEbs,
 }
 
@@ -129,9 +130,9 @@ pub struct Luks {
     pub cipher: Cipher,
     /// Volume key size in bits: 256 or 512.
     pub key_size: u32,
-    /// Encryption sector size in bytes; unset: 4096 where the disk writes that atomically, else 512.
+    /// Encryption sector size in bytes; `None`: 4096 if the disk writes 4096 bytes atomically, else 512.
     pub sector_size: Option<u32>,
-    /// Let discards through.
+    /// Whether discards are passed to the disk.
     pub discards: bool,
     /// dm-crypt's `no_read_workqueue`.
     pub no_read_workqueue: bool,
@@ -142,9 +143,9 @@ pub struct Luks {
 /// `[filesystem]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filesystem {
-    /// What is made on a new volume.
+    /// File system of new volumes.
     pub kind: FilesystemKind,
-    /// The first mount point; the others have a number appended.
+    /// The first mount point; a number is appended for the others.
     pub mount_base: PathBuf,
     /// Mount options.
     pub options: Vec<String>,
@@ -153,13 +154,13 @@ pub struct Filesystem {
 /// `[health]`
 #[derive(Debug, Clone)]
 pub struct Health {
-    /// How often key and volumes are looked at.
+    /// How often the daemon checks the key and the volumes.
     pub interval: Duration,
 }
 
-/// Where metrics go.
+/// Where metrics are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
-    /// The file for node_exporter's textfile collector, if any.
+    /// The file for the textfile collector of node_exporter, if any.
     pub textfile: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! What a mount or a device lies on.
+//! Finds what a mount or a device lies on.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,19 +10,19 @@ use super::mount::Mount;
 use super::sysfs::{Node, Sysfs, names, optional, text};
 use crate::disk::{DevNo, DiskKind};
 
-/// File systems that never keep anything on a disk of this machine.
+/// File systems that keep nothing on a disk of this machine.
 const WITHOUT_DISK: &[&str] = &[
     "9p", "autofs", "ceph", "cifs", "devtmpfs", "hostfs", "nfs", "nfs4", "ramfs", "rootfs", "smb3", "sysfs", "proc",
     "tmpfs", "virtiofs",
 ];
 
-/// Mount options that name a further device.
+/// Mount options that name an additional device.
 const DEVICE_OPTIONS: &[&str] = &["logdev", "rtdev", "journal_path"];
 
-/// What is directly below a mount.
+/// The layer directly below a mount or a device.
 #[derive(Debug)]
 pub(super) enum Backing {
-    /// A disk, a partition or a device stacked on them.
+    /// A disk, a partition or a stacked device.
     Device(Node),
     /// A directory or file on another mount.
     Path(PathBuf),
@@ -37,15 +37,17 @@ impl Backing {
     }
 }
 
-/// What a device directly lies on; nothing below a disk. The disk of a partition, what a stacked device was made of, the file of
-/// a loop device, and what a disk in memory is written back to.
+/// Returns what a device lies on directly; empty for a disk.
+///
+/// That is the disk of a partition, the devices below a stacked device, the file of a loop device, and the device that
+/// a disk in memory writes back to.
 pub(super) fn below(sysfs: &Sysfs<'_>, node: &Node) -> Result<Vec<Backing>, DiscoverError> {
     if let Some(disk) = sysfs.disk_of(node)? {
         return Ok(vec![Backing::Device(disk)]);
     }
     let slaves = node.links("slaves")?;
     let mut all = slaves.iter().map(|slave| sysfs.named(slave).map(Backing::Device)).collect::<Result<Vec<_>, _>>()?;
-    // a loop device always has a file, zram perhaps a device
+    // a loop device always has a file, a zram device may have a device
     let file = match kind(&node.name) {
         DiskKind::Loop => Some(text(&node.dir.join("loop/backing_file"))?),
         DiskKind::Ram => optional(text(&node.dir.join("backing_dev")))?.filter(|file| file != "none"),
@@ -66,7 +68,7 @@ pub(super) fn below(sysfs: &Sysfs<'_>, node: &Node) -> Result<Vec<Backing>, Disc
 }
 
 impl Mount {
-    /// What the mount is made of; empty for a file system without a disk.
+    /// Returns what a mount lies on; empty for a file system without a disk.
     pub(super) fn backing(&self, sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, BackingError> {
         let device = |path: &Path| sysfs.at(path).map(Backing::Device);
         let mut all = Vec::new();
@@ -76,7 +78,8 @@ impl Mount {
             }
         }
         if self.devno.major != 0 {
-            // By number: the source may be /dev/root, a link that is gone, or a node of another machine.
+            // By number: the source may be /dev/root, a link that no longer exists, or a device node of another
+            // machine.
             all.push(Backing::Device(sysfs.numbered(self.devno)?));
         } else if self.fs == "overlay" {
             all.extend(self.layers()?.into_iter().map(Backing::Path));
@@ -86,7 +89,7 @@ impl Mount {
         } else if self.source.starts_with("/dev") {
             match device(&self.source) {
                 Ok(one) => all.push(one),
-                // bcachefs names all its members.
+                // bcachefs lists all its members.
                 Err(e) => {
                     let parts: Vec<_> = self.source.as_os_str().as_bytes().split(|b| *b == b':').collect();
                     if parts.len() < 2 {
@@ -110,7 +113,7 @@ impl Mount {
         Ok(all)
     }
 
-    /// All devices of the btrfs that the source is one of.
+    /// Returns all devices of the btrfs that the source belongs to.
     fn btrfs_members(&self, sysfs: &Sysfs<'_>) -> Result<Vec<Node>, BackingError> {
         let one = sysfs.at(&self.source)?;
         let dir = sysfs.roots.sys.join("fs/btrfs");

@@ -1,6 +1,6 @@
-//! Which disks carry the running system, through whatever is stacked on them.
+//! Finds the disks that carry the running system, through all layers.
 //!
-//! Fails closed: what cannot be followed down to a disk makes the whole answer unknown, with the reason.
+//! Fails closed: if one path cannot be followed down to a disk, the whole answer is unknown, and says why.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -17,28 +17,28 @@ use super::table::Mounts;
 use crate::disk::DiskKind;
 use crate::error::chain;
 
-/// Mount points without which the system does not run or does not start again.
+/// Mount points that the system needs to run or to boot.
 const SYSTEM: &[&str] = &["/", "/boot", "/boot/efi", "/efi", "/usr"];
 
-/// One thing that a disk carries.
+/// A mount point or other part of the system that a disk carries.
 #[derive(Debug)]
 struct Carried {
     what: &'static str,
     disk: String,
-    /// What is between the two, topmost first.
+    /// Layers between the two, topmost first.
     through: Vec<String>,
 }
 
-/// What is known of the boot disk.
+/// The disks that carry the system.
 #[derive(Debug, Default)]
 pub(super) struct Boot {
     carried: Vec<Carried>,
-    /// Why it is not known what all of the system is on.
+    /// Why not all of them are known.
     pub(super) unresolved: Option<String>,
 }
 
 impl Boot {
-    /// What a disk carries and through what, if anything.
+    /// Returns what a disk carries, and through which layers; `None` if nothing.
     pub(super) fn system(&self, disk: &str) -> Option<String> {
         let mut ways: Vec<(&[String], Vec<&str>)> = Vec::new();
         for one in self.carried.iter().filter(|c| c.disk == disk) {
@@ -57,15 +57,17 @@ impl Boot {
         if ways.is_empty() { None } else { Some(format!("carries {}", ways.join("; "))) }
     }
 
-    /// Whether a disk carries one of the system's mounts, not only swap or the state directory.
+    /// Returns whether a disk carries a mount point of the system, and not only swap or the state directory.
     pub(super) fn mounted(&self, disk: &str) -> bool {
         self.carried.iter().any(|c| c.disk == disk && SYSTEM.contains(&c.what))
     }
 
-    /// What a device lies on that carries the system: what is stacked on a boot disk (another volume of its LVM, a snapshot)
-    /// is a part of it, although it carries nothing itself.
+    /// Returns why a device that carries nothing itself belongs to the system; `None` if it does not.
+    ///
+    /// A device that is stacked on a boot disk, such as another volume of its LVM or a snapshot, is part of the boot
+    /// disk.
     pub(super) fn below(&self, sysfs: &Sysfs<'_>, device: &str) -> Option<String> {
-        // Whole disks first, which every disk but a partition is.
+        // Whole disks first: only partitions are not among them.
         let disk = |name: &str| -> Result<Node, DiscoverError> {
             sysfs.disk(name).or_else(|_| {
                 let node = sysfs.named(name)?;
@@ -94,7 +96,7 @@ impl Boot {
     }
 }
 
-/// Finds the disks below the system's mounts, all active swap, journals on disks of their own, and the state directory, which
+/// Finds the disks below the mount points of the system, active swap, external journals and the state directory, which
 /// need not exist yet.
 pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, &BackingError>, state_dir: &Path) -> Boot {
     let mut boot = Boot::default();
@@ -107,7 +109,7 @@ pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, &BackingError>,
     };
     for what in SYSTEM {
         let mut walk = Walk::new(sysfs, mounts, what);
-        // All that is mounted there, also what a later mount hides.
+        // All mounts there, also those that a later mount hides.
         let mut here = mounts.iter().filter(|m| m.point == Path::new(what)).peekable();
         let any = here.peek().is_some();
         let mut result = here.try_for_each(|mount| walk.mount(mount));
@@ -142,7 +144,7 @@ pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, &BackingError>,
 impl Boot {
     fn take(&mut self, walk: Walk<'_>, result: Result<(), BackingError>) {
         let what = walk.what;
-        // What was found before it failed is protected all the same.
+        // The disks found before the failure are protected anyway.
         self.carried.extend(walk.carried);
         if let Err(reason) = result {
             self.fail(what, &reason);
@@ -150,7 +152,7 @@ impl Boot {
     }
 }
 
-/// What `/proc/swaps` lists. A kernel without swap has no such file.
+/// Returns the active swap devices and files in `/proc/swaps`. A kernel without swap has no such file.
 fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, BackingError> {
     let path = sysfs.roots.proc.join("swaps");
     let bytes = match fs::read(&path) {
@@ -158,7 +160,7 @@ fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, BackingError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(read_error(&path)(e).into()),
     };
-    // A kernel gives at least a headline: nothing at all is what somebody has put in its place.
+    // A kernel writes at least a headline, so an empty file was put in its place.
     if bytes.is_empty() {
         return Err(BackingError::Empty { path });
     }
@@ -178,8 +180,9 @@ fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, BackingError> {
         .collect()
 }
 
-/// Disks and partitions that are the journal of an ext4 file system on another one, which no mount table shows. The file
-/// system may be any: a journal in use is nothing to write to anyway.
+/// Returns disks and partitions that are the external journal of an ext4 file system, which no mount table shows.
+///
+/// The file system need not be one of the system: a disk with a journal in use must not be written to.
 fn journals(sysfs: &Sysfs<'_>) -> Result<Vec<Node>, BackingError> {
     let path = sysfs.roots.proc.join("fs/jbd2");
     let names = match names(&path) {
@@ -189,22 +192,22 @@ fn journals(sysfs: &Sysfs<'_>) -> Result<Vec<Node>, BackingError> {
         Err(e) => return Err(e.into()),
     };
     let known = sysfs.all_names()?;
-    // A journal within its file system is called after the device and the inode, `nvme0n1p1-8`.
+    // An internal journal is named after the device and the inode, such as `nvme0n1p1-8`.
     let disks = names.iter().filter(|name| known.contains(name));
     disks.map(|name| Ok(sysfs.named(name)?)).collect()
 }
 
-/// The way down from one thing to all disks below it.
+/// Follows one part of the system down to all disks below it.
 struct Walk<'a> {
     sysfs: &'a Sysfs<'a>,
     mounts: &'a Mounts,
     what: &'static str,
     through: Vec<String>,
-    /// Mounts above the present place: to come to one of them again is a cycle.
+    /// Mounts above the current one: to reach one of them again is a cycle.
     above: Vec<u32>,
     done: HashSet<String>,
     carried: Vec<Carried>,
-    /// Whether the way ended at a disk at least once.
+    /// Whether at least one path ended at a disk.
     reached_disk: bool,
 }
 
@@ -229,7 +232,7 @@ impl<'a> Walk<'a> {
         if let Some([upper, work]) = mount.upper_and_work()
             && self.mounts.of(&upper)?.id != self.mounts.of(&work)?.id
         {
-            // The paths are as they were at the time of mounting: these must be of a root that has been left since.
+            // The paths are those at the time of mounting: these belong to a root that has been left since.
             return Err(BackingError::SplitOverlay { upper, work, point: mount.point.clone() });
         }
         self.above.push(mount.id);

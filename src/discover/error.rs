@@ -1,12 +1,12 @@
-//! Why disks, or what something lies on, cannot be found out.
+//! Errors of discovery.
 
 use std::io;
 use std::path::PathBuf;
 
-/// No real stack is deeper.
+/// Maximum number of layers. No real stack is deeper.
 pub(super) const DEEPEST: usize = 32;
 
-/// The disks cannot be listed; nothing is known of any of them.
+/// The disks cannot be listed; none of them is known.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
     /// A file or directory that cannot be read.
@@ -18,25 +18,25 @@ pub enum DiscoverError {
         #[source]
         source: io::Error,
     },
-    /// A file with something in it that is not understood.
+    /// A file with unexpected content.
     #[error("{} contains '{text}', expected {expected}", path.display())]
     Invalid {
         /// Which.
         path: PathBuf,
-        /// What it says.
+        /// Its content.
         text: String,
-        /// What it should say.
+        /// The expected content.
         expected: &'static str,
     },
 }
 
-/// Why it is not known what a path, a mount or a device lies on.
+/// Why what a path, a mount or a device lies on is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum BackingError {
-    /// A file or directory of the kernel's cannot be read, or is not understood.
+    /// A file or directory of the kernel that cannot be read or has unexpected content.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
-    /// A line of the mount table.
+    /// An invalid line in the mount table.
     #[error("{} has an invalid line: '{line}'", path.display())]
     MountLine {
         /// The mount table.
@@ -44,7 +44,7 @@ pub enum BackingError {
         /// The line.
         line: String,
     },
-    /// A line of `/proc/swaps`.
+    /// An invalid line in `/proc/swaps`.
     #[error("{} has an invalid line: '{line}'", path.display())]
     SwapLine {
         /// The file.
@@ -52,7 +52,7 @@ pub enum BackingError {
         /// The line.
         line: String,
     },
-    /// A file or directory in which there must be something.
+    /// A file or directory that must not be empty.
     #[error("{} is empty", path.display())]
     Empty {
         /// Which.
@@ -61,7 +61,7 @@ pub enum BackingError {
     /// The mount table does not list the root file system.
     #[error("the mount table does not list /")]
     NoRoot,
-    /// A path that leads out of the tree that is looked at.
+    /// A path that leads out of the tree of [`Roots`](super::Roots).
     #[error("{} leads out of the tree", path.display())]
     Outside {
         /// Which.
@@ -73,7 +73,7 @@ pub enum BackingError {
         /// Which.
         path: PathBuf,
     },
-    /// A file system that the agent does not know how to follow.
+    /// A file system that the agent does not support.
     #[error("cannot find the disks of the {fs} file system '{}' on {}", device.display(), point.display())]
     UnknownFilesystem {
         /// Its type.
@@ -83,12 +83,12 @@ pub enum BackingError {
         /// Its mount point.
         point: PathBuf,
     },
-    /// A btrfs of which the kernel lists no members.
+    /// A btrfs whose members the kernel does not list.
     #[error("{} lists no btrfs file system with device '{device}'", path.display())]
     NoBtrfs {
-        /// Where the kernel lists them.
+        /// Directory in which the kernel lists them.
         path: PathBuf,
-        /// Kernel name of the device that was mounted.
+        /// Kernel name of the mounted device.
         device: String,
     },
     /// An overlay without layers.
@@ -97,7 +97,7 @@ pub enum BackingError {
         /// Its mount point.
         point: PathBuf,
     },
-    /// An overlay with a layer that cannot be looked up.
+    /// An overlay with a layer whose path is relative.
     #[error("the overlay on {} has a layer that is not an absolute path: '{}'", point.display(), layer.display())]
     RelativeLayer {
         /// Its mount point.
@@ -105,7 +105,9 @@ pub enum BackingError {
         /// The layer.
         layer: PathBuf,
     },
-    /// An overlay whose paths are not those of the present mount table: they are of a root that has been left since it was mounted.
+    /// An overlay whose upper and work directories are on different mounts, which the kernel does not allow.
+    ///
+    /// Its paths belong to a root that has been left since it was mounted.
     #[error(
         "upperdir {} and workdir {} of the overlay on {} are on different mounts",
         upper.display(), work.display(), point.display()
@@ -118,7 +120,7 @@ pub enum BackingError {
         /// Its mount point.
         point: PathBuf,
     },
-    /// A mount with a layer that lies on the mount itself.
+    /// A mount with a layer that lies on the same mount.
     #[error("a layer of the {fs} on {} lies on that mount itself, which hides the real layer", point.display())]
     Cycle {
         /// Type of the file system.
@@ -132,7 +134,7 @@ pub enum BackingError {
     /// A stack that is deeper than any real one.
     #[error("more than {DEEPEST} layers{}", named(first))]
     TooDeep {
-        /// The first layers from the top, where they are known.
+        /// The topmost layers, if known.
         first: Vec<String>,
     },
 }

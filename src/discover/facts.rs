@@ -13,8 +13,8 @@ use crate::disk::{DeviceFacts, DiskKind, Holder};
 
 /// Reads the facts of one disk.
 ///
-/// `None` for what is in `/sys/block` but is not a disk of its own (a path of an NVMe multipath head), and for a disk whose name
-/// another one took meanwhile.
+/// `None` for an entry of `/sys/block` that is not a disk of its own (a path of an NVMe multipath head), and for a
+/// disk whose name was reused while it was read.
 pub(super) fn read_facts(
     sysfs: &Sysfs<'_>,
     name: &str,
@@ -65,7 +65,7 @@ pub(super) fn read_facts(
     Ok(Some(facts))
 }
 
-/// Returns the kernel's sequence number of a disk, where the kernel has such.
+/// Returns the sequence number that the kernel gave a disk, if it supports them.
 fn diskseq(disk: &Node) -> Result<Option<u64>, DiscoverError> {
     disk.number("diskseq").map(Some).or_else(|e| if gone(&e) { Ok(None) } else { Err(e) })
 }
@@ -78,7 +78,7 @@ fn serial_number(
 ) -> Result<Option<String>, DiscoverError> {
     let property = |key: &str| udev.get(key).cloned();
     Ok(match kind {
-        // The kernel asks the device each time `serial` is read, and waits for it: udev's copy first.
+        // Reading `serial` makes the kernel ask the device and wait for it, so the copy of udev comes first.
         DiskKind::Virtio => match property("ID_SERIAL") {
             Some(serial) => Some(serial),
             None => disk.optional("serial")?,
@@ -88,7 +88,7 @@ fn serial_number(
         DiskKind::Nvme | DiskKind::Xen | DiskKind::Optical => {
             disk.optional("device/serial")?.or_else(|| property("ID_SERIAL_SHORT"))
         }
-        // User-Mode Linux has it on the disk itself, and says so when there is none.
+        // User-Mode Linux has it on the disk itself, and `(null)` if there is none.
         DiskKind::Other => disk
             .optional("device/serial")?
             .or(disk.optional("serial")?.filter(|serial| serial != "(null)"))
@@ -114,7 +114,7 @@ fn holders<'a>(
     Ok(holders)
 }
 
-/// Returns the path of a mapping below `/dev/mapper`. Without udev it is a device node of its own, not a link.
+/// Returns the path of a mapping below `/dev/mapper`, which without udev is a device node and not a link.
 fn mapper_link(sysfs: &Sysfs<'_>, disk: &Node) -> Result<Option<PathBuf>, DiscoverError> {
     let path = disk.optional("dm/name")?.map(|name| Path::new("mapper").join(name));
     Ok(path.filter(|path| sysfs.roots.dev.join(path).exists()).map(|path| Path::new("/dev").join(path)))

@@ -5,7 +5,7 @@ use super::mount_points::MountPoints;
 use super::sysfs::Sysfs;
 use crate::disk::Holder;
 
-/// Reads what is known of a device that holds another one.
+/// Reads the facts of a device that holds another one.
 pub(super) fn read_holder(sysfs: &Sysfs<'_>, name: String, mounted: &MountPoints) -> Result<Holder, DiscoverError> {
     let node = sysfs.disk(&name)?;
     let partitions = node.partitions()?;

@@ -1,4 +1,4 @@
-//! The kind of a disk, by its kernel name.
+//! Finds the kind of a disk by its kernel name.
 
 use crate::disk::DiskKind;
 

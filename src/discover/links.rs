@@ -5,11 +5,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-/// Every symbolic link below `/dev` by the kernel name it leads to, sorted. Other file systems mounted there (`shm`,
-/// where anybody may write) are left out, and so are the links by number, which say nothing that sysfs does not.
+/// Returns every symbolic link below `/dev`, sorted, by the kernel name that it leads to.
 ///
-/// It walks through the whole folder, because a rule of the configuration may name a link that udev's record of the disk does not
-/// list. An `ignore` rule that matches nothing could cost a disk.
+/// Skips other file systems mounted there (`shm`, where anybody can write), and the links by number, which say nothing
+/// that sysfs does not.
+///
+/// It walks through all of `/dev`, because a rule of the configuration may name a link that is not in the udev record
+/// of the disk. If an `ignore` rule does not match because of a missing link, the agent may format the disk.
 pub(super) fn links_by_name(dev: &Path) -> BTreeMap<String, Vec<PathBuf>> {
     fn walk(dev: &Path, dir: &Path, on: u64, depth: u32, found: &mut BTreeMap<String, Vec<PathBuf>>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -35,8 +37,9 @@ pub(super) fn links_by_name(dev: &Path) -> BTreeMap<String, Vec<PathBuf>> {
     found
 }
 
-/// The kernel name that a path below `/dev` leads to. Links are followed by their text, so the device node at the end
-/// need not be there.
+/// Returns the kernel name that a path below `/dev` leads to.
+///
+/// It follows links by their text, so the device node at the end need not exist.
 pub(super) fn node_name(dev: &Path, path: &Path) -> Option<String> {
     let mut path = path.to_owned();
     for _ in 0..8 {
@@ -49,7 +52,7 @@ pub(super) fn node_name(dev: &Path, path: &Path) -> Option<String> {
     None
 }
 
-/// `..` and `.` taken out of an absolute path by its text alone.
+/// Removes `..` and `.` from an absolute path, by its text alone.
 fn flatten(path: &Path) -> PathBuf {
     let mut flat = PathBuf::from("/");
     for part in path.components() {

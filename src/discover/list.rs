@@ -18,10 +18,10 @@ use crate::error::chain;
 
 /// Lists the whole disks of the machine and finds those that carry the running system.
 ///
-/// `state_dir` need not exist yet. `mapping` is the IMDS block device mapping, from key (`ami`, `ebs1`, `ephemeral0`) to
-/// device name (`sdb`, `/dev/sda1`); only Xen disks need it. A disk that vanishes while it is read is left out, and so,
-/// with a warning, is one whose facts cannot be read. Whatever keeps the boot disk from being found out is in
-/// [`Inventory::boot_unresolved`].
+/// `state_dir` need not exist yet. `mapping` is the IMDS block device mapping, from key (`ami`, `ebs1`, `ephemeral0`)
+/// to device name (`sdb`, `/dev/sda1`); only Xen disks need it. A disk that vanishes while it is read is skipped, and
+/// so is, with a warning, a disk whose facts cannot be read. If the boot disk is unknown,
+/// [`Inventory::boot_unresolved`] says why.
 ///
 /// # Errors
 /// [`DiscoverError`] when `/sys/block` cannot be listed.
@@ -51,7 +51,7 @@ pub fn discover(
         }
     }
 
-    // After the listing, so that a disk that joined the boot stack meanwhile is not taken for a free one.
+    // After the listing, so that a disk that joined the boot stack meanwhile does not count as free.
     let boot = boot::resolve(&sysfs, mounts.as_ref(), state_dir);
     for facts in &mut devices {
         facts.system = boot.system(&facts.name).or_else(|| boot.below(&sysfs, &facts.name));
@@ -65,7 +65,7 @@ pub fn discover(
         let key = |d: &DeviceFacts| (d.serial.is_none(), d.serial.clone(), d.name.clone());
         key(a).cmp(&key(b))
     });
-    // what cannot be followed down leaves the boot disk unresolved, too
+    // a path that cannot be followed leaves the boot disk unresolved, too
     let state_in_memory = mounts.ok().and_then(|mounts| find_in_memory(&sysfs, &mounts, state_dir).ok().flatten());
     Ok(Inventory { devices, boot_unresolved, state_in_memory, instance_id: None, missing_ciphers: Vec::new() })
 }

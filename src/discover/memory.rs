@@ -1,4 +1,4 @@
-//! Whether what is written at a path is still there after a reboot: what the path really lies on, followed down to disks.
+//! Finds out whether files at a path survive a reboot, by following the path down to disks.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use crate::disk::DiskKind;
 /// File systems that a reboot empties.
 const IN_MEMORY: &[&str] = &["tmpfs", "ramfs", "rootfs", "devtmpfs"];
 
-/// What in memory a path lies on, in words; `None` if what is written there outlives a reboot. The path need not exist yet.
+/// Describes what in memory a path lies on; `None` if files there survive a reboot. The path need not exist yet.
 ///
 /// # Errors
-/// What cannot be followed down to disks, and why.
+/// [`BackingError`] if the path cannot be followed down to disks.
 pub fn in_memory(roots: &Roots, path: &Path) -> Result<Option<String>, BackingError> {
     find_in_memory(&Sysfs::new(roots), &Mounts::read(roots)?, path)
 }
 
-/// What a path lies on that is in memory, in words; `None` if it lies on disks alone. The path need not exist yet.
+/// Describes what in memory a path lies on; `None` if it lies on disks alone. The path need not exist yet.
 ///
 /// # Errors
-/// What cannot be followed down, and why.
+/// [`BackingError`] if the path cannot be followed down to disks.
 pub(super) fn find_in_memory(sysfs: &Sysfs<'_>, mounts: &Mounts, path: &Path) -> Result<Option<String>, BackingError> {
     Walk { sysfs, mounts }.mount(mounts.will_hold(path)?, 0)
 }
@@ -45,7 +45,7 @@ impl Walk<'_> {
             if mount.is_volatile() {
                 return Ok(Some(format!("{here}, which is mounted with the option volatile")));
             }
-            // what is written goes there, whatever the lower layers are on; without one, nothing can be written
+            // writes go to the upper directory, whatever the lower layers are on; without one, nothing can be written
             let Some([upper, work]) = mount.upper_and_work() else { return Ok(None) };
             if self.mounts.of(&upper)?.id != self.mounts.of(&work)?.id {
                 return Err(BackingError::SplitOverlay { upper, work, point: mount.point.clone() });

@@ -1,9 +1,9 @@
-//! What disks the machine has and which of them carry the running system, read from sysfs, procfs and udev's links.
+//! The disks of the machine, and which of them carry the running system, from sysfs, procfs and the links of udev.
 //!
-//! It reads files only: it opens no device and runs no command, so a hung device cannot hold it up.
+//! It only reads files: it opens no device and runs no command, so a hung device cannot block it.
 //!
 //! May import: `disk`, `error`.
-//! Never: a device, a program, the configuration.
+//! Never: opens a device, runs a program, or reads the configuration.
 
 mod backing;
 mod boot;

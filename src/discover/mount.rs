@@ -1,4 +1,4 @@
-//! One line of the mount table, and its options.
+//! A line of the mount table, and its options.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -14,12 +14,12 @@ pub(crate) struct Mount {
     pub(crate) parent: u32,
     /// Anonymous (major 0) unless the file system is on exactly one block device.
     pub(crate) devno: DevNo,
-    /// Which directory of the file system is mounted.
+    /// The mounted directory of the file system.
     pub(crate) root: PathBuf,
     pub(crate) point: PathBuf,
-    /// The peer group that it belongs to: what happens below it happens below its peers.
+    /// Its peer group: mounts and unmounts below it are repeated below its peers.
     pub(super) peer_group: Option<u32>,
-    /// Peer groups, its own among them, below which what happens happens below it too.
+    /// Peer groups, its own included, whose mounts and unmounts are repeated below it.
     pub(super) follows: Vec<u32>,
     pub(super) fs: String,
     pub(crate) source: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// The upper directory of an overlay and its work directory, which the kernel wants on one mount.
+    /// Returns the upper and work directories of an overlay, which the kernel requires on one mount.
     pub(super) fn upper_and_work(&self) -> Option<[PathBuf; 2]> {
         let option = |name: &str| {
             self.options().find(|(key, _)| key == name).map(|(_, value)| PathBuf::from(OsString::from_vec(value)))
@@ -36,23 +36,24 @@ impl Mount {
         Some([option("upperdir")?, option("workdir")?]).filter(|_| self.fs == "overlay")
     }
 
-    /// Whether an overlay leaves out what makes writes durable: after a crash it is not even mounted again.
+    /// Returns whether an overlay is mounted with `volatile`: its writes are not durable, and after a crash it cannot
+    /// be mounted again.
     pub(super) fn is_volatile(&self) -> bool {
         self.options.split(|b| *b == b',').any(|option| option == b"volatile")
     }
 
-    /// The directories of an overlay, all of them; of another file system, none.
+    /// Returns all directories of an overlay; none for another file system.
     pub(crate) fn layers_if_overlay(&self) -> Vec<PathBuf> {
         if self.fs == "overlay" { self.layers().unwrap_or_default() } else { Vec::new() }
     }
 
-    /// The directories of an overlay, all of them.
+    /// Returns all directories of an overlay.
     pub(super) fn layers(&self) -> Result<Vec<PathBuf>, BackingError> {
         let mut layers = Vec::new();
         for (key, value) in self.options() {
             match key.as_str() {
                 "upperdir" | "lowerdir+" | "datadir+" => layers.push(value),
-                // `::` comes before layers that only give data.
+                // `::` comes before data-only layers.
                 "lowerdir" => layers.extend(split_layers(&value)),
                 _ => {}
             }
@@ -79,7 +80,7 @@ impl Mount {
     }
 }
 
-/// `a:b::c`, where a colon or backslash within a name has a backslash before it.
+/// Splits `a:b::c`, in which a backslash escapes a colon or backslash.
 fn split_layers(value: &[u8]) -> Vec<Vec<u8>> {
     let mut layers = vec![Vec::new()];
     let mut bytes = value.iter();
@@ -94,7 +95,7 @@ fn split_layers(value: &[u8]) -> Vec<Vec<u8>> {
     layers
 }
 
-/// `\040` and the like taken back.
+/// Replaces `\040` and other octal escapes by their bytes.
 pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -114,7 +115,8 @@ pub(super) fn unescape(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue` (proc_pid_mountinfo(5)).
+/// Parses a line such as `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
+/// (proc_pid_mountinfo(5)).
 pub(super) fn parse(line: &[u8]) -> Option<Mount> {
     let separator = line.windows(3).position(|w| w == b" - ")?;
     let path = |text: &[u8]| PathBuf::from(OsString::from_vec(unescape(text)));

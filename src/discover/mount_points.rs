@@ -9,19 +9,20 @@ use super::sysfs::{Node, Sysfs};
 use super::table::Mounts;
 use crate::disk::DevNo;
 
-/// Mount points by the number of the block device directly below, in the order of mounting.
+/// Mount points by the number of the block device directly below them, in the order of mounting.
 #[derive(Debug, Default)]
 pub(super) struct MountPoints(BTreeMap<DevNo, Vec<PathBuf>>);
 
 impl MountPoints {
-    /// Takes them from a mount table.
+    /// Collects the mount points of a mount table.
     pub(super) fn from_table(sysfs: &Sysfs<'_>, mounts: &Mounts) -> Self {
         let mut all: BTreeMap<DevNo, Vec<PathBuf>> = BTreeMap::new();
         for mount in mounts.iter() {
             let devices = if mount.devno.major != 0 {
                 vec![mount.devno]
             } else {
-                // What cannot be told here is of no system mount (boot::resolve says so), and busy when it is to be opened.
+                // A failure here is not of a system mount (`boot::resolve` reports those); such a device is busy when
+                // it is opened.
                 mount.backing(sysfs).unwrap_or_default().iter().filter_map(Backing::devno).collect()
             };
             for devno in devices {

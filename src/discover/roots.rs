@@ -1,8 +1,8 @@
-//! Where the agent reads what the kernel and udev know.
+//! The directories that discovery reads.
 
 use std::path::{Path, PathBuf};
 
-/// Where the kernel and udev show what they know; `/` in production, a fixture tree in tests.
+/// Directories of the kernel and udev: below `/` in production, below a fixture tree in tests.
 #[derive(Debug, Clone)]
 pub struct Roots {
     /// sysfs.
@@ -11,19 +11,19 @@ pub struct Roots {
     pub proc: PathBuf,
     /// Device nodes and udev's links to them.
     pub dev: PathBuf,
-    /// Where udev keeps its data (`/run/udev`).
+    /// Data of udev (`/run/udev`).
     pub run: PathBuf,
-    /// The file system itself: where the layers of an overlay and the state directory are looked up.
+    /// The file system itself, to look up the layers of an overlay and the state directory.
     pub files: PathBuf,
 }
 
 impl Roots {
-    /// The running machine.
+    /// Returns the directories of the running machine.
     pub fn host() -> Self {
         Self::under(Path::new("/"))
     }
 
-    /// A tree laid out like a machine's `/`.
+    /// Returns the directories of a tree that is laid out like the `/` of a machine.
     pub fn under(root: &Path) -> Self {
         Self {
             sys: root.join("sys"),

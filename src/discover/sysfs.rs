@@ -26,7 +26,7 @@ pub(super) struct Sysfs<'a> {
     pub(super) roots: &'a Roots,
 }
 
-/// Whether the file was not there, or its device went away while it was read.
+/// Returns whether a file did not exist, or its device vanished while it was read.
 pub(super) fn gone(error: &DiscoverError) -> bool {
     match error {
         DiscoverError::Read { source, .. } => {
@@ -41,13 +41,13 @@ pub(super) fn read_error(path: &Path) -> impl FnOnce(io::Error) -> DiscoverError
     move |source| DiscoverError::Read { path: path.to_owned(), source }
 }
 
-/// The text of one attribute, without the spaces that pad it.
+/// Reads an attribute, without its padding.
 pub(super) fn text(path: &Path) -> Result<String, DiscoverError> {
     let bytes = fs::read(path).map_err(read_error(path))?;
     Ok(String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned())
 }
 
-/// For an attribute that not every device or kernel has: `None` when it is missing or empty.
+/// Makes an attribute optional that not every device or kernel has: `None` if it is missing or empty.
 pub(super) fn optional(text: Result<String, DiscoverError>) -> Result<Option<String>, DiscoverError> {
     match text {
         Ok(text) => Ok(Some(text).filter(|t| !t.is_empty())),
@@ -56,7 +56,7 @@ pub(super) fn optional(text: Result<String, DiscoverError>) -> Result<Option<Str
     }
 }
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>, DiscoverError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(read_error(dir))? {
@@ -75,7 +75,7 @@ impl<'a> Sysfs<'a> {
         names(&self.roots.sys.join("block"))
     }
 
-    /// All disks and partitions.
+    /// Returns the names of all disks and partitions.
     pub(super) fn all_names(&self) -> Result<Vec<String>, DiscoverError> {
         let dir = self.roots.sys.join("class/block");
         let names = names(&dir)?;
@@ -91,22 +91,22 @@ impl<'a> Sysfs<'a> {
         Ok(Node { name, dir })
     }
 
-    /// A whole disk.
+    /// Finds a whole disk by its kernel name.
     pub(super) fn disk(&self, name: &str) -> Result<Node, DiscoverError> {
         Self::node(&self.roots.sys.join("block").join(name))
     }
 
-    /// A disk or a partition.
+    /// Finds a disk or a partition by its kernel name.
     pub(super) fn named(&self, name: &str) -> Result<Node, DiscoverError> {
         Self::node(&self.roots.sys.join("class/block").join(name))
     }
 
-    /// A disk or a partition.
+    /// Finds a disk or a partition by its device number.
     pub(super) fn numbered(&self, devno: DevNo) -> Result<Node, DiscoverError> {
         Self::node(&self.roots.sys.join(format!("dev/block/{devno}")))
     }
 
-    /// The disk or partition that a path below `/dev` leads to.
+    /// Finds the disk or partition that a path below `/dev` leads to.
     pub(super) fn at(&self, path: &Path) -> Result<Node, DiscoverError> {
         let real = path.strip_prefix("/dev").map_or_else(|_| path.to_owned(), |below| self.roots.dev.join(below));
         if let Ok(node) = fs::metadata(&real)
@@ -121,7 +121,7 @@ impl<'a> Sysfs<'a> {
         }
     }
 
-    /// The disk that a partition is on; `None` for a whole disk.
+    /// Returns the disk that a partition is on; `None` for a whole disk.
     pub(super) fn disk_of(&self, node: &Node) -> Result<Option<Node>, DiscoverError> {
         if !node.has("partition")? {
             return Ok(None);
@@ -137,17 +137,17 @@ impl Node {
         path.try_exists().map_err(read_error(&path))
     }
 
-    /// The text of one attribute.
+    /// Reads an attribute.
     pub(super) fn text(&self, attribute: &str) -> Result<String, DiscoverError> {
         text(&self.dir.join(attribute))
     }
 
-    /// An attribute that not every device or kernel has: `None` when it is missing or empty.
+    /// Reads an attribute that not every device or kernel has: `None` if it is missing or empty.
     pub(super) fn optional(&self, attribute: &str) -> Result<Option<String>, DiscoverError> {
         optional(self.text(attribute))
     }
 
-    /// Its size in bytes. sysfs counts in units of 512 bytes whatever the logical block size is.
+    /// Returns the size in bytes. sysfs counts in units of 512 bytes whatever the logical block size is.
     pub(super) fn size(&self) -> Result<u64, DiscoverError> {
         Ok(self.number::<u64>("size")?.saturating_mul(512))
     }
@@ -164,21 +164,21 @@ impl Node {
         text.parse().map_err(|()| DiscoverError::Invalid { path, text, expected: "a device number such as 259:0" })
     }
 
-    /// The names in `holders` or `slaves`. Partitions have no `slaves`.
+    /// Returns the names in `holders` or `slaves`. Partitions have no `slaves`.
     pub(super) fn links(&self, which: &str) -> Result<Vec<String>, DiscoverError> {
         names(&self.dir.join(which))
     }
 
-    /// One of the devices that this one is made on: where a link in `slaves` leads.
+    /// Finds a device below this one: the target of a link in `slaves`.
     pub(super) fn below(&self, name: &str) -> Result<Self, DiscoverError> {
         Sysfs::node(&self.dir.join("slaves").join(name))
     }
 
-    /// The partitions of a whole disk, in order of their numbers.
+    /// Returns the partitions of a whole disk, in order of their numbers.
     pub(super) fn partitions(&self) -> Result<Vec<Self>, DiscoverError> {
         let mut partitions = Vec::new();
         for name in names(&self.dir)? {
-            // Every partition's name starts with its disk's.
+            // The name of a partition starts with the name of its disk.
             if !name.starts_with(&self.name) {
                 continue;
             }

@@ -8,7 +8,7 @@ use super::mount::{Mount, parse};
 use super::roots::Roots;
 use super::sysfs::read_error;
 
-/// The mount table as this process sees it.
+/// The mount table of a process.
 #[derive(Debug)]
 pub(crate) struct Mounts {
     all: Vec<Mount>,
@@ -16,12 +16,12 @@ pub(crate) struct Mounts {
 }
 
 impl Mounts {
-    /// The mount table as this process sees it.
+    /// Reads the mount table of this process.
     pub(crate) fn read(roots: &Roots) -> Result<Self, BackingError> {
         Self::read_of(roots, "self")
     }
 
-    /// The mount table as another process sees it.
+    /// Reads the mount table of another process.
     pub(crate) fn read_of(roots: &Roots, process: &str) -> Result<Self, BackingError> {
         let path = roots.proc.join(process).join("mountinfo");
         let bytes = fs::read(&path).map_err(read_error(&path))?;
@@ -41,27 +41,29 @@ impl Mounts {
         self.all.iter()
     }
 
-    /// Whether a mount of another namespace's table goes along when one of this table is unmounted, unless it is used there. That is a
-    /// matter of what they are mounted on.
+    /// Returns whether unmounting `own` also unmounts `other`, a mount in the table of another namespace, unless it is
+    /// in use there.
+    ///
+    /// That depends on the mounts that they are mounted on.
     pub(crate) fn takes_along(&self, own: &Mount, theirs: &Self, other: &Mount) -> bool {
         let (Some((on, at)), Some((other_on, other_at))) = (self.place(own), theirs.place(other)) else { return false };
         on.peer_group.is_some_and(|group| other_on.follows.contains(&group)) && at == other_at
     }
 
-    /// The mount that another is mounted on, and where in its file system.
+    /// Returns the mount that another is mounted on, and the place in its file system.
     fn place(&self, mount: &Mount) -> Option<(&Mount, PathBuf)> {
         let on = self.all.iter().find(|on| on.id == mount.parent)?;
         Some((on, on.root.join(mount.point.strip_prefix(&on.point).ok()?)))
     }
 
-    /// The mount that a path is on, the path's links followed. It must exist.
+    /// Returns the mount that a path is on, after following its links. The path must exist.
     pub(crate) fn of(&self, path: &Path) -> Result<&Mount, BackingError> {
         let real = self.files.join(path.strip_prefix("/").unwrap_or(path));
         let real_path = fs::canonicalize(&real).map_err(read_error(&real))?;
         let files = fs::canonicalize(&self.files).map_err(read_error(&real))?;
         let below = real_path.strip_prefix(files).map_err(|_| BackingError::Outside { path: real })?;
 
-        // Down the tree of mounts as the kernel goes, since a mount can be hidden by a later one above it.
+        // Goes down the tree of mounts as the kernel does, because a later mount above can hide a mount.
         let root = Path::new("/");
         let mut at = self
             .all
@@ -78,7 +80,7 @@ impl Mounts {
         Ok(at)
     }
 
-    /// The mount that a path will be on when it is made, the part of it that exists now followed.
+    /// Returns the mount that a path will be on once it exists, by following the part that exists now.
     pub(super) fn will_hold(&self, path: &Path) -> Result<&Mount, BackingError> {
         for path in path.ancestors() {
             match fs::symlink_metadata(self.files.join(path.strip_prefix("/").unwrap_or(path))) {
@@ -91,10 +93,10 @@ impl Mounts {
     }
 }
 
-/// What is mounted at a path, as the mount table names it, topmost last.
+/// Returns the sources of the mounts at a path, topmost last.
 ///
 /// # Errors
-/// What keeps the mount table from being read.
+/// [`BackingError`] if the mount table cannot be read.
 pub fn mounted_at(roots: &Roots, path: &Path) -> Result<Vec<PathBuf>, BackingError> {
     let mounts = Mounts::read(roots)?;
     Ok(mounts.iter().filter(|mount| mount.point == path).map(|mount| mount.source.clone()).collect())
@@ -118,7 +120,7 @@ mod tests {
             ("11 10 8:1 / / rw shared:1", "/mnt rw", true),
             ("11 10 8:1 / / rw master:7 propagate_from:1", "/mnt rw", true),
             ("11 10 8:1 / / rw", "/mnt rw", false),
-            // bound to another place, or on something else
+            // bound to another place, or mounted on something else
             ("11 10 8:1 / / rw master:1", "/srv rw master:9", false),
             ("11 10 0:40 / / rw", "/mnt rw master:9", false),
             ("11 10 8:1 /sub / rw master:1", "/mnt rw master:9", false),

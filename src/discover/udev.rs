@@ -6,7 +6,7 @@ use std::fs;
 use super::roots::Roots;
 use crate::disk::DevNo;
 
-/// What udev found out about a device: the `E:KEY=VALUE` lines of its record. Empty without udev.
+/// Returns the properties that udev recorded for a device: the `E:KEY=VALUE` lines of its record. Empty without udev.
 pub(super) fn udev_properties(roots: &Roots, devno: DevNo) -> BTreeMap<String, String> {
     let record = fs::read(roots.run.join(format!("udev/data/b{devno}"))).unwrap_or_default();
     String::from_utf8_lossy(&record)

@@ -1,24 +1,25 @@
-//! Xen disks have neither model nor serial number: what they are is in the IMDS block device mapping alone.
+//! Identifies Xen disks, which have neither model nor serial number, by the IMDS block device mapping.
 
 use std::collections::BTreeMap;
 
 use super::boot::Boot;
 use crate::disk::{DeviceFacts, DiskKind};
 
-/// Kernels of the RHEL family name the first disk `xvde` where the mapping says `sda`.
+/// Letter shifts: kernels of the RHEL family name the first disk `xvde` where the mapping says `sda`.
 const SHIFTS: [u8; 2] = [0, 4];
 
-/// Fills in `mapping` for every Xen disk that the mapping names beyond doubt. The result is why the mapping and the
-/// running system disagree on the boot disk, if they do.
+/// Sets `mapping` of every Xen disk that the block device mapping names unambiguously.
+///
+/// Returns how the mapping and the running system disagree on the boot disk, if they do.
 pub(super) fn assign(devices: &mut [DeviceFacts], mapping: &BTreeMap<String, String>, boot: &Boot) -> Option<String> {
     let disk = |name: &str, shift: u8| {
         let name = shifted(name, shift)?;
         let whole = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        // Some instances have a disk called `xvda1` and no `xvda`.
+        // Some instances have a disk `xvda1` and no `xvda`.
         let named = |n: &str| devices.iter().position(|d| d.kind == DiskKind::Xen && d.name == n);
         named(&name).or_else(|| named(whole))
     };
-    // The root device is always there and always listed: it tells which way the names go.
+    // The root device always exists and is always listed, so it shows the shift of the letters.
     let roots = || mapping.iter().filter(|(key, _)| is_root(key)).map(|(_, name)| name);
     let shift = SHIFTS.into_iter().find(|shift| roots().any(|name| disk(name, *shift).is_some()))?;
 
@@ -54,7 +55,7 @@ fn is_root(key: &str) -> bool {
     key == "ami" || key == "root"
 }
 
-/// `sdb1`, `/dev/sdb1` or `xvdb1` as `xvdb1`, its letter moved up.
+/// Returns `xvdb1` for `sdb1`, `/dev/sdb1` or `xvdb1`, with its letter shifted.
 fn shifted(name: &str, shift: u8) -> Option<String> {
     let name = name.trim();
     let name = name.strip_prefix("/dev/").unwrap_or(name);

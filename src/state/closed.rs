@@ -1,7 +1,7 @@
-//! Which volumes somebody closed, so that the daemon does not open them again.
+//! Volumes that were closed on purpose, so that the daemon does not reopen them.
 //!
-//! Kept in memory: after a reboot all are opened. A disk that was detached and attached again has another sequence number, and
-//! what was closed before is then of the past.
+//! The list is in memory, so a reboot opens all volumes. A disk that was detached and reattached has a new sequence
+//! number, and its volume no longer counts as closed.
 
 use std::fs;
 use std::io;
@@ -19,17 +19,17 @@ pub struct Closed {
     luks_uuid: Uuid,
     /// Kernel name of its disk.
     device: String,
-    /// The kernel's sequence number of its disk, where the kernel has such.
+    /// Sequence number that the kernel gave the disk, if it supports them.
     diskseq: Option<u64>,
 }
 
 impl Closed {
-    /// A volume and the disk that it was closed on.
+    /// Records a volume and the disk that it was closed on.
     pub fn new(luks_uuid: Uuid, facts: &DeviceFacts) -> Self {
         Self { luks_uuid, device: facts.name.clone(), diskseq: facts.diskseq }
     }
 
-    /// Whether this volume is the one that was closed, on a disk that was there all the time.
+    /// Returns whether this is the volume that was closed, on a disk that has not been detached since.
     pub fn is(&self, luks_uuid: Uuid, facts: &DeviceFacts) -> bool {
         *self == Self::new(luks_uuid, facts)
     }
@@ -37,7 +37,7 @@ impl Closed {
 
 const FILE: &str = "closed.json";
 
-/// The volumes that are to stay closed.
+/// Returns the volumes that stay closed.
 pub fn read() -> Vec<Closed> {
     read_in(Path::new(RUN_DIR))
 }
@@ -46,7 +46,9 @@ fn read_in(dir: &Path) -> Vec<Closed> {
     read_json(dir, FILE).unwrap_or_default()
 }
 
-/// Keeps that these were closed. Call it with the lock on the state directory held, before the next run can look.
+/// Adds volumes to the list.
+///
+/// The caller must hold the lock on the state directory, so that the next run sees them.
 pub fn add(closed: Vec<Closed>) {
     let mut all = read();
     all.retain(|known| !closed.contains(known));
@@ -54,13 +56,13 @@ pub fn add(closed: Vec<Closed>) {
     keep(&all);
 }
 
-/// Forgets them all, as somebody wants everything open, and gives back what is left of them: nothing.
+/// Empties the list, and returns the empty list.
 pub fn forget() -> Vec<Closed> {
     keep(&[]);
     Vec::new()
 }
 
-/// The volumes that are to stay closed, without those whose disk is gone where nothing but its absence tells that it was.
+/// Returns the volumes that stay closed, without those whose disk is gone if the kernel gives no sequence numbers.
 pub fn still() -> Vec<Closed> {
     let mut all = read();
     let before = all.len();
@@ -71,7 +73,7 @@ pub fn still() -> Vec<Closed> {
     all
 }
 
-/// What cannot be kept is opened again by the daemon, which is no failure of the command.
+/// Writes the list. A failure is only logged: the daemon then reopens the volumes.
 fn keep(all: &[Closed]) {
     if let Err(e) = keep_in(Path::new(RUN_DIR), all) {
         tracing::warn!("cannot record in {RUN_DIR} which volumes were closed, so the daemon may open them again: {e}");

@@ -1,4 +1,4 @@
-//! The state directory: its lock, its making, and saving into it.
+//! The state directory: creating it, locking it, and saving to it.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -11,10 +11,10 @@ use super::record::State;
 use crate::discover::{Roots, in_memory};
 use crate::error::{IoError, chain};
 
-/// The state directory, locked: the only way to write.
+/// The locked state directory, which is the only way to write.
 ///
-/// The lock is on the directory itself, which only root can open, and which is made before anything else is done. A run that
-/// has nothing to keep in the end takes away what it has made.
+/// The lock is on the directory itself, which only root can open. It is created before anything else. A run that saves
+/// nothing removes the directory that it created.
 #[derive(Debug)]
 pub struct StateDir {
     dir: PathBuf,
@@ -23,17 +23,20 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Locks a state directory that must hold a state file.
+    /// Locks a state directory, and creates it if it does not exist.
+    ///
+    /// A directory in memory is accepted only if it already contains a state file: its volumes can be opened, but a
+    /// new one would be lost.
     ///
     /// # Errors
-    /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or what the system says.
+    /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or an I/O error.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let path = file(dir);
         let exists = |path: &Path| path.try_exists().map_err(IoError::when("examine", path));
         if !exists(dir)? {
             return Err(StateError::NeverProvisioned { path });
         }
-        // the file may be about to be made
+        // another run may be about to create the file
         let locked = Self::lock(dir, false)?;
         if exists(&path)? { Ok(locked) } else { Err(StateError::NeverProvisioned { path }) }
     }
@@ -42,7 +45,7 @@ impl StateDir {
     /// state file, and no place for a new one.
     ///
     /// # Errors
-    /// [`StateError::Locked`], [`StateError::InMemory`], or what the system says.
+    /// [`StateError::Locked`], [`StateError::InMemory`], or an I/O error.
     pub fn create(dir: &Path) -> Result<Self, StateError> {
         let base = nearest_existing(dir)?;
         match in_memory(&Roots::host(), dir) {
@@ -52,7 +55,7 @@ impl StateDir {
                 dir.display()
             ),
             Ok(Some(on)) => return Err(StateError::InMemory { path: dir.into(), on }),
-            // then the boot disk cannot be resolved either, and nothing is formatted
+            // the boot disk cannot be resolved either, so nothing is formatted
             Err(reason) => {
                 tracing::warn!("cannot find out what state.dir {} lies on: {}", dir.display(), chain(reason))
             }
@@ -73,7 +76,7 @@ impl StateDir {
         Ok(Self { dir: dir.to_owned(), lock, is_new })
     }
 
-    /// The state, or an empty one when nothing was ever saved.
+    /// Returns the state, or an empty one if nothing was saved yet.
     ///
     /// # Errors
     /// As [`read`].
@@ -84,7 +87,7 @@ impl StateDir {
     /// Replaces the state file durably, and reads it back.
     ///
     /// # Errors
-    /// [`StateError::Io`]; then the old file is still there. [`StateError::Damaged`] if what is read back differs.
+    /// [`StateError::Io`]; the old file is then unchanged. [`StateError::Damaged`] if the content read back differs.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
         if fs::symlink_metadata(&self.dir).is_ok_and(|now| !is_same(&self.lock, &now)) {
             return Err(StateError::Replaced { path: self.dir.clone() });
@@ -93,7 +96,7 @@ impl StateDir {
         self.holds(state)
     }
 
-    /// Checks that the state file is what was written.
+    /// Checks that the state file contains what was written.
     pub(super) fn holds(&self, state: &State) -> Result<(), StateError> {
         match read(&self.dir)? {
             Some(found) if found == *state => Ok(()),
@@ -108,10 +111,10 @@ impl StateDir {
 impl Drop for StateDir {
     fn drop(&mut self) {
         if self.is_new {
-            // not if there is anything in it; with the lock, so that nobody else is in it
+            // fails if the directory is not empty; the lock keeps other runs out of it
             let _ = fs::remove_dir(&self.dir);
         }
-        // to close it is not enough: a child that was forked and has not come to exec yet has the lock as well
+        // closing the file is not enough: a forked child that has not called exec yet shares the lock
         let _ = self.lock.unlock();
     }
 }

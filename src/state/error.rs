@@ -1,4 +1,4 @@
-//! What is wrong with a state directory or its file.
+//! Errors of the state directory and its file.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,31 +12,31 @@ pub enum StateError {
     /// A system call on it failed.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// Another agent is at work.
+    /// Another agent is running.
     #[error("another luks-agent is running ({holder}) and holds the lock on {path}; gave up after {} s; wait for it to finish, then run the command again", .waited.as_secs())]
     Locked {
         /// The locked directory.
         path: PathBuf,
-        /// The process that holds the lock: its pid and command.
+        /// PID and command of the process that holds the lock.
         holder: String,
-        /// How long it was waited for.
+        /// How long this run waited.
         waited: Duration,
     },
-    /// Somebody put another directory in its place.
+    /// Another directory took the place of the locked one.
     #[error("the state directory {path} was replaced while this command ran; nothing was saved, run the command again")]
     Replaced {
         /// The directory.
         path: PathBuf,
     },
-    /// No state file, where there must be one.
+    /// The state file does not exist, but must.
     #[error(
         "this node was never provisioned, or its state file is lost: {path} does not exist; run 'luks-agent provision' first, which formats nothing if a volume of luks-agent is attached"
     )]
     NeverProvisioned {
-        /// The file looked for.
+        /// The expected file.
         path: PathBuf,
     },
-    /// A file that is not what this release writes.
+    /// A file that this release would not have written.
     #[error(
         "{path} is damaged: {reason}; restore it from a backup, or see 'break-glass' in the README to open the volumes without it; until then, the agent formats nothing"
     )]
@@ -46,7 +46,7 @@ pub enum StateError {
         /// What is wrong.
         reason: String,
     },
-    /// A file of a newer release.
+    /// A file with a newer format version.
     #[error(
         "{path} has format version {version}, but this luks-agent supports 1 to {VERSION}; install the release that wrote it"
     )]
@@ -56,17 +56,17 @@ pub enum StateError {
         /// Its version.
         version: u64,
     },
-    /// A file of a newer release that kept the format version.
+    /// A file of a newer release with the same format version.
     #[error(
         "{path} is intact, but a later luks-agent wrote it: {reason}; install the release that wrote it; until then, the agent formats nothing"
     )]
     Later {
         /// The file.
         path: PathBuf,
-        /// What this release does not know.
+        /// The field or value that this release does not support.
         reason: String,
     },
-    /// Others may write to it.
+    /// Other users can write to a file or directory.
     #[error(
         "{path} {reason}; expected owner {owner} and no write permission for others: find out who changed it, then run 'chown {owner} {path}' and 'chmod go-w {path}'"
     )]
@@ -75,10 +75,10 @@ pub enum StateError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
-        /// User id expected.
+        /// Expected user ID.
         owner: u32,
     },
-    /// A directory that a reboot empties, and nothing in it yet.
+    /// A new state directory that a reboot would empty.
     #[error(
         "state.dir {path} is in memory: it lies on {on}, so a reboot would lose the wrapped key; choose a directory on the boot volume"
     )]

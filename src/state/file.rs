@@ -1,4 +1,4 @@
-//! The state file: reading all versions of it, and replacing it as a whole.
+//! Reads the state file in all its versions, and replaces it as a whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,15 +14,15 @@ use crate::permissions::objection;
 pub(super) const FILE: &str = "state.json";
 pub(super) const TEMPORARY: &str = "state.json.new";
 
-/// Where the state file of a state directory is.
+/// Returns the path of the state file in a state directory.
 pub fn file(dir: &Path) -> PathBuf {
     dir.join(FILE)
 }
 
-/// Reads the state file without a lock: `None` when there is none.
+/// Reads the state file without a lock; `None` if it does not exist.
 ///
 /// # Errors
-/// [`StateError`] when there is one that cannot be used.
+/// [`StateError`] if the file exists but cannot be used.
 pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
     let path = file(dir);
     let mut file = match File::open(&path) {
@@ -44,7 +44,7 @@ pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
     let is_sealed = check_seal(&text, &value).map_err(damaged)?;
     let state = match from_value(value) {
         Ok(state) => state,
-        // as it was written, so it is this release that lacks something
+        // the checksum matches, so the file is as written, and this release lacks something
         Err(reason) if is_sealed => return Err(StateError::Later { path: path.clone(), reason }),
         Err(reason) => return Err(damaged(reason)),
     };

@@ -1,4 +1,4 @@
-//! The lock on a state directory, and who holds it.
+//! Locks a state directory, and finds out who holds the lock.
 
 use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io;
@@ -15,7 +15,7 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File, StateError> {
     let io = |action| IoError::when(action, dir);
     loop {
         let file = File::open(dir).map_err(io("open"))?;
-        // whoever can open it can lock it, and keep the agent from its work
+        // a user who can open the directory can lock it, and so block the agent
         let mode = file.metadata().map_err(io("examine"))?.mode();
         if mode & 0o077 != 0 {
             if !holds_state_only(dir).map_err(io("list"))? {
@@ -32,7 +32,7 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File, StateError> {
             }
             Err(TryLockError::Error(e)) => return Err(io("lock")(e).into()),
         }
-        // the holder may have taken it away, and another may be in its place
+        // the holder may have removed it, and another may have taken its place
         match fs::symlink_metadata(dir) {
             Ok(now) if is_same(&file, &now) => return Ok(file),
             Ok(_) => {}
@@ -41,7 +41,7 @@ pub(super) fn lock_dir(dir: &Path) -> Result<File, StateError> {
     }
 }
 
-/// Whether nothing but the state file is in a directory, which is then not needed by anybody else.
+/// Returns whether a directory contains nothing but the state file, so that nobody else needs it.
 fn holds_state_only(dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
@@ -56,9 +56,11 @@ pub(super) fn is_same(file: &File, now: &Metadata) -> bool {
     file.metadata().is_ok_and(|locked| (locked.dev(), locked.ino()) == (now.dev(), now.ino()))
 }
 
-/// Who holds the lock on a file: `/proc/locks` has lines like `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`.
+/// Returns the process that holds the lock on a file.
+///
+/// `/proc/locks` has lines such as `1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF`.
 fn holder_of(file: &File) -> String {
-    // on an overlay `stat` can give another number than the one in `/proc/locks`
+    // on an overlay, `stat` can return another inode number than `/proc/locks`
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap_or_default();
     let inode = info.lines().find_map(|line| line.strip_prefix("ino:")).map(|ino| ino.trim().to_owned());
     let inode = inode.or_else(|| Some(file.metadata().ok()?.ino().to_string())).unwrap_or_default();

@@ -1,10 +1,10 @@
-//! The state file on the boot volume: which keys there are, wrapped, and which volumes were made with them.
+//! The state file on the boot volume: the wrapped keys, and the volumes made with them.
 //!
-//! The file is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees the old file or the new
-//! one, never a torn one. Only the holder of the lock writes.
+//! The file is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees either the
+//! old or the new file, never a torn one. Only the holder of the lock writes.
 //!
 //! May import: `discover`, `disk`, `error`, `key`, `luks2`, `permissions`, `storage`.
-//! Never: the configuration, the key service, or a decision on what follows from a record.
+//! Never: reads the configuration, asks the key service, or decides what follows from a record.
 
 pub mod closed;
 mod directory;

@@ -1,4 +1,4 @@
-//! The records: which keys there are, wrapped, and which volumes were made with them.
+//! The records: the wrapped keys, and the volumes made with them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,19 +12,20 @@ use crate::key::WrappedKey;
 use crate::luks2::{Expected, HeaderPolicy, ProvenKeyslot};
 use crate::storage::FilesystemKind;
 
-/// Version of the format that this release writes; it reads all from 1 on. Version 1 had no checksum and no layouts, version 2 no
-/// keyslots.
+/// Format version that this release writes; it reads all versions from 1.
+///
+/// Version 1 had no checksum and no layouts, version 2 no keyslots.
 pub const VERSION: u32 = 3;
 
-/// All that the agent keeps.
+/// Everything that the agent records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// [`VERSION`].
     pub version: u32,
-    /// The instance whose key the last one is; `None` where there was no instance metadata service to say.
+    /// Instance that generated the last key; `None` if there was no IMDS.
     pub instance_id: Option<String>,
-    /// Keys, oldest first; one in normal life.
+    /// Keys, oldest first; usually one.
     pub keys: Vec<KeyRecord>,
     /// Volumes, in the order they were made.
     pub volumes: Vec<VolumeRecord>,
@@ -34,15 +35,15 @@ pub struct State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
-    /// What volumes refer to it by.
+    /// ID by which volumes refer to the key.
     pub id: u32,
     /// The `CiphertextBlob`.
     pub wrapped_key: WrappedKey,
-    /// `kms.key_id` at the time.
+    /// `kms.key_id` when the key was generated.
     pub configured_key_id: String,
-    /// ARN of the KMS key that wrapped it.
+    /// ARN of the KMS key that encrypted it.
     pub key_arn: String,
-    /// When it was made.
+    /// When it was generated.
     pub created: Timestamp,
 }
 
@@ -52,34 +53,36 @@ pub struct KeyRecord {
 pub struct VolumeRecord {
     /// LUKS UUID, chosen before the volume was formatted.
     pub luks_uuid: Uuid,
-    /// Id of the key that opens it.
+    /// ID of the key that opens it.
     pub key: u32,
-    /// Serial number of the disk, where it has one.
+    /// Serial number of the disk, if it has one.
     pub serial: Option<String>,
-    /// Kernel name of the disk when it was formatted; identifies it only where there is no serial number.
+    /// Kernel name of the disk when it was formatted; identifies the disk only if it has no serial number.
     pub device: String,
-    /// What kind of volume.
+    /// Role of the volume.
     pub role: VolumeRole,
-    /// Size of the disk in bytes when the volume was made, or last grown to the end of it.
+    /// Size of the disk in bytes when the volume was made or last grown.
     pub size: u64,
     /// Where it is mounted.
     pub mount_point: Option<PathBuf>,
-    /// What is made on it.
+    /// File system on the volume.
     pub filesystem: FilesystemKind,
-    /// What its header must be.
+    /// What its header must contain.
     #[serde(default)]
     pub header: HeaderPolicy,
-    /// How far it has come.
+    /// Progress of the volume.
     pub phase: Phase,
-    /// The keyslot that its key opens. `None` until it is committed, and of one made by an earlier release, until it is opened.
+    /// Keyslot that its key opens.
+    ///
+    /// `None` until the volume is committed, and for a volume of an earlier release until it is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyslot: Option<ProvenKeyslot>,
-    /// Serial numbers of the disks that it was on before: what is on them now is never formatted.
+    /// Serial numbers of the disks that the volume was on before, which are never formatted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_serials: Vec<String>,
 }
 
-/// The kinds of volume that are recorded.
+/// Role of a recorded volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeRole {
@@ -98,23 +101,23 @@ impl fmt::Display for VolumeRole {
     }
 }
 
-/// How far a volume has come.
+/// Progress of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// About to be formatted, or half formatted: it was never mounted and holds no data.
+    /// About to be formatted, or formatting was interrupted: it was never mounted and holds no data.
     Intent,
-    /// Formatted, proven to open, perhaps mounted: it may hold data and is never formatted again.
+    /// Formatted and proven to open, perhaps mounted: it may hold data and is never formatted again.
     Committed,
 }
 
 impl VolumeRecord {
-    /// As [`DeviceFacts::identity`].
+    /// Returns the identity of the disk, as [`DeviceFacts::identity`].
     pub fn identity(&self) -> String {
         self.serial.clone().unwrap_or_else(|| format!("name:{}", self.device))
     }
 
-    /// Whether this is the disk that the record was made for.
+    /// Returns whether the record was made for this disk.
     pub fn is_for(&self, facts: &DeviceFacts) -> bool {
         self.identity() == facts.identity()
     }
@@ -127,17 +130,17 @@ impl Default for State {
 }
 
 impl State {
-    /// The record with this LUKS UUID.
+    /// Returns the record with this LUKS UUID.
     pub fn volume(&self, luks_uuid: Uuid) -> Option<&VolumeRecord> {
         self.volumes.iter().find(|v| v.luks_uuid == luks_uuid)
     }
 
-    /// The key with this id.
+    /// Returns the key with this ID.
     pub fn key(&self, id: u32) -> Option<&KeyRecord> {
         self.keys.iter().find(|k| k.id == id)
     }
 
-    /// What the header of a volume must be; `None` of a volume or a key that is not in it.
+    /// Returns what the header of a volume must contain; `None` if the volume or its key is not recorded.
     pub fn expected(&self, luks_uuid: Uuid) -> Option<Expected> {
         let volume = self.volume(luks_uuid)?;
         let KeyRecord { wrapped_key, key_arn, .. } = self.key(volume.key)?.clone();

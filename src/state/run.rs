@@ -1,4 +1,4 @@
-//! Files in `/run/luks-agent`, which are kept until the next reboot.
+//! Files in `/run/luks-agent`, which exist until the next reboot.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,10 +7,10 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The directory of what commands leave for one another until the next reboot.
+/// Directory of the files that commands leave for one another.
 pub(crate) const RUN_DIR: &str = "/run/luks-agent";
 
-/// Reads a file; `None` if it does not exist or is not what another run of this release has written.
+/// Reads a file; `None` if it does not exist or is not valid.
 pub(crate) fn read_json<T: DeserializeOwned>(dir: &Path, name: &str) -> Option<T> {
     serde_json::from_slice(&fs::read(dir.join(name)).ok()?).ok()
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::record::State;
 use crate::luks2::sha256_hex;
 
-/// What is in the file: the state and, so that it stays legible, its checksum in the same object.
+/// Content of the file: the state and its checksum in one object, so that it stays readable.
 #[derive(Debug, Serialize)]
 struct Sealed<'a> {
     #[serde(flatten)]
@@ -13,7 +13,7 @@ struct Sealed<'a> {
     sha256: String,
 }
 
-/// The text of a state file, with its checksum.
+/// Returns the text of a state file, with its checksum.
 pub(super) fn seal(state: &State) -> serde_json::Result<Vec<u8>> {
     let body = serde_json::to_vec_pretty(state)?;
     let sha256 = sha256_hex(&[&without_whitespace(&body)]);
@@ -22,9 +22,10 @@ pub(super) fn seal(state: &State) -> serde_json::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Checks the checksum of a state file, as its bytes stand: neither what this release knows of the format nor how a library
-/// prints JSON may make a file damaged that is not. Returns whether it has one: version 1 has none, nor has a file that was
-/// edited.
+/// Checks the checksum of a state file, and returns whether the file has one.
+///
+/// The checksum is of the bytes as they stand, so that a file is not damaged because this release does not know a
+/// field or because a library prints JSON differently. A file of version 1 and an edited file have no checksum.
 pub(super) fn check_seal(text: &[u8], value: &serde_json::Value) -> Result<bool, String> {
     let Some(recorded) = value.get("sha256") else { return Ok(false) };
     let recorded = recorded.as_str().unwrap_or_default();
@@ -32,14 +33,14 @@ pub(super) fn check_seal(text: &[u8], value: &serde_json::Value) -> Result<bool,
     let Some(body) = compact.strip_suffix(format!(",\"sha256\":\"{recorded}\"}}").as_bytes()) else {
         return Err("its last field is not 'sha256', so another program, such as jq, rewrote it; if you trust its content, remove the field 'sha256'".to_owned());
     };
-    // a flipped bit must not make one volume out of another
+    // a flipped bit must not turn one volume into another
     if sha256_hex(&[body, b"}"]) != recorded {
         return Err("its checksum does not match; if you edited it, remove the field 'sha256'".to_owned());
     }
     Ok(true)
 }
 
-/// JSON without the whitespace between its tokens.
+/// Removes the whitespace between the tokens of JSON.
 pub(super) fn without_whitespace(json: &[u8]) -> Vec<u8> {
     let (mut in_string, mut escaped) = (false, false);
     let mut keep = |byte: &u8| {
