@@ -1,42 +1,43 @@
-//! What a failed call means, decided by the error *code*: the HTTP status of one code differs between KMS's model, its
+//! Classifies failed calls by their error *code*: the HTTP status of a code differs between the model of KMS, its
 //! documentation and emulators.
 
-/// What a failure means, and so what is done about it.
+/// The class of a failure, which decides how it is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// Throttling, a fault inside KMS, the network: tried again until the deadline.
+    /// Throttling, a fault inside KMS, a network failure: retried until the deadline.
     Transient,
-    /// The KMS key is being created or changed, or what holds its material does not answer: tried again until the
-    /// deadline, with longer waits.
+    /// The KMS key is being created or changed, or its key store does not respond: retried until the deadline, with
+    /// longer waits.
     KeyNotReady,
-    /// A quota of the account: tried again a few times.
+    /// A quota of the account is used up: retried a few times.
     Limit,
-    /// No credentials (no role yet, IMDS not up): tried again until the deadline.
+    /// No credentials (no role yet, IMDS not up): retried until the deadline.
     NoCredentials,
-    /// No credentials, and none to wait for: `AWS_EC2_METADATA_DISABLED` forbids asking IMDS.
+    /// No credentials, and no reason to wait: `AWS_EC2_METADATA_DISABLED` forbids asking IMDS.
     NoCredentialSource,
-    /// Credentials that AWS does not accept: tried again for a short while, since IMDS may be about to renew them.
+    /// AWS rejected the credentials: retried for a short time, because IMDS may be about to renew them.
     BadCredentials,
-    /// The signature's time was refused: tried again a few times, since the clock may just be getting set.
+    /// AWS rejected the time of the signature: retried a few times, because the clock may be about to be set.
     Clock,
-    /// A policy forbids it: tried again for a short while, since IAM is eventually consistent and the role may be new.
+    /// A policy denies the call: retried for a short time, because IAM is eventually consistent and the role may be
+    /// new.
     Denied,
-    /// The KMS key is disabled, about to be deleted, or has no material.
+    /// The KMS key is disabled, scheduled for deletion, or has no key material.
     KeyState,
-    /// The endpoint's certificate is not trusted.
+    /// The certificate of the endpoint is not trusted.
     Certificate,
-    /// The configuration names a key, region or endpoint that cannot work.
+    /// The configuration names a key, Region or endpoint that cannot work.
     Configuration,
     /// The wrapped key is damaged or belongs to another KMS key.
     WrappedKey,
-    /// An answer that cannot be read: tried again a few times.
+    /// An invalid response: retried a few times.
     Garbled,
-    /// An answer that no version of KMS should give.
+    /// A response that no version of KMS should send.
     Unexpected,
 }
 
 impl Class {
-    /// Its name in metrics and journal fields.
+    /// Returns its name in metrics and journal fields.
     pub fn name(self) -> &'static str {
         match self {
             Self::Transient => "transient",
@@ -57,8 +58,9 @@ impl Class {
     }
 }
 
-/// The class of an error code of KMS, of AWS's request signing or of its front ends; `status` decides for codes that are
-/// not known. An empty code stands for an answer without one.
+/// Returns the class of an error code of KMS, of AWS request signing or of the front ends of AWS.
+///
+/// `status` decides for unknown codes. An empty code stands for a response without one.
 pub fn class(code: &str, status: u16) -> Class {
     match code {
         // KMS itself
@@ -75,7 +77,7 @@ pub fn class(code: &str, status: u16) -> Class {
         | "ValidationException"
         | "ValidationError" => Class::Configuration,
         "IncorrectKeyException" | "InvalidCiphertextException" => Class::WrappedKey,
-        // the answer to a dry run that went well, which only health asks for, and knows
+        // the response to a successful dry run, which only `health` asks for and expects
         "DryRunOperationException" => Class::Unexpected,
 
         // policies

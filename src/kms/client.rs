@@ -1,4 +1,4 @@
-//! AWS KMS.
+//! The client of AWS KMS.
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
@@ -20,7 +20,7 @@ use super::usage::{Meter, Usage};
 use crate::config;
 use crate::key::{DataKey, KeyError, WrappedKey};
 
-/// AWS KMS, or what `kms.endpoint_url` puts in its place.
+/// AWS KMS, or the service at `kms.endpoint_url`.
 #[derive(Debug)]
 pub struct AwsKms {
     config: config::Kms,
@@ -32,16 +32,18 @@ pub struct AwsKms {
 }
 
 impl AwsKms {
-    /// Finds out the Region and where credentials come from; asks IMDS if nothing else names a Region, and KMS nothing.
-    /// `kms.deadline` begins here and holds for all that is done with the value together.
+    /// Determines the Region and the source of credentials.
+    ///
+    /// It asks IMDS only if nothing else names a Region, and does not ask KMS. `kms.deadline` begins here and limits
+    /// everything that is done with the value together.
     ///
     /// # Errors
-    /// [`KmsError`] when no Region can be found, or when the configured one contradicts the key's ARN.
+    /// [`KmsError`] if there is no Region, or if the configured Region contradicts the ARN of the key.
     pub async fn connect(config: &config::Kms) -> Result<Self, KmsError> {
         Self::connect_with(config, Options::default()).await
     }
 
-    /// As [`AwsKms::connect`], with other time limits or credentials.
+    /// Connects like [`AwsKms::connect`], with other time limits or credentials.
     ///
     /// # Errors
     /// As [`AwsKms::connect`].
@@ -49,7 +51,8 @@ impl AwsKms {
         Self::connect_over(setup::https_client(), config, options).await
     }
 
-    /// As [`AwsKms::connect_with`], over another HTTP client than the system's trust store and proxies ask for.
+    /// Connects like [`AwsKms::connect_with`], over an HTTP client that replaces the default one with its trust store
+    /// and proxies.
     ///
     /// # Errors
     /// As [`AwsKms::connect`].
@@ -65,8 +68,9 @@ impl AwsKms {
         Ok(Self { config: config.clone(), sdk, limits, deadline, meter })
     }
 
-    /// The client for a key: an ARN names the Region to ask, and the one recorded in the state file need not be the
-    /// configured key's.
+    /// Returns a client for a key.
+    ///
+    /// An ARN names the Region to ask, and the key in the state file need not be the configured one.
     fn asking<'a>(&self, operation: Operation, key: &'a str) -> Asking<'a> {
         let configured = self.sdk.region().map(Region::as_ref).unwrap_or_default();
         let region = region_of(key).unwrap_or(configured).to_owned();
@@ -80,13 +84,13 @@ impl AwsKms {
         self.retry(asking, || async { check(&asking.describe().await?) }).await
     }
 
-    /// What KMS says of the state of a key; `None` where the caller may not ask.
+    /// Returns the state of a key as KMS reports it; `None` if the caller may not ask.
     ///
     /// # Errors
-    /// [`KmsError`], after the retries that its class deserves.
+    /// [`KmsError`], after the retries of its class.
     pub async fn key_state(&self, key_id: &str) -> Result<Option<KeyState>, KmsError> {
         let asking = &self.asking(Operation::DescribeKey, key_id);
-        // a policy that does not allow DescribeKey stays as it is
+        // a policy that denies DescribeKey will not change, so this is not retried
         let described = self.retry(asking, || async {
             match asking.describe().await {
                 Ok(key) => Ok(Some(key_state(&key))),
@@ -97,11 +101,12 @@ impl AwsKms {
         described.await
     }
 
-    /// Whether the data key could be unwrapped at the next boot: a dry run of `Decrypt`. A service that knows no dry runs, as
-    /// LocalStack, unwraps it; what it gives is wiped.
+    /// Checks that the data key can be unwrapped at the next boot, by a dry run of `Decrypt`.
+    ///
+    /// A service without dry runs, such as LocalStack, unwraps it; the result is wiped.
     ///
     /// # Errors
-    /// [`KmsError`], after the retries that its class deserves.
+    /// [`KmsError`], after the retries of its class.
     pub async fn try_unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<(), KmsError> {
         let asking = &self.asking(Operation::Decrypt, key_id);
         self.retry(asking, || async {
@@ -115,7 +120,7 @@ impl AwsKms {
         .await
     }
 
-    /// What was asked so far.
+    /// Returns the calls so far.
     pub fn usage(&self) -> Usage {
         self.meter.usage()
     }
@@ -133,7 +138,7 @@ impl AwsKms {
 
 impl KeyService for AwsKms {
     async fn generate(&self) -> Result<GeneratedKey, KmsError> {
-        // what was checked is what is used, even if the alias is pointed elsewhere meanwhile
+        // uses the key that was checked, even if the alias points elsewhere meanwhile
         let arn = self.describe(&self.config.key_id).await?;
         let asking = &self.asking(Operation::GenerateDataKey, &arn);
         let key = self
@@ -193,15 +198,17 @@ impl Asking<'_> {
         answer.key_metadata.ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no key"))
     }
 
-    /// "The state of the key forbids it" is all that KMS says to Decrypt and GenerateDataKey: DescribeKey knows which
-    /// state, until when, and whether it passes. If that is denied, what KMS said stands.
+    /// Explains a failure by the state of the key.
+    ///
+    /// Decrypt and GenerateDataKey report only that the state of the key forbids the call. DescribeKey reports which
+    /// state, until when, and whether it passes. If DescribeKey is denied, the failure stays as it is.
     async fn explain(&self, mut failure: Failure) -> Failure {
         if failure.class != Class::KeyState {
             return failure;
         }
         match self.describe().await.and_then(|key| usable(&key)) {
             Err(state) if matches!(state.class, Class::KeyState | Class::KeyNotReady) => failure.explained_by(state),
-            // it has come right between the two calls, or will: what KMS knows of a key is eventually consistent
+            // the key recovered between the two calls or is about to: KMS is eventually consistent
             Ok(()) => {
                 failure.class = Class::KeyNotReady;
                 failure
@@ -219,7 +226,7 @@ impl Asking<'_> {
     }
 }
 
-/// The plaintext of an answer; the SDK's copy becomes ours and is wiped.
+/// Takes the plaintext out of a response, and wipes the copy of the SDK.
 fn take_data_key(plaintext: Option<Blob>) -> Result<DataKey, Failure> {
     let bytes = Zeroizing::new(plaintext.map(Blob::into_inner).unwrap_or_default());
     DataKey::from_slice(&bytes).map_err(|e| unexpected(&e))

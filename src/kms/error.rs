@@ -1,4 +1,4 @@
-//! What went wrong with the key service, and what to do about it.
+//! Errors of the key service, and how to fix them.
 
 use std::error::Error;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use rustls::CertificateError;
 use super::class::{Class, class};
 use super::imds;
 
-/// What was being done.
+/// An operation of the key service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Asking IMDS which Region this is, before KMS is asked anything.
+    /// Asking IMDS for the Region, before the first call to KMS.
     FindRegion,
     /// `DescribeKey`.
     DescribeKey,
@@ -30,7 +30,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The name as AWS writes it.
+    /// Returns its name as AWS writes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::FindRegion => "FindRegion",
@@ -50,18 +50,18 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Where the fault lies, for the exit code.
+/// The origin of a fault, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The configuration has to change: exit code 2.
+    /// The configuration: exit code 2.
     Configuration,
-    /// The key service, the key or the credentials cannot be used now: exit code 4.
+    /// The key service, the key or the credentials, which cannot be used now: exit code 4.
     Unavailable,
-    /// The wrapped key or an answer is not what it has to be: exit code 1.
+    /// The wrapped key or a response, which is invalid: exit code 1.
     Data,
 }
 
-/// Why the key service could not do what it was asked; `Display` says what to do about it.
+/// A failed request to the key service; `Display` says how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]
 pub struct KmsError {
@@ -73,38 +73,38 @@ pub struct KmsError {
 }
 
 impl KmsError {
-    /// A configuration that cannot work, found without asking anybody.
+    /// Makes an error of a configuration that cannot work, found before any request.
     pub(super) fn configuration(text: String) -> Self {
         Self { text, operation: None, class: Class::Configuration, code: None, request_id: None }
     }
 
-    /// An error as a fake key service gives it.
+    /// Makes an error for a fake key service.
     #[cfg(test)]
     pub(crate) fn of_class(class: Class) -> Self {
         Self { text: format!("{class:?}"), operation: None, class, code: None, request_id: None }
     }
 
-    /// What was being done when it failed; `None` when nothing had been asked yet.
+    /// Returns the operation that failed; `None` if there was no request yet.
     pub fn operation(&self) -> Option<Operation> {
         self.operation
     }
 
-    /// What kind of failure it was.
+    /// Returns the class of the failure.
     pub fn class(&self) -> Class {
         self.class
     }
 
-    /// The error code that AWS gave.
+    /// Returns the error code from AWS.
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
     }
 
-    /// The id of the last request, by which AWS finds it in its logs.
+    /// Returns the ID of the last request, by which AWS finds it in its logs.
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
     }
 
-    /// Where the fault lies.
+    /// Returns the origin of the fault.
     pub fn fault(&self) -> Fault {
         match self.class {
             Class::Configuration => Fault::Configuration,
@@ -123,24 +123,24 @@ impl KmsError {
     }
 }
 
-/// What was asked of whom: the part of an error's text that the failure itself does not know.
+/// The request that failed: the part of the message that the failure itself does not know.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) operation: Operation,
-    /// Key id, alias or ARN as it was sent.
+    /// Key ID, alias or ARN as sent.
     pub(super) key: &'a str,
-    /// The endpoint's URL where one was configured, else the Region's KMS.
+    /// URL of the endpoint if one is configured, else the KMS of the Region.
     pub(super) place: &'a str,
 }
 
-/// How much was tried.
+/// Number and duration of the attempts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tries {
     pub(super) count: u32,
     pub(super) time: Duration,
 }
 
-/// One failed attempt; `Display` says what happened.
+/// A failed attempt; `Display` says what happened.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) class: Class,
@@ -171,7 +171,7 @@ impl Failure {
         self
     }
 
-    /// Puts what else is known about the key in place of the own text.
+    /// Replaces the text by what else is known about the key.
     pub(super) fn explained_by(mut self, other: Self) -> Self {
         self.class = other.class;
         self.what = other.what;
@@ -179,7 +179,7 @@ impl Failure {
         self
     }
 
-    /// What an error of the SDK means.
+    /// Classifies an error of the SDK.
     pub(super) fn of<E>(error: &SdkError<E, HttpResponse>, context: Context<'_>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -201,7 +201,7 @@ impl Failure {
                 }
             }
             SdkError::ResponseError(_) if find::<LengthLimitError>(error).is_some() => Self::garbled(place),
-            // the error value holds the answer, and the answer may hold the data key: only that it was one
+            // the error value contains the response, which may contain the data key, so nothing of it is kept
             SdkError::ResponseError(_) => Self::new(Class::Transient, format!("the response from {place} was cut off")),
             _ => Self::new(Class::Unexpected, "unknown error of the AWS SDK"),
         };
@@ -209,20 +209,20 @@ impl Failure {
         failure
     }
 
-    /// The error value holds the answer, and the answer may hold the data key: nothing of it is kept.
+    /// Nothing of the error value is kept: it contains the response, which may contain the data key.
     fn garbled(place: &str) -> Self {
         Self::new(Class::Garbled, format!("invalid response from {place}"))
     }
 
     fn answered<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>, context: Context<'_>) -> Self {
         let status = error.raw_response().map_or(0, |r| r.status().as_u16());
-        // to the SDK, a good answer that it cannot parse is an error of the service
+        // the SDK reports a success response that it cannot parse as a service error
         if status < 300 {
             return Self::garbled(context.place);
         }
         let code = error.code().unwrap_or_default();
         let message = error.message().unwrap_or_default();
-        // the ARN is that of the key which wrapped, so it is no mistake in the configuration
+        // the ARN is of the key that encrypted, so the configuration is not at fault
         let gone = code == "NotFoundException" && context.operation == Operation::Decrypt;
         let class = if gone { Class::KeyState } else { class(code, status) };
         let what = match (class, code) {
@@ -252,7 +252,7 @@ impl Failure {
         let what = "no AWS credentials in environment, profile, web identity, container or instance role";
         let class = match error {
             CredentialsError::CredentialsNotLoaded(_) if imds::is_disabled() => Class::NoCredentialSource,
-            // a file or a trust policy that is wrong
+            // an invalid file or trust policy
             CredentialsError::InvalidConfiguration(_) => Class::BadCredentials,
             CredentialsError::CredentialsNotLoaded(_)
             | CredentialsError::ProviderTimedOut(_)
@@ -260,12 +260,12 @@ impl Failure {
             | CredentialsError::Unhandled(_)
             | _ => Class::NoCredentials,
         };
-        // of the whole chain, what IMDS said: the rest is just not set up
+        // only the last provider, IMDS, is worth reporting: the others are just not set up
         let last = find::<ProviderChainError<CredentialsError>>(error).and_then(|chain| chain.attempts().last());
         let cause = last.map_or(error, |attempt| attempt.error());
         let failure = Self::new(class, what).with_cause(cause);
         match find::<ImdsError>(cause) {
-            // it is there, and gives no session token
+            // IMDS responds, but without a session token
             Some(ImdsError::FailedToLoadToken(token)) if !token.is_dispatch_failure() => failure.with_remedy(
                 "enable IMDS: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`, or set \
                  AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -294,7 +294,7 @@ impl Failure {
         failure.with_cause(error)
     }
 
-    /// The error that the caller gets.
+    /// Makes the error for the caller.
     pub(super) fn into_error(self, context: Context<'_>, tries: Tries) -> KmsError {
         let remedy = self.remedy.unwrap_or_else(|| remedy(self.class, self.code.as_deref(), context));
         let mut details = Vec::new();
@@ -366,7 +366,7 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
     }
 }
 
-/// AWS says "User: ARN is not authorized to perform: ACTION on resource: ARN because REASON".
+/// Rewrites the message of AWS: "User: ARN is not authorized to perform: ACTION on resource: ARN because REASON".
 fn denied(message: &str, context: Context<'_>) -> String {
     let who = message
         .split_once("User: ")
@@ -376,7 +376,7 @@ fn denied(message: &str, context: Context<'_>) -> String {
     format!("access denied: {who} lacks kms:{} on {}{why}", context.operation.name(), context.key)
 }
 
-/// The first error of type `E` in the chain, the payloads of [`io::Error`]s included.
+/// Returns the first error of type `E` in the chain, including the payloads of [`io::Error`]s.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|e| e.downcast_ref::<E>())
 }
@@ -388,7 +388,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-/// What an error and its sources say, without what repeats something before it or says nothing.
+/// Joins the texts of an error and its sources, without empty phrases and repetitions.
 fn texts(error: &(dyn Error + 'static)) -> String {
     const NOTHING: [&str; 6] = [
         "dispatch failure",
@@ -400,7 +400,7 @@ fn texts(error: &(dyn Error + 'static)) -> String {
     ];
     let mut texts: Vec<String> = Vec::new();
     for error in chain(error) {
-        // its own text is the debug form of the whole answer
+        // its own text is the debug form of the whole response
         let text = match error.downcast_ref::<ImdsError>() {
             Some(ImdsError::ErrorResponse(answer)) => {
                 format!("IMDS returned HTTP status {}", answer.response().status().as_u16())

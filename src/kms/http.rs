@@ -1,4 +1,4 @@
-//! Answers of HTTP services, as far as they are read.
+//! Limits the size of HTTP responses.
 
 use aws_sdk_kms::config::SharedHttpClient;
 use aws_smithy_runtime_api::client::http::{
@@ -8,12 +8,13 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use http_body_util::Limited;
 
-/// The longest answer that is read, in bytes: the credentials of a role have about 2 KiB, `GenerateDataKey` answers with two
-/// blobs of a few KiB.
+/// Maximum length of a response in bytes: the credentials of a role have about 2 KiB, and `GenerateDataKey` returns
+/// two blobs of a few KiB.
 const ANSWER_MAX: usize = 64 << 10;
 
-/// The same client, which reads no more of an answer than one of AWS can have: the SDK puts all of it into memory, which is
-/// locked.
+/// Limits the responses that a client reads.
+///
+/// The SDK reads a whole response into memory, which is locked.
 pub(crate) fn limited(http: SharedHttpClient) -> SharedHttpClient {
     http_client_fn(move |settings, components| {
         SharedHttpConnector::new(LimitedAnswers(http.http_connector(settings, components)))

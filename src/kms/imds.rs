@@ -1,7 +1,7 @@
 //! The instance metadata service (IMDSv2), through the SDK's client: where the agent runs, and which device is which.
 //!
-//! `AWS_EC2_METADATA_SERVICE_ENDPOINT`, its `_MODE` and `AWS_EC2_METADATA_DISABLED` work as in every AWS tool. A proxy is
-//! never used: IMDS answers only the instance itself.
+//! `AWS_EC2_METADATA_SERVICE_ENDPOINT`, its `_MODE` and `AWS_EC2_METADATA_DISABLED` work as in every AWS tool. It
+//! never uses a proxy, because IMDS answers only the instance itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,58 +21,58 @@ use tokio::time::{Instant, sleep};
 
 use super::http::limited;
 
-/// Between two attempts while IMDS does not answer.
+/// Average wait between two attempts while IMDS does not respond.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Until a connection stands, and until an answer comes.
+/// Limit for connecting, and for a response.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longer than any instance id or Region.
 const WORD_MAX: usize = 64;
-/// How many seconds a session token is valid.
+/// Header with the lifetime of a session token in seconds.
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-/// The longest that can be asked for.
+/// Longest lifetime that can be requested, in seconds.
 const TOKEN_TTL_MAX: u64 = 21_600;
-/// One of the HTTP statuses by which the SDK's client sees that there is no session token.
+/// An HTTP status by which the SDK recognises that there is no session token.
 const BAD_REQUEST: u16 = 400;
 
-/// IMDS answered, but not what was asked for.
+/// A response of IMDS other than the requested value.
 #[derive(Debug, thiserror::Error)]
 pub enum ImdsError {
     /// An error status.
     #[error("IMDS returned HTTP status {status} for {path}; check MetadataOptions in `aws ec2 describe-instances`")]
     Status {
-        /// What was asked for.
+        /// Requested path.
         path: String,
         /// HTTP status.
         status: u16,
     },
-    /// No session token; 403 says that IMDS is turned off for the instance.
+    /// No session token; status 403 means that IMDS is turned off for the instance.
     #[error(
         "IMDS returned no session token; enable IMDS: `aws ec2 modify-instance-metadata-options --http-endpoint enabled`"
     )]
     Token,
-    /// Something else than IMDS answered, or something between has changed the answer.
+    /// A response of another service, or one that was changed on the way.
     #[error(
         "unexpected response from IMDS for {path}; another service may be answering at 169.254.169.254, or at AWS_EC2_METADATA_SERVICE_ENDPOINT if it is set"
     )]
     Garbled {
-        /// What was asked for.
+        /// Requested path.
         path: String,
     },
-    /// Something else, such as an endpoint that is not a URL.
+    /// Another failure, such as an endpoint that is not a URL.
     #[error("cannot query IMDS for {path}; check AWS_EC2_METADATA_SERVICE_ENDPOINT")]
     Other {
-        /// What was asked for.
+        /// Requested path.
         path: String,
     },
 }
 
-/// Whether `AWS_EC2_METADATA_DISABLED` forbids asking.
+/// Returns whether `AWS_EC2_METADATA_DISABLED` forbids asking.
 pub fn is_disabled() -> bool {
     std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|v| v.eq_ignore_ascii_case("true"))
 }
 
-/// A client of IMDS. Making one asks nothing.
+/// A client of IMDS. Creating one sends no request.
 #[derive(Debug, Clone)]
 pub struct Imds {
     client: Client,
@@ -86,12 +86,13 @@ impl Default for Imds {
 }
 
 impl Imds {
-    /// A client that asks once, for at most a few seconds.
+    /// Creates a client that asks once, for at most a few seconds.
     pub fn new() -> Self {
         Self::over(aws_smithy_http_client::Builder::new().build_http())
     }
 
-    /// The same, over another HTTP client than one that knows neither TLS nor proxies.
+    /// Creates a client like [`Imds::new`], over another HTTP client than the default one, which has neither TLS nor
+    /// proxies.
     pub fn over(http: SharedHttpClient) -> Self {
         let http = limited(http);
         let http = http_client_fn(move |settings, components| {
@@ -106,44 +107,46 @@ impl Imds {
         Self { client, wait_until: None }
     }
 
-    /// A client that asks again until `instant` while there is no answer or a passing error: at boot the network may come
-    /// up after the agent.
+    /// Makes the client retry until `instant` while there is no response or a temporary error, because at boot the
+    /// network may come up after the agent.
     #[must_use]
     pub fn wait_until(self, instant: Instant) -> Self {
         Self { wait_until: Some(instant), ..self }
     }
 
-    /// The SDK's client, for what takes one.
+    /// Returns the client of the SDK.
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// The instance id (`i-...`); `None` where there is no IMDS.
+    /// Returns the instance ID (`i-...`); `None` if there is no IMDS.
     ///
     /// # Errors
-    /// [`ImdsError`] when IMDS answers with an error.
+    /// [`ImdsError`] if IMDS returns an error.
     pub async fn instance_id(&self) -> Result<Option<String>, ImdsError> {
         self.word("/latest/meta-data/instance-id").await
     }
 
-    /// The Region; `None` where there is no IMDS.
+    /// Returns the Region; `None` if there is no IMDS.
     ///
     /// # Errors
-    /// [`ImdsError`] when IMDS answers with an error.
+    /// [`ImdsError`] if IMDS returns an error.
     pub async fn region(&self) -> Result<Option<String>, ImdsError> {
         self.word("/latest/meta-data/placement/region").await
     }
 
-    /// The block device mapping: `ami`, `root`, `ebsN`, `ephemeralN` or `swap` to a device name such as `sdb`, without
-    /// `/dev/`. NVMe instance store volumes and volumes attached later are not in it. `None` where there is no IMDS.
+    /// Returns the block device mapping; `None` if there is no IMDS.
+    ///
+    /// It maps `ami`, `root`, `ebsN`, `ephemeralN` or `swap` to a device name such as `sdb`, without `/dev/`. NVMe
+    /// instance store volumes and volumes attached later are not in it.
     ///
     /// # Errors
-    /// [`ImdsError`] when IMDS answers with an error.
+    /// [`ImdsError`] if IMDS returns an error.
     pub async fn block_device_mapping(&self) -> Result<Option<BTreeMap<String, String>>, ImdsError> {
         let base = "/latest/meta-data/block-device-mapping/";
         let Some(names) = self.get(base).await? else { return Ok(None) };
         let mut mapping = BTreeMap::new();
-        // the names become parts of paths, and the SDK's client panics at what cannot be one
+        // the names become parts of paths, and the client of the SDK panics on an invalid path
         if names.contains(|c: char| !c.is_ascii_alphanumeric() && !c.is_ascii_whitespace()) {
             return Err(ImdsError::Garbled { path: base.to_owned() });
         }
@@ -155,7 +158,7 @@ impl Imds {
         Ok(Some(mapping))
     }
 
-    /// An identifier. What answers in place of IMDS, such as a proxy with a page of HTML, is not taken for one.
+    /// Gets an identifier, and rejects anything else, such as an HTML page from a proxy.
     async fn word(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let answer = self.get(path).await?;
         let is_word = |text: &String| {
@@ -202,8 +205,8 @@ impl Imds {
     }
 }
 
-/// Keeps answers from the SDK's client that it does not stand (`aws-config` 1.13): session tokens make it panic that are not
-/// text, or are valid for longer than time can be told.
+/// Rejects responses on which the client of the SDK panics (`aws-config` 1.13): session tokens that are not text, or
+/// whose lifetime overflows.
 #[derive(Debug)]
 struct SoundAnswers(SharedHttpConnector);
 
@@ -232,7 +235,7 @@ impl HttpConnector for SoundAnswers {
     }
 }
 
-/// `Ok(None)`: nobody there, or no such thing.
+/// Interprets an error; `Ok(None)` if nothing responds or there is no such value.
 fn outcome(error: SdkError, path: &str) -> Result<Option<String>, ImdsError> {
     match error {
         SdkError::ErrorResponse(answer) => match answer.response().status().as_u16() {

@@ -1,4 +1,4 @@
-//! Which KMS keys may be used: customer managed, symmetric, for encryption, enabled.
+//! Checks which KMS keys may be used: customer managed, symmetric, for encryption, enabled.
 
 use aws_sdk_kms::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState as State, KeyUsageType};
@@ -10,8 +10,9 @@ use super::error::Failure;
 
 const WANTED: &str = "set kms.key_id to a customer managed, symmetric key (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT)";
 
-/// Refuses a key that may not be used, and says which it is and what to do; answers its ARN. What KMS leaves out counts
-/// against the key.
+/// Refuses a key that may not be used, and returns its ARN otherwise.
+///
+/// A property that KMS does not report counts against the key.
 pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
     match key.key_manager() {
         Some(KeyManagerType::Customer) => {}
@@ -34,16 +35,16 @@ pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
     key.arn().map(str::to_owned).ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no ARN"))
 }
 
-/// The state that a KMS key is in.
+/// The state of a KMS key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyState {
-    /// As KMS calls it, `Enabled` for one.
+    /// Its name in KMS, such as `Enabled`.
     pub name: String,
-    /// When it is to be deleted, if it is.
+    /// When the key will be deleted, if it will.
     pub deletion: Option<Timestamp>,
 }
 
-/// The state as an answer of KMS has it.
+/// Returns the state in a response of KMS.
 pub(super) fn key_state(key: &KeyMetadata) -> KeyState {
     KeyState {
         name: key.key_state().map_or("unknown", State::as_str).to_owned(),
@@ -51,7 +52,7 @@ pub(super) fn key_state(key: &KeyMetadata) -> KeyState {
     }
 }
 
-/// Refuses a key whose state forbids using it.
+/// Refuses a key whose state does not allow its use.
 pub(super) fn usable(key: &KeyMetadata) -> Result<(), Failure> {
     let id = key.arn().unwrap_or(key.key_id());
     match key.key_state() {
@@ -97,7 +98,8 @@ fn day(time: &DateTime) -> Option<String> {
     text.split_once('T').map(|(day, _)| day.to_owned())
 }
 
-/// Whether `answered` is the key `asked` for: the same ARN, or another Region's replica of the same multi-Region key.
+/// Returns whether `answered` is the key `asked` for: the same ARN, or a replica of the same multi-Region key in
+/// another Region.
 pub(super) fn same_key(asked: &str, answered: &str) -> bool {
     if asked == answered {
         return true;
@@ -112,7 +114,7 @@ pub(super) fn same_key(asked: &str, answered: &str) -> bool {
     fields(asked).is_some_and(|asked| Some(asked) == fields(answered))
 }
 
-/// The Region of a key ARN or alias ARN.
+/// Returns the Region of a key ARN or alias ARN.
 pub(super) fn region_of(key_id: &str) -> Option<&str> {
     let fields: Vec<&str> = key_id.splitn(6, ':').collect();
     match fields[..] {

@@ -1,4 +1,4 @@
-//! What the agent asks of a key service.
+//! The key service as the agent uses it.
 
 use std::future::Future;
 
@@ -10,25 +10,28 @@ use crate::key::{DataKey, WrappedKey};
 pub struct GeneratedKey {
     /// The plaintext.
     pub data_key: DataKey,
-    /// The same, wrapped by the KMS key.
+    /// The data key, encrypted under the KMS key.
     pub wrapped_key: WrappedKey,
-    /// ARN of the KMS key that wrapped it, whatever alias or id was configured.
+    /// ARN of the KMS key that encrypted it, whatever alias or ID is configured.
     pub key_arn: String,
 }
 
-/// What the agent asks of a key service; the tests of apply use a fake.
+/// The requests to a key service; the tests of `apply` use a fake.
 pub trait KeyService {
-    /// Makes the node's data key with the configured KMS key, after making sure that this is a key that may be used:
-    /// one `DescribeKey`, then one `GenerateDataKey` of `AES_256` without an encryption context.
+    /// Generates the data key of the node with the configured KMS key, after checking that the KMS key may be used.
+    ///
+    /// That is one `DescribeKey`, then one `GenerateDataKey` of `AES_256` without an encryption context.
     ///
     /// # Errors
-    /// [`KmsError`], after the retries that its class deserves.
+    /// [`KmsError`], after the retries of its class.
     fn generate(&self) -> impl Future<Output = Result<GeneratedKey, KmsError>>;
 
-    /// Unwraps a data key: one `Decrypt`, without an encryption context. `key_id` is the ARN that [`GeneratedKey`] named;
-    /// an answer from any other KMS key is an error, save another Region's replica of the same multi-Region key.
+    /// Unwraps a data key by one `Decrypt` without an encryption context.
+    ///
+    /// `key_id` is the ARN from [`GeneratedKey`]. A response from another KMS key is an error, except from a replica
+    /// of the same multi-Region key in another Region.
     ///
     /// # Errors
-    /// [`KmsError`], after the retries that its class deserves.
+    /// [`KmsError`], after the retries of its class.
     fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> impl Future<Output = Result<DataKey, KmsError>>;
 }

@@ -1,10 +1,10 @@
-//! The key service: what the agent asks of AWS KMS and IMDS, how long it keeps asking, and what it says when that fails.
+//! The key service: requests to AWS KMS and IMDS, their retries, and the messages when they fail.
 //!
-//! Nothing here writes key material anywhere, and no error carries an answer of KMS: [`KmsError`] keeps texts, never the SDK's error
-//! values, whose `Debug` prints whole answers.
+//! No code here writes key material anywhere, and no error contains a response of KMS: [`KmsError`] keeps texts, never
+//! the error values of the SDK, whose `Debug` prints whole responses.
 //!
 //! May import: `config`, `key`.
-//! Never: disks, the state file, or what a key is for.
+//! Never: knows disks, the state file, or what a key is for.
 
 mod class;
 mod client;

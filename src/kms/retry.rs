@@ -1,7 +1,7 @@
-//! How often and how long a failed call is tried again.
+//! Retries failed calls.
 //!
-//! The SDK's own retries are off: they know neither the deadline of the boot nor which failures of a first boot go away,
-//! and they do not say in the log what is being waited for.
+//! The retries of the SDK are off: they know neither the deadline of the boot nor which failures of a first boot pass,
+//! and do not log what the agent waits for.
 
 #[cfg(test)]
 mod tests;
@@ -14,22 +14,22 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::class::Class;
 use super::error::{Failure, Operation, Tries};
 
-/// The time limits of the calls to KMS; `kms.deadline` of the configuration bounds them all together.
+/// Time limits of the calls to KMS; `kms.deadline` limits all of them together.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Until a connection stands.
+    /// For connecting.
     pub connect: Duration,
-    /// One attempt, credentials included.
+    /// For one attempt, including credentials.
     pub attempt: Duration,
-    /// Upper bound of the first wait; it doubles with every further wait.
+    /// Upper bound of the first wait; it doubles with every wait.
     pub first_wait: Duration,
-    /// The same where the KMS key is not ready.
+    /// The same while the KMS key is not ready.
     pub first_slow_wait: Duration,
-    /// What the upper bound of a wait grows to.
+    /// Maximum of the upper bound.
     pub longest_wait: Duration,
-    /// How long a refusal (policy, credentials) is tried again: IAM is eventually consistent and roles can be new.
+    /// How long a denied call (policy, credentials) is retried: IAM is eventually consistent, and the role may be new.
     pub patience: Duration,
-    /// Attempts in all where a few are enough (clock, quota).
+    /// Number of attempts where a few are enough (clock, quota).
     pub few: u32,
 }
 
@@ -48,8 +48,10 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How long to wait before attempt `tries + 1`: a random time up to a bound that doubles ("full jitter", so that the
-    /// nodes of a cluster that boot together do not ask together). `None`: not to be tried again.
+    /// Returns how long to wait before attempt `tries + 1`; `None` if there is none.
+    ///
+    /// It is a random time up to a bound that doubles ("full jitter"), so that the nodes of a cluster that boot
+    /// together do not ask together.
     fn wait(&self, class: Class, tries: u32, since_first: Duration) -> Option<Duration> {
         let (again, first) = match class {
             Class::Transient | Class::NoCredentials => (true, self.first_wait),
@@ -72,7 +74,7 @@ impl Limits {
     }
 }
 
-/// Calls `attempt` until it succeeds, fails for good, or `deadline` is near; every wait is logged with its reason.
+/// Calls `attempt` until it succeeds, fails permanently, or `deadline` is near; logs every wait with its reason.
 pub(super) async fn retry<T, F>(
     limits: &Limits,
     deadline: Instant,
@@ -90,7 +92,7 @@ where
         let failure = match timeout_at(deadline, attempt()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(failure)) => failure,
-            // what the earlier attempts said is worth more than that this one was cut short
+            // the result of an earlier attempt says more than that this one was cut short
             Err(_) => match last.take() {
                 Some(failure) => return Err((failure, tries(count - 1, start))),
                 None => Failure::new(Class::Transient, "no response before kms.deadline"),

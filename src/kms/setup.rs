@@ -1,4 +1,4 @@
-//! Region, endpoint, credentials and HTTP client of the connection with KMS.
+//! Sets up the connection with KMS: Region, endpoint, credentials and HTTP client.
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
@@ -24,16 +24,16 @@ use super::retry::{Limits, retry};
 use super::usage::{Meter, Metered};
 use crate::config::{self, crosses_in_clear};
 
-/// What [`super::AwsKms::connect_with`] does otherwise than [`super::AwsKms::connect`].
+/// Options of [`super::AwsKms::connect_with`].
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The time limits.
+    /// Time limits.
     pub limits: Limits,
-    /// Credentials in place of the default chain's.
+    /// Credentials that replace those of the default chain.
     pub credentials: Option<SharedCredentialsProvider>,
 }
 
-/// The SDK's configuration for calls to KMS.
+/// Returns the configuration of the SDK for calls to KMS.
 pub(super) async fn sdk_config(
     http: SharedHttpClient,
     config: &config::Kms,
@@ -64,10 +64,10 @@ pub(super) async fn sdk_config(
         .region(region)
         .http_client(http)
         .credentials_provider(Metered(credentials, meter.clone()))
-        // every attempt asks for credentials anew: IMDS may have renewed them, and the process is short-lived
+        // every attempt gets credentials again: IMDS may have renewed them, and the process is short-lived
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
-        // an answer that stalls has until the end of its attempt, as one that does not come
+        // a response that stalls has the time of its attempt, like one that does not come
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(
             TimeoutConfig::builder().connect_timeout(limits.connect).operation_attempt_timeout(limits.attempt).build(),
@@ -90,18 +90,18 @@ pub(super) async fn sdk_config(
     }
 }
 
-/// What messages call the other side: the endpoint where one is configured, else the Region's KMS.
+/// Returns the name of the service in messages: the endpoint if one is configured, else the KMS of the Region.
 pub(super) fn place(config: &config::Kms, region: &str) -> String {
     configured_endpoint(config).unwrap_or_else(|| format!("KMS in {region}"))
 }
 
-/// The endpoint that configuration or environment put in place of the Region's.
+/// Returns the endpoint from the configuration or the environment.
 fn configured_endpoint(config: &config::Kms) -> Option<String> {
     let env = |name| std::env::var(name).ok().filter(|v: &String| !v.is_empty());
     config.endpoint_url.clone().or_else(|| env("AWS_ENDPOINT_URL_KMS")).or_else(|| env("AWS_ENDPOINT_URL"))
 }
 
-/// From the key's ARN, else the configuration, else environment or profile, else IMDS.
+/// Returns the Region: from the key ARN, else the configuration, else the environment or profile, else IMDS.
 async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: Instant) -> Result<Region, KmsError> {
     if let Some(named) = named_region(config)? {
         return Ok(Region::new(named));
@@ -133,7 +133,7 @@ async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: In
     found.map_err(|(failure, tries)| failure.into_error(context, tries))
 }
 
-/// The Region that key ARN or configuration name.
+/// Returns the Region in the key ARN or the configuration.
 fn named_region(config: &config::Kms) -> Result<Option<String>, KmsError> {
     match (region_of(&config.key_id), config.region.as_deref()) {
         (Some(arn), Some(other)) if arn != other => Err(KmsError::configuration(format!(
@@ -144,8 +144,8 @@ fn named_region(config: &config::Kms) -> Result<Option<String>, KmsError> {
     }
 }
 
-/// The SDK's default client (rustls with the system's trust store, proxies from the environment), save that it does not
-/// mind a system without any CA certificate before something is sent over TLS.
+/// Returns the default client of the SDK (rustls with the trust store of the system, proxies from the environment),
+/// which here also works without any CA certificate until something is sent over TLS.
 pub(super) fn https_client() -> SharedHttpClient {
     let any = any_certificate();
     if !any {
@@ -161,7 +161,8 @@ pub(super) fn https_client() -> SharedHttpClient {
     })
 }
 
-/// Whether the system trusts any CA. The SDK's client loads all certificates, hundreds of files on Debian, and once is enough.
+/// Returns whether the system trusts any CA. The client of the SDK loads all certificates, hundreds of files on
+/// Debian, and once is enough.
 fn any_certificate() -> bool {
     const BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
     let elsewhere = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());

@@ -1,4 +1,4 @@
-//! What was asked of the key service and how long that took, for reports and metrics.
+//! Counts and times the calls to the key service, for reports and metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use super::error::{Failure, Operation};
 /// Calls, failures and times of one connection.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Calls by operation, failed ones included.
+    /// Calls by operation, including failed ones.
     pub calls: BTreeMap<String, u64>,
     /// Failed calls by [class](super::Class::name).
     pub errors: BTreeMap<String, u64>,
-    /// How long credentials were waited for, in seconds.
+    /// Time spent waiting for credentials, in seconds.
     pub credentials_seconds: f64,
-    /// From the first call to the last answer without that, waits between attempts included, in seconds.
+    /// Time from the first call to the last response, without that, but with the waits between attempts, in seconds.
     pub kms_seconds: f64,
 }
 
@@ -33,7 +33,7 @@ impl Usage {
     }
 }
 
-/// Where a connection notes its usage.
+/// Records the usage of a connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Meter(Arc<Mutex<Noted>>);
 
@@ -52,7 +52,7 @@ impl Meter {
         self.noted().usage.clone()
     }
 
-    /// Makes one call, and notes it.
+    /// Makes a call and records it.
     pub(super) async fn call<T>(
         &self,
         operation: Operation,
@@ -70,7 +70,7 @@ impl Meter {
     }
 }
 
-/// Credentials, and a note of how long they took.
+/// Credentials, with a record of how long they took.
 #[derive(Debug)]
 pub(super) struct Metered(pub(super) SharedCredentialsProvider, pub(super) Meter);
 
