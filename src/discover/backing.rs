@@ -5,7 +5,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{BackingError, DiscoverError};
-use super::kind::kind;
+use super::kind::kind_of;
 use super::mount::Mount;
 use super::sysfs::{Node, Sysfs, names, optional, text};
 use crate::disk::{DevNo, DiskKind};
@@ -48,7 +48,7 @@ pub(super) fn below(sysfs: &Sysfs<'_>, node: &Node) -> Result<Vec<Backing>, Disc
     let slaves = node.links("slaves")?;
     let mut all = slaves.iter().map(|slave| sysfs.named(slave).map(Backing::Device)).collect::<Result<Vec<_>, _>>()?;
     // a loop device always has a file, a zram device may have a device
-    let file = match kind(&node.name) {
+    let file = match kind_of(&node.name) {
         DiskKind::Loop => Some(text(&node.dir.join("loop/backing_file"))?),
         DiskKind::Ram => optional(text(&node.dir.join("backing_dev")))?.filter(|file| file != "none"),
         DiskKind::Nvme

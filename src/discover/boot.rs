@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::backing::{Backing, below};
 use super::error::{BackingError, DEEPEST, DiscoverError};
-use super::kind::kind;
+use super::kind::kind_of;
 use super::mount::{Mount, unescape};
-use super::sysfs::{Node, Sysfs, gone, names, read_error};
+use super::sysfs::{Node, Sysfs, is_gone, names, read_error};
 use super::table::Mounts;
 use crate::disk::DiskKind;
 use crate::error::chain;
@@ -39,7 +39,7 @@ pub(super) struct Boot {
 
 impl Boot {
     /// Returns what a disk carries, and through which layers; `None` if nothing.
-    pub(super) fn system(&self, disk: &str) -> Option<String> {
+    pub(super) fn describe(&self, disk: &str) -> Option<String> {
         let mut ways: Vec<(&[String], Vec<&str>)> = Vec::new();
         for one in self.carried.iter().filter(|c| c.disk == disk) {
             match ways.iter_mut().find(|(through, _)| *through == one.through) {
@@ -58,7 +58,7 @@ impl Boot {
     }
 
     /// Returns whether a disk carries a mount point of the system, and not only swap or the state directory.
-    pub(super) fn mounted(&self, disk: &str) -> bool {
+    pub(super) fn carries_mount(&self, disk: &str) -> bool {
         self.carried.iter().any(|c| c.disk == disk && SYSTEM.contains(&c.what))
     }
 
@@ -66,7 +66,7 @@ impl Boot {
     ///
     /// A device that is stacked on a boot disk, such as another volume of its LVM or a snapshot, is part of the boot
     /// disk.
-    pub(super) fn below(&self, sysfs: &Sysfs<'_>, device: &str) -> Option<String> {
+    pub(super) fn describe_below(&self, sysfs: &Sysfs<'_>, device: &str) -> Option<String> {
         // Whole disks first: only partitions are not among them.
         let disk = |name: &str| -> Result<Node, DiscoverError> {
             sysfs.disk(name).or_else(|_| {
@@ -79,7 +79,7 @@ impl Boot {
         while let Some(name) = rest.pop() {
             match disk(&name).and_then(|node| Ok((node.links("slaves")?, node.name))) {
                 Ok((slaves, name)) if seen.insert(name.clone()) => {
-                    if let Some(what) = self.system(&name) {
+                    if let Some(what) = self.describe(&name) {
                         return Some(format!("lies on {name}, which {what}"));
                     }
                     rest.extend(slaves);
@@ -112,7 +112,7 @@ pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, &BackingError>,
         // All mounts there, also those that a later mount hides.
         let mut here = mounts.iter().filter(|m| m.point == Path::new(what)).peekable();
         let any = here.peek().is_some();
-        let mut result = here.try_for_each(|mount| walk.mount(mount));
+        let mut result = here.try_for_each(|mount| walk.follow_mount(mount));
         if *what == "/" && result.is_ok() && !walk.reached_disk {
             result = Err(match any {
                 true => BackingError::NoDisk,
@@ -125,18 +125,18 @@ pub(super) fn resolve(sysfs: &Sysfs<'_>, mounts: Result<&Mounts, &BackingError>,
     let mut walk = Walk::new(sysfs, mounts, "swap");
     let result = swaps(sysfs).and_then(|swaps| {
         swaps.into_iter().try_for_each(|swap| match swap {
-            Backing::Device(node) => walk.node(node),
-            Backing::Path(file) => walk.path(&file),
+            Backing::Device(node) => walk.follow_node(node),
+            Backing::Path(file) => walk.follow_path(&file),
         })
     });
     boot.take(walk, result);
 
     let mut walk = Walk::new(sysfs, mounts, "the journal of a file system");
-    let result = journals(sysfs).and_then(|disks| disks.into_iter().try_for_each(|disk| walk.node(disk)));
+    let result = journals(sysfs).and_then(|disks| disks.into_iter().try_for_each(|disk| walk.follow_node(disk)));
     boot.take(walk, result);
 
     let mut walk = Walk::new(sysfs, mounts, "the state directory");
-    let result = mounts.will_hold(state_dir).and_then(|mount| walk.mount(mount));
+    let result = mounts.will_hold(state_dir).and_then(|mount| walk.follow_mount(mount));
     boot.take(walk, result);
     boot
 }
@@ -188,7 +188,7 @@ fn journals(sysfs: &Sysfs<'_>) -> Result<Vec<Node>, BackingError> {
     let names = match names(&path) {
         Ok(names) if names.is_empty() => return Ok(Vec::new()),
         Ok(names) => names,
-        Err(e) if gone(&e) => return Ok(Vec::new()),
+        Err(e) if is_gone(&e) => return Ok(Vec::new()),
         Err(e) => return Err(e.into()),
     };
     let known = sysfs.all_names()?;
@@ -225,7 +225,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn mount(&mut self, mount: &Mount) -> Result<(), BackingError> {
+    fn follow_mount(&mut self, mount: &Mount) -> Result<(), BackingError> {
         if self.above.contains(&mount.id) {
             return Err(BackingError::Cycle { fs: mount.fs.clone(), point: mount.point.clone() });
         }
@@ -238,9 +238,9 @@ impl<'a> Walk<'a> {
         self.above.push(mount.id);
         for backing in mount.backing(self.sysfs)? {
             match backing {
-                Backing::Device(node) => self.node(node)?,
+                Backing::Device(node) => self.follow_node(node)?,
                 Backing::Path(path) => {
-                    self.step(format!("{} layer {}", mount.fs, path.display()), |walk| walk.path(&path))?
+                    self.step(format!("{} layer {}", mount.fs, path.display()), |walk| walk.follow_path(&path))?
                 }
             }
         }
@@ -248,12 +248,12 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn path(&mut self, path: &Path) -> Result<(), BackingError> {
+    fn follow_path(&mut self, path: &Path) -> Result<(), BackingError> {
         let mount = self.mounts.of(path)?;
-        self.mount(mount)
+        self.follow_mount(mount)
     }
 
-    fn node(&mut self, node: Node) -> Result<(), BackingError> {
+    fn follow_node(&mut self, node: Node) -> Result<(), BackingError> {
         if !self.done.insert(node.name.clone()) {
             return Ok(());
         }
@@ -262,7 +262,7 @@ impl<'a> Walk<'a> {
         }
         let all = below(self.sysfs, &node)?;
         if all.is_empty() {
-            let kind = kind(&node.name);
+            let kind = kind_of(&node.name);
             if matches!(kind, DiskKind::DeviceMapper | DiskKind::Md) || node.name.starts_with("bcache") {
                 return Err(BackingError::Empty { path: node.dir.join("slaves") });
             }
@@ -270,8 +270,8 @@ impl<'a> Walk<'a> {
         }
         self.step(node.name, |walk| {
             all.into_iter().try_for_each(|backing| match backing {
-                Backing::Device(node) => walk.node(node),
-                Backing::Path(file) => walk.step(file.display().to_string(), |walk| walk.path(&file)),
+                Backing::Device(node) => walk.follow_node(node),
+                Backing::Path(file) => walk.step(file.display().to_string(), |walk| walk.follow_path(&file)),
             })
         })
     }

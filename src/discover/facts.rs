@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::DiscoverError;
 use super::holder::read_holder;
-use super::kind::kind;
+use super::kind::kind_of;
 use super::mount_points::MountPoints;
-use super::sysfs::{Node, Sysfs, gone};
+use super::sysfs::{Node, Sysfs, is_gone};
 use super::udev::udev_properties;
 use crate::disk::{DeviceFacts, DiskKind, Holder};
 
@@ -26,7 +26,7 @@ pub(super) fn read_facts(
     }
     let seen = diskseq(&disk)?;
 
-    let kind = kind(name);
+    let kind = kind_of(name);
     let udev = udev_properties(sysfs.roots, disk.devno()?);
     let serial = serial_number(&disk, kind, &udev)?;
     let partitions = disk.partitions()?;
@@ -67,7 +67,7 @@ pub(super) fn read_facts(
 
 /// Returns the sequence number that the kernel gave a disk, if it supports them.
 fn diskseq(disk: &Node) -> Result<Option<u64>, DiscoverError> {
-    disk.number("diskseq").map(Some).or_else(|e| if gone(&e) { Ok(None) } else { Err(e) })
+    disk.number("diskseq").map(Some).or_else(|e| if is_gone(&e) { Ok(None) } else { Err(e) })
 }
 
 /// Returns the serial number of a disk, from the kernel or from udev's record.

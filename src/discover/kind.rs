@@ -2,7 +2,7 @@
 
 use crate::disk::DiskKind;
 
-pub(super) fn kind(name: &str) -> DiskKind {
+pub(super) fn kind_of(name: &str) -> DiskKind {
     let numbered =
         |prefix: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
     let lettered =

@@ -10,7 +10,7 @@ use super::links::links_by_name;
 use super::memory::find_in_memory;
 use super::mount_points::MountPoints;
 use super::roots::Roots;
-use super::sysfs::{Sysfs, gone};
+use super::sysfs::{Sysfs, is_gone};
 use super::table::Mounts;
 use super::xen;
 use crate::disk::{DeviceFacts, Inventory};
@@ -46,7 +46,7 @@ pub fn discover(
                 devices.push(facts);
             }
             Ok(None) => {}
-            Err(error) if gone(&error) => tracing::debug!(disk = name, "disk vanished while it was read"),
+            Err(error) if is_gone(&error) => tracing::debug!(disk = name, "disk vanished while it was read"),
             Err(error) => tracing::warn!(disk = name, "skipping a disk that cannot be read: {}", chain(error)),
         }
     }
@@ -54,7 +54,7 @@ pub fn discover(
     // After the listing, so that a disk that joined the boot stack meanwhile does not count as free.
     let boot = boot::resolve(&sysfs, mounts.as_ref(), state_dir);
     for facts in &mut devices {
-        facts.system = boot.system(&facts.name).or_else(|| boot.below(&sysfs, &facts.name));
+        facts.system = boot.describe(&facts.name).or_else(|| boot.describe_below(&sysfs, &facts.name));
     }
     let mut boot_unresolved = boot.unresolved.clone();
     if let Some(mapping) = mapping {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::backing::{Backing, below};
 use super::error::{BackingError, DEEPEST};
-use super::kind::kind;
+use super::kind::kind_of;
 use super::mount::Mount;
 use super::roots::Roots;
 use super::sysfs::{Node, Sysfs};
@@ -27,7 +27,7 @@ pub fn in_memory(roots: &Roots, path: &Path) -> Result<Option<String>, BackingEr
 /// # Errors
 /// [`BackingError`] if the path cannot be followed down to disks.
 pub(super) fn find_in_memory(sysfs: &Sysfs<'_>, mounts: &Mounts, path: &Path) -> Result<Option<String>, BackingError> {
-    Walk { sysfs, mounts }.mount(mounts.will_hold(path)?, 0)
+    Walk { sysfs, mounts }.follow_mount(mounts.will_hold(path)?, 0)
 }
 
 struct Walk<'a> {
@@ -36,7 +36,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn mount(&self, mount: &Mount, depth: usize) -> Result<Option<String>, BackingError> {
+    fn follow_mount(&self, mount: &Mount, depth: usize) -> Result<Option<String>, BackingError> {
         let here = format!("the {} on {}", mount.fs, mount.point.display());
         if IN_MEMORY.contains(&mount.fs.as_str()) {
             return Ok(Some(here));
@@ -50,13 +50,13 @@ impl Walk<'_> {
             if self.mounts.of(&upper)?.id != self.mounts.of(&work)?.id {
                 return Err(BackingError::SplitOverlay { upper, work, point: mount.point.clone() });
             }
-            let found = self.path(&upper, depth)?;
+            let found = self.follow_path(&upper, depth)?;
             return Ok(found.map(|found| format!("{here}, whose upper directory {} lies on {found}", upper.display())));
         }
         for backing in mount.backing(self.sysfs)? {
             let found = match backing {
-                Backing::Device(node) => self.node(node, depth)?,
-                Backing::Path(path) => self.path(&path, depth)?,
+                Backing::Device(node) => self.follow_node(node, depth)?,
+                Backing::Path(path) => self.follow_path(&path, depth)?,
             };
             if let Some(found) = found {
                 return Ok(Some(format!("{here}, which lies on {found}")));
@@ -65,20 +65,20 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    fn path(&self, path: &Path, depth: usize) -> Result<Option<String>, BackingError> {
+    fn follow_path(&self, path: &Path, depth: usize) -> Result<Option<String>, BackingError> {
         let depth = deeper(depth)?;
-        self.mount(self.mounts.of(path)?, depth)
+        self.follow_mount(self.mounts.of(path)?, depth)
     }
 
-    fn node(&self, node: Node, depth: usize) -> Result<Option<String>, BackingError> {
+    fn follow_node(&self, node: Node, depth: usize) -> Result<Option<String>, BackingError> {
         let depth = deeper(depth)?;
-        if kind(&node.name) == DiskKind::Ram {
+        if kind_of(&node.name) == DiskKind::Ram {
             return Ok(Some(node.name));
         }
         for backing in below(self.sysfs, &node)? {
             let (found, file) = match backing {
-                Backing::Device(below) => (self.node(below, depth)?, None),
-                Backing::Path(file) => (self.path(&file, depth)?, Some(file)),
+                Backing::Device(below) => (self.follow_node(below, depth)?, None),
+                Backing::Path(file) => (self.follow_path(&file, depth)?, Some(file)),
             };
             let through = match file {
                 Some(file) => format!("whose file {} lies", file.display()),

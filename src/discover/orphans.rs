@@ -2,10 +2,10 @@
 
 use super::error::DiscoverError;
 use super::holder::read_holder;
-use super::kind::kind;
+use super::kind::kind_of;
 use super::mount_points::MountPoints;
 use super::roots::Roots;
-use super::sysfs::{Node, Sysfs, gone};
+use super::sysfs::{Node, Sysfs, is_gone};
 use super::table::Mounts;
 use crate::disk::{DiskKind, Holder};
 
@@ -30,15 +30,15 @@ pub fn orphans(roots: &Roots) -> Result<Vec<Holder>, DiscoverError> {
         mapping.luks_uuid()?;
         (size == 0 || leads_nowhere(&node)).then_some(mapping)
     };
-    Ok(sysfs.disk_names()?.iter().filter(|name| kind(name) == DiskKind::DeviceMapper).filter_map(orphan).collect())
+    Ok(sysfs.disk_names()?.iter().filter(|name| kind_of(name) == DiskKind::DeviceMapper).filter_map(orphan).collect())
 }
 
 /// Returns whether all devices of a mapping are certainly gone. A device that cannot be read is not gone.
 fn leads_nowhere(mapping: &Node) -> bool {
-    let is_gone = |below: &String| match mapping.below(below) {
+    let was_pulled = |below: &String| match mapping.below(below) {
         // another disk may have taken the place of a pulled one, and then nothing is stacked on it
         Ok(disk) => disk.links("holders").is_ok_and(|holders| !holders.contains(&mapping.name)),
-        Err(error) => gone(&error),
+        Err(error) => is_gone(&error),
     };
-    mapping.links("slaves").is_ok_and(|slaves| slaves.iter().all(is_gone))
+    mapping.links("slaves").is_ok_and(|slaves| slaves.iter().all(was_pulled))
 }

@@ -27,7 +27,7 @@ pub(super) struct Sysfs<'a> {
 }
 
 /// Returns whether a file did not exist, or its device vanished while it was read.
-pub(super) fn gone(error: &DiscoverError) -> bool {
+pub(super) fn is_gone(error: &DiscoverError) -> bool {
     match error {
         DiscoverError::Read { source, .. } => {
             source.kind() == io::ErrorKind::NotFound
@@ -51,7 +51,7 @@ pub(super) fn text(path: &Path) -> Result<String, DiscoverError> {
 pub(super) fn optional(text: Result<String, DiscoverError>) -> Result<Option<String>, DiscoverError> {
     match text {
         Ok(text) => Ok(Some(text).filter(|t| !t.is_empty())),
-        Err(e) if gone(&e) => Ok(None),
+        Err(e) if is_gone(&e) => Ok(None),
         Err(e) => Err(e),
     }
 }

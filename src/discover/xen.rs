@@ -39,7 +39,7 @@ pub(super) fn assign(devices: &mut [DeviceFacts], mapping: &BTreeMap<String, Str
             (None, _) => None,
         };
         if let Some(root) = root
-            && !boot.mounted(&facts.name)
+            && !boot.carries_mount(&facts.name)
             && boot.unresolved.is_none()
         {
             mismatch = Some(format!(

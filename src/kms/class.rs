@@ -61,7 +61,7 @@ impl Class {
 /// Returns the class of an error code of KMS, of AWS request signing or of the front ends of AWS.
 ///
 /// `status` decides for unknown codes. An empty code stands for a response without one.
-pub fn class(code: &str, status: u16) -> Class {
+pub fn classify(code: &str, status: u16) -> Class {
     match code {
         // KMS itself
         "KMSInternalException" | "DependencyTimeoutException" => Class::Transient,
@@ -179,7 +179,7 @@ mod tests {
         ];
         for (code, expected) in table {
             for status in [400, 403, 404, 409, 412, 500, 503] {
-                assert_eq!(class(code, status), expected, "{code} with {status}");
+                assert_eq!(classify(code, status), expected, "{code} with {status}");
             }
         }
     }
@@ -187,11 +187,11 @@ mod tests {
     #[test]
     fn the_status_decides_for_unknown_codes() {
         for code in ["", "NewException"] {
-            assert_eq!(class(code, 500), Class::Transient);
-            assert_eq!(class(code, 503), Class::Transient);
-            assert_eq!(class(code, 429), Class::Transient);
-            assert_eq!(class(code, 400), Class::Unexpected);
-            assert_eq!(class(code, 403), Class::Unexpected);
+            assert_eq!(classify(code, 500), Class::Transient);
+            assert_eq!(classify(code, 503), Class::Transient);
+            assert_eq!(classify(code, 429), Class::Transient);
+            assert_eq!(classify(code, 400), Class::Unexpected);
+            assert_eq!(classify(code, 403), Class::Unexpected);
         }
     }
 }

@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use http_body_util::LengthLimitError;
 use rustls::CertificateError;
 
-use super::class::{Class, class};
+use super::class::{Class, classify};
 use super::imds;
 
 /// An operation of the key service.
@@ -224,7 +224,7 @@ impl Failure {
         let message = error.message().unwrap_or_default();
         // the ARN is of the key that encrypted, so the configuration is not at fault
         let gone = code == "NotFoundException" && context.operation == Operation::Decrypt;
-        let class = if gone { Class::KeyState } else { class(code, status) };
+        let class = if gone { Class::KeyState } else { classify(code, status) };
         let what = match (class, code) {
             (Class::Denied, _) => denied(message, context),
             (Class::Configuration, "NotFoundException") => format!("no such KMS key in {}: {message}", context.place),

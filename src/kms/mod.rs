@@ -17,7 +17,7 @@ mod retry;
 mod setup;
 mod usage;
 
-pub use class::{Class, class};
+pub use class::{Class, classify};
 pub use client::AwsKms;
 pub use error::{Fault, KmsError, Operation};
 pub use key_facts::KeyState;

@@ -37,7 +37,7 @@ impl StateDir {
             return Err(StateError::NeverProvisioned { path });
         }
         // another run may be about to create the file
-        let locked = Self::lock(dir, false)?;
+        let locked = Self::lock(dir)?;
         if exists(&path)? { Ok(locked) } else { Err(StateError::NeverProvisioned { path }) }
     }
 
@@ -67,13 +67,15 @@ impl StateDir {
                 sync_dir(ancestor)?;
             }
         }
-        Self::lock(dir, base != dir)
+        let mut locked = Self::lock(dir)?;
+        locked.is_new = base != dir;
+        Ok(locked)
     }
 
-    fn lock(dir: &Path, is_new: bool) -> Result<Self, StateError> {
+    fn lock(dir: &Path) -> Result<Self, StateError> {
         check_permissions(dir)?;
         let lock = lock_dir(dir)?;
-        Ok(Self { dir: dir.to_owned(), lock, is_new })
+        Ok(Self { dir: dir.to_owned(), lock, is_new: false })
     }
 
     /// Returns the state, or an empty one if nothing was saved yet.
