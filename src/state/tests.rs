@@ -11,7 +11,7 @@ use crate::error::IoError;
 use crate::luks2::HeaderPolicy;
 
 fn dir() -> tempfile::TempDir {
-    // not /tmp, which may be in memory, and such a state directory is refused
+    // not /tmp, which may be in memory, where a state directory is refused
     let target = concat!(env!("CARGO_MANIFEST_DIR"), "/target");
     fs::create_dir_all(target).unwrap();
     tempfile::tempdir_in(target).unwrap()
@@ -28,7 +28,7 @@ fn what_is_saved_is_read_back() {
     assert_eq!(store.load().unwrap(), State::sample());
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
     assert_eq!(fs::metadata(path.join(FILE)).unwrap().mode() & 0o7777, 0o600);
-    // what a disk that lies, or another writer, would leave there
+    // content that a faulty disk or another writer would leave
     assert!(store.holds(&State::sample()).is_ok());
     assert!(store.holds(&State::default()).is_err());
     fs::remove_file(path.join(FILE)).unwrap();
@@ -43,7 +43,7 @@ fn only_one_agent_at_a_time() {
         let first = StateDir::create(&path).unwrap();
         let message = StateDir::create(&path).unwrap_err().to_string();
         assert!(message.contains(&format!("running (pid {}, ", std::process::id())), "{dir_exists}: {message}");
-        // not "never provisioned": the first one may be about to do it
+        // not "never provisioned": the first run may be about to provision
         assert!(matches!(StateDir::open(&path), Err(StateError::Locked { .. })), "{dir_exists}");
         first.save(&State::sample()).unwrap();
         assert!(matches!(StateDir::create(&path), Err(StateError::Locked { .. })), "{dir_exists}");
@@ -130,7 +130,7 @@ fn a_flipped_bit_is_damage_or_means_nothing() {
         fs::write(tmp.path().join(FILE), flipped).unwrap();
         match store.load() {
             Err(StateError::Damaged { .. } | StateError::Newer { .. }) => {}
-            // a letter's case may mean nothing, as in a time of day
+            // the case of a letter may mean nothing, as in a timestamp
             Ok(same) => assert_eq!(same, State::sample(), "bit {bit}"),
             Err(e) => panic!("bit {bit}: {e}"),
         }
@@ -141,13 +141,13 @@ const VERSION_1: &str = include_str!("../../tests/fixtures/state/version-1.json"
 const VERSION_2: &str = include_str!("../../tests/fixtures/state/version-2.json");
 const VERSION_3: &str = include_str!("../../tests/fixtures/state/version-3.json");
 
-/// As the releases wrote them.
+/// The fixtures are files as the releases wrote them.
 #[test]
 fn files_of_every_format_version_are_read_and_what_is_read_is_written_in_the_latest() {
     let tmp = dir();
     let store = StateDir::create(tmp.path()).unwrap();
     for (text, instance, keys, volumes) in [
-        // without layouts: its volumes are held to the first policy
+        // without layouts: its volumes must satisfy the first policy
         (VERSION_1, None, 1, [(1, VolumeRole::Ebs, Phase::Committed), (1, VolumeRole::InstanceStore, Phase::Intent)]),
         (
             VERSION_2,
@@ -172,7 +172,7 @@ fn files_of_every_format_version_are_read_and_what_is_read_is_written_in_the_lat
         store.save(&state).unwrap();
         assert_eq!(store.load().unwrap(), state);
     }
-    // byte for byte: other releases must be able to check it
+    // byte for byte, because other releases must be able to check the file
     assert_eq!(fs::read_to_string(tmp.path().join(FILE)).unwrap(), VERSION_3);
 }
 
@@ -187,7 +187,7 @@ fn the_checksum_is_that_of_the_bytes_however_they_are_put() {
     assert_eq!(store.load().unwrap(), state);
     fs::write(&path, without_whitespace(VERSION_2.as_bytes())).unwrap();
     assert_eq!(store.load().unwrap(), state);
-    // in a string it is no whitespace between tokens
+    // whitespace in a string is not between tokens
     let quoted = br#"{ "a\\" : "b \" : c", "d": [1, 2] }"#;
     assert_eq!(without_whitespace(quoted), br#"{"a\\":"b \" : c","d":[1,2]}"#);
 }
@@ -197,7 +197,7 @@ fn a_file_that_another_program_has_rewritten_is_read_without_its_checksum_and_no
     let tmp = dir();
     let store = StateDir::create(tmp.path()).unwrap();
     let path = tmp.path().join(FILE);
-    // in the order of their names, as 'jq -S' puts the fields
+    // sorts the fields by name, like jq -S
     let mut sorted: serde_json::Value = serde_json::from_str(VERSION_3).unwrap();
     fs::write(&path, sorted.to_string()).unwrap();
     let message = store.load().unwrap_err().to_string();
@@ -220,7 +220,7 @@ fn a_field_of_a_later_release_is_told_from_damage() {
     let message = store.load().unwrap_err().to_string();
     assert!(message.contains("a later luks-agent wrote it: unknown field `verified`"), "{message}");
     assert!(message.contains("install the release that wrote it"), "{message}");
-    // without a checksum that is right, nobody knows who wrote it
+    // without a matching checksum, nobody knows who wrote it
     fs::write(&path, later.replace("verified", "verifier")).unwrap();
     assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
     let mut edited: serde_json::Value = serde_json::from_str(later).unwrap();
@@ -229,7 +229,7 @@ fn a_field_of_a_later_release_is_told_from_damage() {
     assert!(matches!(store.load(), Err(StateError::Damaged { .. })));
 }
 
-/// Loads this state as a file that was edited by hand.
+/// Loads a state from a file that was edited by hand.
 fn load(state: &State) -> Result<State, StateError> {
     let tmp = dir();
     fs::write(tmp.path().join(FILE), serde_json::to_vec(state).unwrap()).unwrap();
@@ -291,7 +291,7 @@ fn a_directory_in_memory_is_refused_unless_a_state_file_is_in_it() {
     let tmp = tempfile::tempdir_in(shm).unwrap();
     let create = || StateDir::create(tmp.path());
     assert!(matches!(create(), Err(StateError::InMemory { .. })));
-    // with the volumes of a node in it, which must come back
+    // with volumes of a node in it, which must open again
     fs::write(tmp.path().join(FILE), VERSION_3).unwrap();
     assert_eq!(create().unwrap().load().unwrap().volumes.len(), 2);
 }

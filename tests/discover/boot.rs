@@ -1,4 +1,4 @@
-//! The boot disk through what systems are stacked on.
+//! The boot disk, through the layers on which real systems are stacked.
 
 use std::fs;
 use std::path::Path;
@@ -93,7 +93,7 @@ fn btrfs_on_two_disks() {
 #[test]
 fn overlay_with_its_upper_directory_on_a_disk() {
     let mut tree = disks();
-    // As in User-Mode Linux: the lower layer is the host's.
+    // As in User-Mode Linux: the lower layer is on the host.
     tree.overlay("/", "/run/lower", "/run/boot");
     tree.mount_as("0:21", "/run", "tmpfs", "tmpfs", "rw");
     tree.mount_as("0:22", "/run/lower", "hostfs", "/dev/root", "ro,/");
@@ -103,12 +103,12 @@ fn overlay_with_its_upper_directory_on_a_disk() {
         nvme0n1 ebs
         nvme1n1 boot: carries / and the state directory through overlay layer /run/boot/data, nvme1n1p1
     ");
-    // The mount of the upper directory is out of sight: its path is now one of the tmpfs.
+    // The mount of the upper directory is hidden: its path is now on the tmpfs.
     let table = fs::read_to_string(tree.path("proc/self/mountinfo")).unwrap();
     let without: Vec<_> = table.lines().filter(|line| !line.contains("/run/boot rw")).collect();
     tree.write("proc/self/mountinfo", &(without.join("\n") + "\n"));
     insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: its file system does not lie on a disk");
-    // Gone altogether.
+    // The path does not exist.
     fs::remove_dir_all(tree.path("run/boot/data")).unwrap();
     insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: cannot read /run/boot/data: No such file or directory (os error 2)");
 }
@@ -132,7 +132,7 @@ fn overlay_whose_layers_are_hidden_behind_itself() {
     tree.overlay("/", "/", "/upper");
     insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: a layer of the overlay on / lies on that mount itself, which hides the real layer");
 
-    // Both are there and on one mount too few: the names are of another root.
+    // Both exist, but on different mounts: the paths belong to another root.
     let mut tree = disks();
     tree.overlay("/", "/lower", "/upper");
     tree.mount("nvme0n1p1", "/upper/work", "ext4");
@@ -259,7 +259,7 @@ fn what_lies_on_a_boot_disk_is_a_part_of_it() {
         dm-1 boot: lies on nvme0n1, which carries / and the state directory through nvme0n1p1
         dm-2 ignored: device-mapper device
     ");
-    // What it lies on is gone: it is left alone, and no other.
+    // Its lower device is gone: this disk is left alone, and no other.
     fs::remove_file(tree.path("sys/class/block/nvme1n1p1")).unwrap();
     let system = device(&tree.discover(), "dm-2").system.clone().unwrap();
     assert!(system.starts_with("cannot find out what it lies on: cannot read "), "{system}");
@@ -282,7 +282,7 @@ fn a_mount_hidden_by_a_later_one_holds_nothing() {
     tree.mount("nvme0n1p1", "/", "ext4");
     tree.mount("nvme1n1", "/etc/luks-agent", "xfs");
     tree.mount_as(&tree.devno("nvme0n1p2"), "/etc", "ext4", "/dev/nvme0n1p2", "rw");
-    // It is mounted on /, not on the one it hides.
+    // It is mounted on /, not on the mount that it hides.
     let inventory = tree.discover();
     assert_eq!(device(&inventory, "nvme1n1").system, None);
     assert_eq!(device(&inventory, "nvme1n1").mounts, [Path::new("/etc/luks-agent")]);
@@ -316,7 +316,7 @@ fn a_root_without_a_disk_is_not_resolved() {
         cannot find out which disks carry /: cannot find the disks of the fuse.x file system 'x' on /
     "
     );
-    // Nothing mounted at all, as in a chroot that is no mount point.
+    // Nothing is mounted, as in a chroot that is not a mount point.
     insta::assert_snapshot!(disks().unresolved(), @"cannot find out which disks carry /: the mount table does not list /");
     // In memory.
     let mut tree = disks();
@@ -376,7 +376,7 @@ fn what_a_reboot_empties_is_found_below_whatever_lies_on_it() {
     on(&tree, None);
     tree.mount_as("0:30", "/etc", "tmpfs", "tmpfs", "rw");
     on(&tree, Some("the tmpfs on /etc"));
-    // what is mounted on it counts, not what is below
+    // the mount on it counts, not the one below
     tree.mount("nvme1n1p1", "/etc/luks-agent", "ext4");
     on(&tree, None);
 
@@ -400,7 +400,7 @@ fn what_a_reboot_empties_is_found_below_whatever_lies_on_it() {
         ),
     );
 
-    // a durable upper directory, though the lower one is in memory; and one without what makes writes durable
+    // a durable upper directory over a lower one in memory; and an overlay without durable writes
     let mut tree = disks();
     tree.mount("nvme0n1p1", "/", "ext4");
     tree.mount_as("0:21", "/run", "tmpfs", "tmpfs", "rw");
@@ -433,7 +433,7 @@ fn what_a_reboot_empties_is_found_below_whatever_lies_on_it() {
     tree.mount("zram0", "/etc/luks-agent", "ext4");
     on(&tree, Some("the ext4 on /etc/luks-agent, which lies on zram0"));
 
-    // what cannot be followed is neither
+    // a path that cannot be followed is an error
     let mut tree = disks();
     tree.overlay("/", "/", "/upper");
     assert_eq!(tree.in_memory(STATE).unwrap_err(), "more than 32 layers");

@@ -1,4 +1,4 @@
-//! Whatever is stacked on what: a disk that carries the system is known to, or nothing is.
+//! A property test: in any stack, a disk that carries the system is known, or nothing is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,7 +39,7 @@ struct Machine {
     /// `/`, and for `/boot`, `/usr` and the state directory whether they are mounts of their own.
     system: (On, [Option<On>; 3]),
     swap: Option<(bool, Index)>,
-    /// A file or link of sysfs that is not there when it is looked for.
+    /// A file or link of sysfs that is missing.
     broken: Option<Index>,
 }
 
@@ -178,14 +178,14 @@ fn build(machine: &Machine) -> (Tree, BTreeSet<String>) {
         }
         None => {}
     }
-    // What is stacked on a disk of the system is a part of it.
+    // A device that is stacked on a disk of the system is part of it.
     let shared: Vec<_> = model.below.iter().filter(|(_, below)| !below.is_disjoint(&carriers)).collect();
     let shared: Vec<_> = shared.into_iter().map(|(name, _)| name.clone()).filter(|name| !name.contains('p')).collect();
     carriers.extend(shared);
     (model.tree, carriers)
 }
 
-/// Takes one link away, or makes one attribute unreadable.
+/// Removes a link, or makes an attribute unreadable.
 fn damage(tree: &Tree, index: &Index) {
     let mut all = Vec::new();
     for dir in ["sys/block", "sys/class/block", "sys/dev/block"] {
@@ -203,7 +203,7 @@ fn damage(tree: &Tree, index: &Index) {
     if metadata.is_dir() { fs::remove_dir_all(victim).unwrap() } else { fs::remove_file(victim).unwrap() }
 }
 
-/// Every case is some hundred small files: few cases, unless more are asked for.
+/// A case has a few hundred small files, so there are few cases by default.
 fn config() -> ProptestConfig {
     let default = ProptestConfig { failure_persistence: None, max_shrink_iters: 500, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() { default } else { ProptestConfig { cases: 64, ..default } }

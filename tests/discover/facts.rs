@@ -1,4 +1,4 @@
-//! What is read of each disk.
+//! The facts of each disk.
 
 use std::fs;
 use std::path::Path;
@@ -125,7 +125,7 @@ fn a_disk_that_vanishes_or_cannot_be_read_is_left_out() {
     for number in 1..5 {
         tree.nvme(number, EBS, &format!("vol{number}"), GIB);
     }
-    // The link is left, the disk is gone; a file of it is gone; one cannot be read; one has nonsense in it.
+    // A dangling link, a missing file, an unreadable file, and a file with nonsense.
     fs::remove_dir_all(tree.path(&tree.sys("nvme1n1"))).unwrap();
     fs::remove_file(tree.path(&tree.sys("nvme2n1")).join("size")).unwrap();
     let holders = tree.path(&tree.sys("nvme3n1")).join("holders");
@@ -154,13 +154,13 @@ fn a_mapping_is_an_orphan_only_where_its_slaves_say_so() {
         names
     };
     assert_eq!(orphans(&tree), ["dm-5"], "it has no table, and holds its disk");
-    // the facts of its disk cannot be read: it is left out, and still there
+    // the facts of its disk cannot be read: the disk is skipped, but still there
     tree.set("nvme1n1", "queue/logical_block_size", "");
     assert!(!tree.discover().devices.iter().any(|facts| facts.name == "nvme1n1"));
-    // pulled, and another disk came in its place
+    // pulled, and another disk took its place
     tree.remove("nvme3n1", "holders/dm-3");
     assert_eq!(orphans(&tree), ["dm-3", "dm-5"]);
-    // whether it was the other way round cannot be read
+    // whether it was the other way round is unreadable
     tree.remove("nvme3n1", "holders");
     tree.set("nvme3n1", "holders", "not a directory");
     assert_eq!(orphans(&tree), ["dm-5"]);
@@ -189,7 +189,7 @@ fn mount_points_are_unescaped_and_in_order() {
     assert_eq!(device(&inventory, &name).mounts, ["/mnt", "/mnt/with space", "/a\\b"].map(Path::new));
 }
 
-/// Reads the machine the test runs on: real sysfs, whatever it has.
+/// Reads the machine that runs the test: real sysfs, with any hardware.
 #[test]
 fn this_machine_can_be_read() {
     let inventory = luks_agent::discover::discover(&Roots::host(), Path::new("/etc/luks-agent/state"), None).unwrap();

@@ -70,7 +70,7 @@ fn i3en_may_boot_from_any_nvme_number() {
 
 const LETTERS: &str = "bcdefghijklm";
 
-/// A d2.4xlarge: 12 disks of its own, under their names in the block device mapping or moved up by `shift` letters.
+/// A d2.4xlarge: 12 local disks, under their names in the block device mapping or shifted by `shift` letters.
 fn d2(shift: u8) -> (Tree, Vec<(String, String)>) {
     let mut tree = Tree::new();
     let moved = |letter: char| char::from(u8::try_from(letter).unwrap() + shift);
@@ -126,7 +126,7 @@ fn some_kernels_move_the_letters_up() {
     assert_eq!(inventory.boot_unresolved, None);
     let of = |name: &str| device(&inventory, name).mapping.clone();
     assert_eq!(of("xvde").as_deref(), Some("ami"));
-    // A disk of this name is in the mapping too, as another one.
+    // The mapping contains this name too, for another disk.
     assert_eq!(of("xvdf").as_deref(), Some("ephemeral0"));
     assert_eq!(of("xvdq").as_deref(), Some("ephemeral11"));
 }
@@ -155,7 +155,7 @@ fn a_doubtful_mapping_gives_no_role() {
     tree.mount("xvda", "/", "ext4");
     let of_b = |mapping: &[(&str, &str)]| device(&tree.discover_with(mapping), "xvdb").mapping.clone();
     assert_eq!(of_b(&[("ami", "sda1"), ("ebs1", "/dev/sdb")]).as_deref(), Some("ebs1"));
-    // Two entries for one disk; nothing says which way the names go; no such disk.
+    // Two entries for one disk; nothing shows the shift of the letters; a disk that does not exist.
     assert_eq!(of_b(&[("ami", "sda1"), ("ebs1", "sdb"), ("ephemeral0", "xvdb")]), None);
     assert_eq!(of_b(&[("ebs1", "sdb")]), None);
     assert_eq!(of_b(&[("ami", "sdz"), ("ebs1", "sdb")]), None);
@@ -170,7 +170,7 @@ fn the_mapping_must_agree_on_the_boot_disk() {
     tree.mount("xvdb", "/", "ext4");
     let inventory = tree.discover_with(&[("ami", "sda1"), ("ebs1", "sdb")]);
     insta::assert_snapshot!(inventory.boot_unresolved.unwrap(), @"the block device mapping names xvda as the root device (ami), but no part of the running system is on it");
-    // On NVMe the names in the mapping are nobody's.
+    // On NVMe, the names in the mapping belong to no disk.
     let mut tree = Tree::new();
     al2023_boot(&mut tree, 0, "vol0b07a1e5c1d2e3f40");
     assert_eq!(tree.discover_with(&[("ami", "xvda"), ("ebs1", "sdb")]).boot_unresolved, None);

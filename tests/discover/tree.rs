@@ -54,7 +54,7 @@ impl Tree {
         fs::write(&path, fs::read_to_string(&path).unwrap() + line).unwrap();
     }
 
-    /// A link from `from` to `to`, both in the tree, written as a relative path as sysfs and udev do.
+    /// Creates a link in the tree, with a relative target as sysfs and udev write it.
     pub(crate) fn symlink(&self, from: &str, to: &str) {
         let up = Path::new(from.trim_start_matches('/')).components().count() - 1;
         let path = self.path(from);
@@ -62,12 +62,12 @@ impl Tree {
         symlink(format!("{}{}", "../".repeat(up), to.trim_start_matches('/')), path).unwrap();
     }
 
-    /// A link of udev's, such as `disk/by-id/x`.
+    /// Creates a link of udev, such as `disk/by-id/x`.
     pub(crate) fn link(&self, link: &str, name: &str) {
         self.symlink(&format!("dev/{link}"), &format!("dev/{name}"));
     }
 
-    /// The directory of a disk or partition, from the tree's root.
+    /// Returns the directory of a disk or partition, from the root of the tree.
     pub(crate) fn sys(&self, name: &str) -> String {
         self.nodes[name].to_str().unwrap().to_owned()
     }
@@ -92,7 +92,7 @@ impl Tree {
         self.symlink(&format!("sys/dev/block/{devno}"), dir);
     }
 
-    /// A whole disk below `sys/devices/PARENT`.
+    /// Creates a whole disk below `sys/devices/PARENT`.
     pub(crate) fn disk(&mut self, name: &str, parent: &str, major: u32, size: u64) {
         let dir = format!("sys/devices/{parent}/{name}");
         self.node(name, &dir, major, size);
@@ -111,7 +111,7 @@ impl Tree {
         self.symlink(&format!("sys/block/{name}"), &dir);
     }
 
-    /// An NVMe disk; model and serial as the controller gives them, padded.
+    /// Creates an NVMe disk, with model and serial padded as the controller gives them.
     pub(crate) fn nvme(&mut self, number: u32, model: &str, serial: &str, size: u64) -> String {
         let name = format!("nvme{number}n1");
         let controller = format!("pci0000:00/0000:00:{:02x}.0/nvme/nvme{number}", number + 4);
@@ -141,7 +141,7 @@ impl Tree {
         name
     }
 
-    /// A device stacked on others: dm, md, bcache.
+    /// Creates a device that is stacked on others: dm, md, bcache.
     pub(crate) fn stack(&mut self, name: &str, on: &[&str]) {
         self.disk(name, "virtual/block", 253, GIB);
         let dir = self.sys(name);
@@ -163,7 +163,7 @@ impl Tree {
         self.set(name, "loop/backing_file", file);
     }
 
-    /// A line of the mount table.
+    /// Adds a line to the mount table.
     pub(crate) fn mount_as(&mut self, devno: &str, point: &str, fs: &str, source: &str, options: &str) {
         let escaped = point.replace('\\', "\\134").replace(' ', "\\040");
         // `/` may come after the others: its number is known.
@@ -201,7 +201,7 @@ impl Tree {
         );
     }
 
-    /// An overlay with its upper and work directories below `upper`.
+    /// Mounts an overlay with its upper and work directories below `upper`.
     pub(crate) fn overlay(&mut self, point: &str, lower: &str, upper: &str) {
         let minor = 40 + self.mounts.len();
         for dir in [lower, &format!("{upper}/data"), &format!("{upper}/work")] {
@@ -219,7 +219,7 @@ impl Tree {
         discover(&Roots::under(self.dir.path()), Path::new("/etc/luks-agent/state"), mapping)
     }
 
-    /// Takes a file or directory of a disk away; all of it for an empty path.
+    /// Removes a file or directory of a disk, or all of it for an empty path.
     pub(crate) fn remove(&self, name: &str, path: &str) {
         let path = self.path(&self.sys(name)).join(path);
         match fs::symlink_metadata(&path).unwrap().is_dir() {
@@ -241,12 +241,12 @@ impl Tree {
         self.try_discover(Some(&mapping)).unwrap()
     }
 
-    /// What in memory a path lies on.
+    /// Describes what in memory a path lies on.
     pub(crate) fn in_memory(&self, path: &str) -> Result<Option<String>, String> {
         in_memory(&Roots::under(self.dir.path()), Path::new(path)).map_err(chain)
     }
 
-    /// What it says of a boot disk that cannot be resolved, the tree's own path taken out.
+    /// Returns why the boot disk cannot be resolved, without the path of the tree.
     pub(crate) fn unresolved(&self) -> String {
         let reason = self.discover().boot_unresolved.expect("the boot disk is not known");
         let root = fs::canonicalize(self.dir.path()).unwrap();
@@ -258,7 +258,7 @@ pub(crate) fn device<'a>(inventory: &'a Inventory, name: &str) -> &'a DeviceFact
     inventory.devices.iter().find(|d| d.name == name).unwrap_or_else(|| panic!("{name} in {inventory:#?}"))
 }
 
-/// `NAME ROLE [why]`, one line a disk, in the order of the inventory.
+/// Formats the inventory as `NAME ROLE [why]`, one line per disk.
 pub(crate) fn roles(inventory: &Inventory) -> String {
     use luks_agent::disk::{Role, classify};
     let line = |d: &DeviceFacts| match classify(d, &[]) {

@@ -1,4 +1,4 @@
-//! What is asked of whom, with which credentials, and what is seen of it.
+//! Which calls are made to which service, with which credentials, and what the logs show.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -134,7 +134,7 @@ async fn the_region_comes_from_the_arn() {
     let made = kms.generate().await.unwrap();
     assert_eq!(server.requests()[1].signed_region.as_deref(), Some("eu-west-1"));
 
-    // what the state file names counts, not what is configured by now
+    // the key in the state file counts, not the key that is configured now
     config.key_id = "alias/luks-agent".to_owned();
     config.region = Some("us-east-1".to_owned());
     connect(&config).await.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
@@ -151,7 +151,7 @@ async fn a_region_that_contradicts_the_arn_is_a_configuration_error() {
     assert!(server.requests().is_empty());
 }
 
-/// Environment of an instance, and nothing else.
+/// The environment of an instance, and nothing else.
 fn instance(server: &Server) -> Vec<(&'static str, String)> {
     vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url()), ("AWS_ENDPOINT_URL_KMS", server.url())]
 }
@@ -290,7 +290,7 @@ fn imds_that_is_turned_off_says_how_to_turn_it_on() {
     }
 }
 
-/// Everything that is logged, by everybody.
+/// Everything that any crate logs.
 #[derive(Clone, Default)]
 struct Captured(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 

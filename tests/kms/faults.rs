@@ -1,5 +1,7 @@
-//! The table of faults, `faults.toml`, with the client alone: what is tried again, how often and for how long, what kind of
-//! error it becomes and what that says. Exit codes and disks are seen on a node, by `tests/kernel/key-service-faults.py`.
+//! The table of faults, `faults.toml`, with the client alone: which calls are retried, how often and for how long,
+//! which error results and what it says.
+//!
+//! The test `tests/kernel/key-service-faults.py` checks exit codes and disks on a node.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{bare, block_on, child, is_child, limits};
 
 const TEST: &str = "faults::every_fault_is_tried_again_as_it_deserves_and_told_with_a_remedy";
-/// Names the row that a child is to run.
+/// Names the row for a child process.
 const ROW: &str = "FAULT_ROW";
 const CALLS: [&str; 3] = ["DescribeKey", "GenerateDataKey", "Decrypt"];
 /// Before this, where waiting until the deadline is what is tested.
@@ -73,14 +75,14 @@ fn table() -> Table {
     table
 }
 
-/// What came of a row, told by its child.
+/// The result of a row, as reported by its child.
 #[derive(Serialize, Deserialize)]
 struct Outcome {
     /// None when all went well.
     class: Option<String>,
     exit: u8,
     text: String,
-    /// The error in every way that it can be printed.
+    /// The error in every form in which it can be printed.
     shown: String,
     took: Duration,
 }
@@ -106,7 +108,7 @@ impl Row {
         let unanswered = matches!(self.effect, Some(Effect::Hang | Effect::StallMidBody | Effect::Drip { .. }));
         let deaf = self.endpoint.as_deref() == Some("deaf");
         let attempt = if unanswered || deaf { ATTEMPT } else { limits().attempt };
-        // what is to be answered at the second attempt must not time out on a busy machine
+        // a row that succeeds at the second attempt must not time out on a busy machine
         let attempt = if self.tried == Tried::Again { attempt.max(Duration::from_secs(1)) } else { attempt };
         Limits { attempt, connect: attempt, patience: PATIENCE, ..limits() }
     }
@@ -124,10 +126,10 @@ impl Row {
         self.also.iter().any(|fault| fault.on.starts_with("imds:"))
     }
 
-    /// Makes a data key and unwraps it, as provision does.
+    /// Generates a data key and unwraps it, as provision does.
     fn run(&self) -> Outcome {
         let began = Instant::now();
-        // over TLS such a name is refused before anybody is asked for it
+        // over TLS, such a name is refused before it is resolved
         let allow_http = self.endpoint.as_deref() == Some("unresolvable");
         let config = bare(&std::env::var("FAULT_KEY").unwrap(), self.deadline());
         let config = luks_agent::config::Kms { allow_http, ..config };
@@ -157,7 +159,7 @@ impl Row {
         faults
     }
 
-    /// How often each call is expected: exactly, or from two on where only time limits it.
+    /// How often each call is expected: exactly, or at least twice if only time limits it.
     fn expected_counts(&self) -> BTreeMap<&'static str, Option<usize>> {
         let at = CALLS.iter().position(|call| Some(*call) == self.on.as_deref());
         let count = |index| match (self.tried, at) {
@@ -170,7 +172,7 @@ impl Row {
             (Tried::Patience | Tried::Deadline, _) => None,
         };
         let mut counts: BTreeMap<_, _> = CALLS.into_iter().enumerate().map(|(i, call)| (call, count(i))).collect();
-        // it is asked once more what state the key is in
+        // the state of the key is asked for once more
         if self.class.as_deref() == Some("KeyState") && self.on.as_deref() == Some("Decrypt") {
             counts.insert("DescribeKey", Some(2));
         }
@@ -189,7 +191,7 @@ impl Row {
     }
 }
 
-/// What endpoints there are; all of them on the loopback interface.
+/// The endpoints, all of them on the loopback interface.
 struct Places {
     closed: SocketAddr,
     deaf: SocketAddr,
@@ -217,7 +219,7 @@ impl Places {
         };
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        // once its queue is full, the kernel answers no further connection
+        // once its queue is full, the kernel accepts no further connection
         let deaf = runtime.block_on(async {
             let socket = tokio::net::TcpSocket::new_v4().unwrap();
             socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -267,7 +269,7 @@ impl Places {
             "fake" => (fake.url(), trusted),
             "closed" => (format!("http://{}", self.closed), trusted),
             "deaf" => (format!("http://{}", self.deaf), trusted),
-            // no resolver takes a name with so long a part, so none is asked
+            // no resolver accepts a name with such a long label, so none is asked
             "unresolvable" => (format!("http://{}.invalid", "k".repeat(64)), trusted),
             "in-clear" => ("http://192.0.2.1".to_owned(), trusted),
             "https" => (https, trusted),
@@ -286,7 +288,7 @@ impl Places {
     }
 }
 
-/// Runs a row in a child of its own against a fake of its own; one line for the table, and what is not as it should be.
+/// Runs a row in a child process against a fake of its own, and returns a line for the table and what is wrong.
 fn check(row: &Row, keys: &[Key], places: &Places) -> (String, Vec<String>) {
     let mut all = vec![Key::default()];
     all.extend(keys.iter().cloned());
@@ -302,7 +304,7 @@ fn check(row: &Row, keys: &[Key], places: &Places) -> (String, Vec<String>) {
     let outcome: Outcome = serde_json::from_str(outcome).unwrap();
 
     let counts: BTreeMap<_, _> = CALLS.into_iter().map(|call| (call, server.count(call))).collect();
-    // where the fake is not reached, the message alone knows
+    // if the fake is not reached, only the message shows it
     let told = outcome
         .text
         .split_once(" attempts in ")

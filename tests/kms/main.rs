@@ -1,4 +1,5 @@
-//! The key service against the fake AWS endpoint: what is asked, how failures are told apart, and what they say.
+//! The key service against the fake AWS endpoint: which requests it sends, how it classifies failures, and what its
+//! messages say.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod calls;
@@ -12,7 +13,7 @@ use luks_agent::kms::{Limits, Options};
 
 const CHILD: &str = "LUKS_AGENT_TEST_CHILD";
 
-/// Short waits; whatever bounds the work itself is longer than a busy machine can make it take.
+/// Short waits; the limits of the work itself are longer than a busy machine needs.
 fn limits() -> Limits {
     Limits {
         connect: Duration::from_secs(10),
@@ -25,7 +26,7 @@ fn limits() -> Limits {
     }
 }
 
-/// As on an instance: everything but the key comes from environment and IMDS.
+/// As on an instance: everything but the key comes from the environment and IMDS.
 fn bare(key_id: &str, deadline: Duration) -> config::Kms {
     config::Kms { key_id: key_id.to_owned(), region: None, endpoint_url: None, allow_http: false, deadline }
 }
@@ -38,8 +39,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
-/// Runs a test of this binary again in a process of its own with just this environment: a process cannot change its own
-/// without `unsafe`.
+/// Runs a test of this binary again in a process of its own with only this environment, because a process cannot
+/// change its own environment without `unsafe`.
 fn child(test: &str, env: &[(&str, String)]) -> Output {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
@@ -50,12 +51,12 @@ fn child(test: &str, env: &[(&str, String)]) -> Output {
         .unwrap()
 }
 
-/// Whether this is that process.
+/// Returns whether this is that process.
 fn is_child(test: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|name| name == test)
 }
 
-/// Runs the calling test in a child, which must pass there. True in that child.
+/// Runs the calling test in a child, which must pass there. Returns true in the child.
 fn in_child(test: &str, env: &[(&str, String)]) -> bool {
     if is_child(test) {
         return true;

@@ -100,7 +100,7 @@ fn a_data_key_crosses_no_network_in_clear_unless_that_is_allowed() {
         "http://127.0.0.1@kms.example",
         "http://kms.example/127.0.0.1",
         "http://0.0.0.0:4566",
-        // not what every resolver makes of it
+        // resolvers disagree on this form
         "http://2130706433",
         "http://[::1",
     ] {

@@ -1,4 +1,5 @@
-//! A thousand nodes that boot at one instant, and a KMS that throttles: in virtual time, with the waits of the real code.
+//! A thousand nodes that boot at the same time, and a KMS that throttles: in virtual time, with the waits of the real
+//! code.
 #![allow(clippy::print_stdout, reason = "its figures")]
 
 use std::cell::{Cell, RefCell};
@@ -8,7 +9,7 @@ use futures_util::future::join_all;
 use super::*;
 
 const NODES: usize = 1000;
-/// As a token bucket that holds what a second gives.
+/// Size of the token bucket: the requests of one second.
 const CALLS_PER_SECOND: f64 = 100.0;
 const LATENCY: Duration = Duration::from_millis(20);
 /// The default of `kms.deadline`.
@@ -17,9 +18,12 @@ const DEADLINE: Duration = Duration::from_secs(600);
 const CALLS: [Operation; 3] = [Operation::DescribeKey, Operation::GenerateDataKey, Operation::Decrypt];
 
 const WINDOW: Duration = Duration::from_millis(100);
-/// After the first second a node waits at least half a second on average: all but a few have been turned away twice by then,
-/// so that the bound of their wait is a second or more. That makes at most 200 arrivals expected in a window, and a number
-/// that is over that by five times its standard deviation (its root, as of any sum of rare independent events) is no chance.
+/// Limit of the arrivals in a window.
+///
+/// After the first second a node waits at least half a second on average: all but a few have been throttled twice by
+/// then, so that the bound of their wait is a second or more. At most 200 arrivals are expected in a window, and a
+/// number that exceeds that by five standard deviations (the root, as for any sum of rare independent events) is no
+/// coincidence.
 fn expected_at_most() -> f64 {
     let expected = NODES as f64 * WINDOW.as_secs_f64() / 0.5;
     expected + 5.0 * expected.sqrt()
@@ -52,10 +56,10 @@ impl Service {
 }
 
 struct Figures {
-    /// Most arrivals within any [`WINDOW`] that begins after the first second.
+    /// Maximum number of arrivals in any [`WINDOW`] that begins after the first second.
     peak: usize,
     requests: usize,
-    /// When each node had its key; none for one that gave up.
+    /// When each node got its key; none for a node that gave up.
     done: Vec<Option<Duration>>,
 }
 
@@ -98,7 +102,7 @@ fn boot_all(after_refusal: fn()) -> Figures {
         let done = join_all((0..NODES).map(|_| node())).await;
         let arrivals = service.arrivals.borrow();
         let late: Vec<_> = arrivals.iter().filter(|at| **at > Duration::from_secs(1)).collect();
-        // they are in the order of time
+        // they are sorted by time
         let within = |(index, first): (usize, &&Duration)| {
             late[index..].iter().take_while(|at| ***at - **first < WINDOW).count()
         };
@@ -118,14 +122,14 @@ fn a_thousand_throttled_nodes_do_not_ask_together() {
     let bound = expected_at_most();
     assert!(figures.peak() <= bound, "{} arrivals, expected {bound:.0} at most", figures.peak);
 
-    // what this test is to notice: every wait as long as it may be
+    // the fault that this test must detect: every wait is as long as possible
     const LONGEST: fn() = || fastrand::seed(longest_wait_seed());
     let figures = boot_all(LONGEST);
     figures.print("no jitter");
     assert!(figures.peak() > 2.0 * bound, "nodes without jitter go unnoticed: {}", figures.peak);
 }
 
-/// A seed after which the first random number is all but 1.
+/// A seed whose first random number is almost 1.
 fn longest_wait_seed() -> u64 {
     static SEED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
         let mut seeds = 0..u64::MAX;
