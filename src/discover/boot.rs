@@ -172,9 +172,10 @@ fn swaps(sysfs: &Sysfs<'_>) -> Result<Vec<Backing>, BackingError> {
             match words.next() {
                 Some(b"partition") => Ok(Backing::Device(sysfs.at(&name)?)),
                 Some(b"file") => Ok(Backing::Path(name)),
-                Some(_) | None => {
-                    Err(BackingError::SwapLine { path: path.clone(), line: String::from_utf8_lossy(line).into_owned() })
-                }
+                Some(_) | None => Err(BackingError::InvalidLine {
+                    path: path.clone(),
+                    line: String::from_utf8_lossy(line).into_owned(),
+                }),
             }
         })
         .collect()

@@ -36,17 +36,9 @@ pub enum BackingError {
     /// A file or directory of the kernel that cannot be read or has unexpected content.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
-    /// An invalid line in the mount table.
+    /// An invalid line in the mount table or in `/proc/swaps`.
     #[error("{} has an invalid line: '{line}'", path.display())]
-    MountLine {
-        /// The mount table.
-        path: PathBuf,
-        /// The line.
-        line: String,
-    },
-    /// An invalid line in `/proc/swaps`.
-    #[error("{} has an invalid line: '{line}'", path.display())]
-    SwapLine {
+    InvalidLine {
         /// The file.
         path: PathBuf,
         /// The line.

@@ -28,7 +28,7 @@ impl Mounts {
         let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let all = lines
             .map(|line| {
-                parse(line).ok_or_else(|| BackingError::MountLine {
+                parse(line).ok_or_else(|| BackingError::InvalidLine {
                     path: path.clone(),
                     line: String::from_utf8_lossy(line).into_owned(),
                 })
