@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::class::Class;
-use super::error::{Context, Failure, KmsError, Operation};
+use super::error::{KmsError, Operation};
+use super::failure::{Context, Failure};
 use super::http::limited;
 use super::key_facts::{KeyState, check, key_state, region_of, same_key, usable};
 use super::key_service::{GeneratedKey, KeyService};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::class::Class;
-use super::error::Failure;
+use super::failure::Failure;
 
 const WANTED: &str = "set kms.key_id to a customer managed, symmetric key (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT)";
 

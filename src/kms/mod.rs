@@ -9,6 +9,7 @@
 mod class;
 mod client;
 mod error;
+mod failure;
 mod http;
 pub mod imds;
 mod key_facts;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::class::Class;
-use super::error::{Failure, Operation, Tries};
+use super::error::Operation;
+use super::failure::{Failure, Tries};
 
 /// Time limits of the calls to KMS; `kms.deadline` limits all of them together.
 #[derive(Debug, Clone)]

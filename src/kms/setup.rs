@@ -17,7 +17,8 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use tokio::time::Instant;
 
 use super::class::Class;
-use super::error::{Context, Failure, KmsError, Operation};
+use super::error::{KmsError, Operation};
+use super::failure::{Context, Failure};
 use super::imds::{self, Imds};
 use super::key_facts::region_of;
 use super::retry::{Limits, retry};

@@ -7,7 +7,8 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::error::{Failure, Operation};
+use super::error::Operation;
+use super::failure::Failure;
 
 /// Calls, failures and times of one connection.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
