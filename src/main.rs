@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use luks_agent::cli::{Cli, Command};
-use luks_agent::commands::{self, CommandError};
+use luks_agent::commands::{self, Closing, CommandError, Occasion};
 use luks_agent::config::Config;
 use luks_agent::error::chain;
 use luks_agent::job::PARENT;
@@ -107,11 +107,17 @@ async fn command(command: &Command, config: &Path) -> Result<Report, CommandErro
     let config = Config::load(config)?;
     match command {
         Command::Plan { .. } => commands::show_plan(&config).await,
-        Command::Provision { leave_closed, .. } => commands::provision(&config, *leave_closed).await,
+        Command::Provision { leave_closed: false, .. } => commands::provision(&config, Occasion::Typed).await,
+        Command::Provision { leave_closed: true, .. } => commands::provision(&config, Occasion::Daemon).await,
         Command::Unlock { .. } => commands::unlock(&config).await,
-        Command::Boot { .. } => commands::boot(&config).await,
+        Command::Boot { .. } => commands::provision(&config, Occasion::Boot).await,
         Command::Grow { volumes, .. } => commands::grow(&config, volumes).await,
-        Command::Close { volumes, for_shutdown, .. } => commands::close(&config, volumes, *for_shutdown).await,
+        Command::Close { volumes, for_shutdown: false, .. } => {
+            commands::close(&config, volumes, Closing::AllOrNothing).await
+        }
+        Command::Close { volumes, for_shutdown: true, .. } => {
+            commands::close(&config, volumes, Closing::ForShutdown).await
+        }
         Command::Health { .. } => commands::health(&config).await,
         Command::Status { .. }
         | Command::Daemon

@@ -8,7 +8,7 @@ use futures_util::future::{Either, FutureExt as _, join_all, select};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::CommandError;
+use super::error::CommandError;
 use crate::apply::needs_key;
 use crate::config;
 use crate::disk::{DeviceFacts, Inventory};

@@ -1,11 +1,12 @@
 //! Every disk as sysfs and the state file have it; nothing is opened.
 
-use super::health::is_gone_for_good;
-use super::{CommandError, Disks};
+use super::error::CommandError;
+use super::node::{Node, subject_of};
+use super::survey::Disks;
 use crate::config::{Config, Policy};
-use crate::discover::{Roots, discover, orphans};
-use crate::disk::{DeviceFacts, Holder, Inventory, Role, classify};
-use crate::plan::{Subject, disk_of, has_our_name, name_it, record_of, unknown_mapping};
+use crate::discover::{Roots, discover};
+use crate::disk::{DeviceFacts, Role, classify};
+use crate::plan::{Subject, has_our_name, name_it, record_of, unknown_mapping};
 use crate::report::{Health, Report, Row, Verdict, last};
 use crate::state::{self, Phase, State, VolumeRecord};
 
@@ -18,7 +19,7 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
     let provisioned = state.is_some();
     let state = state.unwrap_or_default();
     let inventory = Disks::briefly(config).inventory().await?;
-    let rows = status_rows(config, &state, &inventory);
+    let rows = status_rows(Node { config, state: &state, inventory: &inventory });
     let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
     let mut summary = format!(
         "{} open, {} locked, {} missing, {} new",
@@ -52,54 +53,21 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
 /// When the disks or the state file cannot be read.
 pub fn local_status(config: &Config) -> Result<Vec<Row>, CommandError> {
     let state = state::read(&config.state.dir)?.unwrap_or_default();
-    Ok(status_rows(config, &state, &discover(&Roots::host(), &config.state.dir, None)?))
+    let inventory = discover(&Roots::host(), &config.state.dir, None)?;
+    Ok(status_rows(Node { config, state: &state, inventory: &inventory }))
 }
 
-/// What the daemon sees of the node: sysfs and the state file; nothing is opened, and nobody is asked what Xen disks are.
-#[derive(Debug)]
-pub struct Picture {
-    /// What should be.
-    pub state: State,
-    /// The disks that are there.
-    pub disks: Vec<DeviceFacts>,
-    /// Whether a known volume is open on a disk that is gone.
-    pub orphans: bool,
-}
-
-/// Takes a picture of the node.
-///
-/// # Errors
-/// When the disks or the state file cannot be read.
-pub fn picture(config: &Config) -> Result<Picture, CommandError> {
-    let roots = Roots::host();
-    let state = state::read(&config.state.dir)?.unwrap_or_default();
-    let disks = discover(&roots, &config.state.dir, None)?.devices;
-    let orphans = orphans(&roots)?.iter().any(|mapping| is_known(&state, mapping));
-    Ok(Picture { state, disks, orphans })
-}
-
-/// Whether a mapping is that of a volume of the state file.
-pub(super) fn is_known(state: &State, mapping: &Holder) -> bool {
-    state.volumes.iter().any(|volume| Some(volume.luks_uuid) == mapping.luks_uuid())
-}
-
-fn status_rows(config: &Config, state: &State, inventory: &Inventory) -> Vec<Row> {
-    let disks = &inventory.devices;
-    let is_missing = |v: &&VolumeRecord| v.phase == Phase::Committed && disk_of(state, v, disks).is_none();
+fn status_rows(node: Node<'_>) -> Vec<Row> {
+    let Node { config, state, inventory } = node;
+    let is_missing = |v: &&VolumeRecord| v.phase == Phase::Committed && node.disk_of(v).is_none();
     let missing = state.volumes.iter().filter(is_missing).map(|volume| {
-        if is_gone_for_good(config, state, volume, inventory) {
+        if node.is_gone_for_good(volume) {
             return Row::new(&subject_of(volume), Verdict::Left)
                 .because("gone: instance store is lost when the instance stops");
         }
         Row::new(&subject_of(volume), Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
     });
-    disks.iter().map(|facts| status_row(config, state, facts)).chain(missing).collect()
-}
-
-/// A known volume that is not there.
-pub(super) fn subject_of(volume: &VolumeRecord) -> Subject {
-    let role = volume.role.to_string();
-    Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None }
+    inventory.devices.iter().map(|facts| status_row(config, state, facts)).chain(missing).collect()
 }
 
 fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {

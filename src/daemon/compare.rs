@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::commands::Picture;
+use crate::commands::{Picture, is_known};
 use crate::config::{Config, Policy};
 use crate::disk::{DeviceFacts, DiskKind, Holder, classify, is_shown};
 use crate::plan::{Shortfall, disk_of, may_be_gone, may_be_taken, policy, record_of};
@@ -132,7 +132,7 @@ fn matters(config: &Config, facts: &DeviceFacts) -> bool {
 }
 
 fn disk(state: &State, facts: &DeviceFacts) -> Disk {
-    let ours = |holder: &Holder| state.volumes.iter().any(|volume| Some(volume.luks_uuid) == holder.luks_uuid());
+    let ours = |holder: &Holder| is_known(state, holder);
     // what carries the system is not looked at, and what it is used for changes all the time
     let in_use = facts.system.is_none() && (!facts.mounts.is_empty() || !facts.holders.iter().all(ours));
     Disk { name: facts.name.clone(), serial: facts.serial.clone(), diskseq: facts.diskseq, size: facts.size, in_use }

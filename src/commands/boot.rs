@@ -1,0 +1,65 @@
+//! How a boot waits for the volumes that `[volumes.expect]` asks for.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::error::CommandError;
+use super::plan::Planner;
+use crate::config::Config;
+use crate::discover::{Roots, discover};
+use crate::disk::Inventory;
+use crate::job::Host;
+use crate::plan::{Mode, Plan, Shortfall};
+
+/// How often a boot looks for disks that it waits for, and how often it says so.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const PROGRESS: Duration = Duration::from_secs(15);
+
+/// Plans as `provision` does, and again each time that other disks are there, until the volumes that are expected are there or their
+/// time is up.
+pub(super) async fn plan_once_complete(
+    planner: &Planner<'_, impl Host>,
+    mut seen: Option<Inventory>,
+) -> Result<Plan, CommandError> {
+    let config = planner.config;
+    let until = Instant::now() + config.volumes.expect.within;
+    loop {
+        let found = match seen.take() {
+            Some(found) => found,
+            None => discover(&Roots::host(), &config.state.dir, None)?,
+        };
+        // the last look is after the wait
+        let is_last = Instant::now() >= until;
+        let plan = planner.plan(Mode::Provision, Some(found.clone())).await?;
+        if plan.shortfalls.is_empty() || is_last {
+            return Ok(plan);
+        }
+        let missing = plan.shortfalls.iter().map(Shortfall::evidence).collect::<Vec<_>>().join(", ");
+        let left = until.saturating_duration_since(Instant::now());
+        tracing::warn!("{missing}; waiting for more, {} s at most", left.as_secs());
+        seen = other_disks(config, &found, left.min(PROGRESS)).await?;
+    }
+}
+
+/// Waits until there are other disks than those that were `found`; `None` when there are none in time. Those that are there may be
+/// readable then that were not.
+async fn other_disks(
+    config: &Config,
+    found: &Inventory,
+    patience: Duration,
+) -> Result<Option<Inventory>, CommandError> {
+    let disks = |inventory: &Inventory| -> BTreeSet<_> {
+        inventory.devices.iter().map(|facts| (facts.name.clone(), facts.devno, facts.diskseq, facts.size)).collect()
+    };
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        sleep(LOOK_AGAIN.min(until.saturating_duration_since(Instant::now()))).await;
+        let now = discover(&Roots::host(), &config.state.dir, None)?;
+        if disks(&now) != disks(found) {
+            return Ok(Some(now));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,99 @@
+//! The health of the volumes that the state file knows, and of their number.
+
+use super::super::error::unexpected;
+use super::super::node::{Node, subject_of};
+use crate::config::{Config, Policy};
+use crate::disk::classify;
+use crate::error::chain;
+use crate::job::{self, Answer, Host, HostError, Job, Target};
+use crate::plan::{Shortfall, Subject, is_ignored, locked_out, policy};
+use crate::report::{Row, Verdict};
+use crate::state::{Phase, VolumeRecord, VolumeRole};
+
+/// Whether the configuration says to leave a volume alone that is not open.
+pub(super) fn is_left_alone(node: Node<'_>, volume: &VolumeRecord) -> bool {
+    let disk = node.disk_of(volume);
+    let is_open = disk.is_some_and(|facts| facts.mapping_of(volume.luks_uuid).is_some());
+    !is_open
+        && (policy(node.config, volume.role) == Policy::Ignore
+            || disk.is_some_and(|facts| is_ignored(node.config, facts)))
+}
+
+/// Checks a known volume: whether it is open, mounted, and as it was made.
+pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Host) -> Row {
+    let Node { config, state, inventory } = node;
+    let row = |subject: &Subject, result| {
+        Row::new(subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
+    };
+    let open = inventory.devices.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some());
+    let Some(facts) = open.or_else(|| node.disk_of(volume)) else {
+        return row(&subject_of(volume), Verdict::Missing).because("it is not there");
+    };
+    let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
+    let mapping = facts.mapping_of(volume.luks_uuid);
+    let Some((mapping, mapper)) = mapping.and_then(|mapping| Some((mapping, mapping.dm_name.clone()?))) else {
+        return row(&subject, Verdict::Locked).because("it is not open");
+    };
+    let Some(expected) = state.expected(volume.luks_uuid) else {
+        return row(&subject, Verdict::Wrong).because("the state file does not say how it was made");
+    };
+    if let Some(because) = locked_out(config, facts) {
+        let mut row = row(&subject, Verdict::Wrong).because(format!("the next boot leaves its disk alone: {because}"));
+        let (path, role) = (facts.path.display(), volume.role);
+        row.remedy = Some(format!("add a [[volumes.match]] rule with path = \"{path}\" and role = \"{role}\""));
+        return row;
+    }
+    let job = Job::Check(job::Check {
+        target: Target::from(facts),
+        expected,
+        mapper,
+        filesystem: volume.filesystem,
+        keyslot: volume.keyslot.clone(),
+    });
+    match host.run(&facts.name, job, None).await {
+        Ok(Answer::Sound { unsound: Some(why), .. }) => row(&subject, Verdict::Unsound).because(why),
+        Ok(Answer::Sound { filesystem_errors: true, .. }) => row(&subject, Verdict::Unsound).with_filesystem_errors(),
+        Ok(Answer::Sound { .. }) => match volume.mount_point.as_ref().filter(|at| !mapping.mounts.contains(at)) {
+            // swap on a volume is no fault
+            Some(at) if facts.system.is_none() => row(&subject, Verdict::NotMounted)
+                .because(format!("open, but not mounted at {}; 'luks-agent unlock' mounts it", at.display())),
+            _ => row(&subject, Verdict::Sound),
+        },
+        Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),
+        Ok(other) => row(&subject, Verdict::Failed).because(unexpected(&other)),
+        Err(e @ HostError::Hung { .. }) => row(&subject, Verdict::Hung).because(chain(e)),
+        Err(e) => row(&subject, Verdict::Failed).because(chain(e)),
+    }
+}
+
+/// The volumes whose formatting was interrupted: the node does not have them until `provision` finishes it.
+pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
+    let row = |volume: &VolumeRecord| {
+        let disk = node.disk_of(volume);
+        let is_store = volume.role == VolumeRole::InstanceStore;
+        // where an EBS volume was taken away, nothing was lost
+        if disk.is_none() && (!is_store || node.is_gone_for_good(volume)) {
+            return None;
+        }
+        let rules = &node.config.volumes.rules;
+        let subject = disk.map_or_else(|| subject_of(volume), |facts| Subject::of(facts, &classify(facts, rules)));
+        let mut row =
+            Row::new(&subject, Verdict::Unfinished).volume(Some(volume.luks_uuid), volume.mount_point.clone());
+        row.reason = Some("formatting was interrupted, so it holds no data".to_owned());
+        row.remedy = Some("'luks-agent provision' finishes it".to_owned());
+        Some(row)
+    };
+    node.state.volumes.iter().filter(|volume| volume.phase == Phase::Intent).filter_map(row).collect()
+}
+
+/// What `[volumes.expect]` asks for and is not there.
+pub(super) fn shortfalls(config: &Config, there: impl Fn(VolumeRole) -> usize) -> Vec<Row> {
+    let short = |role: VolumeRole| {
+        let short = Shortfall::of(config, role, there(role))?;
+        let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
+        let mut row = Row::new(&subject, Verdict::Missing).because(short.evidence());
+        row.remedy = Some(short.remedy());
+        Some(row)
+    };
+    [VolumeRole::Ebs, VolumeRole::InstanceStore].into_iter().filter_map(short).collect()
+}

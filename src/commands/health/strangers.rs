@@ -1,0 +1,36 @@
+//! Disks that should be encrypted and are none of the node's volumes.
+
+use super::super::node::Node;
+use crate::config::Policy;
+use crate::disk::{DeviceFacts, Role, classify};
+use crate::plan::{Subject, name_it, record_of};
+use crate::report::{Row, Verdict};
+
+/// The disks that the configuration would have encrypted and that are neither the node's volumes nor `unknown` ones of it. They
+/// are named, and make no node unhealthy; save those that the next `provision` would not encrypt either, as nobody says what they
+/// are.
+pub(super) fn strangers(node: Node<'_>, unknown: &[Row]) -> Vec<Row> {
+    let Node { config, state, inventory } = node;
+    let row = |facts: &DeviceFacts| {
+        let role = classify(facts, &config.volumes.rules);
+        let policy = match role {
+            Role::Ebs | Role::Unclear { .. } => config.volumes.ebs,
+            Role::InstanceStore => config.volumes.instance_store,
+            Role::Boot { .. } | Role::Ignored { .. } => Policy::Ignore,
+        };
+        let is_told = unknown.iter().any(|row| row.device.as_ref() == Some(&facts.name));
+        let is_one = policy == Policy::Encrypt && record_of(state, facts).is_none() && !is_told;
+        let subject = Subject::of(facts, &role);
+        let row = match role {
+            Role::Unclear { because } => {
+                Row { remedy: Some(name_it(facts)), ..Row::new(&subject, Verdict::Refused).because(because) }
+            }
+            Role::Boot { .. } | Role::Ebs | Role::InstanceStore | Role::Ignored { .. } => {
+                Row::new(&subject, Verdict::New)
+                    .because("not encrypted by luks-agent; 'luks-agent plan' says what is on it")
+            }
+        };
+        is_one.then_some(row)
+    };
+    inventory.devices.iter().filter_map(row).collect()
+}

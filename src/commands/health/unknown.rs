@@ -1,0 +1,39 @@
+//! Volumes of luks-agent that the state file does not know.
+
+use futures_util::future::join_all;
+
+use super::super::instance::Instance;
+use super::super::node::Node;
+use super::super::survey::header_on;
+use crate::config::Config;
+use crate::disk::{Content, DeviceFacts, Inventory, classify};
+use crate::job::Host;
+use crate::plan::{Subject, UnknownVolume, Whose, may_hold_ours, record_of, unknown_volume};
+use crate::report::{Row, Verdict};
+use crate::state::State;
+
+/// Reads the headers of disks that no known volume is on: one that the state file does not know is opened by no boot.
+pub(super) async fn look_for_unknown(config: &Config, state: &State, inventory: &mut Inventory, host: &impl Host) {
+    let wanted = |facts: &&mut DeviceFacts| may_hold_ours(config, facts) && record_of(state, facts).is_none();
+    let disks = inventory.devices.iter_mut().filter(wanted);
+    join_all(disks.map(async |facts| facts.content = header_on(facts, host).await)).await;
+    let ours = |facts: &DeviceFacts| matches!(&facts.content, Some(Content::Luks2 { token: Some(_), .. }));
+    if inventory.devices.iter().any(ours) {
+        inventory.instance_id = Instance::new(config).id().await;
+    }
+}
+
+/// The volumes of this node that the state file does not know. Those of other nodes are no matter of its health.
+pub(super) fn unknown_rows(node: Node<'_>) -> Vec<Row> {
+    let Node { config, state, inventory } = node;
+    let row = |facts: &DeviceFacts| {
+        let volume = unknown_volume(config, state, inventory, facts).filter(|volume| volume.whose != Whose::Other)?;
+        let UnknownVolume { luks_uuid, evidence, remedy, .. } = volume;
+        let at = facts.mapping_of(luks_uuid).and_then(|mapping| mapping.mounts.last().cloned());
+        let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
+        let mut row = Row::new(&subject, Verdict::Wrong).volume(Some(luks_uuid), at).because(evidence);
+        row.remedy = Some(remedy);
+        Some(row)
+    };
+    inventory.devices.iter().filter_map(row).collect()
+}

@@ -1,0 +1,60 @@
+//! What the instance metadata service says of this instance.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::error::chain;
+use crate::kms::imds::Imds;
+
+/// This instance, of which IMDS is asked once, when its id is first needed.
+#[derive(Debug)]
+pub(super) struct Instance<'a> {
+    config: &'a Config,
+    id: OnceCell<Option<String>>,
+}
+
+impl<'a> Instance<'a> {
+    pub(super) fn new(config: &'a Config) -> Self {
+        Self { config, id: OnceCell::new() }
+    }
+
+    /// Not waited for longer than a minute: what it is good for, telling a clone from its original, is not worth the boot.
+    pub(super) async fn id(&self) -> Option<String> {
+        let patience = self.config.kms.deadline.min(Duration::from_secs(60));
+        let ask = || async {
+            imds(patience).instance_id().await.unwrap_or_else(|e| {
+                tracing::warn!("the instance id is not known: {}", chain(e));
+                None
+            })
+        };
+        self.id.get_or_init(ask).await.clone()
+    }
+}
+
+/// Returns the block device mapping of this instance; `None` where IMDS does not say it within `patience`.
+pub(super) async fn block_device_mapping(patience: Duration) -> Option<BTreeMap<String, String>> {
+    match imds(patience).block_device_mapping().await {
+        Ok(Some(mapping)) => Some(mapping),
+        Ok(None) => {
+            tracing::warn!("there are Xen disks, but no instance metadata service to tell what they are");
+            None
+        }
+        Err(e) => {
+            tracing::warn!("there are Xen disks, but the block device mapping cannot be read: {}", chain(e));
+            None
+        }
+    }
+}
+
+/// Waited for on EC2, where it is there as soon as the network is; asked once elsewhere.
+fn imds(patience: Duration) -> Imds {
+    let vendor = fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
+    let xen = fs::read_to_string("/sys/hypervisor/uuid").unwrap_or_default();
+    let ec2 = vendor.trim() == "Amazon EC2" || xen.starts_with("ec2");
+    if ec2 { Imds::new().wait_until(Instant::now() + patience) } else { Imds::new() }
+}

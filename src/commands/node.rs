@@ -1,0 +1,39 @@
+//! The node as a command sees it: what should be, and what is.
+
+use crate::config::Config;
+use crate::disk::{DeviceFacts, Holder, Inventory};
+use crate::plan::{Subject, disk_of, may_be_gone};
+use crate::state::{State, VolumeRecord, VolumeRole};
+
+/// The configuration, the state file and the disks that are there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Node<'a> {
+    pub(super) config: &'a Config,
+    pub(super) state: &'a State,
+    pub(super) inventory: &'a Inventory,
+}
+
+impl<'a> Node<'a> {
+    /// Returns the disk of a known volume, if it is there.
+    pub(super) fn disk_of(&self, volume: &VolumeRecord) -> Option<&'a DeviceFacts> {
+        disk_of(self.state, volume, &self.inventory.devices)
+    }
+
+    /// Whether instance store is gone and nobody expects it again.
+    pub(super) fn is_gone_for_good(&self, volume: &VolumeRecord) -> bool {
+        volume.role == VolumeRole::InstanceStore
+            && self.disk_of(volume).is_none()
+            && may_be_gone(self.config, self.state, volume)
+    }
+}
+
+/// Returns the subject of a row about a known volume that is not there.
+pub(super) fn subject_of(volume: &VolumeRecord) -> Subject {
+    let role = volume.role.to_string();
+    Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None }
+}
+
+/// Whether a mapping is that of a volume of the state file.
+pub fn is_known(state: &State, mapping: &Holder) -> bool {
+    state.volumes.iter().any(|volume| Some(volume.luks_uuid) == mapping.luks_uuid())
+}

@@ -1,0 +1,39 @@
+//! The mappings of known volumes that lead to no disk.
+
+use futures_util::future::join_all;
+
+use super::error::CommandError;
+use super::node::is_known;
+use crate::config::Config;
+use crate::discover::{Roots, discover, orphans};
+use crate::disk::{Holder, Inventory};
+use crate::error::chain;
+use crate::job::{Answer, Extent, Host, Job};
+use crate::state::State;
+
+/// Closes the mappings of known volumes that lead to no disk: the disk was pulled, or a worker was killed while it opened the
+/// volume. Either would keep the volume from being opened again. Gives back what disks there are, if nothing was closed.
+pub(super) async fn remove_orphans(
+    config: &Config,
+    state: &State,
+    host: &impl Host,
+) -> Result<Option<Inventory>, CommandError> {
+    let roots = Roots::host();
+    let found = discover(&roots, &config.state.dir, None)?;
+    let mut orphans = orphans(&roots)?;
+    orphans.retain(|mapping| is_known(state, mapping));
+    let unchanged = orphans.is_empty();
+    let removals = orphans.into_iter().map(async |mapping| {
+        let Holder { dm_name: Some(mapper), .. } = mapping else { return };
+        // without a disk there is nothing that could be mounted again
+        let job = Job::Close { mapper: mapper.clone(), extent: Extent::AsFarAsPossible };
+        let why = match host.run(&mapper, job, None).await {
+            Ok(Answer::Failed { message }) => message,
+            Ok(_) => return tracing::warn!(mapper, "closed {mapper}, whose disk is gone"),
+            Err(e) => chain(e),
+        };
+        tracing::error!(mapper, "{mapper} leads to no disk and cannot be closed: {why}");
+    });
+    join_all(removals).await;
+    Ok(unchanged.then_some(found))
+}

@@ -1,0 +1,104 @@
+//! `provision` and `boot`: unlock what is known, format what is new and blank.
+
+use super::boot::plan_once_complete;
+use super::ciphers::Ciphers;
+use super::error::CommandError;
+use super::instance::Instance;
+use super::lazy_kms::{LazyKms, likely_opened};
+use super::orphans::remove_orphans;
+use super::plan::Planner;
+use super::preflight::{lock, patience_with_another_run, preflight};
+use crate::apply::Apply;
+use crate::config::Config;
+use crate::job::Workers;
+use crate::plan::{Action, Change, Mode, Plan, Step};
+use crate::report::{Report, Row, Verdict, planned};
+use crate::state::closed::{self, Closed};
+use crate::state::{Phase, State, StateDir};
+use crate::storage::check_growing_tools;
+
+/// Who has the node provisioned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A person: `luks-agent provision`.
+    Typed,
+    /// The daemon. It leaves alone what somebody closed, and disks that are none of the node's volumes once it has some.
+    Daemon,
+    /// The boot service: `luks-agent boot`. It waits for the volumes that `[volumes.expect]` asks for. Once the node has volumes, it
+    /// names a disk that is none of them and keeps nobody waiting for it, as `unlock` does.
+    Boot,
+}
+
+impl Occasion {
+    fn command(self) -> &'static str {
+        match self {
+            Self::Typed | Self::Daemon => "provision",
+            Self::Boot => "boot",
+        }
+    }
+}
+
+/// `provision` and `boot`: unlocks what is known, formats what is new and blank, mounts both.
+///
+/// # Errors
+/// When it cannot begin.
+pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, CommandError> {
+    preflight(occasion.command(), config.filesystem.kind)?;
+    let store = lock(config, patience_with_another_run(config), StateDir::create).await?;
+    let state = store.load()?;
+    // nothing is open yet at boot that could grow, so it must not fail for want of what grows it
+    if config.volumes.grow && occasion != Occasion::Boot {
+        check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
+    }
+    let host = Workers::new(config.volumes.deadline);
+    let closed = if occasion == Occasion::Daemon { closed::still() } else { closed::forget() };
+    let seen = remove_orphans(config, &state, &host).await?;
+    let instance = Instance::new(config);
+    let keys = LazyKms::new(&config.kms);
+    let ciphers = Ciphers::new(&host);
+    let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed)).await;
+    let planner = Planner { config, state: &state, ciphers: &ciphers, instance: &instance };
+    let plan = async {
+        let mut plan = match occasion {
+            Occasion::Typed | Occasion::Daemon => planner.plan(Mode::Provision, seen).await?,
+            Occasion::Boot => plan_once_complete(&planner, seen).await?,
+        };
+        // a first boot has to answer for every disk, a later one for the volumes that the node has
+        if occasion != Occasion::Typed && has_volumes(&state) {
+            plan.leave_strangers();
+        }
+        Ok(plan)
+    };
+    let mut plan = keys.meanwhile(&state, &likely, plan).await?;
+    let left = leave_closed(&mut plan, &closed);
+    let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
+    let instance_id = if formats { instance.id().await } else { None };
+    let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
+    let outcome = apply.run(&plan, state).await;
+    let report = Report::of_outcome(occasion.command(), &plan, &outcome).with_rows(left);
+    Ok(report.measured(keys.usage(), host.stages()))
+}
+
+/// Whether the node has volumes, so that the boot is not its first.
+fn has_volumes(state: &State) -> bool {
+    state.volumes.iter().any(|volume| volume.phase == Phase::Committed)
+}
+
+/// Takes the opening of volumes that somebody closed out of a plan, and gives back their rows.
+fn leave_closed(plan: &mut Plan, closed: &[Closed]) -> Vec<Row> {
+    let is_closed = |step: &mut Step| {
+        let Action::Unlock { luks_uuid, open: false, .. } = step.action else { return false };
+        closed.iter().any(|closed| closed.is(luks_uuid, &step.device))
+    };
+    let left: Vec<Step> = plan.steps.extract_if(.., is_closed).collect();
+    let is_left = |change: &Change| {
+        let Change::Moved { luks_uuid: moved, .. } = change else { return false };
+        left.iter().any(|step| matches!(&step.action, Action::Unlock { luks_uuid, .. } if luks_uuid == moved))
+    };
+    plan.changes.retain(|change| !is_left(change));
+    let row = |step: Step| Row {
+        result: Verdict::Closed,
+        ..planned(&step).because("closed with 'luks-agent close'; 'luks-agent unlock' opens it")
+    };
+    left.into_iter().map(row).collect()
+}

@@ -1,0 +1,116 @@
+//! What disks there are, and what is on them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::OnceCell;
+
+use super::error::{CommandError, unexpected};
+use super::instance::block_device_mapping;
+use crate::config::Config;
+use crate::discover::{Roots, discover};
+use crate::disk::{Content, DeviceFacts, DiskKind, Inventory, classify, is_shown};
+use crate::error::chain;
+use crate::job::{Answer, Host, Job, Target};
+use crate::plan::{wants_header, wants_probe};
+use crate::state::{Phase, State};
+
+/// How long commands that format nothing ask IMDS what Xen disks are. To those that may format it is worth `kms.deadline`: the
+/// network of a booting node comes up after the agent.
+const BRIEFLY: Duration = Duration::from_secs(5);
+
+/// The disks of this machine.
+#[derive(Debug)]
+pub(super) struct Disks<'a> {
+    config: &'a Config,
+    /// How long IMDS is waited for.
+    patience: Duration,
+    /// The block device mapping of IMDS, by which alone Xen disks can be told apart; asked for once.
+    mapping: OnceCell<Option<BTreeMap<String, String>>>,
+}
+
+impl<'a> Disks<'a> {
+    pub(super) fn new(config: &'a Config) -> Self {
+        Self { config, patience: config.kms.deadline, mapping: OnceCell::new() }
+    }
+
+    /// For commands that format nothing.
+    pub(super) fn briefly(config: &'a Config) -> Self {
+        Self { patience: config.kms.deadline.min(BRIEFLY), ..Self::new(config) }
+    }
+
+    pub(super) async fn inventory(&self) -> Result<Inventory, CommandError> {
+        self.candidates(discover(&Roots::host(), &self.config.state.dir, None)?).await
+    }
+
+    /// Of all that were found those that matter, Xen disks told apart.
+    async fn candidates(&self, mut found: Inventory) -> Result<Inventory, CommandError> {
+        if found.devices.iter().any(|facts| facts.kind == DiskKind::Xen)
+            && let Some(mapping) = self.mapping.get_or_init(|| block_device_mapping(self.patience)).await
+        {
+            found = discover(&Roots::host(), &self.config.state.dir, Some(mapping))?;
+        }
+        found.devices.retain(|facts| {
+            let holds_a_volume = facts.holders.iter().any(|holder| holder.luks_uuid().is_some());
+            holds_a_volume || is_shown(facts.kind, &classify(facts, &self.config.volumes.rules))
+        });
+        Ok(found)
+    }
+}
+
+/// Lists the disks, unless they were `seen` a moment ago, and has workers look at those that may be targets.
+pub(super) async fn survey(
+    config: &Config,
+    state: &State,
+    host: &impl Host,
+    seen: Option<Inventory>,
+) -> Result<Inventory, CommandError> {
+    let disks = Disks::new(config);
+    let before = match seen {
+        Some(seen) => disks.candidates(seen).await?,
+        None => disks.inventory().await?,
+    };
+    let contents = join_all(before.devices.iter().map(|facts| content_on(config, state, facts, host))).await;
+    // looking took a while, and the worker of a killed agent may have ended its work meanwhile: what is true now counts
+    let mut now = disks.inventory().await?;
+    let same = |a: &DeviceFacts, b: &DeviceFacts| (a.devno, a.diskseq, a.size) == (b.devno, b.diskseq, b.size);
+    now.devices.retain(|facts| before.devices.iter().any(|seen| same(seen, facts)));
+    for facts in &mut now.devices {
+        let seen = before.devices.iter().zip(&contents).find(|(seen, _)| same(seen, facts));
+        // what was opened or closed meanwhile was looked at in another way
+        let look = |facts: &DeviceFacts| (wants_probe(config, facts), wants_header(config, state, facts));
+        let seen = seen.filter(|(seen, _)| look(seen) == look(facts));
+        facts.content = seen.and_then(|(_, content)| content.clone());
+    }
+    Ok(now)
+}
+
+/// What is on a disk that may be a target; `None` where there is no reason to look.
+async fn content_on(config: &Config, state: &State, facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
+    if wants_header(config, state, facts) {
+        return header_on(facts, host).await;
+    }
+    if !wants_probe(config, facts) {
+        return None;
+    }
+    let unfinished = state.volumes.iter().rev().find(|v| v.phase == Phase::Intent && v.is_for(facts));
+    let intent = unfinished.map(|v| v.luks_uuid);
+    let job = Job::Probe { target: Target::from(facts), intent, scan: config.volumes.scan() };
+    Some(match host.run(&facts.name, job, None).await {
+        Ok(Answer::Content { content }) => content,
+        Ok(Answer::Failed { message }) => Content::Unknown { reason: message },
+        Ok(other) => Content::Unknown { reason: unexpected(&other) },
+        Err(e) => Content::Unknown { reason: chain(e) },
+    })
+}
+
+/// Which LUKS2 volume is on a disk that may be in use, as its header says.
+pub(super) async fn header_on(facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
+    match host.run(&facts.name, Job::Header { target: Target::from(facts) }, None).await {
+        Ok(Answer::Header { content }) => content,
+        Ok(Answer::Failed { message }) => Some(Content::Unknown { reason: message }),
+        Ok(other) => Some(Content::Unknown { reason: unexpected(&other) }),
+        Err(e) => Some(Content::Unknown { reason: chain(e) }),
+    }
+}
