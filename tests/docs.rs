@@ -9,7 +9,7 @@ use luks_agent::config::Config;
 use luks_agent::disk::MatchRule;
 use luks_agent::luks2::Token;
 use luks_agent::plan::Subject;
-use luks_agent::report::{Finding, Report, Row, Verdict};
+use luks_agent::report::{Found, Report, Row, Verdict};
 use luks_agent::state;
 use serde_json::Value;
 
@@ -259,16 +259,16 @@ fn the_fields_of_reports_are_documented() {
             assert!(text.contains(&format!("\n| `{key}` |")), "docs/reports.md does not describe {key}");
         }
     }
-    for finding in [
-        Finding::Blank { read: 1, of: 2 },
-        Finding::Signatures { signatures: Vec::new() },
-        Finding::Noise { read: 1, random: 1, of: 2 },
-        Finding::Data { offset: 1 },
-        Finding::Luks2 { luks_uuid: Default::default(), luks_agent: true },
-        Finding::Unfinished,
-        Finding::Unknown,
+    for found in [
+        Found::Blank { read: 1, of: 2 },
+        Found::Signatures { signatures: Vec::new() },
+        Found::Noise { read: 1, random: 1, of: 2 },
+        Found::Data { offset: 1 },
+        Found::Luks2 { luks_uuid: Default::default(), luks_agent: true },
+        Found::Unfinished,
+        Found::Unknown,
     ] {
-        let mut fields = serde_json::to_value(finding).unwrap();
+        let mut fields = serde_json::to_value(found).unwrap();
         let found = fields.as_object_mut().unwrap().remove("found").unwrap();
         let row = text.lines().find(|line| line.starts_with(&format!("| `{}` |", found.as_str().unwrap())));
         let row = row.unwrap_or_else(|| panic!("docs/reports.md does not describe {found}"));

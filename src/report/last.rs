@@ -6,8 +6,12 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::exit_code::ExitCode;
+use super::found::Found;
+use super::report::{KeyFinding, Report};
+use super::row::Row;
+use super::verdict::Verdict;
 use crate::kms::Usage;
-use crate::report::{ExitCode, Finding, KeyFinding, Report, Row, Verdict};
 use crate::state::run::{RUN_DIR, read_json, write_json};
 
 /// The commands whose runs are kept. What is only shown is not: it would hide what was done.
@@ -139,7 +143,7 @@ impl Last {
 
 /// Whether a disk could not be examined, which can be otherwise in a minute.
 fn unexamined(row: &Row) -> bool {
-    row.evidence == Some(Finding::Unknown)
+    row.evidence == Some(Found::Unknown)
 }
 
 fn file_name(command: &str) -> String {

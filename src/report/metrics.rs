@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use super::last::Last;
-use crate::report::{Row, Verdict};
+use super::row::Row;
+use super::verdict::Verdict;
 
 /// The states of volumes that are counted, zero included, so that an alert sees a series before the first of its kind.
 const STATES: [Verdict; 6] =

@@ -1,12 +1,16 @@
 //! Reports as people and programs get them, and exit codes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
 
 use super::*;
+use crate::apply::{KeyError, Outcome, StepResult};
 use crate::disk::{Content, DeviceFacts, Evidence};
 use crate::job::Basis;
 use crate::kms::{Class, KmsError};
 use crate::luks2::HeaderPolicy;
+use crate::plan::{Action, Left, Plan, Refusal, Step, Subject};
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
 

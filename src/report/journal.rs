@@ -1,7 +1,10 @@
 //! A report as entries of the journal: one for each disk that something was done with or that is not as it should be, and one
 //! for what came of it as a whole. `docs/journal.md` lists them.
 
-use super::{ExitCode, Report, Row, Verdict};
+use super::exit_code::ExitCode;
+use super::report::Report;
+use super::row::Row;
+use super::verdict::Verdict;
 
 /// Kinds of entries, by their `MESSAGE_ID` (`systemd.journal-fields(7)`). They stay what they are for ever.
 pub const MESSAGE_IDS: [(&str, &str); 12] = [

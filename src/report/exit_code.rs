@@ -1,0 +1,23 @@
+//! The exit codes.
+
+/// Exit codes, the same for every command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// Something failed.
+    Failed = 1,
+    /// Usage or configuration.
+    Configuration = 2,
+    /// Refused for safety.
+    Refused = 3,
+    /// Key service or credentials not available in time.
+    KeyService = 4,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}

@@ -1,0 +1,82 @@
+//! Outcomes as reports: what was done.
+
+use super::exit_code::ExitCode;
+use super::found::Found;
+use super::of_plan::{planned, rest};
+use super::report::Report;
+use super::row::Row;
+use super::verdict::Verdict;
+use crate::apply::{KeyError, Outcome, StepResult};
+use crate::error::chain;
+use crate::kms::Fault;
+use crate::plan::{Plan, Step};
+
+impl Report {
+    /// What was done.
+    pub fn of_outcome(command: &'static str, plan: &Plan, outcome: &Outcome) -> Self {
+        let results = plan.steps.iter().zip(&outcome.results);
+        let rows: Vec<Row> = results.map(|(step, result)| done(step, result)).chain(rest(plan)).collect();
+        let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
+        let parts = [
+            (count(Verdict::Formatted), "formatted"),
+            (count(Verdict::Unlocked), "unlocked"),
+            (count(Verdict::Grown), "grown"),
+            (count(Verdict::Unchanged), "unchanged"),
+            (count(Verdict::Refused), "refused"),
+            (count(Verdict::Failed) + count(Verdict::Hung) + count(Verdict::Wrong), "failed"),
+            (count(Verdict::NoKey), "without a key"),
+        ];
+        let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+        let mut summary = parts.collect::<Vec<_>>().join(", ");
+        if outcome.results.iter().all(|result| *result == StepResult::Unchanged) {
+            summary = match summary.as_str() {
+                "" => "no volumes to take care of, nothing changed".to_owned(),
+                counts => format!("nothing changed: {counts}"),
+            };
+        }
+        let mut report = Self::new(command, rows, summary);
+        if let Some(error) = &outcome.key_error {
+            report.error = Some(chain(error));
+            report.exit_code = key_exit_code(error) as u8;
+        }
+        report
+    }
+}
+
+fn done(step: &Step, result: &StepResult) -> Row {
+    match result {
+        StepResult::Formatted { luks_uuid, warning } => {
+            let row = planned(step);
+            let mount_point = row.mount_point.clone();
+            let reason = row.reason.iter().chain(warning).cloned().collect::<Vec<_>>().join("; ");
+            Row { result: Verdict::Formatted, ..row }.because(reason).volume(Some(*luks_uuid), mount_point)
+        }
+        StepResult::Unlocked { filesystem_errors, warning, .. } => {
+            let row = Row { reason: warning.clone(), ..Row::step(step, Verdict::Unlocked) };
+            if *filesystem_errors { row.with_filesystem_errors() } else { row }
+        }
+        StepResult::Grown => Row { result: Verdict::Grown, ..planned(step) },
+        StepResult::Unchanged => Row::step(step, Verdict::Unchanged).because("as large as its disk"),
+        StepResult::Changed { content } => {
+            let mut row = Row::step(step, Verdict::Refused)
+                .because(format!("it has changed since the plan was made: {}", content));
+            row.evidence = Some(Found::from(content));
+            row.remedy = Some("find out who writes to it, then try again".to_owned());
+            row
+        }
+        StepResult::NoKey => Row::step(step, Verdict::NoKey).because("nothing was tried without a key"),
+        StepResult::Failed { message } => Row::step(step, Verdict::Failed).because(message),
+        StepResult::Hung { message } => Row::step(step, Verdict::Hung).because(message),
+    }
+}
+
+fn key_exit_code(error: &KeyError) -> ExitCode {
+    match error {
+        KeyError::Service(e) => match e.fault() {
+            Fault::Configuration => ExitCode::Configuration,
+            Fault::Unavailable => ExitCode::KeyService,
+            Fault::Data => ExitCode::Failed,
+        },
+        KeyError::State(_) | KeyError::NotProven { .. } | KeyError::Unrecorded(_) => ExitCode::Failed,
+    }
+}

@@ -1,0 +1,78 @@
+//! Plans as reports: what provision would do.
+
+use super::report::Report;
+use super::row::Row;
+use super::verdict::Verdict;
+use crate::disk::Bytes;
+use crate::plan::{Action, Left, Plan, Refusal, Step, Subject};
+
+impl Report {
+    /// What provision would do. A refusal is no failure of a plan, but the exit code tells of it.
+    pub fn of_plan(plan: &Plan) -> Self {
+        let rows = plan.steps.iter().map(planned).chain(rest(plan)).collect();
+        let count = |what: Verdict| plan.steps.iter().filter(|step| planned(step).result == what).count();
+        let (format, unlock, grow) =
+            (count(Verdict::WouldFormat), count(Verdict::WouldUnlock), count(Verdict::WouldGrow));
+        let wrong = plan.refusals.iter().filter(|refusal| refusal.known).count();
+        let refused = plan.refusals.len() - wrong;
+        let grow = if grow > 0 { format!(", would grow {grow}") } else { String::new() };
+        let mut summary = format!("would format {format}, would unlock {unlock}{grow}, {refused} refused");
+        if wrong > 0 {
+            summary.push_str(&format!(", {wrong} wrong"));
+        }
+        Self::new("plan", rows, summary)
+    }
+}
+
+impl Row {
+    pub(super) fn step(step: &Step, result: Verdict) -> Self {
+        let subject = Subject {
+            device: Some(step.device.name.clone()),
+            role: step.role.to_string(),
+            serial: step.device.serial.clone(),
+            size: step.device.size,
+            content: step.device.content.clone(),
+        };
+        let (luks_uuid, mount_point) = match &step.action {
+            Action::Format { resume, mount_point, .. } => (*resume, mount_point),
+            Action::Unlock { luks_uuid, mount_point, .. } | Action::Grow { luks_uuid, mount_point, .. } => {
+                (Some(*luks_uuid), mount_point)
+            }
+        };
+        Self::new(&subject, result).volume(luks_uuid, mount_point.clone())
+    }
+
+    fn refusal(refusal: &Refusal) -> Self {
+        let result = if refusal.known { Verdict::Wrong } else { Verdict::Refused };
+        let mut row = Self::new(&refusal.subject, result).because(&refusal.evidence);
+        row.remedy = Some(refusal.remedy.clone());
+        row
+    }
+
+    fn left(left: &Left) -> Self {
+        let row = |result| Self::new(&left.subject, result).because(&left.because);
+        match &left.volume {
+            Some(volume) => row(Verdict::Unchanged).volume(Some(volume.luks_uuid), volume.mount_point.clone()),
+            None => row(Verdict::Left),
+        }
+    }
+}
+
+/// What would be done with a step.
+pub fn planned(step: &Step) -> Row {
+    match &step.action {
+        Action::Format { basis, .. } => Row::step(step, Verdict::WouldFormat).because(basis.to_string()),
+        Action::Unlock { open: true, .. } => Row::step(step, Verdict::WouldUnlock).because("open already, not mounted"),
+        Action::Unlock { .. } => Row::step(step, Verdict::WouldUnlock),
+        Action::Grow { from, .. } => Row::step(step, Verdict::WouldGrow).because(growth(*from, step.device.size)),
+    }
+}
+
+/// How far a volume grows, by the sizes of its disk. The recorded one says nothing where its file system alone was behind.
+fn growth(from: u64, to: u64) -> String {
+    if from < to { format!("from {} to {}", Bytes(from), Bytes(to)) } else { format!("to {}", Bytes(to)) }
+}
+
+pub(super) fn rest(plan: &Plan) -> impl Iterator<Item = Row> {
+    plan.refusals.iter().map(Row::refusal).chain(plan.left.iter().map(Row::left))
+}

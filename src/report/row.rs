@@ -1,0 +1,89 @@
+//! What a report says of one disk.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::found::Found;
+use super::verdict::Verdict;
+use crate::luks2::mapper_name;
+use crate::plan::Subject;
+
+/// One disk, or one known volume that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// Kernel name; `null` for a volume that is not there.
+    pub device: Option<String>,
+    /// Role.
+    pub role: String,
+    /// Serial number.
+    pub serial: Option<String>,
+    /// Size in bytes.
+    pub size: u64,
+    /// What is, or was done, or would be.
+    pub result: Verdict,
+    /// Why.
+    pub reason: Option<String>,
+    /// What was found on the disk; `null` when it was not opened.
+    pub evidence: Option<Found>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// LUKS UUID.
+    pub luks_uuid: Option<Uuid>,
+    /// Mapper name.
+    pub mapper: Option<String>,
+    /// Mount point.
+    pub mount_point: Option<PathBuf>,
+    /// Whether its file system is marked with errors, as `unlock` and `health` find.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub filesystem_errors: bool,
+}
+
+impl Row {
+    /// A row that says only what the disk is.
+    pub fn new(subject: &Subject, result: Verdict) -> Self {
+        Self {
+            device: subject.device.clone(),
+            role: subject.role.clone(),
+            serial: subject.serial.clone(),
+            size: subject.size,
+            result,
+            reason: None,
+            evidence: subject.content.as_ref().map(Found::from),
+            remedy: None,
+            luks_uuid: None,
+            mapper: None,
+            mount_point: None,
+            filesystem_errors: false,
+        }
+    }
+
+    /// Adds what is known of the volume.
+    #[must_use]
+    pub fn volume(mut self, luks_uuid: Option<Uuid>, mount_point: Option<PathBuf>) -> Self {
+        self.mapper = luks_uuid.map(mapper_name);
+        self.luks_uuid = luks_uuid;
+        self.mount_point = mount_point;
+        self
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Says that its file system is marked with errors.
+    #[must_use]
+    pub fn with_filesystem_errors(mut self) -> Self {
+        self.filesystem_errors = true;
+        self.reason = Some("its file system is marked with errors".to_owned());
+        let mapper = self.mapper.as_deref().unwrap_or("MAPPER");
+        self.remedy = Some(format!(
+            "unmount it, run 'e2fsck -f /dev/mapper/{mapper}', then 'luks-agent unlock'; see the kernel's messages for the cause"
+        ));
+        self
+    }
+}

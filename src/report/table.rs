@@ -1,0 +1,42 @@
+//! A report as a table for people.
+
+use std::fmt;
+
+use super::report::Report;
+use super::row::Row;
+use crate::disk::Bytes;
+use crate::logging::plain;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dash = || "-".to_owned();
+        let cells = |row: &Row| {
+            [
+                row.device.clone().unwrap_or_else(dash),
+                row.role.clone(),
+                Bytes(row.size).to_string(),
+                row.serial.clone().unwrap_or_else(dash),
+                row.result.to_string(),
+                row.mount_point.as_ref().map_or_else(dash, |at| at.display().to_string()),
+                row.mapper.clone().unwrap_or_else(dash),
+            ]
+            .map(|cell| plain(&cell).into_owned())
+        };
+        let heading = ["DEVICE", "ROLE", "SIZE", "SERIAL", "RESULT", "MOUNT", "MAPPER"].map(str::to_owned);
+        let lines: Vec<_> = std::iter::once(heading).chain(self.rows.iter().map(cells)).collect();
+        let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..7).map(width).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+            let Some(row) = number.checked_sub(1).and_then(|n| self.rows.get(n)) else { continue };
+            if let Some(reason) = &row.reason {
+                writeln!(f, "    {}", plain(reason))?;
+            }
+            if let Some(remedy) = &row.remedy {
+                writeln!(f, "    -> {}", plain(remedy))?;
+            }
+        }
+        writeln!(f, "{}: {}", self.command, plain(&self.summary))
+    }
+}

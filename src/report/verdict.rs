@@ -1,0 +1,112 @@
+//! What became of a disk.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::exit_code::ExitCode;
+
+/// What became of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// `plan`: provision would format it.
+    WouldFormat,
+    /// `plan`: provision would open and mount it.
+    WouldUnlock,
+    /// `plan`: provision would grow it.
+    WouldGrow,
+    /// Encrypted, open, mounted.
+    Formatted,
+    /// Opened and mounted.
+    Unlocked,
+    /// Grown to the size of its disk.
+    Grown,
+    /// Open and mounted already; of `grow`: as large as its disk.
+    Unchanged,
+    /// Unmounted and closed.
+    Closed,
+    /// Not touched for safety.
+    Refused,
+    /// A known volume that is not what or where it should be.
+    Wrong,
+    /// Failed.
+    Failed,
+    /// No answer within the deadline.
+    Hung,
+    /// No key to open it with.
+    NoKey,
+    /// `health`: open, and as it was made.
+    Sound,
+    /// `health`: it would open again as it was made, and yet is not as it should be now.
+    Unsound,
+    /// `status`: open and, if it should be, mounted.
+    Open,
+    /// `status`: open, but not mounted where it should be.
+    NotMounted,
+    /// `status`: known and not open.
+    Locked,
+    /// `status`: known, never finished.
+    Unfinished,
+    /// `status`: known and not there.
+    Missing,
+    /// `status`: a target that the state file does not know.
+    New,
+    /// Not the agent's.
+    Left,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::WouldFormat => "would format",
+            Self::WouldUnlock => "would unlock",
+            Self::WouldGrow => "would grow",
+            Self::Formatted => "formatted",
+            Self::Unlocked => "unlocked",
+            Self::Grown => "grown",
+            Self::Unchanged => "unchanged",
+            Self::Closed => "closed",
+            Self::Refused => "refused",
+            Self::Wrong => "wrong",
+            Self::Failed => "failed",
+            Self::Hung => "hung",
+            Self::NoKey => "no key",
+            Self::Sound => "sound",
+            Self::Unsound => "unsound",
+            Self::Open => "open",
+            Self::NotMounted => "not mounted",
+            Self::Locked => "locked",
+            Self::Unfinished => "unfinished",
+            Self::Missing => "missing",
+            Self::New => "new",
+            Self::Left => "left alone",
+        })
+    }
+}
+
+impl Verdict {
+    pub(super) fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Failed | Self::Hung | Self::Wrong | Self::Unsound => ExitCode::Failed,
+            Self::NoKey => ExitCode::KeyService,
+            Self::Refused => ExitCode::Refused,
+            Self::WouldFormat
+            | Self::WouldUnlock
+            | Self::WouldGrow
+            | Self::Formatted
+            | Self::Unlocked
+            | Self::Grown
+            | Self::Unchanged
+            | Self::Closed
+            | Self::Sound
+            | Self::Open
+            | Self::NotMounted
+            | Self::Locked
+            | Self::Unfinished
+            | Self::Missing
+            | Self::New
+            | Self::Left => ExitCode::Done,
+        }
+    }
+}
