@@ -6,7 +6,7 @@ use crate::commands::{Picture, is_known};
 use crate::config::{Config, Policy};
 use crate::disk::{DeviceFacts, DiskKind, Holder, classify, is_shown};
 use crate::plan::{Shortfall, disk_of, may_be_gone, may_be_taken, policy, record_of};
-use crate::report::last::Last;
+use crate::report::last::{Decided, Last};
 use crate::state::closed::Closed;
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 
@@ -23,7 +23,7 @@ pub(super) struct Disk {
 
 /// What became of a known volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Is {
+pub(super) enum VolumeState {
     /// Open, and mounted where it should be.
     Ready,
     /// Open, and not mounted.
@@ -44,13 +44,49 @@ pub(super) struct Seen {
     /// The disks; when they are others than those that the last run found, there is another run.
     pub(super) disks: Vec<Disk>,
     /// The known volumes.
-    pub(super) volumes: Vec<(Uuid, Is)>,
+    pub(super) volumes: Vec<(Uuid, VolumeState)>,
     /// Something is not as it should be, and another run may put it right.
     pub(super) differs: bool,
     /// Something is not as it should be, and a person is needed.
     pub(super) refused: bool,
     /// Every volume is open and mounted.
     pub(super) ready: bool,
+}
+
+/// A known volume and its disk, if that is there.
+struct Volume<'a> {
+    record: &'a VolumeRecord,
+    disk: Option<&'a DeviceFacts>,
+    state: VolumeState,
+}
+
+impl<'a> Volume<'a> {
+    fn of(picture: &'a Picture, record: &'a VolumeRecord, closed: &[Closed]) -> Self {
+        let disk = disk_of(&picture.state, record, &picture.disks);
+        let state = match (disk, disk.and_then(|facts| facts.mapping_of(record.luks_uuid))) {
+            (None, _) => VolumeState::Missing,
+            _ if record.phase == Phase::Intent => VolumeState::Unfinished,
+            (Some(facts), Some(mapping)) => {
+                let mounted = record.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
+                // what carries the system is where the system wants it
+                if mounted || facts.system.is_some() { VolumeState::Ready } else { VolumeState::NotMounted }
+            }
+            (Some(facts), None) if closed.iter().any(|closed| closed.is(record.luks_uuid, facts)) => {
+                VolumeState::Closed
+            }
+            (Some(_), None) => VolumeState::Locked,
+        };
+        Self { record, disk, state }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state == VolumeState::Ready
+    }
+
+    /// Whether another run may put it right.
+    fn is_wrong(&self) -> bool {
+        matches!(self.state, VolumeState::NotMounted | VolumeState::Locked | VolumeState::Unfinished)
+    }
 }
 
 impl Seen {
@@ -63,56 +99,38 @@ impl Seen {
         boot: Option<&Last>,
     ) -> Self {
         let Picture { state, disks, orphans } = picture;
-        let is = |names: fn(&Last) -> &Vec<String>, facts: &DeviceFacts| {
-            last.is_some_and(|last| names(last).contains(&facts.name))
-        };
-        let left = |facts: &DeviceFacts| is(|last| &last.decided.left, facts);
-        let refused = |facts: &DeviceFacts| is(|last| &last.decided.refused, facts);
-        let stranger = |facts: &DeviceFacts| is(|last| &last.decided.strangers, facts);
-        let unexamined = |facts: &DeviceFacts| is(|last| &last.decided.unexamined, facts);
-        let open = |facts: &DeviceFacts| !left(facts) && !refused(facts) && !stranger(facts) && !unexamined(facts);
-
-        let volumes = state.volumes.iter().map(|record| {
-            let facts = disk_of(state, record, disks);
-            let is = match (facts, facts.and_then(|facts| facts.mapping_of(record.luks_uuid))) {
-                (None, _) => Is::Missing,
-                _ if record.phase == Phase::Intent => Is::Unfinished,
-                (Some(facts), Some(mapping)) => {
-                    let mounted = record.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
-                    // what carries the system is where the system wants it
-                    if mounted || facts.system.is_some() { Is::Ready } else { Is::NotMounted }
-                }
-                (Some(facts), None) if closed.iter().any(|closed| closed.is(record.luks_uuid, facts)) => Is::Closed,
-                (Some(_), None) => Is::Locked,
-            };
-            (record, facts, is)
-        });
-        let volumes: Vec<_> =
-            volumes.filter(|(record, _, is)| *is != Is::Missing || is_expected(config, state, record)).collect();
-        let wrong = |is: Is| matches!(is, Is::NotMounted | Is::Locked | Is::Unfinished);
-        let undone = volumes.iter().any(|(_, facts, is)| wrong(*is) && facts.is_some_and(open));
-        let new = disks.iter().any(|facts| is_new(config, state, facts) && open(facts));
+        let nothing = Decided::default();
+        let decided = last.map_or(&nothing, |last| &last.decided);
+        let volumes = state.volumes.iter().map(|record| Volume::of(picture, record, closed));
+        let is_listed =
+            |volume: &Volume<'_>| volume.state != VolumeState::Missing || is_expected(config, state, volume.record);
+        let volumes: Vec<_> = volumes.filter(is_listed).collect();
+        let undone = volumes.iter().any(|v| v.is_wrong() && v.disk.is_some_and(|facts| !decided.is_about(facts)));
+        let new = disks.iter().any(|facts| is_new(config, state, facts) && !decided.is_about(facts));
         let undecided = undone || new || *orphans || last.is_none_or(|last| last.again);
-        // the node is as ready as it was, and yet it may be a disk for it
-        let differs = undecided || disks.iter().any(unexamined);
-        let strange = disks.iter().any(|facts| {
-            is_new(config, state, facts) && boot.is_some_and(|boot| boot.decided.refused.contains(&facts.name))
-        });
-        let settled = last.is_some_and(|last| last.done() || last.refused());
-        let ready =
-            |(_, facts, is): &(_, Option<&DeviceFacts>, Is)| *is == Is::Ready || wrong(*is) && facts.is_some_and(left);
-        let enough = [VolumeRole::Ebs, VolumeRole::InstanceStore].into_iter().all(|role| {
-            let there = volumes.iter().filter(|(record, _, is)| record.role == role && *is == Is::Ready);
-            Shortfall::of(config, role, there.count()).is_none()
-        });
+        let strange = disks
+            .iter()
+            .any(|facts| is_new(config, state, facts) && boot.is_some_and(|boot| boot.decided.has_refused(facts)));
+        let settled = last.is_some_and(|last| last.is_done() || last.has_only_refused());
+        let is_fine =
+            |v: &Volume<'_>| v.is_ready() || v.is_wrong() && v.disk.is_some_and(|facts| decided.has_left(facts));
         Self {
             disks: disks.iter().filter(|facts| matters(config, facts)).map(|facts| disk(state, facts)).collect(),
-            differs,
-            refused: disks.iter().any(|facts| refused(facts) || stranger(facts)),
-            ready: !undecided && settled && enough && !strange && volumes.iter().all(ready),
-            volumes: volumes.into_iter().map(|(record, _, is)| (record.luks_uuid, is)).collect(),
+            // the node is as ready as it was, and yet it may be a disk for it
+            differs: undecided || disks.iter().any(|facts| decided.could_not_examine(facts)),
+            refused: disks.iter().any(|facts| decided.has_refused(facts) || decided.has_passed_over(facts)),
+            ready: !undecided && settled && has_enough(config, &volumes) && !strange && volumes.iter().all(is_fine),
+            volumes: volumes.into_iter().map(|volume| (volume.record.luks_uuid, volume.state)).collect(),
         }
     }
+}
+
+/// Whether as many volumes are ready as `[volumes.expect]` asks for.
+fn has_enough(config: &Config, volumes: &[Volume<'_>]) -> bool {
+    [VolumeRole::Ebs, VolumeRole::InstanceStore].into_iter().all(|role| {
+        let ready = volumes.iter().filter(|volume| volume.record.role == role && volume.is_ready());
+        Shortfall::of(config, role, ready.count()).is_none()
+    })
 }
 
 /// Whether a volume that is not there should be.
@@ -152,7 +170,6 @@ mod tests {
     use super::*;
     use crate::luks2::mapper_name;
     use crate::report::Report;
-    use crate::report::last::Decided;
 
     fn config() -> Config {
         Config::from_text(Path::new("config.toml"), "[kms]\nkey_id = \"alias/x\"\n").unwrap()
@@ -193,14 +210,14 @@ mod tests {
     #[test]
     fn a_volume_is_to_be_open_and_mounted() {
         for (picture, is) in [
-            (node(true, &["/mnt"]), Is::Ready),
-            (node(true, &["/elsewhere"]), Is::NotMounted),
-            (node(true, &[]), Is::NotMounted),
-            (node(false, &[]), Is::Locked),
+            (node(true, &["/mnt"]), VolumeState::Ready),
+            (node(true, &["/elsewhere"]), VolumeState::NotMounted),
+            (node(true, &[]), VolumeState::NotMounted),
+            (node(false, &[]), VolumeState::Locked),
         ] {
             let seen = seen(&picture, &done());
             assert_eq!(seen.volumes, [(Uuid::from_u128(7), is)]);
-            assert_eq!((seen.differs, seen.ready), (is != Is::Ready, is == Is::Ready), "{is:?}");
+            assert_eq!((seen.differs, seen.ready), (is != VolumeState::Ready, is == VolumeState::Ready), "{is:?}");
         }
         let mut unfinished = node(true, &[]);
         unfinished.state.volumes[0].phase = Phase::Intent;
@@ -224,7 +241,7 @@ mod tests {
         let mut picture = node(true, &["/mnt"]);
         picture.disks.clear();
         let seen = seen(&picture, &done());
-        assert_eq!(seen.volumes, [(Uuid::from_u128(7), Is::Missing)]);
+        assert_eq!(seen.volumes, [(Uuid::from_u128(7), VolumeState::Missing)]);
         assert_eq!((seen.differs, seen.ready), (false, false));
     }
 
@@ -296,7 +313,7 @@ mod tests {
         let before = Seen::of(&config(), &picture, &closed, Some(&done()), None);
         assert_eq!(
             (before.volumes.as_slice(), before.differs, before.ready),
-            ([(Uuid::from_u128(7), Is::Closed)].as_slice(), false, false)
+            ([(Uuid::from_u128(7), VolumeState::Closed)].as_slice(), false, false)
         );
         picture.disks[0].diskseq = Some(8);
         let after = Seen::of(&config(), &picture, &closed, Some(&done()), None);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::compare::{Disk, Is, Seen};
+use super::compare::{Disk, Seen, VolumeState};
 
 /// How long no disk must have come or gone before the node is looked at: a burst of volumes is one run.
 const QUIET: Duration = Duration::from_millis(500);
@@ -48,9 +48,9 @@ pub(super) struct Schedule {
     /// Until when a difference that the last run left is no reason for another.
     rest: Instant,
     /// The volumes at the last look.
-    volumes: Vec<(Uuid, Is)>,
+    volumes: Vec<(Uuid, VolumeState)>,
     /// The volumes as the last health check found them.
-    checked: Option<Vec<(Uuid, Is)>>,
+    checked: Option<Vec<(Uuid, VolumeState)>>,
 }
 
 impl Schedule {
@@ -166,7 +166,7 @@ mod tests {
     fn well(disks: &[&str]) -> Seen {
         Seen {
             disks: disks.iter().map(|name| Disk::sample(name)).collect(),
-            volumes: vec![(Uuid::from_u128(1), Is::Ready)],
+            volumes: vec![(Uuid::from_u128(1), VolumeState::Ready)],
             differs: false,
             refused: false,
             ready: false,
@@ -274,7 +274,7 @@ mod tests {
     fn a_volume_that_is_closed_or_lost_is_noticed_by_the_next_look() {
         let now = Instant::now();
         let mut schedule = Schedule::new(now, INTERVAL);
-        let closed = || Seen { volumes: vec![(Uuid::from_u128(1), Is::Closed)], ..well(&["a"]) };
+        let closed = || Seen { volumes: vec![(Uuid::from_u128(1), VolumeState::Closed)], ..well(&["a"]) };
         let done =
             live(&mut schedule, now, now + INTERVAL, |at| if at < now + ms(90_000) { well(&["a"]) } else { closed() });
         assert_eq!(times(&done, Work::Provision), [0], "closed on purpose");

@@ -11,6 +11,7 @@ use super::found::Found;
 use super::report::{KeyFinding, Report};
 use super::row::Row;
 use super::verdict::Verdict;
+use crate::disk::DeviceFacts;
 use crate::kms::Usage;
 use crate::state::run::{RUN_DIR, read_json, write_json};
 
@@ -61,6 +62,33 @@ pub struct Decided {
     pub strangers: Vec<String>,
     /// The same, and they could not be examined, which can be otherwise in a minute.
     pub unexamined: Vec<String>,
+}
+
+impl Decided {
+    /// Whether the run left a disk alone.
+    pub(crate) fn has_left(&self, facts: &DeviceFacts) -> bool {
+        self.left.contains(&facts.name)
+    }
+
+    /// Whether the run refused a disk.
+    pub(crate) fn has_refused(&self, facts: &DeviceFacts) -> bool {
+        self.refused.contains(&facts.name)
+    }
+
+    /// Whether the run passed over a disk that is none of the node's.
+    pub(crate) fn has_passed_over(&self, facts: &DeviceFacts) -> bool {
+        self.strangers.contains(&facts.name)
+    }
+
+    /// Whether the run passed over a disk that it could not examine.
+    pub(crate) fn could_not_examine(&self, facts: &DeviceFacts) -> bool {
+        self.unexamined.contains(&facts.name)
+    }
+
+    /// Whether the run decided anything about a disk.
+    pub(crate) fn is_about(&self, facts: &DeviceFacts) -> bool {
+        self.has_left(facts) || self.has_refused(facts) || self.has_passed_over(facts) || self.could_not_examine(facts)
+    }
 }
 
 /// How long it took to open volumes, in seconds; of what is done for all disks at once, the slowest counts.
@@ -131,12 +159,12 @@ impl Last {
     }
 
     /// Whether the run did all that it should.
-    pub fn done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.exit_code == ExitCode::Done as u8
     }
 
-    /// Whether it did all but what it refused.
-    pub fn refused(&self) -> bool {
+    /// Whether the run did all but what it refused.
+    pub fn has_only_refused(&self) -> bool {
         self.exit_code == ExitCode::Refused as u8
     }
 }
@@ -196,7 +224,7 @@ mod tests {
         for code in [ExitCode::KeyService, ExitCode::Failed] {
             keep_in(&dir, &Report::of_failure("provision", code, "no answer".to_owned())).unwrap();
             let last = read_in(&dir, "provision").unwrap();
-            assert_eq!((last.text(), last.again, last.done()), ("no answer", true, false), "{code:?}");
+            assert_eq!((last.text(), last.again, last.is_done()), ("no answer", true, false), "{code:?}");
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing else is left there");
     }
@@ -264,6 +292,6 @@ mod tests {
         let second = run(ExitCode::Failed, 3, &[], Some(first.clone()));
         assert_eq!(second.usage.calls["Decrypt"], 4);
         assert_eq!((second.succeeded, &second.unlock), (first.succeeded, &first.unlock));
-        assert!(first.succeeded.is_some() && !second.done());
+        assert!(first.succeeded.is_some() && !second.is_done());
     }
 }

@@ -45,15 +45,30 @@ fn seconds(time: Timestamp) -> f64 {
     time.as_duration().as_secs_f64()
 }
 
-/// The page: `rows` as `status` has them, the last run of each command, and the time it is.
+/// Returns the page: `rows` as `status` has them, the last run of each command, and the time it is.
 ///
 /// # Errors
 /// None that a test would not show: two metrics of one name, or a wrong number of labels.
 pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result<String> {
     let page = Page::default();
+    build(&page)?;
+    volumes(&page, rows)?;
+    last_runs(&page, runs)?;
+    last_unlock(&page, runs)?;
+    kms_calls(&page, runs)?;
+    let health = runs.iter().find(|run| run.command == "health");
+    last_health(&page, health)?;
+    kms_keys(&page, health, now)?;
+    TextEncoder::new().encode_to_string(&page.0.gather())
+}
+
+fn build(page: &Page) -> prometheus::Result<()> {
     let build = page.gauges("build_info", "Version of the agent; always 1.", &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+    Ok(())
+}
 
+fn volumes(page: &Page, rows: &[Row]) -> prometheus::Result<()> {
     let volumes = page.gauges("volumes", "Volumes by role and state.", &["role", "state"])?;
     for role in ROLES {
         for state in STATES {
@@ -62,15 +77,20 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
             volumes.with_label_values(&[role, &state]).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
         }
     }
+    Ok(())
+}
 
-    let of = |command: &str| runs.iter().find(|run| run.command == command);
+fn last_runs(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     let codes = page.gauges("last_run_exit_code", "Exit code of the last run since boot.", &["command"])?;
     let times = page.gauges("last_run_timestamp_seconds", "When the last run since boot ended.", &["command"])?;
     for run in runs {
         codes.with_label_values(&[&run.command]).set(f64::from(run.exit_code));
         times.with_label_values(&[&run.command]).set(seconds(run.ended));
     }
+    Ok(())
+}
 
+fn last_unlock(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     let unlock = runs.iter().filter_map(|run| run.unlock.as_ref()).max_by_key(|unlock| unlock.ended);
     let phases = "Time that the last run that opened volumes took; of volumes, the slowest.";
     let phases = page.gauges("last_unlock_phase_seconds", phases, &["phase"])?;
@@ -82,8 +102,10 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
         }
     }
     let ended = unlock.map(|unlock| seconds(unlock.ended));
-    page.gauge("last_unlock_timestamp_seconds", "When the last run that opened volumes ended.", ended)?;
+    page.gauge("last_unlock_timestamp_seconds", "When the last run that opened volumes ended.", ended)
+}
 
+fn kms_calls(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     let calls = page.counters("kms_calls_total", "Calls to KMS since boot, failed ones included.", "operation")?;
     let errors = page.counters("kms_errors_total", "Failed calls to KMS since boot.", "class")?;
     for run in runs {
@@ -93,23 +115,25 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
             }
         }
     }
+    Ok(())
+}
 
-    let health = of("health");
-    let sound = health.map(|run| f64::from(u8::from(run.done())));
+fn last_health(page: &Page, health: Option<&Last>) -> prometheus::Result<()> {
+    let sound = health.map(|run| f64::from(u8::from(run.is_done())));
     page.gauge("healthy", "Whether the last health check found nothing wrong.", sound)?;
     let errors = health.map(|run| f64::from(run.filesystem_errors));
-    page.gauge(
-        "filesystem_errors",
-        "Volumes whose file system the last health check found marked with errors.",
-        errors,
-    )?;
+    let help = "Volumes whose file system the last health check found marked with errors.";
+    page.gauge("filesystem_errors", help, errors)?;
     let succeeded = health.and_then(|run| run.succeeded).map(seconds);
     let help = "When a health check last found nothing wrong.";
-    page.gauge("last_successful_health_check_timestamp_seconds", help, succeeded)?;
+    page.gauge("last_successful_health_check_timestamp_seconds", help, succeeded)
+}
+
+fn kms_keys(page: &Page, health: Option<&Last>, now: Timestamp) -> prometheus::Result<()> {
     let usable = "Whether the last health check could have unwrapped the data key.";
     let usable = page.gauges("kms_key_usable", usable, &["kms_key"])?;
-    let states =
-        page.gauges("kms_key_state", "State of the KMS key as KMS calls it; always 1.", &["kms_key", "state"])?;
+    let states = "State of the KMS key as KMS calls it; always 1.";
+    let states = page.gauges("kms_key_state", states, &["kms_key", "state"])?;
     let at = "When the KMS key is to be deleted, and with it the data.";
     let at = page.gauges("kms_key_deletion_timestamp_seconds", at, &["kms_key"])?;
     let left = "Time until the KMS key is to be deleted.";
@@ -124,7 +148,7 @@ pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result
             left.with_label_values(&[arn]).set((seconds(deletion) - seconds(now)).max(0.0));
         }
     }
-    TextEncoder::new().encode_to_string(&page.0.gather())
+    Ok(())
 }
 
 #[cfg(test)]
