@@ -1,0 +1,48 @@
+//! What the daemon does, and what comes of it.
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::compare::Seen;
+use super::schedule::Work;
+use super::systemd::{run_unit, start_target};
+use crate::commands;
+use crate::config::Config;
+use crate::error::chain;
+use crate::report::last;
+use crate::state::closed;
+
+/// What came of a piece of work.
+pub(super) enum Ended {
+    /// A look at the node; `None` where it could not be looked at.
+    Looked(Option<Seen>),
+    /// Anything else.
+    Done(Work),
+}
+
+/// Does it, and waits for its end.
+pub(super) async fn perform(work: Work, config: Arc<Config>) -> Ended {
+    match work {
+        // a disk that hangs may hold it up
+        Work::Look => return Ended::Looked(spawn_blocking(move || look(&config)).await.ok().flatten()),
+        Work::Provision => run_unit("luks-agent-provision.service").await,
+        Work::Health => run_unit("luks-agent-health.service").await,
+        Work::Target => start_target().await,
+    }
+    Ended::Done(work)
+}
+
+/// Compares the node with what it should be.
+fn look(config: &Config) -> Option<Seen> {
+    match commands::picture(config) {
+        Ok(picture) => {
+            let (last, boot) = (last::read("provision"), last::read("boot"));
+            Some(Seen::of(config, &picture, &closed::read(), last.as_ref(), boot.as_ref()))
+        }
+        Err(e) => {
+            tracing::warn!("cannot tell whether the node is as it should be: {}", chain(e));
+            None
+        }
+    }
+}
