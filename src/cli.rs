@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::DEFAULT_PATH;
@@ -53,66 +53,9 @@ impl From<LogLevel> for LevelFilter {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show what provision would do, disk by disk, with the evidence; write nothing
-    Plan {
-        /// Print one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
-    /// Unlock what is known, format what is new and blank, mount both; safe to repeat
-    Provision {
-        /// Leave volumes closed that somebody closed with 'luks-agent close'; what the daemon does
-        #[arg(long)]
-        leave_closed: bool,
-        /// Print one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
-    /// Unlock and mount what is known; never format
-    Unlock {
-        /// Print one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
-    /// Provision, waiting for volumes that are expected; what the boot service runs
-    Boot {
-        /// Print one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
-    /// Grow open volumes to the size of their disks: the mapping, then the file system, while it is mounted
-    Grow {
-        /// Which: device, mapper name, mount point, serial number or LUKS UUID; all open ones if none is given
-        #[arg(value_name = "DEVICE")]
-        volumes: Vec<String>,
-        /// Print one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
-    /// Unmount and close volumes, each of them whole or not at all; name who holds one
-    Close {
-        /// Which: device, mapper name, mount point, serial number or LUKS UUID; all open ones if none is given
-        #[arg(value_name = "DEVICE")]
-        volumes: Vec<String>,
-        /// Unmount and close as far as can be, and mount nothing again; what the boot service runs when it is stopped
-        #[arg(long)]
-        for_shutdown: bool,
-        /// Print one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show every disk: its role, state, LUKS UUID, mapping and mount point
-    Status {
-        /// Print one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
-    /// Check that this node would come back after a reboot: the KMS key, the state file, every volume
-    Health {
-        /// Print one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    /// One that ends with a report.
+    #[command(flatten)]
+    Verb(Verb),
     /// Watch disks and the key; have systemd provision what is new
     Daemon,
     /// Print a completion script
@@ -132,7 +75,89 @@ pub enum Command {
     Worker,
 }
 
-impl Command {
+/// The commands that end with a report.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show what provision would do, disk by disk, with the evidence; write nothing
+    Plan {
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Unlock what is known, format what is new and blank, mount both; safe to repeat
+    Provision {
+        /// Leave volumes closed that somebody closed with 'luks-agent close'; what the daemon does
+        #[arg(long)]
+        leave_closed: bool,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Unlock and mount what is known; never format
+    Unlock {
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Provision, waiting for volumes that are expected; what the boot service runs
+    Boot {
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Grow open volumes to the size of their disks: the mapping, then the file system, while it is mounted
+    Grow {
+        /// Which volumes.
+        #[command(flatten)]
+        volumes: Volumes,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Unmount and close volumes, each of them whole or not at all; name who holds one
+    Close {
+        /// Which volumes.
+        #[command(flatten)]
+        volumes: Volumes,
+        /// Unmount and close as far as can be, and mount nothing again; what the boot service runs when it is stopped
+        #[arg(long)]
+        for_shutdown: bool,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show every disk: its role, state, LUKS UUID, mapping and mount point
+    Status {
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Check that this node would come back after a reboot: the KMS key, the state file, every volume
+    Health {
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+// clap takes doc comments of flattened structs for help
+#[allow(missing_docs, reason = "it would be shown as the help of the command")]
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Output {
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[allow(missing_docs, reason = "it would be shown as the help of the command")]
+#[derive(Debug, Args)]
+pub struct Volumes {
+    /// Which: device, mapper name, mount point, serial number or LUKS UUID; all open ones if none is given
+    #[arg(id = "volumes", value_name = "DEVICE")]
+    pub names: Vec<String>,
+}
+
+impl Verb {
     /// Its name, as a report has it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -144,25 +169,20 @@ impl Command {
             Self::Close { .. } => "close",
             Self::Status { .. } => "status",
             Self::Health { .. } => "health",
-            Self::Daemon => "daemon",
-            Self::Completions { .. } => "completions",
-            Self::ManPages { .. } => "man-pages",
-            Self::Worker => "worker",
         }
     }
 
-    /// Whether the command reports as JSON.
-    pub fn json(&self) -> bool {
+    /// How it reports.
+    pub fn output(&self) -> Output {
         match self {
-            Self::Plan { json }
-            | Self::Provision { json, .. }
-            | Self::Unlock { json }
-            | Self::Boot { json }
-            | Self::Grow { json, .. }
-            | Self::Close { json, .. }
-            | Self::Status { json }
-            | Self::Health { json } => *json,
-            Self::Daemon | Self::Completions { .. } | Self::ManPages { .. } | Self::Worker => false,
+            Self::Plan { output }
+            | Self::Provision { output, .. }
+            | Self::Unlock { output }
+            | Self::Boot { output }
+            | Self::Grow { output, .. }
+            | Self::Close { output, .. }
+            | Self::Status { output }
+            | Self::Health { output } => *output,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use luks_agent::cli::{Cli, Command};
+use luks_agent::cli::{Cli, Command, Verb};
 use luks_agent::commands::{self, Closing, CommandError, Occasion};
 use luks_agent::config::Config;
 use luks_agent::error::chain;
@@ -59,15 +59,14 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     match &cli.command {
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "luks-agent", &mut script);
-            print(&script)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::ManPages { dir } => {
-            write_man_pages(dir)?;
-            Ok(ExitCode::SUCCESS)
+        Command::Verb(verb) => {
+            guard_memory();
+            umask(Mode::from_bits_truncate(0o077));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let ended = runtime.block_on(patiently(perform(verb, &cli.config)));
+            // a worker that hangs in the kernel must not be waited for
+            runtime.shutdown_background();
+            say(verb, ended)
         }
         Command::Daemon => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -83,47 +82,37 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
                 }
             }
         }
-        Command::Worker => Ok(work().map(|()| ExitCode::SUCCESS)?),
-        Command::Plan { .. }
-        | Command::Provision { .. }
-        | Command::Unlock { .. }
-        | Command::Boot { .. }
-        | Command::Grow { .. }
-        | Command::Close { .. }
-        | Command::Status { .. }
-        | Command::Health { .. } => {
-            guard_memory();
-            umask(Mode::from_bits_truncate(0o077));
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let ended = runtime.block_on(patiently(command(&cli.command, &cli.config)));
-            // a worker that hangs in the kernel must not be waited for
-            runtime.shutdown_background();
-            say(&cli.command, ended)
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "luks-agent", &mut script);
+            print(&script)?;
+            Ok(ExitCode::SUCCESS)
         }
+        Command::ManPages { dir } => {
+            write_man_pages(dir)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Worker => Ok(work().map(|()| ExitCode::SUCCESS)?),
     }
 }
 
-async fn command(command: &Command, config: &Path) -> Result<Report, CommandError> {
+async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
     let config = Config::load(config)?;
-    match command {
-        Command::Plan { .. } => commands::show_plan(&config).await,
-        Command::Provision { leave_closed: false, .. } => commands::provision(&config, Occasion::Typed).await,
-        Command::Provision { leave_closed: true, .. } => commands::provision(&config, Occasion::Daemon).await,
-        Command::Unlock { .. } => commands::unlock(&config).await,
-        Command::Boot { .. } => commands::provision(&config, Occasion::Boot).await,
-        Command::Grow { volumes, .. } => commands::grow(&config, volumes).await,
-        Command::Close { volumes, for_shutdown: false, .. } => {
-            commands::close(&config, volumes, Closing::AllOrNothing).await
+    match verb {
+        Verb::Plan { .. } => commands::show_plan(&config).await,
+        Verb::Provision { leave_closed, .. } => {
+            let occasion = if *leave_closed { Occasion::Daemon } else { Occasion::Typed };
+            commands::provision(&config, occasion).await
         }
-        Command::Close { volumes, for_shutdown: true, .. } => {
-            commands::close(&config, volumes, Closing::ForShutdown).await
+        Verb::Unlock { .. } => commands::unlock(&config).await,
+        Verb::Boot { .. } => commands::provision(&config, Occasion::Boot).await,
+        Verb::Grow { volumes, .. } => commands::grow(&config, &volumes.names).await,
+        Verb::Close { volumes, for_shutdown, .. } => {
+            let closing = if *for_shutdown { Closing::ForShutdown } else { Closing::AllOrNothing };
+            commands::close(&config, &volumes.names, closing).await
         }
-        Command::Health { .. } => commands::health(&config).await,
-        Command::Status { .. }
-        | Command::Daemon
-        | Command::Completions { .. }
-        | Command::ManPages { .. }
-        | Command::Worker => commands::status(&config).await,
+        Verb::Status { .. } => commands::status(&config).await,
+        Verb::Health { .. } => commands::health(&config).await,
     }
 }
 
@@ -164,17 +153,17 @@ fn work() -> io::Result<()> {
 }
 
 /// Prints what came of a command, and gives the exit code.
-fn say(command: &Command, ended: Result<Report, CommandError>) -> Result<ExitCode, Box<dyn Error>> {
+fn say(verb: &Verb, ended: Result<Report, CommandError>) -> Result<ExitCode, Box<dyn Error>> {
     let (report, began) = match ended {
         Ok(report) => (report, true),
-        Err(e) => (Report::of_failure(command.name(), e.exit_code(), e.told_by(command.name())), false),
+        Err(e) => (Report::of_failure(verb.name(), e.exit_code(), e.told_by(verb.name())), false),
     };
     last::keep(&report);
     let logged = logging::to_journal();
     if logged {
         report.log();
     }
-    if command.json() {
+    if verb.output().json {
         print(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
     } else if began && !(logged && logging::stdout_to_journal()) {
         print(report.to_string().as_bytes())?;
