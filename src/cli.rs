@@ -13,29 +13,29 @@ use crate::config::DEFAULT_PATH;
 #[command(after_help = "Exit codes: 0 done, 1 something failed, 2 usage or configuration, 3 refused for safety, \
                         4 key service or credentials not available in time.")]
 pub struct Cli {
-    /// Configuration file; drop-ins are read from config.d beside it
+    /// Configuration file; drop-ins in config.d beside it are read too
     #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_PATH)]
     pub config: PathBuf,
 
-    /// What is logged, to the journal or to standard error
+    /// How much to log, to the journal or to standard error
     #[arg(long, global = true, value_name = "LEVEL", value_enum)]
     pub log_level: Option<LogLevel>,
 
-    /// What to do
+    /// The command
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// How much is logged.
+/// How much to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogLevel {
-    /// What failed
+    /// Failures
     Error,
-    /// And what is waited for
+    /// Also retries and waits
     Warn,
-    /// And what is done
+    /// Also what is done
     Info,
-    /// And how
+    /// Also details
     Debug,
 }
 
@@ -53,15 +53,15 @@ impl From<LogLevel> for LevelFilter {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// One that ends with a report.
+    /// A command that ends with a report.
     #[command(flatten)]
     Verb(Verb),
-    /// Watch disks and the key; have systemd provision what is new
+    /// Watch disks and the KMS key; run provision and health through systemd
     Daemon,
-    /// Print a completion script
+    /// Print a shell completion script
     #[command(hide = true)]
     Completions {
-        /// For which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
     /// Write the man pages into a directory
@@ -70,7 +70,7 @@ pub enum Command {
         /// The directory
         dir: PathBuf,
     },
-    /// Do one job on one disk, given on standard input; started by the other commands
+    /// Run one job on one disk, read from standard input; started by the other commands
     #[command(hide = true)]
     Worker,
 }
@@ -78,34 +78,34 @@ pub enum Command {
 /// The commands that end with a report.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Show what provision would do, disk by disk, with the evidence; write nothing
+    /// Show what provision would do to each disk, and why; write nothing
     Plan {
         /// How it reports.
         #[command(flatten)]
         output: Output,
     },
-    /// Unlock what is known, format what is new and blank, mount both; safe to repeat
+    /// Unlock known volumes, format new and blank disks, mount both; safe to repeat
     Provision {
-        /// Leave volumes closed that somebody closed with 'luks-agent close'; what the daemon does
+        /// Do not open volumes that were closed with 'luks-agent close'; the daemon uses this
         #[arg(long)]
         leave_closed: bool,
         /// How it reports.
         #[command(flatten)]
         output: Output,
     },
-    /// Unlock and mount what is known; never format
+    /// Unlock and mount known volumes; never format
     Unlock {
         /// How it reports.
         #[command(flatten)]
         output: Output,
     },
-    /// Provision, waiting for volumes that are expected; what the boot service runs
+    /// Like provision, but wait for the volumes of [volumes.expect]; the boot service uses this
     Boot {
         /// How it reports.
         #[command(flatten)]
         output: Output,
     },
-    /// Grow open volumes to the size of their disks: the mapping, then the file system, while it is mounted
+    /// Grow open volumes to the size of their disks: the mapping, then the mounted file system
     Grow {
         /// Which volumes.
         #[command(flatten)]
@@ -114,25 +114,25 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Unmount and close volumes, each of them whole or not at all; name who holds one
+    /// Unmount and close volumes, each completely or not at all; name the processes that use one
     Close {
         /// Which volumes.
         #[command(flatten)]
         volumes: Volumes,
-        /// Unmount and close as far as can be, and mount nothing again; what the boot service runs when it is stopped
+        /// Unmount and close as much as possible, and mount nothing again; the boot service uses this when it stops
         #[arg(long)]
         for_shutdown: bool,
         /// How it reports.
         #[command(flatten)]
         output: Output,
     },
-    /// Show every disk: its role, state, LUKS UUID, mapping and mount point
+    /// Show the role, state, LUKS UUID, mapping and mount point of every disk
     Status {
         /// How it reports.
         #[command(flatten)]
         output: Output,
     },
-    /// Check that this node would come back after a reboot: the KMS key, the state file, every volume
+    /// Check that a reboot would unlock every volume: the KMS key, the state file, the volumes
     Health {
         /// How it reports.
         #[command(flatten)]
@@ -152,13 +152,13 @@ pub struct Output {
 #[allow(missing_docs, reason = "it would be shown as the help of the command")]
 #[derive(Debug, Args)]
 pub struct Volumes {
-    /// Which: device, mapper name, mount point, serial number or LUKS UUID; all open ones if none is given
+    /// Device, mapper name, mount point, serial number or LUKS UUID of a volume; without one, all open volumes
     #[arg(id = "volumes", value_name = "DEVICE")]
     pub names: Vec<String>,
 }
 
 impl Verb {
-    /// Its name, as a report has it.
+    /// Returns its name, as it stands in reports.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Plan { .. } => "plan",
@@ -172,7 +172,7 @@ impl Verb {
         }
     }
 
-    /// How it reports.
+    /// Returns how it reports.
     pub fn output(&self) -> Output {
         match self {
             Self::Plan { output }
