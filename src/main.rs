@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     // progress lines show on a terminal what the log would say
     let default = if io::stderr().is_terminal() { LevelFilter::WARN } else { LevelFilter::INFO };
     if let Err(e) = logging::start(cli.log_level.map_or(default, LevelFilter::from)) {
-        complain(&format!("cannot log: {e}"));
+        complain(&format!("cannot start logging: {e}"));
     }
     match run(&cli) {
         Ok(code) => code,
@@ -144,9 +144,9 @@ fn work() -> io::Result<()> {
     if let Some(parent) = std::env::var_os(PARENT)
         && parent != getppid().to_string().as_str()
     {
-        return Err(io::Error::other("the agent that started it has ended"));
+        return Err(io::Error::other("the agent that started this worker has exited"));
     }
-    confine::no_network().map_err(|e| io::Error::other(format!("cannot give up the network: {e}")))?;
+    confine::no_network().map_err(|e| io::Error::other(format!("cannot drop access to the network: {e}")))?;
     // not through `Stdin`, whose buffer would keep a copy of the passphrase
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     worker::serve(input, &mut io::stdout().lock())
@@ -202,8 +202,8 @@ fn guard_memory() {
     for (what, result) in guards {
         if let Err(e) = result {
             match nix::unistd::geteuid().is_root() {
-                true => tracing::warn!("memory that holds keys is not guarded against {what}: {e}"),
-                false => tracing::debug!("memory is not guarded against {what}: {e}"),
+                true => tracing::warn!("cannot protect keys in memory against {what}: {e}"),
+                false => tracing::debug!("cannot protect memory against {what}: {e}"),
             }
         }
     }

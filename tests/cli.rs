@@ -276,7 +276,7 @@ fn a_worker_whose_parent_has_ended_does_nothing() {
         worker.assert()
     };
     worker(std::process::id()).success().stdout(contains("not a job"));
-    let complaint = "luks-agent: the agent that started it has ended\n";
+    let complaint = "luks-agent: the agent that started this worker has exited\n";
     worker(std::os::unix::process::parent_id()).failure().stdout(is_empty()).stderr(complaint);
 }
 

@@ -283,7 +283,11 @@ fn a_volume_comes_and_goes(vm: &mut Machine) {
     eprintln!("-- it is pulled, and attached again");
     vm.ok(&format!("ec2-nvme.sh detach {EBS_LATER}"));
     wait(vm, "its mapping to go", "! findmnt -n /mnt4 && [ $(ls /dev/mapper/luks-* | wc -l) = 4 ]");
-    wait(vm, "the report", "journalctl -b -u luks-agent-provision.service | grep -q 'whose disk is gone'");
+    wait(
+        vm,
+        "the report",
+        "journalctl -b -u luks-agent-provision.service | grep -q 'closed luks-.*, whose disk is gone'",
+    );
     let missing = vm.ok("luks-agent status");
     assert!(missing.contains(&format!("{EBS_LATER}  missing")), "{missing}");
     vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));
@@ -295,7 +299,7 @@ fn a_volume_comes_and_goes(vm: &mut Machine) {
     wait(vm, "the process", "pgrep -x sleep");
     let old = vm.ok("basename $(readlink -f $(findmnt -no SOURCE /mnt4))");
     vm.ok(&format!("ec2-nvme.sh detach {EBS_LATER}"));
-    let runs = "journalctl -b -u luks-agent-provision.service | grep -q 'leads to no disk and cannot be closed'";
+    let runs = "journalctl -b -u luks-agent-provision.service | grep -q 'cannot close luks-.*, whose disk is gone'";
     wait(vm, "the report", runs);
     eprintln!("   what is left of it: {}", vm.ok(&format!("ls -l /sys/block/{old}/slaves")));
     vm.ok(&format!("ec2-nvme.sh attach {EBS_LATER}"));
@@ -414,7 +418,11 @@ fn the_daemon_is_not_what_keeps_volumes_open(vm: &mut Machine) {
     vm.ok("systemctl reload luks-agent.service");
     vm.write_file(DROP_IN, "[helth]\n");
     vm.ok("systemctl reload luks-agent.service");
-    wait(vm, "the mistake to be told", "journalctl -b -u luks-agent.service | grep -q 'stays as it was.*test.toml:1'");
+    wait(
+        vm,
+        "the mistake to be told",
+        "journalctl -b -u luks-agent.service | grep -q 'cannot reload the configuration.*test.toml:1'",
+    );
     vm.ok(&format!("rm {DROP_IN}; systemctl is-active luks-agent.service"));
 
     eprintln!("-- it hangs, and the watchdog notices");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
+use super::error::unexpected;
 use crate::disk::MissingCipher;
 use crate::error::chain;
 use crate::job::{Answer, Host, Job};
@@ -37,7 +38,7 @@ impl<'a, H: Host> Ciphers<'a, H> {
             let missing = match self.host.run("kernel", Job::Cipher { encryption }, None).await {
                 Ok(Answer::Cipher { missing }) => missing,
                 Ok(Answer::Failed { message }) => unknown(encryption, &message),
-                Ok(other) => unknown(encryption, &format!("the worker answered something else: {other:?}")),
+                Ok(other) => unknown(encryption, &unexpected(&other)),
                 Err(e) => unknown(encryption, &chain(e)),
             };
             (encryption, missing)
@@ -60,6 +61,6 @@ impl<'a, H: Host> Ciphers<'a, H> {
 }
 
 fn unknown(encryption: Encryption, why: &str) -> Option<MissingCipher> {
-    tracing::warn!("cannot find out whether this kernel can encrypt with {encryption}: {why}");
+    tracing::warn!("cannot check whether this kernel supports {encryption}: {why}");
     None
 }

@@ -28,7 +28,7 @@ impl<'a> Instance<'a> {
         let patience = self.config.kms.deadline.min(Duration::from_secs(60));
         let ask = || async {
             imds(patience).instance_id().await.unwrap_or_else(|e| {
-                tracing::warn!("the instance id is not known: {}", chain(e));
+                tracing::warn!("cannot read the instance id from IMDS: {}", chain(e));
                 None
             })
         };
@@ -41,11 +41,14 @@ pub(super) async fn block_device_mapping(patience: Duration) -> Option<BTreeMap<
     match imds(patience).block_device_mapping().await {
         Ok(Some(mapping)) => Some(mapping),
         Ok(None) => {
-            tracing::warn!("there are Xen disks, but no instance metadata service to tell what they are");
+            tracing::warn!("cannot tell which Xen disk is which: there is no instance metadata service (IMDS)");
             None
         }
         Err(e) => {
-            tracing::warn!("there are Xen disks, but the block device mapping cannot be read: {}", chain(e));
+            tracing::warn!(
+                "cannot tell which Xen disk is which: cannot read the block device mapping from IMDS: {}",
+                chain(e)
+            );
             None
         }
     }

@@ -11,8 +11,10 @@ use crate::error::chain;
 use crate::job::{Answer, Extent, Host, Job};
 use crate::state::State;
 
-/// Closes the mappings of known volumes that lead to no disk: the disk was pulled, or a worker was killed while it opened the
-/// volume. Either would keep the volume from being opened again. Gives back what disks there are, if nothing was closed.
+/// Closes the mappings of known volumes that lead to no disk. Returns the disks that are there, unless it closed something.
+///
+/// Somebody detached the disk, or killed a worker while it opened the volume; the mapping would keep the volume from being opened
+/// again.
 pub(super) async fn remove_orphans(
     config: &Config,
     state: &State,
@@ -25,14 +27,14 @@ pub(super) async fn remove_orphans(
     let unchanged = orphans.is_empty();
     let removals = orphans.into_iter().map(async |mapping| {
         let Holder { dm_name: Some(mapper), .. } = mapping else { return };
-        // without a disk there is nothing that could be mounted again
+        // without a disk there is nothing to mount again
         let job = Job::Close { mapper: mapper.clone(), extent: Extent::AsFarAsPossible };
         let why = match host.run(&mapper, job, None).await {
             Ok(Answer::Failed { message }) => message,
             Ok(_) => return tracing::warn!(mapper, "closed {mapper}, whose disk is gone"),
             Err(e) => chain(e),
         };
-        tracing::error!(mapper, "{mapper} leads to no disk and cannot be closed: {why}");
+        tracing::error!(mapper, "cannot close {mapper}, whose disk is gone: {why}");
     });
     join_all(removals).await;
     Ok(unchanged.then_some(found))

@@ -93,9 +93,9 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
         return match facts.holders.is_empty() && facts.mounts.is_empty() {
             true => row,
             false if is_open_and_unknown(state, facts) => row.because(
-                "open under a name that luks-agent gives, a volume that the state file does not know; 'luks-agent health' says whose it is",
+                "open under a luks-agent mapper name, but not in the state file; 'luks-agent health' says which node it belongs to",
             ),
-            false => row.because("in use, and not by luks-agent"),
+            false => row.because("in use by something other than luks-agent"),
         };
     };
     let row = |result, at| Row::new(&subject, result).volume(Some(record.luks_uuid), at);

@@ -119,7 +119,7 @@ fn respond(request: &Request<Incoming>, config: &Config) -> hyper::http::Result<
             Ok(text) => (StatusCode::OK, text),
             Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{e}\n")),
         },
-        _ => (StatusCode::NOT_FOUND, "there is only GET /metrics\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "not found; the only page is GET /metrics\n".to_owned()),
     };
     Response::builder().status(status).header(CONTENT_TYPE, prometheus::TEXT_FORMAT).body(text)
 }

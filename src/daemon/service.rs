@@ -35,7 +35,7 @@ pub enum DaemonError {
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
     /// The socket for metrics is of no use.
-    #[error("cannot use the socket that luks-agent-metrics.socket hands over; expected a stream socket, TCP or unix")]
+    #[error("cannot use the socket passed by luks-agent-metrics.socket; expected a stream socket, TCP or unix")]
     Socket(#[source] io::Error),
 }
 
@@ -87,7 +87,7 @@ pub async fn run(path: &Path) -> Result<(), DaemonError> {
         }
     }
     tell(&[NotifyState::Stopping]);
-    tracing::info!("ending; volumes stay as they are");
+    tracing::info!("stopping; open volumes stay open");
     Ok(())
 }
 
@@ -119,7 +119,7 @@ impl<'a> Service<'a> {
     fn begin(&self) {
         tell(&[NotifyState::Ready, NotifyState::Status(&status())]);
         let interval = self.config.borrow().health.interval;
-        tracing::info!("watching disks; the key is looked at every {} s", interval.as_secs());
+        tracing::info!("watching disks; checking the KMS key every {} s", interval.as_secs());
     }
 
     fn start(&mut self, work: Work) {
@@ -153,9 +153,11 @@ impl<'a> Service<'a> {
                 self.schedule.begin_anew(Instant::now());
                 metrics::write_file(&new);
                 self.config.send_replace(Arc::new(new));
-                tracing::info!("read the configuration again");
+                tracing::info!("reloaded the configuration");
             }
-            Err(e) => tracing::error!("the configuration stays as it was: {}", chain(e)),
+            Err(e) => {
+                tracing::error!("cannot reload the configuration, the previous one stays in effect: {}", chain(e))
+            }
         }
         tell(&[NotifyState::Ready, NotifyState::Status(&status())]);
     }
@@ -172,5 +174,5 @@ fn status() -> String {
     let say = |last: Option<Last>| last.map(|last| format!("{}: {}", last.command, last.text()));
     let said = [say(last::read("provision")).or_else(|| say(last::read("boot"))), say(last::read("health"))];
     let said: Vec<String> = said.into_iter().flatten().collect();
-    if said.is_empty() { "nothing was done yet".to_owned() } else { said.join("; ") }
+    if said.is_empty() { "no command has run yet".to_owned() } else { said.join("; ") }
 }

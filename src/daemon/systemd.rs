@@ -20,7 +20,7 @@ pub(super) fn watchdog() -> Interval {
 /// Tells systemd; outside of it nobody listens.
 pub(super) fn tell(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
-        tracing::debug!("systemd cannot be told: {e}");
+        tracing::debug!("cannot notify systemd: {e}");
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn start_target() {
     }
     tracing::info!("all volumes are open and mounted now, starting {TARGET}");
     if let Err(e) = systemctl(&["start", "--no-block", TARGET]).await {
-        tracing::warn!(unit = TARGET, "{TARGET} was not started: {e}");
+        tracing::warn!(unit = TARGET, "cannot start {TARGET}: {e}");
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) fn is_about_a_disk(event: io::Result<Event>) -> bool {
         }
         // some were lost, so that it is not known what they were
         Err(e) => {
-            tracing::warn!("udev: {e}; looking at all disks");
+            tracing::warn!("cannot read events from udev: {e}; checking all disks");
             true
         }
     }

@@ -41,7 +41,7 @@ fn look(config: &Config) -> Option<Seen> {
             Some(Seen::of(config, &picture, &closed::read(), last.as_ref(), boot.as_ref()))
         }
         Err(e) => {
-            tracing::warn!("cannot tell whether the node is as it should be: {}", chain(e));
+            tracing::warn!("cannot check the state of the volumes: {}", chain(e));
             None
         }
     }

@@ -185,7 +185,7 @@ pub fn keep(report: &Report) {
         return;
     }
     if let Err(e) = keep_in(Path::new(RUN_DIR), report) {
-        tracing::debug!("what came of it cannot be kept in {RUN_DIR}: {e}");
+        tracing::debug!("cannot store the result in {RUN_DIR}: {e}");
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
         );
         // what `health` says of a volume that is not there is no reason to ask KMS again in a minute
         let health = Report::new("health", vec![row("a", Verdict::Missing, None)], String::new());
-        assert!(!Last::of(&health.failed(ExitCode::Failed, "a: it is not there".to_owned()), None).again);
+        assert!(!Last::of(&health.failed(ExitCode::Failed, "a: its disk is not attached".to_owned()), None).again);
     }
 
     #[test]

@@ -82,7 +82,8 @@ fn volumes(page: &Page, rows: &[Row]) -> prometheus::Result<()> {
 
 fn last_runs(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     let codes = page.gauges("last_run_exit_code", "Exit code of the last run since boot.", &["command"])?;
-    let times = page.gauges("last_run_timestamp_seconds", "When the last run since boot ended.", &["command"])?;
+    let times =
+        page.gauges("last_run_timestamp_seconds", "Time at which the last run since boot ended.", &["command"])?;
     for run in runs {
         codes.with_label_values(&[&run.command]).set(f64::from(run.exit_code));
         times.with_label_values(&[&run.command]).set(seconds(run.ended));
@@ -92,7 +93,8 @@ fn last_runs(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
 
 fn last_unlock(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     let unlock = runs.iter().filter_map(|run| run.unlock.as_ref()).max_by_key(|unlock| unlock.ended);
-    let phases = "Time that the last run that opened volumes took; of volumes, the slowest.";
+    let phases =
+        "Duration of each phase of the last run that opened volumes; for luks and mount, of the slowest volume.";
     let phases = page.gauges("last_unlock_phase_seconds", phases, &["phase"])?;
     if let Some(unlock) = unlock {
         let took =
@@ -102,11 +104,11 @@ fn last_unlock(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
         }
     }
     let ended = unlock.map(|unlock| seconds(unlock.ended));
-    page.gauge("last_unlock_timestamp_seconds", "When the last run that opened volumes ended.", ended)
+    page.gauge("last_unlock_timestamp_seconds", "Time at which the last run that opened volumes ended.", ended)
 }
 
 fn kms_calls(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
-    let calls = page.counters("kms_calls_total", "Calls to KMS since boot, failed ones included.", "operation")?;
+    let calls = page.counters("kms_calls_total", "Calls to KMS since boot, including failed ones.", "operation")?;
     let errors = page.counters("kms_errors_total", "Failed calls to KMS since boot.", "class")?;
     for run in runs {
         for (family, counts) in [(&calls, &run.usage.calls), (&errors, &run.usage.errors)] {
@@ -125,18 +127,18 @@ fn last_health(page: &Page, health: Option<&Last>) -> prometheus::Result<()> {
     let help = "Volumes whose file system the last health check found marked with errors.";
     page.gauge("filesystem_errors", help, errors)?;
     let succeeded = health.and_then(|run| run.succeeded).map(seconds);
-    let help = "When a health check last found nothing wrong.";
+    let help = "Time of the last health check that found nothing wrong.";
     page.gauge("last_successful_health_check_timestamp_seconds", help, succeeded)
 }
 
 fn kms_keys(page: &Page, health: Option<&Last>, now: Timestamp) -> prometheus::Result<()> {
     let usable = "Whether the last health check could have unwrapped the data key.";
     let usable = page.gauges("kms_key_usable", usable, &["kms_key"])?;
-    let states = "State of the KMS key as KMS calls it; always 1.";
+    let states = "State of the KMS key, by the name that KMS uses; always 1.";
     let states = page.gauges("kms_key_state", states, &["kms_key", "state"])?;
-    let at = "When the KMS key is to be deleted, and with it the data.";
+    let at = "Time at which KMS deletes the key; the data is lost then.";
     let at = page.gauges("kms_key_deletion_timestamp_seconds", at, &["kms_key"])?;
-    let left = "Time until the KMS key is to be deleted.";
+    let left = "Time left until KMS deletes the key.";
     let left = page.gauges("kms_key_deletion_remaining_seconds", left, &["kms_key"])?;
     for key in health.iter().flat_map(|run| &run.keys) {
         let arn = key.key_arn.as_str();

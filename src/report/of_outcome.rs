@@ -30,7 +30,7 @@ impl Report {
         let mut summary = parts.collect::<Vec<_>>().join(", ");
         if outcome.results.iter().all(|result| *result == StepResult::Unchanged) {
             summary = match summary.as_str() {
-                "" => "no volumes to take care of, nothing changed".to_owned(),
+                "" => "no volumes, nothing changed".to_owned(),
                 counts => format!("nothing changed: {counts}"),
             };
         }
@@ -61,10 +61,10 @@ fn done(step: &Step, result: &StepResult) -> Row {
             let mut row = Row::step(step, Verdict::Refused)
                 .because(format!("it has changed since the plan was made: {}", content));
             row.evidence = Some(Found::from(content));
-            row.remedy = Some("find out who writes to it, then try again".to_owned());
+            row.remedy = Some("find out what writes to it, then try again".to_owned());
             row
         }
-        StepResult::NoKey => Row::step(step, Verdict::NoKey).because("nothing was tried without a key"),
+        StepResult::NoKey => Row::step(step, Verdict::NoKey).because("skipped: no key"),
         StepResult::Failed { message } => Row::step(step, Verdict::Failed).because(message),
         StepResult::Hung { message } => Row::step(step, Verdict::Hung).because(message),
     }

@@ -62,7 +62,7 @@ impl Row {
 pub fn planned(step: &Step) -> Row {
     match &step.action {
         Action::Format { basis, .. } => Row::step(step, Verdict::WouldFormat).because(basis.to_string()),
-        Action::Unlock { open: true, .. } => Row::step(step, Verdict::WouldUnlock).because("open already, not mounted"),
+        Action::Unlock { open: true, .. } => Row::step(step, Verdict::WouldUnlock).because("already open, not mounted"),
         Action::Unlock { .. } => Row::step(step, Verdict::WouldUnlock),
         Action::Grow { from, .. } => Row::step(step, Verdict::WouldGrow).because(growth(*from, step.device.size)),
     }

@@ -244,7 +244,7 @@ fn a_second_run_says_that_nothing_changed() {
     let say = |plan: Plan| Report::of_outcome("provision", &plan, &outcome(vec![], None)).summary;
     let left = |left| Plan { steps: vec![], refusals: vec![], left, ..Plan::default() };
     assert_eq!(say(left(vec![unchanged(1), unchanged(2)])), "nothing changed: 2 unchanged");
-    assert_eq!(say(left(vec![])), "no volumes to take care of, nothing changed");
+    assert_eq!(say(left(vec![])), "no volumes, nothing changed");
     let refused =
         Plan { steps: vec![], refusals: vec![refusal(1, false)], left: vec![unchanged(2)], ..Plan::default() };
     assert_eq!(say(refused), "nothing changed: 1 unchanged, 1 refused");

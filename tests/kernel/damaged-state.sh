@@ -142,7 +142,7 @@ assert_blank ubdd
 expect_agent 1 health
 assert_said "this node would not survive a reboot, because" "and there is no state file" "ubdb" "ubdc" "restore $STATE from a backup"
 expect_agent 0 status
-assert_said "there is no state file" "a volume that the state file does not know"
+assert_said "there is no state file" "open under a luks-agent mapper name, but not in the state file"
 assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" 1 "data keys made"
 assert_eq "$(sums)" "$open_before" "the open volumes"
 restore

@@ -191,7 +191,7 @@ gone)
     done
     findmnt -n /data && findmnt -n /data1
     expect_agent 1 health
-    assert_said "it is not there"
+    assert_said "its disk is not attached"
     expect_agent 1 unlock
     printf '[volumes.expect]\ninstance_store = 0\n' >>"$CONFIG"
     expect_agent 0 health

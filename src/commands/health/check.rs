@@ -27,7 +27,7 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
     };
     let open = inventory.devices.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some());
     let Some(facts) = open.or_else(|| node.disk_of(volume)) else {
-        return row(&subject_of(volume), Verdict::Missing).because("it is not there");
+        return row(&subject_of(volume), Verdict::Missing).because("its disk is not attached");
     };
     let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
     let mapping = facts.mapping_of(volume.luks_uuid);

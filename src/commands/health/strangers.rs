@@ -27,7 +27,7 @@ pub(super) fn strangers(node: Node<'_>, unknown: &[Row]) -> Vec<Row> {
             }
             Role::Boot { .. } | Role::Ebs | Role::InstanceStore | Role::Ignored { .. } => {
                 Row::new(&subject, Verdict::New)
-                    .because("not encrypted by luks-agent; 'luks-agent plan' says what is on it")
+                    .because("not encrypted by luks-agent; 'luks-agent plan' shows what is on it")
             }
         };
         is_one.then_some(row)
