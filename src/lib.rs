@@ -1,8 +1,7 @@
 //! `luks-agent` encrypts the local disks of EMR and EC2 cluster nodes with LUKS under a KMS key.
 //!
-//! This is the library of the program of the same name. Its API serves the program and its tests, and promises nothing to
-//! others. What it does and how it is used is in the README; the invariants, and why things are as they are, in
-//! `docs/architecture.md`.
+//! This is the library of the program of the same name. Its API is for the program and its tests, and may change at any time. The
+//! README says what the program does and how to use it; `docs/architecture.md` has the invariants and the reasons of the design.
 //!
 //! The data flows one way:
 //!
@@ -17,10 +16,9 @@
 //!                                                            +- worker  one process per device
 //! ```
 //!
-//! [`commands`] are stretches of this way. [`plan`] decides everything and touches nothing, [`apply`] does everything and
-//! decides nothing. Only a process started for one disk ([`worker`], from the other side [`host`]) opens block devices; only
-//! its parent reaches the network and writes the state file. The data key ([`key`]) lives in these short-lived processes
-//! alone.
+//! [`commands`] are parts of this pipeline. [`plan`] decides everything and touches nothing; [`apply`] does everything and
+//! decides nothing. Only a process started for one disk ([`worker`], started by [`job`]) opens block devices. Only its parent
+//! uses the network and writes the state file. The data key ([`key`]) lives in these short-lived processes alone.
 
 pub mod apply;
 pub mod cli;

@@ -27,13 +27,13 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::getppid;
 use tracing::level_filters::LevelFilter;
 
-/// How long systemd waits for the next sign of life.
+/// How long systemd waits for the next request for more time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    // before the command line of people is set up, which takes longer than some jobs, and there are two for each disk
+    // parsing the command line would take longer than some jobs, and each disk has two jobs
     if std::env::args_os().skip(1).eq(["worker"]) {
-        // what it has to say goes to the agent as an answer
+        // the worker does not log: it sends its failures to the agent as answers
         return match work() {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         };
     }
     let cli = Cli::parse();
-    // progress lines show on a terminal what the log would say
+    // on a terminal, progress lines show what the log would say
     let default = if io::stderr().is_terminal() { LevelFilter::WARN } else { LevelFilter::INFO };
     if let Err(e) = logging::start(cli.log_level.map_or(default, LevelFilter::from)) {
         complain(&format!("cannot start logging: {e}"));
@@ -64,14 +64,14 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             umask(Mode::from_bits_truncate(0o077));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ended = runtime.block_on(patiently(perform(verb, &cli.config)));
-            // a worker that hangs in the kernel must not be waited for
+            // do not wait for a worker that hangs in the kernel
             runtime.shutdown_background();
             say(verb, ended)
         }
         Command::Daemon => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ended = runtime.block_on(daemon::run(&cli.config));
-            // a look that hangs in the kernel must not be waited for
+            // do not wait for a look that hangs in the kernel
             runtime.shutdown_background();
             match ended {
                 Ok(()) => Ok(ExitCode::SUCCESS),
@@ -116,8 +116,9 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
     }
 }
 
-/// Asks systemd, if that has started this process, to wait for it for as long as it works: it has deadlines of its own, for KMS
-/// and for each volume, and only a process that does not even ask hangs.
+/// Does work, and keeps asking systemd for more time meanwhile.
+///
+/// The work has deadlines of its own, for KMS and for each volume. Only a process that hangs stops asking.
 async fn patiently<T>(work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     let mut tick = tokio::time::interval(PATIENCE / 4);
@@ -126,33 +127,33 @@ async fn patiently<T>(work: impl Future<Output = T>) -> T {
         tokio::select! {
             done = &mut work => return done,
             _ = tick.tick() => {
-                // not under systemd, nobody listens
+                // fails without systemd, which does not matter
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(more)]);
             }
         }
     }
 }
 
-/// The worker's process: one job, then its end.
+/// Runs as a worker: does its jobs, then exits.
 fn work() -> io::Result<()> {
     guard_memory();
-    // the agent's umask keeps its state file to itself; a mount point is for everybody
+    // the umask of the agent keeps its state file private, but mount points are for all users
     umask(Mode::from_bits_truncate(0o022));
-    // nobody is left to be answered, and the next run begins again where this one stops
+    // without the agent nobody reads the answers, and the next run continues where this one stopped
     set_pdeathsig(Signal::SIGKILL)?;
-    // it may have ended before that
+    // the agent may have exited before that
     if let Some(parent) = std::env::var_os(PARENT)
         && parent != getppid().to_string().as_str()
     {
         return Err(io::Error::other("the agent that started this worker has exited"));
     }
     confine::no_network().map_err(|e| io::Error::other(format!("cannot drop access to the network: {e}")))?;
-    // not through `Stdin`, whose buffer would keep a copy of the passphrase
+    // not `Stdin`, whose buffer would keep a copy of the passphrase
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     worker::serve(input, &mut io::stdout().lock())
 }
 
-/// Prints what came of a command, and gives the exit code.
+/// Prints the report of a command, and returns the exit code.
 fn say(verb: &Verb, ended: Result<Report, CommandError>) -> Result<ExitCode, Box<dyn Error>> {
     let (report, began) = match ended {
         Ok(report) => (report, true),
@@ -176,7 +177,7 @@ fn say(verb: &Verb, ended: Result<Report, CommandError>) -> Result<ExitCode, Box
     Ok(ExitCode::from(report.exit_code()))
 }
 
-/// Prints on standard output. A reader that has seen enough, as `head` has, changes nothing of what was done.
+/// Prints on standard output. A reader that stops reading, such as `head`, is not an error: the work is done.
 fn print(text: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
@@ -185,13 +186,14 @@ fn print(text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Prints on standard error; `eprintln!` would panic where nobody reads it.
+/// Prints on standard error. Unlike `eprintln!`, it does not panic if that is closed.
 fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "luks-agent: {}", logging::plain(message));
 }
 
-/// Keeps key material out of core dumps, of other processes' reach and of swap. Without privileges some of it fails; then
-/// there are no keys either, and nobody needs to be warned.
+/// Keeps keys out of core dumps, swap and the reach of other processes.
+///
+/// Without root some of this fails. There are no keys then either, so it does not warn.
 fn guard_memory() {
     let lock = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | MlockAllFlags::from_bits_retain(MCL_ONFAULT);
     let guards = [

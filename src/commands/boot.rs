@@ -17,8 +17,9 @@ use crate::plan::{Mode, Plan, Shortfall};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const PROGRESS: Duration = Duration::from_secs(15);
 
-/// Plans as `provision` does, and again each time that other disks are there, until the volumes that are expected are there or their
-/// time is up.
+/// Plans until the plan has all volumes that `[volumes.expect]` asks for, or the time for that is up.
+///
+/// Plans again each time that disks came, went or changed their size.
 pub(super) async fn plan_once_complete(
     planner: &Planner<'_, impl Host>,
     mut seen: Option<Inventory>,
@@ -30,7 +31,7 @@ pub(super) async fn plan_once_complete(
             Some(found) => found,
             None => discover(&Roots::host(), &config.state.dir, None)?,
         };
-        // the last look is after the wait
+        // read the clock before looking, so that the last look comes after the whole wait
         let is_last = Instant::now() >= until;
         let plan = planner.plan(Mode::Provision, Some(found.clone())).await?;
         if plan.shortfalls.is_empty() || is_last {
@@ -43,8 +44,8 @@ pub(super) async fn plan_once_complete(
     }
 }
 
-/// Waits until there are other disks than those that were `found`; `None` when there are none in time. Those that are there may be
-/// readable then that were not.
+/// Waits until the disks differ from those that were `found`. Returns `None` if they do not within `patience`; a disk that could
+/// not be read before may be readable by then.
 async fn other_disks(
     config: &Config,
     found: &Inventory,

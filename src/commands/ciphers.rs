@@ -1,4 +1,4 @@
-//! Whether the kernel can encrypt as volumes need it: found out before the key service is asked, and before anything is written.
+//! Which ciphers the kernel supports. The commands check this before they call KMS, and before they write anything.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::job::{Answer, Host, Job};
 use crate::luks2::Encryption;
 use crate::state::VolumeRecord;
 
-/// What is known of the kernel's ciphers; each is tried once.
+/// The ciphers that were checked; each is checked once.
 #[derive(Debug)]
 pub(super) struct Ciphers<'a, H> {
     host: &'a H,
@@ -28,7 +28,9 @@ impl<'a, H: Host> Ciphers<'a, H> {
         self.host
     }
 
-    /// Which of these the kernel lacks. What cannot be found out is not held against a volume: its own work tells.
+    /// Returns those of the `wanted` ciphers that the kernel lacks.
+    ///
+    /// A cipher that cannot be checked counts as supported; opening the volume will show.
     pub(super) async fn missing(&self, wanted: impl IntoIterator<Item = Encryption>) -> Vec<MissingCipher> {
         let mut wanted: Vec<_> = wanted.into_iter().collect();
         wanted.sort();
@@ -49,7 +51,7 @@ impl<'a, H: Host> Ciphers<'a, H> {
         wanted.iter().filter_map(|encryption| tried.get(encryption)?.clone()).collect()
     }
 
-    /// Of known volumes those that the kernel can open, as far as is known.
+    /// Returns the volumes whose cipher the kernel supports, or may support.
     pub(super) async fn usable<'v>(&self, volumes: Vec<&'v VolumeRecord>) -> Vec<&'v VolumeRecord> {
         let missing = self.missing(volumes.iter().map(|volume| volume.header.encryption())).await;
         let can_open = |volume: &&VolumeRecord| {

@@ -19,15 +19,15 @@ use crate::state::closed::{self, Closed};
 use crate::state::{State, StateDir, VolumeRecord};
 use crate::storage::{FilesystemKind, MountSpec};
 
-/// How long `close` waits for another run at the most: at a shutdown it has a minute and a half in all.
+/// How long `close` waits for another run at most. systemd gives it 90 seconds in all at a shutdown.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How far a volume is closed that somebody uses.
+/// What `close` does with a volume that is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
-    /// Not at all: what was unmounted already is mounted again.
+    /// Leaves it as it was: mounts again what it has unmounted.
     AllOrNothing,
-    /// As far as can be, and nothing is mounted again: the node shuts down.
+    /// Closes as much of it as possible, and mounts nothing again: the node shuts down.
     ForShutdown,
 }
 
@@ -73,7 +73,7 @@ async fn close_volume(config: &Config, volume: &OpenVolume<'_>, extent: Extent, 
     }
 }
 
-/// How the agent mounts a known volume.
+/// Returns how the agent mounts a known volume; `None` if it does not mount it.
 fn own_mount(config: &Config, state: &State, luks_uuid: Uuid) -> Option<MountSpec> {
     let VolumeRecord { mount_point, filesystem, .. } = state.volume(luks_uuid)?;
     let options = config.filesystem.options.clone();

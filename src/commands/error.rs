@@ -19,7 +19,7 @@ pub enum CommandError {
     /// The state file.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The disks cannot be listed.
+    /// The disks, which cannot be listed.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
     /// A tool is missing.
@@ -33,23 +33,23 @@ pub enum CommandError {
         "device-mapper is not available: cannot open /dev/mapper/control; load the modules with 'modprobe dm-crypt', or boot a kernel that has them"
     )]
     NoDeviceMapper(#[source] io::Error),
-    /// `close` or `grow` of something that is not an open volume.
+    /// A name given to `close` or `grow` that no open volume has.
     #[error(
         "no open volume is called '{name}'; expected the device, mapper name, mount point, serial number or LUKS UUID of one of: {open}"
     )]
     NoSuchVolume {
-        /// What was asked for.
+        /// The name.
         name: String,
-        /// What there is.
+        /// The volumes that are open.
         open: String,
     },
 }
 
 impl CommandError {
-    /// What a command says that could not begin. To `health` it is a finding: the next boot could not begin either.
+    /// Returns what `command` reports. To `health` an error can be a finding: the next boot would fail for the same reason.
     pub fn told_by(self, command: &str) -> String {
         let fails_boot = match &self {
-            // a node that was never configured has nothing to lose
+            // a node without a configuration has no volumes to lose
             Self::Config(e) => !matches!(e, ConfigError::Missing { .. }),
             Self::State(_) => true,
             Self::Discover(_)
@@ -62,7 +62,7 @@ impl CommandError {
         format!("{prefix}{}", chain(self))
     }
 
-    /// The exit code.
+    /// Returns the exit code.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::NoSuchVolume { .. } | Self::State(StateError::InMemory { .. }) => {
@@ -75,7 +75,7 @@ impl CommandError {
     }
 }
 
-/// The answer of a worker that answers another question than the one it was asked.
+/// Describes a worker's answer that does not belong to the job.
 pub(super) fn unexpected(answer: &Answer) -> String {
     format!("the worker process sent an unexpected answer: {answer:?}")
 }

@@ -1,4 +1,4 @@
-//! `health`: whether the node would come back after a reboot.
+//! `health`: checks that a reboot would unlock every volume.
 
 mod check;
 mod diagnosis;
@@ -29,7 +29,7 @@ use crate::plan::is_ignored;
 use crate::report::{ExitCode, Report};
 use crate::state::{self, Phase, VolumeRecord};
 
-/// `health`: whether the node would come back after a reboot.
+/// `health`: checks that a reboot would unlock every volume.
 ///
 /// # Errors
 /// When the disks or the state file cannot be read.
@@ -62,7 +62,7 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     let kms = LazyKms::new(&config.kms);
     let keys = join_all(state.keys.iter().filter(|key| used.contains(&key.id)).map(|key| check_key(&kms, key))).await;
     let summary = summary(&keys, &rows);
-    // what is not known is told by the run that would write there
+    // if this cannot be determined, the next run that writes there reports it
     let volatile = in_memory(&Roots::host(), &config.state.dir).ok().flatten();
     let volatile = volatile.map(|on| (ExitCode::Failed, fatal(&format!("the state directory lies on {on}"))));
     let wrong = volatile.or_else(|| diagnosis(&keys, &rows));

@@ -1,4 +1,4 @@
-//! What the instance metadata service says of this instance.
+//! What the instance metadata service (IMDS) knows about this instance.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::chain;
 use crate::kms::imds::Imds;
 
-/// This instance, of which IMDS is asked once, when its id is first needed.
+/// This instance. Its id is read from IMDS once, when first needed.
 #[derive(Debug)]
 pub(super) struct Instance<'a> {
     config: &'a Config,
@@ -23,7 +23,7 @@ impl<'a> Instance<'a> {
         Self { config, id: OnceCell::new() }
     }
 
-    /// Not waited for longer than a minute: what it is good for, telling a clone from its original, is not worth the boot.
+    /// Returns the instance id. Waits at most a minute for it: it only tells a clone from its original, which is not worth a slow boot.
     pub(super) async fn id(&self) -> Option<String> {
         let patience = self.config.kms.deadline.min(Duration::from_secs(60));
         let ask = || async {
@@ -36,7 +36,7 @@ impl<'a> Instance<'a> {
     }
 }
 
-/// Returns the block device mapping of this instance; `None` where IMDS does not say it within `patience`.
+/// Returns the block device mapping; `None` if IMDS does not return it within `patience`.
 pub(super) async fn block_device_mapping(patience: Duration) -> Option<BTreeMap<String, String>> {
     match imds(patience).block_device_mapping().await {
         Ok(Some(mapping)) => Some(mapping),
@@ -54,7 +54,7 @@ pub(super) async fn block_device_mapping(patience: Duration) -> Option<BTreeMap<
     }
 }
 
-/// Waited for on EC2, where it is there as soon as the network is; asked once elsewhere.
+/// Returns the client for IMDS. It retries for `patience` on EC2, where IMDS works once the network does, and tries once elsewhere.
 fn imds(patience: Duration) -> Imds {
     let vendor = fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
     let xen = fs::read_to_string("/sys/hypervisor/uuid").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The key service as the commands have it: asked no more often, and no later, than need be.
+//! The key service as the commands use it: called only if a key is needed, and as early as possible.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -18,8 +18,7 @@ use crate::plan::Plan;
 use crate::state::closed::Closed;
 use crate::state::{Phase, State, VolumeRecord};
 
-/// Known volumes whose disks are there and that are not open: what the plan will most likely open. Those that somebody closed are not
-/// to be opened.
+/// Returns the volumes that the plan will most likely open: known ones that are attached and not open, and that nobody closed.
 pub(super) fn likely_opened<'a>(
     state: &'a State,
     seen: Option<&Inventory>,
@@ -33,14 +32,14 @@ pub(super) fn likely_opened<'a>(
     volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && waits(facts, v.luks_uuid))).collect()
 }
 
-/// AWS KMS, connected to when the first key is needed: a run that needs none asks nobody.
+/// AWS KMS. It connects when the first key is needed, so a run that needs none calls nothing.
 #[derive(Debug)]
 pub(super) struct LazyKms<'a> {
     config: &'a config::Kms,
     kms: OnceCell<AwsKms>,
-    /// When the first key was asked for: what a failed attempt to connect has waited is not waited again.
+    /// When the first key was needed. The deadline counts from here, however often connecting fails.
     since: Cell<Option<Instant>>,
-    /// What was unwrapped before anybody asked for it.
+    /// Keys that were unwrapped before they were asked for.
     ahead: RefCell<Vec<(WrappedKey, Result<DataKey, KmsError>)>>,
 }
 
@@ -49,8 +48,9 @@ impl<'a> LazyKms<'a> {
         Self { config, kms: OnceCell::new(), since: Cell::new(None), ahead: RefCell::default() }
     }
 
-    /// Awaits a plan, and unwraps meanwhile the keys of the volumes that it will `likely` open: that takes about as long as a look at the
-    /// disks. A plan that needs no key after all does not wait for KMS.
+    /// Awaits a plan, and unwraps the keys of the volumes that it will `likely` open at the same time.
+    ///
+    /// The two take about equally long. If the plan needs no key after all, it does not wait for KMS.
     pub(super) async fn meanwhile(
         &self,
         state: &State,

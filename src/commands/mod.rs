@@ -1,4 +1,4 @@
-//! The commands: each is a stretch of the one way from configuration to report, and has a file of its own.
+//! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
 //! May import: `apply`, `config`, `discover`, `disk`, `error`, `job`, `key`, `kms`, `luks2`, `plan`, `report`, `state`, `storage`.
 //! Never: a device, `worker`, `daemon`.

@@ -1,4 +1,4 @@
-//! The node as a command sees it: what should be, and what is.
+//! The node as a command sees it: what there should be, and what there is.
 
 use crate::config::Config;
 use crate::disk::{DeviceFacts, Holder, Inventory};
@@ -19,7 +19,7 @@ impl<'a> Node<'a> {
         disk_of(self.state, volume, &self.inventory.devices)
     }
 
-    /// Whether instance store is gone and nobody expects it again.
+    /// Whether a volume was instance store that is gone and not expected back.
     pub(super) fn is_gone_for_good(&self, volume: &VolumeRecord) -> bool {
         volume.role == VolumeRole::InstanceStore
             && self.disk_of(volume).is_none()
@@ -33,7 +33,7 @@ pub(super) fn subject_of(volume: &VolumeRecord) -> Subject {
     Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None }
 }
 
-/// Whether a mapping is that of a volume of the state file.
+/// Whether a mapping belongs to a volume in the state file.
 pub fn is_known(state: &State, mapping: &Holder) -> bool {
     state.volumes.iter().any(|volume| Some(volume.luks_uuid) == mapping.luks_uuid())
 }

@@ -46,7 +46,7 @@ pub(super) fn open_volumes<'a>(
 }
 
 impl OpenVolume<'_> {
-    /// Whether a name of a command line is one of the volume, its disk or its mapping.
+    /// Whether a name from the command line is a name of the volume, its disk or its mapping.
     fn is_called(&self, name: &str) -> bool {
         let Self { disk, luks_uuid } = self;
         let path = Path::new(name);

@@ -1,4 +1,4 @@
-//! The mappings of known volumes that lead to no disk.
+//! Orphans: mappings of known volumes whose disk is gone.
 
 use futures_util::future::join_all;
 
@@ -11,10 +11,10 @@ use crate::error::chain;
 use crate::job::{Answer, Extent, Host, Job};
 use crate::state::State;
 
-/// Closes the mappings of known volumes that lead to no disk. Returns the disks that are there, unless it closed something.
+/// Closes the mappings of known volumes whose disk is gone. Returns the disks that are there, unless there were such mappings.
 ///
-/// Somebody detached the disk, or killed a worker while it opened the volume; the mapping would keep the volume from being opened
-/// again.
+/// Either the disk was detached, or a worker was killed while it opened the volume. The mapping would keep the volume from being
+/// opened again.
 pub(super) async fn remove_orphans(
     config: &Config,
     state: &State,

@@ -7,14 +7,14 @@ use crate::discover::{Roots, discover, orphans};
 use crate::disk::DeviceFacts;
 use crate::state::{self, State};
 
-/// What the daemon sees of the node: sysfs and the state file; nothing is opened, and nobody is asked what Xen disks are.
+/// What the daemon sees of the node: sysfs and the state file. It opens no device, and does not ask IMDS what Xen disks are.
 #[derive(Debug)]
 pub struct Picture {
-    /// What should be.
+    /// The state file.
     pub state: State,
     /// The disks that are there.
     pub disks: Vec<DeviceFacts>,
-    /// Whether a known volume is open on a disk that is gone.
+    /// Whether a known volume is still open although its disk is gone.
     pub orphans: bool,
 }
 

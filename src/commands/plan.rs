@@ -1,4 +1,4 @@
-//! `plan`, and how every other command that plans does it.
+//! `plan`, and the planning that other commands share.
 
 use super::ciphers::Ciphers;
 use super::error::CommandError;
@@ -12,10 +12,10 @@ use crate::plan::{Mode, Plan, name_it, needed_ciphers, plan, record_of, unknown_
 use crate::report::Report;
 use crate::state::{self, State};
 
-/// `plan`: what provision would do.
+/// `plan`: reports what `provision` would do.
 ///
 /// # Errors
-/// When there is nothing to plan with.
+/// When the state file or the disks cannot be read.
 pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
     need_root("plan")?;
     let state = state::read(&config.state.dir)?.unwrap_or_default();
@@ -25,7 +25,7 @@ pub async fn show_plan(config: &Config) -> Result<Report, CommandError> {
     Ok(Report::of_plan(&plan))
 }
 
-/// What a command plans with.
+/// What a command needs to make a plan.
 #[derive(Debug)]
 pub(super) struct Planner<'a, H> {
     pub(super) config: &'a Config,
@@ -35,8 +35,9 @@ pub(super) struct Planner<'a, H> {
 }
 
 impl<H: Host> Planner<'_, H> {
-    /// Lists the disks, unless they were `seen` a moment ago, looks at them and decides; decides once more where the kernel lacks
-    /// what the first plan needs.
+    /// Makes a plan: lists the disks, unless they were `seen` a moment ago, examines them and decides.
+    ///
+    /// Decides again if the kernel lacks a cipher that the first plan needs.
     ///
     /// # Errors
     /// When the disks cannot be listed.
@@ -53,7 +54,7 @@ impl<H: Host> Planner<'_, H> {
         Ok(if inventory.missing_ciphers.is_empty() { planned } else { plan(mode, config, state, &inventory) })
     }
 
-    /// Logs each disk that stays unencrypted because nobody says what it is: where it does not fail the run it is a row among many.
+    /// Logs each disk that stays unencrypted because its role is unclear. If it does not fail the run, its row is easily missed.
     fn warn_of_unclear(&self, inventory: &Inventory) {
         let Self { config, state, .. } = *self;
         for facts in &inventory.devices {

@@ -1,4 +1,4 @@
-//! What every command checks before it does anything, and the lock that it takes.
+//! What the commands check before they do anything, and the lock that they take.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -11,28 +11,28 @@ use crate::config::Config;
 use crate::state::{StateDir, StateError};
 use crate::storage::{FilesystemKind, check_tools};
 
-/// Between two attempts to lock the state directory.
+/// Pause between two attempts to lock the state directory.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn need_root(command: &'static str) -> Result<(), CommandError> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(CommandError::NotRoot(command)) }
 }
 
-/// All that can be known to be missing before anything is done.
+/// Checks that the command runs as root, with its tools and with device-mapper.
 pub(super) fn preflight(command: &'static str, filesystem: FilesystemKind) -> Result<(), CommandError> {
     need_root(command)?;
     check_tools(filesystem)?;
-    // opening it makes the kernel load the module where it is one
+    // opening it makes the kernel load the module, if it is not built in
     let control = OpenOptions::new().read(true).write(true).open("/dev/mapper/control");
     control.map(|_| ()).map_err(CommandError::NoDeviceMapper)
 }
 
-/// How long a run can take that waits for KMS and for a disk.
+/// Returns how long another run may take: one that waits for KMS and for a disk.
 pub(super) fn patience_with_another_run(config: &Config) -> Duration {
     config.kms.deadline.saturating_add(config.volumes.deadline)
 }
 
-/// Locks the state directory. Another luks-agent that has it is waited for.
+/// Locks the state directory. Waits up to `patience` for another luks-agent that holds the lock.
 pub(super) async fn lock(
     config: &Config,
     patience: Duration,

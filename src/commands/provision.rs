@@ -1,4 +1,4 @@
-//! `provision` and `boot`: unlock what is known, format what is new and blank.
+//! `provision` and `boot`: unlock known volumes, and format new and blank disks.
 
 use super::boot::plan_once_complete;
 use super::ciphers::Ciphers;
@@ -17,15 +17,15 @@ use crate::state::closed::{self, Closed};
 use crate::state::{Phase, State, StateDir};
 use crate::storage::check_growing_tools;
 
-/// Who has the node provisioned.
+/// Who runs `provision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occasion {
     /// A person: `luks-agent provision`.
     Typed,
-    /// The daemon. It leaves alone what somebody closed, and disks that are none of the node's volumes once it has some.
+    /// The daemon. It leaves alone volumes that somebody closed and, once the node has volumes, other disks.
     Daemon,
     /// The boot service: `luks-agent boot`. It waits for the volumes that `[volumes.expect]` asks for. Once the node has volumes, it
-    /// names a disk that is none of them and keeps nobody waiting for it, as `unlock` does.
+    /// names other disks without failing because of them, as `unlock` does.
     Boot,
 }
 
@@ -38,7 +38,7 @@ impl Occasion {
     }
 }
 
-/// `provision` and `boot`: unlocks what is known, formats what is new and blank, mounts both.
+/// `provision` and `boot`: unlocks known volumes, formats new and blank disks, and mounts both.
 ///
 /// # Errors
 /// When it cannot begin.
@@ -46,7 +46,7 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
     preflight(occasion.command(), config.filesystem.kind)?;
     let store = lock(config, patience_with_another_run(config), StateDir::create).await?;
     let state = store.load()?;
-    // nothing is open yet at boot that could grow, so it must not fail for want of what grows it
+    // at boot nothing is open yet that could grow, so a boot must not fail because a tool for growing is missing
     if config.volumes.grow && occasion != Occasion::Boot {
         check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     }
@@ -63,7 +63,7 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
             Occasion::Typed | Occasion::Daemon => planner.plan(Mode::Provision, seen).await?,
             Occasion::Boot => plan_once_complete(&planner, seen).await?,
         };
-        // a first boot has to answer for every disk, a later one for the volumes that the node has
+        // the first boot must deal with every disk, a later one only with the volumes of the node
         if occasion != Occasion::Typed && has_volumes(&state) {
             plan.leave_strangers();
         }
@@ -79,12 +79,12 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
     Ok(report.measured(keys.usage(), host.stages()))
 }
 
-/// Whether the node has volumes, so that the boot is not its first.
+/// Whether the node has volumes. If so, this is not its first boot.
 fn has_volumes(state: &State) -> bool {
     state.volumes.iter().any(|volume| volume.phase == Phase::Committed)
 }
 
-/// Takes the opening of volumes that somebody closed out of a plan, and gives back their rows.
+/// Removes the unlocking of volumes that somebody closed from a plan. Returns their rows.
 fn leave_closed(plan: &mut Plan, closed: &[Closed]) -> Vec<Row> {
     let is_closed = |step: &mut Step| {
         let Action::Unlock { luks_uuid, open: false, .. } = step.action else { return false };

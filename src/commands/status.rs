@@ -1,4 +1,4 @@
-//! Every disk as sysfs and the state file have it; nothing is opened.
+//! `status`: shows every disk, from sysfs and the state file. It opens no device.
 
 use super::error::CommandError;
 use super::node::{Node, subject_of};
@@ -10,7 +10,7 @@ use crate::plan::{Subject, has_our_name, name_it, record_of, unknown_mapping};
 use crate::report::{Health, Report, Row, Verdict, last};
 use crate::state::{self, Phase, State, VolumeRecord};
 
-/// `status`: every disk as sysfs and the state file have it; nothing is opened.
+/// `status`: shows every disk, from sysfs and the state file. It opens no device.
 ///
 /// # Errors
 /// When the disks or the state file cannot be read.
@@ -47,7 +47,7 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
     Ok(Report::new("status", rows, summary).with_health(health))
 }
 
-/// The rows of `status`, from sysfs and the state file alone: nobody is asked what Xen disks are.
+/// Returns the rows of `status`, from sysfs and the state file alone: it does not ask IMDS what Xen disks are.
 ///
 /// # Errors
 /// When the disks or the state file cannot be read.
@@ -74,7 +74,7 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
     let role = classify(facts, &config.volumes.rules);
     let subject = Subject::of(facts, &role);
     let record = record_of(state, facts);
-    // swap on an open volume makes its disk carry the system, and it is the agent's all the same
+    // swap on an open volume makes its disk one that carries the system, although it is the agent's
     let open = record.is_some_and(|record| facts.mapping_of(record.luks_uuid).is_some());
     if let Role::Unclear { because } = &role
         && record.is_none()
@@ -108,7 +108,7 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
     }
 }
 
-/// Whether what is open on a disk looks like a volume of the agent, and the state file does not know it.
+/// Whether a mapping on a disk has a luks-agent name and is not in the state file.
 fn is_open_and_unknown(state: &State, facts: &DeviceFacts) -> bool {
     unknown_mapping(state, facts).is_some_and(|(holder, luks_uuid)| has_our_name(holder, luks_uuid))
 }

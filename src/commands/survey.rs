@@ -1,4 +1,4 @@
-//! What disks there are, and what is on them.
+//! The survey: which disks there are, and what is on them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::job::{Answer, Host, Job, Target};
 use crate::plan::{wants_header, wants_probe};
 use crate::state::{Phase, State};
 
-/// How long commands that format nothing ask IMDS what Xen disks are. To those that may format it is worth `kms.deadline`: the
-/// network of a booting node comes up after the agent.
+/// How long commands that format nothing wait for IMDS to tell what Xen disks are. Commands that may format wait for
+/// `kms.deadline`, because the network of a booting node comes up after the agent.
 const BRIEFLY: Duration = Duration::from_secs(5);
 
 /// The disks of this machine.
 #[derive(Debug)]
 pub(super) struct Disks<'a> {
     config: &'a Config,
-    /// How long IMDS is waited for.
+    /// How long to wait for IMDS.
     patience: Duration,
-    /// The block device mapping of IMDS, by which alone Xen disks can be told apart; asked for once.
+    /// The block device mapping from IMDS, read once. Nothing else tells what a Xen disk is.
     mapping: OnceCell<Option<BTreeMap<String, String>>>,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Disks<'a> {
         Self { config, patience: config.kms.deadline, mapping: OnceCell::new() }
     }
 
-    /// For commands that format nothing.
+    /// Returns the disks for a command that formats nothing, and so does not wait long for IMDS.
     pub(super) fn briefly(config: &'a Config) -> Self {
         Self { patience: config.kms.deadline.min(BRIEFLY), ..Self::new(config) }
     }
@@ -44,7 +44,7 @@ impl<'a> Disks<'a> {
         self.candidates(discover(&Roots::host(), &self.config.state.dir, None)?).await
     }
 
-    /// Of all that were found those that matter, Xen disks told apart.
+    /// Returns those of the `found` disks that matter, with the roles of Xen disks.
     async fn candidates(&self, mut found: Inventory) -> Result<Inventory, CommandError> {
         if found.devices.iter().any(|facts| facts.kind == DiskKind::Xen)
             && let Some(mapping) = self.mapping.get_or_init(|| block_device_mapping(self.patience)).await
@@ -59,7 +59,7 @@ impl<'a> Disks<'a> {
     }
 }
 
-/// Lists the disks, unless they were `seen` a moment ago, and has workers look at those that may be targets.
+/// Lists the disks, unless they were `seen` a moment ago, and has workers examine those that may be targets.
 pub(super) async fn survey(
     config: &Config,
     state: &State,
@@ -72,13 +72,13 @@ pub(super) async fn survey(
         None => disks.inventory().await?,
     };
     let contents = join_all(before.devices.iter().map(|facts| content_on(config, state, facts, host))).await;
-    // looking took a while, and the worker of a killed agent may have ended its work meanwhile: what is true now counts
+    // that took a while, and the worker of a killed agent may have finished meanwhile: list the disks again
     let mut now = disks.inventory().await?;
     let same = |a: &DeviceFacts, b: &DeviceFacts| (a.devno, a.diskseq, a.size) == (b.devno, b.diskseq, b.size);
     now.devices.retain(|facts| before.devices.iter().any(|seen| same(seen, facts)));
     for facts in &mut now.devices {
         let seen = before.devices.iter().zip(&contents).find(|(seen, _)| same(seen, facts));
-        // what was opened or closed meanwhile was looked at in another way
+        // a volume that was opened or closed meanwhile would be examined in another way now
         let look = |facts: &DeviceFacts| (wants_probe(config, facts), wants_header(config, state, facts));
         let seen = seen.filter(|(seen, _)| look(seen) == look(facts));
         facts.content = seen.and_then(|(_, content)| content.clone());
@@ -86,7 +86,7 @@ pub(super) async fn survey(
     Ok(now)
 }
 
-/// What is on a disk that may be a target; `None` where there is no reason to look.
+/// Returns what is on a disk; `None` if there is no reason to examine it.
 async fn content_on(config: &Config, state: &State, facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
     if wants_header(config, state, facts) {
         return header_on(facts, host).await;
@@ -105,7 +105,7 @@ async fn content_on(config: &Config, state: &State, facts: &DeviceFacts, host: &
     })
 }
 
-/// Which LUKS2 volume is on a disk that may be in use, as its header says.
+/// Returns the LUKS2 volume on a disk that may be in use, from its header.
 pub(super) async fn header_on(facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
     match host.run(&facts.name, Job::Header { target: Target::from(facts) }, None).await {
         Ok(Answer::Header { content }) => content,

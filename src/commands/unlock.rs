@@ -1,4 +1,4 @@
-//! `unlock`: opens and mounts what is known, and formats nothing.
+//! `unlock`: opens and mounts known volumes. It never formats.
 
 use super::ciphers::Ciphers;
 use super::error::CommandError;
@@ -15,7 +15,7 @@ use crate::report::Report;
 use crate::state::{StateDir, closed};
 use crate::storage::FilesystemKind;
 
-/// `unlock`: opens and mounts what is known.
+/// `unlock`: opens and mounts known volumes. It never formats.
 ///
 /// # Errors
 /// When it cannot begin.

@@ -1,4 +1,4 @@
-//! What is against what should be: pure, from a picture of the node and what the last run decided.
+//! Compares the node with what it should be, from a picture of the node and what the last run decided; pure.
 
 use uuid::Uuid;
 
@@ -10,18 +10,18 @@ use crate::report::last::{Decided, Last};
 use crate::state::closed::Closed;
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 
-/// A disk, as far as a change of it is a reason to look at it again.
+/// The properties of a disk whose change is a reason to run `provision` again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Disk {
     name: String,
     serial: Option<String>,
     diskseq: Option<u64>,
     size: u64,
-    /// Whether somebody else uses it.
+    /// Whether something other than luks-agent uses it.
     in_use: bool,
 }
 
-/// What became of a known volume.
+/// The state of a known volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum VolumeState {
     /// Open, and mounted where it should be.
@@ -30,30 +30,30 @@ pub(super) enum VolumeState {
     NotMounted,
     /// Not open.
     Locked,
-    /// Not open, as somebody closed it.
+    /// Not open, because somebody closed it.
     Closed,
-    /// Not finished.
+    /// Its formatting was interrupted.
     Unfinished,
-    /// Its disk is not there.
+    /// Its disk is not attached.
     Missing,
 }
 
-/// What a look at the node has found.
+/// What a look at the node found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// The disks; when they are others than those that the last run found, there is another run.
+    /// The disks. If they differ from those of the last run, `provision` runs again.
     pub(super) disks: Vec<Disk>,
     /// The known volumes.
     pub(super) volumes: Vec<(Uuid, VolumeState)>,
-    /// Something is not as it should be, and another run may put it right.
+    /// Something is wrong that another run may fix.
     pub(super) differs: bool,
-    /// Something is not as it should be, and a person is needed.
+    /// Something is wrong that needs a person.
     pub(super) refused: bool,
     /// Every volume is open and mounted.
     pub(super) ready: bool,
 }
 
-/// A known volume and its disk, if that is there.
+/// A known volume, and its disk if that is attached.
 struct Volume<'a> {
     record: &'a VolumeRecord,
     disk: Option<&'a DeviceFacts>,
@@ -68,7 +68,7 @@ impl<'a> Volume<'a> {
             _ if record.phase == Phase::Intent => VolumeState::Unfinished,
             (Some(facts), Some(mapping)) => {
                 let mounted = record.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
-                // what carries the system is where the system wants it
+                // the system has mounted what carries it where it wants it
                 if mounted || facts.system.is_some() { VolumeState::Ready } else { VolumeState::NotMounted }
             }
             (Some(facts), None) if closed.iter().any(|closed| closed.is(record.luks_uuid, facts)) => {
@@ -83,14 +83,14 @@ impl<'a> Volume<'a> {
         self.state == VolumeState::Ready
     }
 
-    /// Whether another run may put it right.
+    /// Whether something is wrong that another run may fix.
     fn is_wrong(&self) -> bool {
         matches!(self.state, VolumeState::NotMounted | VolumeState::Locked | VolumeState::Unfinished)
     }
 }
 
 impl Seen {
-    /// Compares. `last` is the last `provision`, `boot` the last boot: what it refused is refused until somebody decides.
+    /// Compares. `last` is the last `provision`, `boot` the last boot: a disk that it refused stays refused until somebody decides.
     pub(super) fn of(
         config: &Config,
         picture: &Picture,
@@ -116,7 +116,7 @@ impl Seen {
             |v: &Volume<'_>| v.is_ready() || v.is_wrong() && v.disk.is_some_and(|facts| decided.has_left(facts));
         Self {
             disks: disks.iter().filter(|facts| matters(config, facts)).map(|facts| disk(state, facts)).collect(),
-            // the node is as ready as it was, and yet it may be a disk for it
+            // it may be a disk to encrypt, although the node is as ready as before
             differs: undecided || disks.iter().any(|facts| decided.could_not_examine(facts)),
             refused: disks.iter().any(|facts| decided.has_refused(facts) || decided.has_passed_over(facts)),
             ready: !undecided && settled && has_enough(config, &volumes) && !strange && volumes.iter().all(is_fine),
@@ -133,25 +133,25 @@ fn has_enough(config: &Config, volumes: &[Volume<'_>]) -> bool {
     })
 }
 
-/// Whether a volume that is not there should be.
+/// Whether a volume should be attached.
 fn is_expected(config: &Config, state: &State, record: &VolumeRecord) -> bool {
     let is_gone = record.role == VolumeRole::InstanceStore && may_be_gone(config, state, record);
     policy(config, record.role) == Policy::Encrypt && record.phase == Phase::Committed && !is_gone
 }
 
-/// Whether a disk is one that the state file does not know and that should be encrypted.
+/// Whether a disk should be encrypted and is not in the state file.
 fn is_new(config: &Config, state: &State, facts: &DeviceFacts) -> bool {
     may_be_taken(config, facts) && record_of(state, facts).is_none()
 }
 
-/// Whether it is worth a run that this disk is there. What the kernel makes of files, memory or other disks comes and goes.
+/// Whether a disk is a reason for a run. Devices that the kernel makes from files, memory or other disks come and go.
 fn matters(config: &Config, facts: &DeviceFacts) -> bool {
     facts.kind != DiskKind::Optical && is_shown(facts.kind, &classify(facts, &config.volumes.rules))
 }
 
 fn disk(state: &State, facts: &DeviceFacts) -> Disk {
     let ours = |holder: &Holder| is_known(state, holder);
-    // what carries the system is not looked at, and what it is used for changes all the time
+    // a disk that carries the system is never examined, and its use changes all the time
     let in_use = facts.system.is_none() && (!facts.mounts.is_empty() || !facts.holders.iter().all(ours));
     Disk { name: facts.name.clone(), serial: facts.serial.clone(), diskseq: facts.diskseq, size: facts.size, in_use }
 }

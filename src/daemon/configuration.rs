@@ -1,4 +1,4 @@
-//! How the daemon comes by its configuration.
+//! How the daemon waits for its configuration.
 
 use std::path::Path;
 use std::pin::pin;
@@ -12,17 +12,17 @@ use super::systemd::tell;
 use crate::config::Config;
 use crate::error::chain;
 
-/// How often the daemon tries whether there is a configuration. It uses one that was valid twice, so that what is written in several
-/// files is complete.
+/// How often the daemon looks for a configuration. It uses one that was valid twice, so that one written as several files is
+/// complete.
 const CONFIGURATION: Duration = Duration::from_secs(10);
 
-/// Waits for a valid configuration: user data may write it long after the boot. Told once is what keeps it from being valid.
+/// Waits for a valid configuration, which user data may write long after the boot. Logs each mistake once.
 pub(super) async fn wait_for_configuration(path: &Path, hang_up: &mut Signal, watchdog: &mut Interval) -> Config {
     let mut told = String::new();
     let mut valid = false;
     loop {
         match Config::load(path) {
-            // nothing was ever wrong, or it was valid a while ago
+            // it was valid at once, or for the second time
             Ok(config) if valid || told.is_empty() => return config,
             Ok(_) => valid = true,
             Err(e) => {
@@ -44,7 +44,7 @@ pub(super) async fn wait_for_configuration(path: &Path, hang_up: &mut Signal, wa
             tokio::select! {
                 () = &mut again => break,
                 _ = watchdog.tick() => tell(&[NotifyState::Watchdog]),
-                // somebody says that it is complete
+                // somebody says that the configuration is complete
                 _ = hang_up.recv() => {
                     tell(&[NotifyState::Reloading, NotifyState::Ready]);
                     valid = true;

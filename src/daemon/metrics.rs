@@ -1,4 +1,4 @@
-//! Where metrics go: to a file for node_exporter, and to who asks on a socket that systemd hands over.
+//! Where metrics go: to a file for node_exporter, and to clients of a socket passed by systemd.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
@@ -25,16 +25,16 @@ use crate::config::Config;
 use crate::report::last;
 use crate::report::metrics::render;
 
-/// How long one who asks may take: they are answered one after the other.
+/// How long a client may take. Clients are served one after the other.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The page, or why there is none.
+/// Returns the page, or why there is none.
 fn page(config: &Config) -> Result<String, String> {
     let rows = commands::local_status(config).map_err(|e| e.to_string())?;
     render(&rows, &last::all(), Timestamp::now()).map_err(|e| e.to_string())
 }
 
-/// Writes the file, if one is configured. What goes wrong is logged: disks do not wait for metrics.
+/// Writes the file, if one is configured. A failure is only logged: disks must not wait for metrics.
 pub(super) fn write_file(config: &Config) {
     let Some(path) = &config.metrics.textfile else { return };
     let written = page(config).and_then(|text| replace(path, &text).map_err(|e| e.to_string()));
@@ -48,10 +48,10 @@ pub(super) fn write_file(config: &Config) {
     }
 }
 
-/// As a whole, as node_exporter may read it at any time; and readable for it, which is not root.
+/// Replaces a file atomically, because node_exporter may read it at any time, and makes it readable for other users than root.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    // node_exporter reads *.prom, so that this is none until it is complete
+    // node_exporter reads only *.prom, so it does not see the file before it is complete
     let mut file = tempfile::Builder::new().prefix(".luks-agent").tempfile_in(dir)?;
     file.write_all(text.as_bytes())?;
     fs::set_permissions(file.path(), Permissions::from_mode(0o644))?;
@@ -59,14 +59,14 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket that systemd hands over.
+/// A socket passed by systemd.
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// The socket of `luks-agent-metrics.socket`, where that is started.
+/// Returns the socket of `luks-agent-metrics.socket`, if that unit is active.
 pub(super) fn socket() -> io::Result<Option<Socket>> {
     let mut handed = ListenFd::from_env();
     if handed.len() == 0 {
@@ -81,7 +81,7 @@ pub(super) fn socket() -> io::Result<Option<Socket>> {
     Ok(Some(Socket::Unix(UnixListener::from_std(unix)?)))
 }
 
-/// Answers whoever asks, for ever.
+/// Serves clients until the daemon stops.
 pub(super) async fn serve(socket: Socket, config: watch::Receiver<Arc<Config>>) {
     loop {
         let accepted = match &socket {

@@ -1,9 +1,8 @@
-//! The service: compares the node with what it should be, has systemd start the short-lived commands for the difference, and says
-//! how the node is.
+//! The service: compares the node with what it should be, has systemd run the commands that fix the difference, and reports the
+//! state of the node.
 //!
-//! It holds no key, opens no block device and reaches no network. What is to be done is done by units of systemd of its own:
-//! they need privileges that the daemon is better without, they mount in the namespace that everybody sees, and neither a
-//! restart nor the death of the daemon touches them.
+//! It holds no key, opens no block device and uses no network. The commands run in systemd units of their own: they need privileges
+//! that the daemon should not have, they mount in the namespace of the host, and they survive a restart or crash of the daemon.
 //!
 //! May import: `commands`, `config`, `disk`, `error`, `plan`, `report`, `state`.
 //! Never: a disk, a key, the network.

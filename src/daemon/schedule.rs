@@ -1,8 +1,7 @@
-//! When the daemon does what: pure, so that bursts, retries and hours of a node's life are tested without waiting.
+//! When the daemon does what; pure, so that bursts, retries and hours of a node's life are tested without waiting.
 //!
-//! It looks at the node about every minute, and sooner when udev tells of a disk. A look compares what is with what should be;
-//! where they differ it has `provision` run, again and again until they agree. There is no other reason for a run, and none is
-//! tried again for a reason of its own.
+//! The daemon looks at the node about every minute, and sooner after an event from udev. A look compares the node with what it should
+//! be; while they differ, `provision` runs again and again. There is no other reason for a run, and no retry with a reason of its own.
 
 use std::time::Duration;
 
@@ -11,13 +10,13 @@ use uuid::Uuid;
 
 use super::compare::{Disk, Seen, VolumeState};
 
-/// How long no disk must have come or gone before the node is looked at: a burst of volumes is one run.
+/// How long no disk must have come or gone before a look, so that a burst of volumes is one run.
 const QUIET: Duration = Duration::from_millis(500);
-/// How long the first of a burst is kept waiting.
+/// How long the first disk of a burst waits at most.
 const BURST: Duration = Duration::from_millis(1500);
-/// How long after a look the next one is, before jitter.
+/// Time from one look to the next, before jitter.
 const MINUTE: Duration = Duration::from_secs(60);
-/// How long there is no other run after one that left a difference, unless disks come or go.
+/// Pause after a run that left a difference, unless disks come or go.
 const REST: Duration = Duration::from_secs(30);
 
 /// What the daemon does.
@@ -25,15 +24,15 @@ const REST: Duration = Duration::from_secs(30);
 pub(super) enum Work {
     /// Looks at the node.
     Look,
-    /// Has `luks-agent provision` run.
+    /// Runs `luks-agent provision`.
     Provision,
-    /// Has `luks-agent health` run.
+    /// Runs `luks-agent health`.
     Health,
     /// Starts the target, if the boot failed.
     Target,
 }
 
-/// What is to be done when.
+/// What to do when.
 #[derive(Debug)]
 pub(super) struct Schedule {
     look: Instant,
@@ -41,11 +40,11 @@ pub(super) struct Schedule {
     burst: Option<Instant>,
     health: Instant,
     interval: Duration,
-    /// What is under way. A health check that waits for the key service must not keep disks waiting.
+    /// The work that is running. Disks must not wait for a health check that waits for the key service.
     running: Vec<Work>,
     /// The disks that the last run found, and when it began.
     tried: Option<(Vec<Disk>, Instant)>,
-    /// Until when a difference that the last run left is no reason for another.
+    /// End of the pause after the last run.
     rest: Instant,
     /// The volumes at the last look.
     volumes: Vec<(Uuid, VolumeState)>,
@@ -54,8 +53,8 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Everything is looked at once at the beginning: what came while the daemon did not run, it was not told of. The health comes
-    /// after that, or when that takes long.
+    /// Returns a schedule that begins with a look, because the daemon missed what happened while it did not run. The first health
+    /// check follows the look, or comes after a minute.
     pub(super) fn new(now: Instant, interval: Duration) -> Self {
         Self {
             look: now,
@@ -70,36 +69,36 @@ impl Schedule {
         }
     }
 
-    /// Another interval; what is due sooner stays.
+    /// Changes the interval of health checks. A check that is due sooner stays.
     pub(super) fn set_interval(&mut self, now: Instant, interval: Duration) {
         self.interval = interval;
         self.health = self.health.min(now + interval);
     }
 
-    /// What was decided about the disks was decided by another configuration.
+    /// Forgets what was decided about the disks, because the configuration changed.
     pub(super) fn begin_anew(&mut self, now: Instant) {
         self.tried = None;
         self.look = now;
     }
 
-    /// A disk came, went or changed.
+    /// Notes that a disk came, went or changed.
     pub(super) fn disk_event(&mut self, now: Instant) {
         let first = *self.burst.get_or_insert(now);
-        // not while more of them are coming, even if a look would be due by itself
+        // wait while more disks are coming, even if a look is due
         self.look = (now + QUIET).min(first + BURST);
     }
 
-    /// What is due next by the clock of the work that is not under way, and when.
+    /// Returns the work that is due next and not running, and when.
     pub(super) fn next(&self) -> Option<(Instant, Work)> {
         let all = [(self.look, Work::Look), (self.health, Work::Health)];
         all.into_iter().filter(|(_, work)| !self.running.contains(work)).min_by_key(|(at, _)| *at)
     }
 
-    /// It was started. `jitter` in 0..1 keeps nodes that booted together apart.
+    /// Notes that work was started. `jitter`, in 0..1, keeps nodes that booted together apart.
     pub(super) fn started(&mut self, work: Work, now: Instant, jitter: f64) {
         self.running.push(work);
         match work {
-            // what comes from now on is for the next look
+            // disks that come from now on are for the next look
             Work::Look => {
                 self.burst = None;
                 self.look = now + MINUTE.mul_f64(0.75 + 0.5 * jitter);
@@ -112,7 +111,7 @@ impl Schedule {
         }
     }
 
-    /// A look ended: what is to be started for what was seen. `None` is one that failed.
+    /// Notes that a look ended, and returns the work to start because of what it saw; `None` if the look failed.
     pub(super) fn looked(&mut self, seen: Option<Seen>, now: Instant) -> Option<Work> {
         self.running.retain(|running| *running != Work::Look);
         let seen = seen?;
@@ -129,14 +128,14 @@ impl Schedule {
             self.tried = Some((seen.disks, now));
             return Some(Work::Provision);
         }
-        // the node has changed, and what the last health check said is of the past
+        // the volumes changed since the last health check
         if self.checked.as_ref() != Some(&self.volumes) {
             self.health = now;
         }
         (seen.ready && !self.running.contains(&Work::Target)).then_some(Work::Target)
     }
 
-    /// It ended. A health check `again` in about a minute is one that had no answer, of the key service above all.
+    /// Notes that work ended. With `again`, a health check that failed for the moment is repeated in about a minute.
     pub(super) fn ended(&mut self, work: Work, again: bool, now: Instant, jitter: f64) {
         self.running.retain(|running| *running != work);
         match work {

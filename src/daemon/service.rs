@@ -25,22 +25,22 @@ use crate::error::chain;
 use crate::report::ExitCode;
 use crate::report::last::{self, Last};
 
-/// The daemon cannot work.
+/// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// udev cannot be listened to.
+    /// Listening to udev.
     #[error("cannot listen to udev")]
     Udev(#[source] io::Error),
-    /// Signals cannot be waited for.
+    /// Waiting for signals.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
-    /// The socket for metrics is of no use.
+    /// The socket for metrics.
     #[error("cannot use the socket passed by luks-agent-metrics.socket; expected a stream socket, TCP or unix")]
     Socket(#[source] io::Error),
 }
 
 impl DaemonError {
-    /// The exit code.
+    /// Returns the exit code.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Udev(_) | Self::Signals(_) | Self::Socket(_) => ExitCode::Failed,
@@ -48,8 +48,9 @@ impl DaemonError {
     }
 }
 
-/// Runs until SIGTERM or SIGINT. SIGHUP has it read the configuration again; one with a mistake is told and not used. While there
-/// is no valid one it waits for it.
+/// Runs until SIGTERM or SIGINT.
+///
+/// Waits for a valid configuration first. SIGHUP reloads it; one with a mistake is logged and not used.
 ///
 /// # Errors
 /// When it cannot begin.
@@ -129,7 +130,7 @@ impl<'a> Service<'a> {
     }
 
     fn ended(&mut self, ended: Ended) {
-        // also what commands found that the daemon has not started
+        // also for the results of commands that the daemon did not start
         self.publish();
         match ended {
             Ended::Looked(seen) => {
@@ -144,7 +145,7 @@ impl<'a> Service<'a> {
         }
     }
 
-    /// Reads the configuration again; one with a mistake is logged and not used.
+    /// Reloads the configuration. One with a mistake is logged and not used.
     fn reload(&mut self) {
         tell(&[NotifyState::Reloading]);
         match Config::load(self.path) {
@@ -162,14 +163,14 @@ impl<'a> Service<'a> {
         tell(&[NotifyState::Ready, NotifyState::Status(&status())]);
     }
 
-    /// Tells how the node is, where it does not have to be asked for.
+    /// Updates the status line and the file of metrics.
     fn publish(&self) {
         tell(&[NotifyState::Status(&status())]);
         metrics::write_file(&self.config.borrow());
     }
 }
 
-/// One line on how the node is.
+/// Returns the status line for systemd.
 fn status() -> String {
     let say = |last: Option<Last>| last.map(|last| format!("{}: {}", last.command, last.text()));
     let said = [say(last::read("provision")).or_else(|| say(last::read("boot"))), say(last::read("health"))];

@@ -1,4 +1,4 @@
-//! The signals that the daemon waits for everywhere.
+//! The signals that the daemon handles.
 
 use std::io;
 
@@ -9,15 +9,17 @@ pub(super) struct Signals {
     pub(super) hang_up: Signal,
 }
 
-/// SIGTERM and SIGINT: the daemon is to end.
+/// SIGTERM and SIGINT, which end the daemon.
 pub(super) struct End {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
+    /// Begins to receive the signals.
+    ///
     /// # Errors
-    /// When a signal cannot be waited for.
+    /// When a handler cannot be installed.
     pub(super) fn new() -> io::Result<Self> {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         Ok(Self { end: End { terminate, interrupt }, hang_up: signal(SignalKind::hangup())? })
@@ -25,7 +27,7 @@ impl Signals {
 }
 
 impl End {
-    /// Waits until the daemon is to end.
+    /// Waits for one of them.
     pub(super) async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}

@@ -1,4 +1,4 @@
-//! systemd, which runs what the daemon finds to do, and which the daemon tells how the node is.
+//! systemd: runs commands for the daemon, and hears how the node is.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,24 +7,24 @@ use sd_notify::NotifyState;
 use tokio::process::Command;
 use tokio::time::{Interval, interval};
 
-/// What the boot runs, and what consumers wait for.
+/// The unit that the boot runs, and the one that consumers wait for.
 const BOOT: &str = "luks-agent-boot.service";
 const TARGET: &str = "luks-agent.target";
 
-/// Returns the clock of the watchdog's signs of life: half of what systemd allows, as sd_watchdog_enabled(3) advises.
+/// Returns the clock of watchdog notifications: half of the interval that systemd allows, as sd_watchdog_enabled(3) recommends.
 pub(super) fn watchdog() -> Interval {
     let watched = sd_notify::watchdog_enabled();
     interval(watched.map_or(Duration::from_secs(3600), |limit| limit / 2))
 }
 
-/// Tells systemd; outside of it nobody listens.
+/// Notifies systemd. Without systemd this does nothing.
 pub(super) fn tell(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         tracing::debug!("cannot notify systemd: {e}");
     }
 }
 
-/// Has systemd run a unit. What went wrong in it is in its own journal and report.
+/// Has systemd run a unit, and waits for it. The unit reports its own failures.
 pub(super) async fn run_unit(unit: &str) {
     tracing::debug!(unit, "starting");
     if let Err(e) = systemctl(&["start", unit]).await {
@@ -32,13 +32,14 @@ pub(super) async fn run_unit(unit: &str) {
     }
 }
 
-/// Starts the target where the boot failed: what it could not do is done now, whoever did it, and what waits for the target can
-/// start. The boot decides once more. Where somebody stopped it, it stays stopped.
+/// Starts the target if the boot failed: all volumes are open now, so what waits for the target can start.
+///
+/// Starting the target runs the boot again, which decides. If somebody stopped the boot service, the target stays stopped.
 pub(super) async fn start_target() {
     let boot =
         systemctl(&["show", "--property=ActiveState", "--property=ExecMainStatus", BOOT]).await.unwrap_or_default();
     let is = |line: &str| boot.lines().any(|other| other == line);
-    // the boot had succeeded where it was the stop that failed
+    // with status 0 the boot succeeded, and stopping it failed
     if !is("ActiveState=failed") || is("ExecMainStatus=0") {
         return;
     }
@@ -48,11 +49,11 @@ pub(super) async fn start_target() {
     }
 }
 
-/// What it prints, or the first line of what it says is wrong.
+/// Runs systemctl. Returns its output, or the first line of its error.
 async fn systemctl(arguments: &[&str]) -> Result<String, String> {
     let systemctl = Command::new("systemctl")
         .args(arguments)
-        // what is meant for the daemon alone
+        // these are for the daemon alone
         .env_remove("NOTIFY_SOCKET")
         .env_remove("WATCHDOG_USEC")
         .stdin(Stdio::null())

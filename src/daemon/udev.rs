@@ -1,4 +1,4 @@
-//! udev, which tells of disks.
+//! Events from udev about disks.
 
 use std::io;
 
@@ -7,13 +7,14 @@ use tokio_udev::{AsyncMonitorSocket, Event, EventType, MonitorBuilder};
 /// The tag that the project's udev rule gives to disks that may be volumes.
 const TAG: &str = "luks-agent";
 
-/// Disks that come, go and change, after udev is done with them.
+/// Listens for disks that come, go or change, after udev has processed them.
 pub(super) fn listen() -> io::Result<AsyncMonitorSocket> {
     MonitorBuilder::new()?.match_subsystem_devtype("block", "disk")?.match_tag(TAG)?.listen()?.try_into()
 }
 
-/// Whether there is another disk than before, or one of another size. That somebody has written to a disk, which udev tells of
-/// too, is no reason to touch it: whoever closes a volume to detach it would find it open again.
+/// Whether a disk came, went or changed its size.
+///
+/// udev also reports that somebody wrote to a disk. Reacting to that would open a volume again that somebody closed to detach it.
 pub(super) fn is_about_a_disk(event: io::Result<Event>) -> bool {
     match event {
         Ok(event) => {
@@ -22,7 +23,7 @@ pub(super) fn is_about_a_disk(event: io::Result<Event>) -> bool {
             tracing::debug!(device = %event.sysname().display(), matters, "{} of a disk", event.event_type());
             matters
         }
-        // some were lost, so that it is not known what they were
+        // events were lost, so any disk may have changed
         Err(e) => {
             tracing::warn!("cannot read events from udev: {e}; checking all disks");
             true

@@ -1,4 +1,4 @@
-//! What the daemon does, and what comes of it.
+//! The work of the daemon.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::error::chain;
 use crate::report::last;
 use crate::state::closed;
 
-/// What came of a piece of work.
+/// The result of work.
 pub(super) enum Ended {
-    /// A look at the node; `None` where it could not be looked at.
+    /// What a look at the node found; `None` if it failed.
     Looked(Option<Seen>),
     /// Anything else.
     Done(Work),
 }
 
-/// Does it, and waits for its end.
+/// Does the work, and waits until it is done.
 pub(super) async fn perform(work: Work, config: Arc<Config>) -> Ended {
     match work {
-        // a disk that hangs may hold it up
+        // in a thread of its own, because a disk that hangs may block it
         Work::Look => return Ended::Looked(spawn_blocking(move || look(&config)).await.ok().flatten()),
         Work::Provision => run_unit("luks-agent-provision.service").await,
         Work::Health => run_unit("luks-agent-health.service").await,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::disk::Content;
 
-/// What was found on a disk, for programs; `reason` says it in words.
+/// What was found on a disk, for programs. The `reason` of the row says it in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "found", rename_all = "kebab-case")]
 pub enum Found {
@@ -21,7 +21,7 @@ pub enum Found {
         /// Each with its offset, where it has one.
         signatures: Vec<String>,
     },
-    /// Bytes that are not zero, and neither a signature nor structure.
+    /// Bytes that are not zero, with neither a signature nor structure.
     Noise {
         /// Bytes read.
         read: u64,
@@ -30,9 +30,9 @@ pub enum Found {
         /// Size of the disk in bytes.
         of: u64,
     },
-    /// Bytes that are not zero, and no signature.
+    /// Bytes that are not zero, without a signature.
     Data {
-        /// Where the first of them was seen.
+        /// Offset of the first of them that was seen.
         offset: u64,
     },
     /// A LUKS2 header.
@@ -42,7 +42,7 @@ pub enum Found {
         /// Whether it has a token of luks-agent.
         luks_agent: bool,
     },
-    /// The beginning of a format of our own.
+    /// The beginning of an interrupted format of our own.
     Unfinished,
     /// It could not be examined.
     Unknown,

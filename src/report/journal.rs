@@ -1,12 +1,12 @@
-//! A report as entries of the journal: one for each disk that something was done with or that is not as it should be, and one
-//! for what came of it as a whole. `docs/journal.md` lists them.
+//! A report as entries of the journal: one for each disk on which something was done or is wrong, and one for the outcome as a
+//! whole. `docs/journal.md` lists them.
 
 use super::exit_code::ExitCode;
 use super::report::Report;
 use super::row::Row;
 use super::verdict::Verdict;
 
-/// Kinds of entries, by their `MESSAGE_ID` (`systemd.journal-fields(7)`). They stay what they are for ever.
+/// Kinds of entries, by their `MESSAGE_ID` (`systemd.journal-fields(7)`). They never change.
 pub const MESSAGE_IDS: [(&str, &str); 12] = [
     ("formatted", "5d7635bb74b544489d44fba8941532f7"),
     ("unlocked", "13ff651c4a334029ba1aba2150b187ad"),
@@ -22,7 +22,7 @@ pub const MESSAGE_IDS: [(&str, &str); 12] = [
     ("unsound", "d1a9b0c6a9d94e0e8f0b64d6a2c7f35b"),
 ];
 
-/// What the error of `health` begins with where the next boot would fail, and only there.
+/// What the error of `health` begins with if, and only if, the next boot would fail.
 pub(crate) const WOULD_NOT_SURVIVE: &str = "this node would not survive a reboot, because ";
 
 fn message_id(kind: &str) -> Option<&'static str> {
@@ -30,7 +30,7 @@ fn message_id(kind: &str) -> Option<&'static str> {
 }
 
 impl Report {
-    /// Writes the entries. For the journal alone: on a terminal the table says the same.
+    /// Writes the entries. Call it only if the log goes to the journal: on a terminal the table says the same.
     pub fn log(&self) {
         for row in &self.rows {
             if let Some(message_id) = message_id(&row.result.to_string()) {
@@ -54,7 +54,7 @@ impl Report {
         );
     }
 
-    /// Where what went wrong lies, in a word.
+    /// Returns the kind of the error, in a word.
     fn error_class(&self) -> &'static str {
         let is = |code: ExitCode| self.exit_code == code as u8;
         match () {

@@ -1,4 +1,4 @@
-//! What the last run of a command said, kept in memory for the daemon, for metrics and for `status`.
+//! The last run of each command, kept in memory for the daemon, the metrics and `status`.
 
 use std::io;
 use std::path::Path;
@@ -15,23 +15,23 @@ use crate::disk::DeviceFacts;
 use crate::kms::Usage;
 use crate::state::run::{RUN_DIR, read_json, write_json};
 
-/// The commands whose runs are kept. What is only shown is not: it would hide what was done.
+/// The commands whose runs are kept. `plan` and `status` change nothing, and would hide what was done.
 const COMMANDS: [&str; 5] = ["boot", "provision", "unlock", "grow", "health"];
 
-/// The last run of a command since boot, and what is counted over all of them.
+/// The last run of a command since boot, and the counts over all its runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Last {
     /// Which command.
     pub command: String,
     /// When it ended.
     pub ended: Timestamp,
-    /// When a run last ended with exit code 0.
+    /// When a run last succeeded.
     pub succeeded: Option<Timestamp>,
     /// Its exit code.
     pub exit_code: u8,
-    /// What went wrong as a whole.
+    /// What failed as a whole.
     pub error: Option<String>,
-    /// What came of it.
+    /// The outcome in one line.
     pub summary: String,
     /// The KMS keys that volumes depend on, from `health`.
     pub keys: Vec<KeyFinding>,
@@ -39,28 +39,28 @@ pub struct Last {
     pub usage: Usage,
     /// The last run that opened volumes.
     pub unlock: Option<Unlock>,
-    /// How many volumes had a file system that is marked with errors, from `health`.
+    /// Number of volumes whose file system is marked with errors, from `health`.
     #[serde(default)]
     pub filesystem_errors: u32,
-    /// Whether another run may do what this one could not: something failed that was not decided.
+    /// Whether another run may succeed: something failed, rather than being refused.
     #[serde(default)]
     pub again: bool,
-    /// Kernel names of the disks on which another run would decide the same, as nothing has changed.
+    /// The disks on which another run would decide the same, as long as nothing changes.
     #[serde(default)]
     pub decided: Decided,
 }
 
-/// The disks that a run has decided about.
+/// The disks that a run decided about, by kernel name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Decided {
-    /// They are not the agent's business.
+    /// Not the agent's business.
     pub left: Vec<String>,
-    /// They were refused, or hold another volume than they should: a person is needed.
+    /// Refused, or holding another volume than they should: a person is needed.
     pub refused: Vec<String>,
-    /// They were passed over, as they are none of the node's.
+    /// Passed over, because they are not volumes of the node.
     pub strangers: Vec<String>,
-    /// The same, and they could not be examined, which can be otherwise in a minute.
+    /// Passed over because they could not be examined; that may work in a minute.
     pub unexamined: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ impl Decided {
         self.refused.contains(&facts.name)
     }
 
-    /// Whether the run passed over a disk that is none of the node's.
+    /// Whether the run passed over a disk that is not a volume of the node.
     pub(crate) fn has_passed_over(&self, facts: &DeviceFacts) -> bool {
         self.strangers.contains(&facts.name)
     }
@@ -91,23 +91,23 @@ impl Decided {
     }
 }
 
-/// How long it took to open volumes, in seconds; of what is done for all disks at once, the slowest counts.
+/// How long it took to open volumes, in seconds. Disks are opened at the same time, and the slowest counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unlock {
     /// When it ended.
     pub ended: Timestamp,
-    /// Until there were credentials.
+    /// Getting credentials.
     pub credentials: f64,
-    /// Until KMS had unwrapped the key.
+    /// Unwrapping the key with KMS.
     pub kms: f64,
-    /// LUKS, and formatting where a volume was new.
+    /// LUKS, including formatting if a volume was new.
     pub luks: f64,
     /// Mounting.
     pub mount: f64,
 }
 
 impl Last {
-    /// What is kept of a report, after `before`.
+    /// Returns what is kept of a report, where `before` was kept until now.
     pub(crate) fn of(report: &Report, before: Option<Self>) -> Self {
         let ended = Timestamp::now();
         let (mut usage, succeeded, unlock) =
@@ -153,23 +153,23 @@ impl Last {
         }
     }
 
-    /// One line.
+    /// Returns its error, or else its summary.
     pub fn text(&self) -> &str {
         self.error.as_deref().unwrap_or(&self.summary)
     }
 
-    /// Whether the run did all that it should.
+    /// Whether the run did everything that it should.
     pub fn is_done(&self) -> bool {
         self.exit_code == ExitCode::Done as u8
     }
 
-    /// Whether the run did all but what it refused.
+    /// Whether the run did everything but what it refused.
     pub fn has_only_refused(&self) -> bool {
         self.exit_code == ExitCode::Refused as u8
     }
 }
 
-/// Whether a disk could not be examined, which can be otherwise in a minute.
+/// Whether a disk could not be examined. That may work in a minute.
 fn unexamined(row: &Row) -> bool {
     row.evidence == Some(Found::Unknown)
 }
@@ -178,8 +178,9 @@ fn file_name(command: &str) -> String {
     format!("{command}.json")
 }
 
-/// Keeps what a report says, if it is of a command whose runs are kept. It is no key material, but where volumes are is root's business. Not being able to is no failure
-/// of the command: who wants to know asks again.
+/// Keeps what a report says, if the runs of its command are kept.
+///
+/// It has no key material, but only root should know where volumes are. A failure to keep it does not fail the command.
 pub fn keep(report: &Report) {
     if !COMMANDS.contains(&report.command()) {
         return;
@@ -194,12 +195,12 @@ fn keep_in(dir: &Path, report: &Report) -> io::Result<()> {
     write_json(dir, &file_name(report.command()), &last)
 }
 
-/// The last run of each command since boot.
+/// Returns the last run of each command since boot.
 pub fn all() -> Vec<Last> {
     COMMANDS.iter().filter_map(|command| read(command)).collect()
 }
 
-/// The last run of a command since boot.
+/// Returns the last run of a command since boot.
 pub fn read(command: &str) -> Option<Last> {
     read_in(Path::new(RUN_DIR), command)
 }

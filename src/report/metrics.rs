@@ -1,4 +1,4 @@
-//! The node as metrics in the text format of Prometheus: pure, from what `status` shows and what the last runs kept.
+//! Metrics of the node in the text format of Prometheus, from the rows of `status` and the last runs; pure.
 //! `docs/metrics.md` lists them.
 
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use super::last::Last;
 use super::row::Row;
 use super::verdict::Verdict;
 
-/// The states of volumes that are counted, zero included, so that an alert sees a series before the first of its kind.
+/// The states that are counted. A count of zero is there too, so that an alert sees a series before the first such volume.
 const STATES: [Verdict; 6] =
     [Verdict::Open, Verdict::NotMounted, Verdict::Locked, Verdict::Unfinished, Verdict::Missing, Verdict::New];
 const ROLES: [&str; 2] = ["ebs", "instance-store"];
@@ -18,14 +18,14 @@ const ROLES: [&str; 2] = ["ebs", "instance-store"];
 struct Page(Registry);
 
 impl Page {
-    /// A family of gauges.
+    /// Adds a family of gauges.
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
         let family = GaugeVec::new(Opts::new(format!("luks_agent_{name}"), help), labels)?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
     }
 
-    /// A gauge that is there once its value is known.
+    /// Adds a gauge, if its value is known.
     fn gauge(&self, name: &str, help: &str, value: Option<f64>) -> prometheus::Result<()> {
         if let Some(value) = value {
             self.gauges(name, help, &[])?.with_label_values::<&str>(&[]).set(value);
@@ -40,15 +40,15 @@ impl Page {
     }
 }
 
-/// Unix time in seconds.
+/// Returns a Unix time in seconds.
 fn seconds(time: Timestamp) -> f64 {
     time.as_duration().as_secs_f64()
 }
 
-/// Returns the page: `rows` as `status` has them, the last run of each command, and the time it is.
+/// Returns the page, from the rows of `status`, the last run of each command and the current time.
 ///
 /// # Errors
-/// None that a test would not show: two metrics of one name, or a wrong number of labels.
+/// Two metrics with the same name, or a wrong number of labels; the tests would show either.
 pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result<String> {
     let page = Page::default();
     build(&page)?;

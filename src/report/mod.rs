@@ -1,4 +1,4 @@
-//! What a command says in the end: a table for people, JSON for programs, entries for the journal, metrics, an exit code.
+//! The report of a command: a table for people, JSON for programs, entries for the journal, metrics, an exit code.
 //!
 //! May import: `apply`, `disk`, `error`, `kms`, `logging`, `luks2`, `plan`, `state`.
 //! Never: a disk, the network, or a decision.

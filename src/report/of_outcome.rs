@@ -1,4 +1,4 @@
-//! Outcomes as reports: what was done.
+//! How an outcome becomes a report.
 
 use super::exit_code::ExitCode;
 use super::found::Found;
@@ -12,7 +12,7 @@ use crate::kms::Fault;
 use crate::plan::{Plan, Step};
 
 impl Report {
-    /// What was done.
+    /// Returns the report of a plan that was carried out.
     pub fn of_outcome(command: &'static str, plan: &Plan, outcome: &Outcome) -> Self {
         let results = plan.steps.iter().zip(&outcome.results);
         let rows: Vec<Row> = results.map(|(step, result)| done(step, result)).chain(rest(plan)).collect();

@@ -1,4 +1,4 @@
-//! Plans as reports: what provision would do.
+//! How a plan becomes a report.
 
 use super::report::Report;
 use super::row::Row;
@@ -7,7 +7,7 @@ use crate::disk::Bytes;
 use crate::plan::{Action, Left, Plan, Refusal, Step, Subject};
 
 impl Report {
-    /// What provision would do. A refusal is no failure of a plan, but the exit code tells of it.
+    /// Returns the report of `plan`: what `provision` would do. A refusal does not fail the plan, but shows in the exit code.
     pub fn of_plan(plan: &Plan) -> Self {
         let rows = plan.steps.iter().map(planned).chain(rest(plan)).collect();
         let count = |what: Verdict| plan.steps.iter().filter(|step| planned(step).result == what).count();
@@ -58,7 +58,7 @@ impl Row {
     }
 }
 
-/// What would be done with a step.
+/// Returns the row of a step that would be done.
 pub fn planned(step: &Step) -> Row {
     match &step.action {
         Action::Format { basis, .. } => Row::step(step, Verdict::WouldFormat).because(basis.to_string()),
@@ -68,7 +68,8 @@ pub fn planned(step: &Step) -> Row {
     }
 }
 
-/// How far a volume grows, by the sizes of its disk. The recorded one says nothing where its file system alone was behind.
+/// Describes how far a volume grows, by the sizes of its disk. If only its file system had not grown yet, the recorded size says
+/// nothing.
 fn growth(from: u64, to: u64) -> String {
     if from < to { format!("from {} to {}", Bytes(from), Bytes(to)) } else { format!("to {}", Bytes(to)) }
 }

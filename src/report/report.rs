@@ -1,4 +1,4 @@
-//! What a command says.
+//! The report of a command.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use crate::kms::{KeyState, Usage};
 
 /// Name of the JSON schema of a report.
 pub const SCHEMA: &str = "luks-agent/report";
-/// Version of the schema: raised when a field changes its meaning or goes.
+/// Version of the schema. It grows when a field changes its meaning or is removed.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// What a command says.
+/// The report of a command.
 #[derive(Debug, Serialize)]
 pub struct Report {
     schema: &'static str,
@@ -23,18 +23,18 @@ pub struct Report {
     agent_version: &'static str,
     pub(super) command: &'static str,
     pub(super) exit_code: u8,
-    /// What went wrong as a whole, such as the key service.
+    /// What failed as a whole, such as the call to the key service.
     pub(super) error: Option<String>,
-    /// One line that says what came of it.
+    /// The outcome in one line.
     pub(super) summary: String,
     pub(super) rows: Vec<Row>,
-    /// What the key service was asked; `None` when it was not connected to.
+    /// The calls to the key service; `None` if the command made none.
     kms: Option<Usage>,
-    /// How long the slowest disk was at each stage of the work, in seconds.
+    /// Duration of each stage of the work for the slowest disk, in seconds.
     stage_seconds: BTreeMap<String, f64>,
     /// `health`: the KMS keys that volumes depend on.
     pub(super) keys: Vec<KeyFinding>,
-    /// `status`: what `health` said last since boot.
+    /// `status`: the last result of `health` since boot.
     health: Option<Health>,
 }
 
@@ -43,13 +43,13 @@ pub struct Report {
 pub struct KeyFinding {
     /// Its ARN.
     pub key_arn: String,
-    /// Its state; `None` where `DescribeKey` is not allowed or did not come through.
+    /// Its state; `None` if `DescribeKey` is not allowed or failed.
     pub state: Option<KeyState>,
-    /// Why `Decrypt` would fail; `None` when it would not.
+    /// Why `Decrypt` would fail; `None` if it would succeed.
     pub error: Option<String>,
 }
 
-/// What `health` said.
+/// The last result of `health`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Health {
     /// When it ended.
@@ -61,7 +61,7 @@ pub struct Health {
 }
 
 impl Report {
-    /// A report of these rows; the exit code is the gravest of theirs.
+    /// Returns a report of these rows. Its exit code is the gravest of the rows'.
     pub fn new(command: &'static str, rows: Vec<Row>, summary: String) -> Self {
         let gravest = |rows: &[Row]| {
             let codes = [ExitCode::KeyService, ExitCode::Failed, ExitCode::Refused];
@@ -83,19 +83,19 @@ impl Report {
         }
     }
 
-    /// Why a command could not begin.
+    /// Returns the report of a command that could not begin.
     pub fn of_failure(command: &'static str, code: ExitCode, error: String) -> Self {
         let report = Self::new(command, Vec::new(), "nothing was done".to_owned());
         Self { exit_code: code as u8, error: Some(error), ..report }
     }
 
-    /// The same with what is wrong as a whole.
+    /// Adds what failed as a whole.
     #[must_use]
     pub fn failed(self, code: ExitCode, error: String) -> Self {
         Self { exit_code: code as u8, error: Some(error), ..self }
     }
 
-    /// The same with more rows, of disks of which nothing was wanted.
+    /// Adds rows of disks that were left alone.
     #[must_use]
     pub fn with_rows(mut self, more: Vec<Row>) -> Self {
         self.rows.extend(more);
@@ -103,71 +103,71 @@ impl Report {
         self
     }
 
-    /// The same with what was asked of the key service, and how long the work on the disks took.
+    /// Adds the calls to the key service, and the duration of the work on the disks.
     #[must_use]
     pub fn measured(self, kms: Option<Usage>, stage_seconds: BTreeMap<String, f64>) -> Self {
         Self { kms, stage_seconds, ..self }
     }
 
-    /// The same with the KMS keys that volumes depend on.
+    /// Adds the KMS keys that volumes depend on.
     #[must_use]
     pub fn of_keys(self, keys: Vec<KeyFinding>) -> Self {
         Self { keys, ..self }
     }
 
-    /// The same with what `health` said last.
+    /// Adds the last result of `health`.
     #[must_use]
     pub fn with_health(self, health: Option<Health>) -> Self {
         Self { health, ..self }
     }
 
-    /// Which command it is of.
+    /// Returns the command.
     pub fn command(&self) -> &'static str {
         self.command
     }
 
-    /// The exit code.
+    /// Returns the exit code.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }
 
-    /// What went wrong as a whole.
+    /// Returns what failed as a whole.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// One line that says what came of it.
+    /// Returns the outcome in one line.
     pub fn summary(&self) -> &str {
         &self.summary
     }
 
-    /// What became of each disk.
+    /// Returns the rows.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// What the key service was asked.
+    /// Returns the calls to the key service.
     pub fn kms(&self) -> Option<&Usage> {
         self.kms.as_ref()
     }
 
-    /// How long the slowest disk was at each stage, in seconds.
+    /// Returns the duration of each stage for the slowest disk, in seconds.
     pub fn stage_seconds(&self) -> &BTreeMap<String, f64> {
         &self.stage_seconds
     }
 
-    /// How many volumes have a file system that is marked with errors.
+    /// Returns the number of volumes whose file system is marked with errors.
     pub fn filesystem_errors(&self) -> usize {
         self.rows.iter().filter(|row| row.filesystem_errors).count()
     }
 
-    /// The KMS keys that volumes depend on.
+    /// Returns the KMS keys that volumes depend on.
     pub fn keys(&self) -> &[KeyFinding] {
         &self.keys
     }
 }
 
-/// The agent's volumes first, by mount point, then what is refused, then what is left alone.
+/// Sorts rows: the agent's volumes by mount point, then refused disks, then disks that are left alone.
 fn in_order(mut rows: Vec<Row>) -> Vec<Row> {
     rows.sort_by_key(|row| {
         let rank = if row.result == Verdict::Left {

@@ -1,4 +1,4 @@
-//! What a report says of one disk.
+//! One row of a report.
 
 use std::path::PathBuf;
 
@@ -10,10 +10,10 @@ use super::verdict::Verdict;
 use crate::luks2::mapper_name;
 use crate::plan::Subject;
 
-/// One disk, or one known volume that is not there.
+/// A disk, or a known volume whose disk is not attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// Kernel name; `null` for a volume that is not there.
+    /// Kernel name; `null` if the disk is not attached.
     pub device: Option<String>,
     /// Role.
     pub role: String,
@@ -21,11 +21,11 @@ pub struct Row {
     pub serial: Option<String>,
     /// Size in bytes.
     pub size: u64,
-    /// What is, or was done, or would be.
+    /// The result: what is, was done, or would be done.
     pub result: Verdict,
     /// Why.
     pub reason: Option<String>,
-    /// What was found on the disk; `null` when it was not opened.
+    /// What was found on the disk; `null` if it was not examined.
     pub evidence: Option<Found>,
     /// What to do about it.
     pub remedy: Option<String>,
@@ -41,7 +41,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row that says only what the disk is.
+    /// Returns a row with nothing but the disk and the result.
     pub fn new(subject: &Subject, result: Verdict) -> Self {
         Self {
             device: subject.device.clone(),
@@ -59,7 +59,7 @@ impl Row {
         }
     }
 
-    /// Adds what is known of the volume.
+    /// Adds the volume.
     #[must_use]
     pub fn volume(mut self, luks_uuid: Option<Uuid>, mount_point: Option<PathBuf>) -> Self {
         self.mapper = luks_uuid.map(mapper_name);
@@ -68,14 +68,14 @@ impl Row {
         self
     }
 
-    /// Adds why.
+    /// Adds the reason.
     #[must_use]
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Says that its file system is marked with errors.
+    /// Adds that its file system is marked with errors, and what to do about it.
     #[must_use]
     pub fn with_filesystem_errors(mut self) -> Self {
         self.filesystem_errors = true;

@@ -1,4 +1,4 @@
-//! What became of a disk.
+//! The results of rows.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::exit_code::ExitCode;
 
-/// What became of a disk.
+/// The result of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -28,17 +28,17 @@ pub enum Verdict {
     Closed,
     /// Not touched for safety.
     Refused,
-    /// A known volume that is not what or where it should be.
+    /// A known volume that is not what it should be, or not where.
     Wrong,
     /// Failed.
     Failed,
     /// No answer within the deadline.
     Hung,
-    /// No key to open it with.
+    /// Skipped: no key.
     NoKey,
     /// `health`: open, and as it was made.
     Sound,
-    /// `health`: it would open again as it was made, and yet is not as it should be now.
+    /// `health`: the next boot would open it, but something is wrong with it now.
     Unsound,
     /// `status`: open and, if it should be, mounted.
     Open,
@@ -46,13 +46,13 @@ pub enum Verdict {
     NotMounted,
     /// `status`: known and not open.
     Locked,
-    /// `status`: known, never finished.
+    /// `status`: known; its formatting was interrupted.
     Unfinished,
-    /// `status`: known and not there.
+    /// `status`: known and not attached.
     Missing,
-    /// `status`: a target that the state file does not know.
+    /// `status`: should be encrypted, and is not in the state file.
     New,
-    /// Not the agent's.
+    /// Not the agent's business.
     Left,
 }
 

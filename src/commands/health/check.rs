@@ -1,4 +1,4 @@
-//! The health of the volumes that the state file knows, and of their number.
+//! Checks of the volumes in the state file, and of their number.
 
 use super::super::error::unexpected;
 use super::super::node::{Node, subject_of};
@@ -10,7 +10,7 @@ use crate::plan::{Shortfall, Subject, is_ignored, locked_out, policy};
 use crate::report::{Row, Verdict};
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
-/// Whether the configuration says to leave a volume alone that is not open.
+/// Whether a volume is not open and the configuration says to leave it alone.
 pub(super) fn is_left_alone(node: Node<'_>, volume: &VolumeRecord) -> bool {
     let disk = node.disk_of(volume);
     let is_open = disk.is_some_and(|facts| facts.mapping_of(volume.luks_uuid).is_some());
@@ -54,7 +54,7 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
         Ok(Answer::Sound { unsound: Some(why), .. }) => row(&subject, Verdict::Unsound).because(why),
         Ok(Answer::Sound { filesystem_errors: true, .. }) => row(&subject, Verdict::Unsound).with_filesystem_errors(),
         Ok(Answer::Sound { .. }) => match volume.mount_point.as_ref().filter(|at| !mapping.mounts.contains(at)) {
-            // swap on a volume is no fault
+            // a volume used as swap is fine
             Some(at) if facts.system.is_none() => row(&subject, Verdict::NotMounted)
                 .because(format!("open, but not mounted at {}; 'luks-agent unlock' mounts it", at.display())),
             _ => row(&subject, Verdict::Sound),
@@ -66,12 +66,12 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
     }
 }
 
-/// The volumes whose formatting was interrupted: the node does not have them until `provision` finishes it.
+/// Returns the rows of volumes whose formatting was interrupted. The node lacks them until `provision` finishes it.
 pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
     let row = |volume: &VolumeRecord| {
         let disk = node.disk_of(volume);
         let is_store = volume.role == VolumeRole::InstanceStore;
-        // where an EBS volume was taken away, nothing was lost
+        // a detached EBS volume held no data yet
         if disk.is_none() && (!is_store || node.is_gone_for_good(volume)) {
             return None;
         }
@@ -86,7 +86,7 @@ pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
     node.state.volumes.iter().filter(|volume| volume.phase == Phase::Intent).filter_map(row).collect()
 }
 
-/// What `[volumes.expect]` asks for and is not there.
+/// Returns a row for each role with fewer volumes than `[volumes.expect]` asks for.
 pub(super) fn shortfalls(config: &Config, there: impl Fn(VolumeRole) -> usize) -> Vec<Row> {
     let short = |role: VolumeRole| {
         let short = Shortfall::of(config, role, there(role))?;

@@ -1,8 +1,8 @@
-//! What `health` says as a whole.
+//! The summary and the error of `health`.
 
 use crate::report::{ExitCode, KeyFinding, Row, Verdict, WOULD_NOT_SURVIVE};
 
-/// What was found of keys and volumes, in a few words.
+/// Returns the summary: whether the key can be used, and how many volumes are sound.
 pub(super) fn summary(keys: &[KeyFinding], rows: &[Row]) -> String {
     let key = if keys.iter().all(|key| key.error.is_none()) { "can" } else { "cannot" };
     let count = |is: fn(&Row) -> bool| rows.iter().filter(|row| is(row)).count();
@@ -21,7 +21,7 @@ pub(super) fn fatal(why: &str) -> String {
     format!("{WOULD_NOT_SURVIVE}{why}")
 }
 
-/// What would keep the node from coming back, or else what is not as it should be now; the gravest of it.
+/// Returns the gravest problem: one that would fail the next boot, or else one that is there now.
 pub(super) fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
     if let Some(why) = keys.iter().find_map(|key| key.error.clone()) {
         return Some((ExitCode::KeyService, fatal(&why)));
@@ -32,7 +32,7 @@ pub(super) fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, 
     };
     let is = |verdict: Verdict| rows.iter().find(|row| row.result == verdict).map(of_volume);
     let broken = is(Verdict::Wrong).map(|why| fatal(&why));
-    // of these the next boot is not known to fail, and yet they are not as they should be
+    // these do not fail the next boot for certain, and yet they are wrong
     let others = [
         Verdict::Failed,
         Verdict::Hung,

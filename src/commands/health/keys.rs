@@ -1,11 +1,11 @@
-//! The health of the KMS keys that volumes depend on.
+//! Checks of the KMS keys that volumes depend on.
 
 use super::super::lazy_kms::LazyKms;
 use crate::error::chain;
 use crate::report::KeyFinding;
 use crate::state::KeyRecord;
 
-/// The state of a KMS key, and whether it would unwrap the data key.
+/// Checks the state of a KMS key, and whether it would unwrap the data key.
 pub(super) async fn check_key(kms: &LazyKms<'_>, key: &KeyRecord) -> KeyFinding {
     let mut state = None;
     let ask = async {

@@ -1,4 +1,4 @@
-//! Disks that should be encrypted and are none of the node's volumes.
+//! Disks that should be encrypted and are not volumes of the node.
 
 use super::super::node::Node;
 use crate::config::Policy;
@@ -6,9 +6,9 @@ use crate::disk::{DeviceFacts, Role, classify};
 use crate::plan::{Subject, name_it, record_of};
 use crate::report::{Row, Verdict};
 
-/// The disks that the configuration would have encrypted and that are neither the node's volumes nor `unknown` ones of it. They
-/// are named, and make no node unhealthy; save those that the next `provision` would not encrypt either, as nobody says what they
-/// are.
+/// Returns the disks that the configuration says to encrypt and that are neither known nor `unknown` volumes of the node.
+///
+/// Most do not make the node unhealthy. A disk with an unclear role does, because the next `provision` would not encrypt it either.
 pub(super) fn strangers(node: Node<'_>, unknown: &[Row]) -> Vec<Row> {
     let Node { config, state, inventory } = node;
     let row = |facts: &DeviceFacts| {

@@ -1,4 +1,4 @@
-//! Volumes of luks-agent that the state file does not know.
+//! Volumes of luks-agent that are not in the state file.
 
 use futures_util::future::join_all;
 
@@ -12,7 +12,7 @@ use crate::plan::{Subject, UnknownVolume, Whose, may_hold_ours, record_of, unkno
 use crate::report::{Row, Verdict};
 use crate::state::State;
 
-/// Reads the headers of disks that no known volume is on: one that the state file does not know is opened by no boot.
+/// Reads the headers of disks without a known volume. No boot opens a volume that is not in the state file.
 pub(super) async fn look_for_unknown(config: &Config, state: &State, inventory: &mut Inventory, host: &impl Host) {
     let wanted = |facts: &&mut DeviceFacts| may_hold_ours(config, facts) && record_of(state, facts).is_none();
     let disks = inventory.devices.iter_mut().filter(wanted);
@@ -23,7 +23,7 @@ pub(super) async fn look_for_unknown(config: &Config, state: &State, inventory: 
     }
 }
 
-/// The volumes of this node that the state file does not know. Those of other nodes are no matter of its health.
+/// Returns the volumes of this node that are not in the state file. Volumes of other nodes do not affect its health.
 pub(super) fn unknown_rows(node: Node<'_>) -> Vec<Row> {
     let Node { config, state, inventory } = node;
     let row = |facts: &DeviceFacts| {
