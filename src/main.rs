@@ -193,7 +193,7 @@ fn complain(message: &str) {
 
 /// Keeps keys out of core dumps, swap and the reach of other processes.
 ///
-/// Without root some of this fails. There are no keys then either, so it does not warn.
+/// Without root some of this fails. There are no keys then either, so that is only logged at debug level.
 fn guard_memory() {
     let lock = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | MlockAllFlags::from_bits_retain(MCL_ONFAULT);
     let guards = [

@@ -10,7 +10,7 @@ mod without_state;
 use std::collections::BTreeSet;
 
 use check::{check, interrupted, is_left_alone, shortfalls};
-use diagnosis::{diagnosis, fatal, summary};
+use diagnosis::{Diagnosis, diagnosed, diagnosis, summary};
 use futures_util::future::join_all;
 use keys::check_key;
 use strangers::strangers;
@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::discover::{Roots, in_memory};
 use crate::job::Workers;
 use crate::plan::is_ignored;
-use crate::report::{ExitCode, Report};
+use crate::report::Report;
 use crate::state::{self, Phase, VolumeRecord};
 
 /// `health`: checks that a reboot would unlock every volume.
@@ -64,11 +64,8 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     let summary = summary(&keys, &rows);
     // if this cannot be determined, the next run that writes there reports it
     let volatile = in_memory(&Roots::host(), &config.state.dir).ok().flatten();
-    let volatile = volatile.map(|on| (ExitCode::Failed, fatal(&format!("the state directory lies on {on}"))));
+    let volatile = volatile.map(|on| Diagnosis::fatal(&format!("the state directory lies on {on}")));
     let wrong = volatile.or_else(|| diagnosis(&keys, &rows));
     let report = Report::new("health", rows, summary).of_keys(keys).measured(kms.usage(), host.stages());
-    Ok(match wrong {
-        Some((code, why)) => report.failed(code, why),
-        None => report,
-    })
+    Ok(diagnosed(report, wrong))
 }

@@ -20,6 +20,23 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
     let state = state.unwrap_or_default();
     let inventory = Disks::briefly(config).inventory().await?;
     let rows = status_rows(Node { config, state: &state, inventory: &inventory });
+    let mut summary = summary(&rows);
+    if !provisioned {
+        let open = inventory.devices.iter().any(|facts| is_open_and_unknown(&state, facts));
+        summary.push_str(if open { "; there is no state file" } else { "; this node was never provisioned" });
+    }
+    if let Some(reason) = &inventory.boot_unresolved {
+        summary.push_str(&format!("; the boot disk could not be resolved, so nothing can be formatted: {reason}"));
+    }
+    let health = last::read("health").map(|last| {
+        summary.push_str(&format!("; health at {:.0}: {}", last.ended, last.text()));
+        Health { ended: last.ended, exit_code: last.exit_code, text: last.text().to_owned() }
+    });
+    Ok(Report::new("status", rows, summary).with_health(health))
+}
+
+/// Returns how many volumes are in which state.
+fn summary(rows: &[Row]) -> String {
     let count = |what: Verdict| rows.iter().filter(|row| row.result == what).count();
     let mut summary = format!(
         "{} open, {} locked, {} missing, {} new",
@@ -33,18 +50,7 @@ pub async fn status(config: &Config) -> Result<Report, CommandError> {
         0 => {}
         unclear => summary.push_str(&format!(", {unclear} unclear and not encrypted")),
     }
-    if !provisioned {
-        let open = inventory.devices.iter().any(|facts| is_open_and_unknown(&state, facts));
-        summary.push_str(if open { "; there is no state file" } else { "; this node was never provisioned" });
-    }
-    if let Some(reason) = &inventory.boot_unresolved {
-        summary.push_str(&format!("; the boot disk could not be resolved, so nothing can be formatted: {reason}"));
-    }
-    let health = last::read("health").map(|last| {
-        summary.push_str(&format!("; health at {:.0}: {}", last.ended, last.text()));
-        Health { ended: last.ended, exit_code: last.exit_code, text: last.text().to_owned() }
-    });
-    Ok(Report::new("status", rows, summary).with_health(health))
+    summary
 }
 
 /// Returns the rows of `status`, from sysfs and the state file alone: it does not ask IMDS what Xen disks are.
@@ -80,8 +86,8 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
         && record.is_none()
         && config.volumes.ebs == Policy::Encrypt
     {
-        let row = Row::new(&subject, Verdict::Left).because(format!("not encrypted: {because}"));
-        return Row { remedy: Some(name_it(facts)), ..row };
+        let because = format!("not encrypted: {because}");
+        return Row::new(&subject, Verdict::Left).because(because).with_remedy(name_it(facts));
     }
     if let Role::Boot { because } | Role::Unclear { because } | Role::Ignored { because } = role
         && !open

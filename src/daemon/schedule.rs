@@ -32,6 +32,14 @@ pub(super) enum Work {
     Target,
 }
 
+/// A run of `provision`.
+#[derive(Debug)]
+struct Tried {
+    began: Instant,
+    /// The disks that it found.
+    disks: Vec<Disk>,
+}
+
 /// What to do when.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -42,8 +50,8 @@ pub(super) struct Schedule {
     interval: Duration,
     /// The work that is running. Disks must not wait for a health check that waits for the key service.
     running: Vec<Work>,
-    /// The disks that the last run found, and when it began.
-    tried: Option<(Vec<Disk>, Instant)>,
+    /// The last run.
+    tried: Option<Tried>,
     /// End of the pause after the last run.
     rest: Instant,
     /// The volumes at the last look.
@@ -120,12 +128,12 @@ impl Schedule {
             return None;
         }
         let (others, began) = match &self.tried {
-            Some((disks, began)) => (*disks != seen.disks, *began),
+            Some(Tried { began, disks }) => (*disks != seen.disks, *began),
             None => (true, now),
         };
         let again = (seen.differs && now >= self.rest) || (seen.refused && now >= began + self.interval);
         if others || again {
-            self.tried = Some((seen.disks, now));
+            self.tried = Some(Tried { began: now, disks: seen.disks });
             return Some(Work::Provision);
         }
         // the volumes changed since the last health check

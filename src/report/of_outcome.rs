@@ -58,11 +58,10 @@ fn done(step: &Step, result: &StepResult) -> Row {
         StepResult::Grown => Row { result: Verdict::Grown, ..planned(step) },
         StepResult::Unchanged => Row::step(step, Verdict::Unchanged).because("as large as its disk"),
         StepResult::Changed { content } => {
-            let mut row = Row::step(step, Verdict::Refused)
-                .because(format!("it has changed since the plan was made: {}", content));
-            row.evidence = Some(Found::from(content));
-            row.remedy = Some("find out what writes to it, then try again".to_owned());
-            row
+            let row = Row::step(step, Verdict::Refused)
+                .because(format!("it has changed since the plan was made: {content}"))
+                .with_remedy("find out what writes to it, then try again");
+            Row { evidence: Some(Found::from(content)), ..row }
         }
         StepResult::NoKey => Row::step(step, Verdict::NoKey).because("skipped: no key"),
         StepResult::Failed { message } => Row::step(step, Verdict::Failed).because(message),

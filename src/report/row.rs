@@ -75,6 +75,13 @@ impl Row {
         self
     }
 
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
     /// Adds that its file system is marked with errors, and what to do about it.
     #[must_use]
     pub fn with_filesystem_errors(mut self) -> Self {

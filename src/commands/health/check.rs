@@ -38,10 +38,10 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
         return row(&subject, Verdict::Wrong).because("the state file does not say how it was made");
     };
     if let Some(because) = locked_out(config, facts) {
-        let mut row = row(&subject, Verdict::Wrong).because(format!("the next boot leaves its disk alone: {because}"));
         let (path, role) = (facts.path.display(), volume.role);
-        row.remedy = Some(format!("add a [[volumes.match]] rule with path = \"{path}\" and role = \"{role}\""));
-        return row;
+        return row(&subject, Verdict::Wrong)
+            .because(format!("the next boot leaves its disk alone: {because}"))
+            .with_remedy(format!("add a [[volumes.match]] rule with path = \"{path}\" and role = \"{role}\""));
     }
     let job = Job::Check(job::Check {
         target: Target::from(facts),
@@ -77,10 +77,10 @@ pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
         }
         let rules = &node.config.volumes.rules;
         let subject = disk.map_or_else(|| subject_of(volume), |facts| Subject::of(facts, &classify(facts, rules)));
-        let mut row =
-            Row::new(&subject, Verdict::Unfinished).volume(Some(volume.luks_uuid), volume.mount_point.clone());
-        row.reason = Some("formatting was interrupted, so it holds no data".to_owned());
-        row.remedy = Some("'luks-agent provision' finishes it".to_owned());
+        let row = Row::new(&subject, Verdict::Unfinished)
+            .volume(Some(volume.luks_uuid), volume.mount_point.clone())
+            .because("formatting was interrupted, so it holds no data")
+            .with_remedy("'luks-agent provision' finishes it");
         Some(row)
     };
     node.state.volumes.iter().filter(|volume| volume.phase == Phase::Intent).filter_map(row).collect()
@@ -91,9 +91,7 @@ pub(super) fn shortfalls(config: &Config, there: impl Fn(VolumeRole) -> usize) -
     let short = |role: VolumeRole| {
         let short = Shortfall::of(config, role, there(role))?;
         let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
-        let mut row = Row::new(&subject, Verdict::Missing).because(short.evidence());
-        row.remedy = Some(short.remedy());
-        Some(row)
+        Some(Row::new(&subject, Verdict::Missing).because(short.evidence()).with_remedy(short.remedy()))
     };
     [VolumeRole::Ebs, VolumeRole::InstanceStore].into_iter().filter_map(short).collect()
 }

@@ -1,6 +1,28 @@
 //! The summary and the error of `health`.
 
-use crate::report::{ExitCode, KeyFinding, Row, Verdict, WOULD_NOT_SURVIVE};
+use crate::report::{ExitCode, KeyFinding, Report, Row, Verdict, WOULD_NOT_SURVIVE};
+
+/// What is wrong with a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Diagnosis {
+    exit_code: ExitCode,
+    error: String,
+}
+
+impl Diagnosis {
+    /// Returns the diagnosis that the next boot would fail.
+    pub(super) fn fatal(why: &str) -> Self {
+        Self { exit_code: ExitCode::Failed, error: fatal(why) }
+    }
+}
+
+/// Adds a diagnosis, if there is one, to a report.
+pub(super) fn diagnosed(report: Report, wrong: Option<Diagnosis>) -> Report {
+    match wrong {
+        Some(Diagnosis { exit_code, error }) => report.failed(exit_code, error),
+        None => report,
+    }
+}
 
 /// Returns the summary: whether the key can be used, and how many volumes are sound.
 pub(super) fn summary(keys: &[KeyFinding], rows: &[Row]) -> String {
@@ -17,14 +39,14 @@ pub(super) fn summary(keys: &[KeyFinding], rows: &[Row]) -> String {
     }
 }
 
-pub(super) fn fatal(why: &str) -> String {
+fn fatal(why: &str) -> String {
     format!("{WOULD_NOT_SURVIVE}{why}")
 }
 
 /// Returns the gravest problem: one that would fail the next boot, or else one that is there now.
-pub(super) fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, String)> {
+pub(super) fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<Diagnosis> {
     if let Some(why) = keys.iter().find_map(|key| key.error.clone()) {
-        return Some((ExitCode::KeyService, fatal(&why)));
+        return Some(Diagnosis { exit_code: ExitCode::KeyService, error: fatal(&why) });
     }
     let of_volume = |row: &Row| {
         let volume = row.serial.as_ref().or(row.device.as_ref()).unwrap_or(&row.role);
@@ -44,7 +66,7 @@ pub(super) fn diagnosis(keys: &[KeyFinding], rows: &[Row]) -> Option<(ExitCode, 
         Verdict::Refused,
     ];
     let broken = broken.or_else(|| others.into_iter().find_map(is));
-    broken.map(|why| (ExitCode::Failed, why))
+    broken.map(|error| Diagnosis { exit_code: ExitCode::Failed, error })
 }
 
 #[cfg(test)]
@@ -80,7 +102,10 @@ mod tests {
     fn a_diagnosis_names_the_gravest_first_and_what_is_merely_closed_is_not_called_lost() {
         let all =
             [row(Verdict::Sound, "a"), row(Verdict::Locked, "b"), row(Verdict::Missing, "c"), row(Verdict::Wrong, "d")];
-        let said = |keys: &[KeyFinding], rows: &[Row]| diagnosis(keys, rows).unwrap();
+        let said = |keys: &[KeyFinding], rows: &[Row]| {
+            let Diagnosis { exit_code, error } = diagnosis(keys, rows).unwrap();
+            (exit_code, error)
+        };
         let lost = |why: &str| format!("this node would not survive a reboot, because {why}");
         assert_eq!(said(&[key(None), key(Some("no"))], &all), (ExitCode::KeyService, lost("no")));
         assert_eq!(said(&[key(None)], &all), (ExitCode::Failed, lost("d: this is why")));

@@ -23,7 +23,7 @@ pub(super) fn strangers(node: Node<'_>, unknown: &[Row]) -> Vec<Row> {
         let subject = Subject::of(facts, &role);
         let row = match role {
             Role::Unclear { because } => {
-                Row { remedy: Some(name_it(facts)), ..Row::new(&subject, Verdict::Refused).because(because) }
+                Row::new(&subject, Verdict::Refused).because(because).with_remedy(name_it(facts))
             }
             Role::Boot { .. } | Role::Ebs | Role::InstanceStore | Role::Ignored { .. } => {
                 Row::new(&subject, Verdict::New)

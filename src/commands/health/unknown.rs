@@ -31,9 +31,8 @@ pub(super) fn unknown_rows(node: Node<'_>) -> Vec<Row> {
         let UnknownVolume { luks_uuid, evidence, remedy, .. } = volume;
         let at = facts.mapping_of(luks_uuid).and_then(|mapping| mapping.mounts.last().cloned());
         let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
-        let mut row = Row::new(&subject, Verdict::Wrong).volume(Some(luks_uuid), at).because(evidence);
-        row.remedy = Some(remedy);
-        Some(row)
+        let row = Row::new(&subject, Verdict::Wrong).volume(Some(luks_uuid), at);
+        Some(row.because(evidence).with_remedy(remedy))
     };
     inventory.devices.iter().filter_map(row).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::super::node::Node;
 use super::check::shortfalls;
-use super::diagnosis::diagnosis;
+use super::diagnosis::{diagnosed, diagnosis};
 use super::strangers::strangers;
 use crate::report::{Report, Row, Verdict};
 
@@ -15,9 +15,5 @@ pub(super) fn without_state(node: Node<'_>, unknown: Vec<Row>) -> Report {
     let unclear = strangers(node, &unknown).into_iter().filter(|row| row.result == Verdict::Refused).collect();
     let rows = [unknown, unclear, shortfalls(node.config, |_| 0)].concat();
     let wrong = diagnosis(&[], &rows);
-    let report = Report::new("health", rows, summary);
-    match wrong {
-        Some((code, why)) => report.failed(code, why),
-        None => report,
-    }
+    diagnosed(Report::new("health", rows, summary), wrong)
 }
