@@ -157,7 +157,7 @@ fn work() -> io::Result<()> {
 fn say(verb: &Verb, ended: Result<Report, CommandError>) -> Result<ExitCode, Box<dyn Error>> {
     let (report, began) = match ended {
         Ok(report) => (report, true),
-        Err(e) => (Report::of_failure(verb.name(), e.exit_code(), e.told_by(verb.name())), false),
+        Err(e) => (Report::of_failure(verb.name(), e.exit_code(), e.message_for(verb.name())), false),
     };
     last::keep(&report);
     let logged = logging::to_journal();

@@ -40,13 +40,13 @@ pub(super) async fn plan_once_complete(
         let missing = plan.shortfalls.iter().map(Shortfall::evidence).collect::<Vec<_>>().join(", ");
         let left = until.saturating_duration_since(Instant::now());
         tracing::warn!("{missing}; waiting for more, {} s at most", left.as_secs());
-        seen = other_disks(config, &found, left.min(PROGRESS)).await?;
+        seen = wait_for_other_disks(config, &found, left.min(PROGRESS)).await?;
     }
 }
 
 /// Waits until the disks differ from those that were `found`. Returns `None` if they do not within `patience`; a disk that could
 /// not be read before may be readable by then.
-async fn other_disks(
+async fn wait_for_other_disks(
     config: &Config,
     found: &Inventory,
     patience: Duration,

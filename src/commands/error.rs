@@ -47,7 +47,7 @@ pub enum CommandError {
 
 impl CommandError {
     /// Returns what `command` reports. To `health` an error can be a finding: the next boot would fail for the same reason.
-    pub fn told_by(self, command: &str) -> String {
+    pub fn message_for(self, command: &str) -> String {
         let fails_boot = match &self {
             // a node without a configuration has no volumes to lose
             Self::Config(e) => !matches!(e, ConfigError::Missing { .. }),
