@@ -15,7 +15,10 @@ mod grow;
 mod input;
 mod noise;
 pub mod probe;
+mod reader;
+mod sample;
 mod serve;
+mod signatures;
 mod stage;
 mod unlock;
 

@@ -1,0 +1,155 @@
+//! Reads a disk past the page cache, and judges what it reads.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Instant;
+
+use nix::libc::{EINVAL, O_DIRECT};
+
+use super::noise::{self, Counts};
+use super::sample::{ALIGN, random_fraction, ranges};
+use crate::disk::{BlankScan, Bytes, Content, NoiseEvidence, Scan};
+
+/// Size of one read.
+pub(super) const CHUNK: usize = 1 << 20;
+
+/// Says how many of how many bytes have been read.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// Reads past the page cache, so that what is seen is what the disk holds.
+pub(super) struct Reader {
+    file: File,
+    pub(super) size: u64,
+    scan: Scan,
+    since: Instant,
+    /// Bytes read so far.
+    pub(super) read: u64,
+    buffer: Vec<u8>,
+    zeros: Vec<u8>,
+    /// Where in `buffer` an aligned read may begin.
+    start: usize,
+}
+
+impl Reader {
+    pub(super) fn open(device: &Path, scan: Scan) -> Result<Self, String> {
+        let direct = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(device);
+        let file = match direct {
+            // a plain file on a file system without direct I/O, as in tests
+            Err(e) if e.raw_os_error() == Some(EINVAL) => File::open(device),
+            other => other,
+        };
+        let file = file.map_err(|e| format!("it cannot be opened for reading: {e}"))?;
+        let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(|e| format!("its size is unknown: {e}"))?;
+        let buffer = vec![0; CHUNK + ALIGN];
+        let start = buffer.as_ptr().align_offset(ALIGN);
+        let since = Instant::now();
+        Ok(Self { file, size, scan, since, read: 0, buffer, zeros: vec![0; CHUNK], start })
+    }
+
+    pub(super) fn ranges(&self, from: u64) -> Vec<(u64, u64)> {
+        ranges(from, self.size, self.scan.how, random_fraction())
+    }
+
+    /// Fails with the place where the disk cannot be read, if that is in what would be read of it, whatever else is on it.
+    pub(super) fn unreadable(&mut self, progress: Progress<'_>) -> Result<(), String> {
+        self.first(self.ranges(0), progress, |_| None).map(|_| ())
+    }
+
+    /// Where the first byte is that is not zero, of all that is read.
+    pub(super) fn first_not_zero(
+        &mut self,
+        ranges: impl IntoIterator<Item = (u64, u64)>,
+        progress: Progress<'_>,
+    ) -> Result<Option<u64>, String> {
+        let zeros = std::mem::take(&mut self.zeros);
+        // one comparison of the whole is many times faster than a look at each byte
+        let not_zero = |bytes: &[u8]| match bytes == &zeros[..bytes.len()] {
+            true => None,
+            false => bytes.iter().position(|b| *b != 0),
+        };
+        let found = self.first(ranges, progress, not_zero);
+        self.zeros = zeros;
+        found
+    }
+
+    /// What it is that is not all zeros, from `from` on: each block of the whole sample is read for it.
+    pub(super) fn noise_or_data(&mut self, from: u64, offset: u64, progress: Progress<'_>) -> Result<Content, String> {
+        self.read = 0;
+        let (mut all, mut begins_as_stream) = (Counts::default(), None);
+        let zeros = std::mem::take(&mut self.zeros);
+        let structured = self.first(self.ranges(from), progress, |bytes| {
+            begins_as_stream.get_or_insert_with(|| noise::is_stream(bytes));
+            let mut is_noise = |block: &[u8]| block == &zeros[..block.len()] || all.add_if_noise(block);
+            bytes.chunks(noise::BLOCK).position(|block| !is_noise(block))
+        });
+        self.zeros = zeros;
+        let (read, random) = (self.read, all.total());
+        let has_structure = structured?.is_some() || begins_as_stream == Some(true) || !all.is_uniform();
+        // mostly zeros, and some noise among them, is what somebody has written who encrypts
+        if has_structure || random < read / 2 {
+            return Ok(Content::Unrecognised { offset });
+        }
+        Ok(Content::Noise { offset, evidence: NoiseEvidence { read, random, of: self.size } })
+    }
+
+    /// Reads, until `wanted` finds something.
+    fn first(
+        &mut self,
+        ranges: impl IntoIterator<Item = (u64, u64)>,
+        progress: Progress<'_>,
+        mut wanted: impl FnMut(&[u8]) -> Option<usize>,
+    ) -> Result<Option<u64>, String> {
+        let ranges: Vec<(u64, u64)> = ranges.into_iter().collect();
+        let total = self.read + ranges.iter().map(|(_, length)| length).sum::<u64>();
+        for (offset, length) in ranges {
+            let mut at = offset;
+            while at < offset + length {
+                let want = usize::try_from(offset + length - at).map_or(CHUNK, |left| left.min(CHUNK));
+                self.in_time(total)?;
+                let buffer = &mut self.buffer[self.start..self.start + want.next_multiple_of(ALIGN)];
+                let got = match self.file.read_at(buffer, at) {
+                    Ok(got) => got,
+                    Err(e) => {
+                        let at = self.narrow_down(at, want);
+                        return Err(format!("it cannot be read at byte {at} ({}): {e}", Bytes(at)));
+                    }
+                };
+                if got == 0 {
+                    return Err(format!("it ended at byte {at}, although its size is {}", self.size));
+                }
+                let got = got.min(want);
+                if let Some(found) = wanted(&buffer[..got]) {
+                    return Ok(Some(at + found as u64));
+                }
+                at += got as u64;
+                self.read += got as u64;
+                progress(self.read, total);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A disk that answers slowly but steadily would be waited for without an end. Who asks for all of it, asks for that.
+    fn in_time(&self, total: u64) -> Result<(), String> {
+        if self.scan.how == BlankScan::Full || self.since.elapsed() <= self.scan.within {
+            return Ok(());
+        }
+        Err(format!(
+            "it is too slow: in {} s (volumes.deadline) only {} of {} were read; raise volumes.deadline if it cannot be faster",
+            self.scan.within.as_secs(),
+            Bytes(self.read),
+            Bytes(total)
+        ))
+    }
+
+    /// Where in a piece that could not be read the trouble begins.
+    fn narrow_down(&mut self, at: u64, length: usize) -> u64 {
+        let buffer = &mut self.buffer[self.start..self.start + ALIGN];
+        (0..length.div_ceil(ALIGN))
+            .map(|page| at + (page * ALIGN) as u64)
+            .find(|at| self.file.read_at(buffer, *at).is_err())
+            .unwrap_or(at)
+    }
+}

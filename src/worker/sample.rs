@@ -1,0 +1,101 @@
+//! Which parts of a disk the blank check reads.
+
+use uuid::Uuid;
+
+use crate::disk::BlankScan;
+
+/// A disk of up to this size is read whole; larger ones are sampled.
+const WHOLE_UP_TO: u64 = 1 << 30;
+/// How much of each end of a larger disk is read.
+const END: u64 = 256 << 20;
+/// How many samples are read between the ends, at least.
+const SAMPLES: u64 = 1024;
+/// Size of one sample between the ends.
+const SAMPLE: usize = 64 << 10;
+/// What `O_DIRECT` needs buffers and offsets to be multiples of, on any disk.
+pub(super) const ALIGN: usize = 4096;
+
+/// What to read, as offsets and lengths. `start` in 0..1 moves the samples, so that data which one check misses for its
+/// regularity is found by another.
+pub(super) fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<(u64, u64)> {
+    if scan == BlankScan::Full || size <= WHOLE_UP_TO {
+        return vec![(from, size.saturating_sub(from))];
+    }
+    let (head, tail) = (END.max(from), (size - END) / ALIGN as u64 * ALIGN as u64);
+    let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a jitter"
+    )]
+    let jitter = (start * (stride - SAMPLE as u64 + 1) as f64) as u64;
+    let samples = (head + jitter..tail).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(|at| {
+        let at = at / ALIGN as u64 * ALIGN as u64;
+        (at, (SAMPLE as u64).min(tail - at))
+    });
+    std::iter::once((from, head - from)).chain(samples).chain([(tail, size - tail)]).collect()
+}
+
+/// A number in 0..1 that differs from call to call.
+pub(super) fn random_fraction() -> f64 {
+    let (high, _) = Uuid::new_v4().as_u64_pair();
+    f64::from((high >> 32) as u32) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::luks2::DATA_OFFSET;
+
+    #[test]
+    fn a_large_disk_is_read_at_both_ends_and_sampled_between() {
+        let size = 10 << 30;
+        let ranges = ranges(0, size, BlankScan::Sampled, 0.5);
+        let read = |offset: u64| ranges.iter().any(|(at, length)| (*at..at + length).contains(&offset));
+        assert!(read(0) && read(END - 1) && read(size - END) && read(size - 1));
+        let between = ranges.iter().filter(|(at, _)| (END..size - END).contains(at)).count() as u64;
+        assert!(between >= SAMPLES, "{between}");
+    }
+
+    #[test]
+    fn each_check_looks_elsewhere() {
+        let ranges = |start| ranges(0, 10 << 30, BlankScan::Sampled, start);
+        assert_ne!(ranges(0.1), ranges(0.9));
+        let fractions: Vec<f64> = std::iter::repeat_with(random_fraction).take(100).collect();
+        assert!(fractions.iter().all(|f| (0.0..1.0).contains(f)), "{fractions:?}");
+        assert!(fractions.iter().any(|f| *f < 0.5) && fractions.iter().any(|f| *f > 0.5), "{fractions:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_stay_on_the_disk_and_do_not_overlap(
+            size in (DATA_OFFSET / 512 + 1..40 << 21).prop_map(|s| s * 512), start in 0.0..1.0, from in prop_oneof![Just(0), Just(DATA_OFFSET)],
+        ) {
+            let ranges = ranges(from, size, BlankScan::Sampled, start);
+            prop_assert_eq!(ranges[0].0, from);
+            let (last, length) = ranges[ranges.len() - 1];
+            prop_assert_eq!(last + length, size);
+            for pair in ranges.windows(2) {
+                prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0);
+            }
+            prop_assert!(ranges.iter().all(|(at, length)| at % 512 == 0 && *length > 0));
+            if size <= WHOLE_UP_TO {
+                prop_assert_eq!(ranges.len(), 1);
+                return Ok(());
+            }
+            // both ends, and between them samples that leave no more out in one place than in another
+            let (head, tail) = (from + ranges[0].1, last);
+            prop_assert!(head >= END && size - tail >= END);
+            let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
+            for pair in ranges.windows(2) {
+                let gap = pair[1].0 - (pair[0].0 + pair[0].1);
+                prop_assert!(gap <= stride - SAMPLE as u64 + ALIGN as u64, "{gap} between {pair:?}, stride {stride}");
+            }
+            let whole = ranges.iter().filter(|(_, length)| *length == SAMPLE as u64).count() as u64;
+            prop_assert!(whole + 1 >= SAMPLES, "{whole} samples");
+        }
+    }
+}
