@@ -2,29 +2,26 @@
 //!
 //! Each function opens its handle and drops it. None of them checks whether the disk may be written: callers do.
 
+mod call;
+mod error;
+mod on_disk;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
-use std::fmt;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Once;
 
 use libcryptsetup_rs::consts::flags::{CryptActivate, CryptDeactivate, CryptPbkdf, CryptVolumeKey};
-use libcryptsetup_rs::consts::vals::{CryptKdf, CryptLogLevel, CryptStatusInfo, EncryptionFormat};
+use libcryptsetup_rs::consts::vals::{CryptKdf, CryptStatusInfo, EncryptionFormat};
 use libcryptsetup_rs::{
-    CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either, LibcryptErr, TokenInput,
-    c_logging_callback, set_log_callback,
+    CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptPbkdfType, Either, LibcryptErr, TokenInput,
 };
-use uuid::Uuid;
 
-use super::header_copy::HeaderCopy;
+use self::call::{LOG, call, init};
+pub use self::error::LuksError;
+use self::on_disk::{OnDisk, check_key, is_not_permitted, load};
 use crate::key::Passphrase;
-use crate::luks2::{
-    DATA_OFFSET, Expected, Flags, FormatSpec, Luks2Header, PolicyViolation, ProvenKeyslot, SUBSYSTEM, Token,
-    check_header, grown_size,
-};
+use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size};
 
 /// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
 /// it would only cost time; systemd-cryptenroll and clevis do the same for machine keys.
@@ -32,105 +29,11 @@ const PBKDF2_ITERATIONS: u32 = 1000;
 
 const SECTOR: u64 = 512;
 
-/// What libcryptsetup said when it failed.
-#[derive(Debug, thiserror::Error)]
-pub enum LuksError {
-    /// A call failed.
-    #[error("cannot {action}{}", LogLines(.log))]
-    Call {
-        /// What was tried.
-        action: String,
-        /// libcryptsetup's own error messages meanwhile.
-        log: Vec<String>,
-        /// The error.
-        #[source]
-        source: LibcryptErr,
-    },
-    /// No keyslot takes the passphrase.
-    #[error(
-        "no keyslot of {luks_uuid} opens with the data key that KMS unwrapped for it: its keyslots were changed, or it was made with another key; restore what was changed, the state file or the header, from a backup"
-    )]
-    WrongKey {
-        /// The volume.
-        luks_uuid: Uuid,
-    },
-    /// A header that libcryptsetup has loaded, and that is not there to be read, or cannot be handed on.
-    #[error(
-        "cannot check the LUKS2 header: {reason}; look for what else writes to the disk, and restore the header from a backup"
-    )]
-    Header {
-        /// What is the matter.
-        reason: String,
-    },
-    /// Another header than expected.
-    #[error("the header has LUKS UUID {found}, expected {expected}")]
-    OtherVolume {
-        /// UUID expected.
-        expected: Uuid,
-        /// UUID found.
-        found: Uuid,
-    },
-    /// A header that does not pass the policy.
-    #[error(transparent)]
-    Policy(#[from] PolicyViolation),
-    /// A mapping that is not as it was made.
-    #[error("mapping {mapper} is not as luks-agent made it: {what}")]
-    Mapping {
-        /// Mapper name.
-        mapper: String,
-        /// What is otherwise.
-        what: String,
-    },
-    /// A disk that has no room for data behind the header.
-    #[error("the disk has {size} bytes, a LUKS2 header alone takes {DATA_OFFSET}; volumes need at least twice that")]
-    TooSmall {
-        /// Size in bytes.
-        size: u64,
-    },
-    /// The header could not be flushed to the disk.
-    #[error("cannot flush the header to the disk")]
-    Sync(#[source] std::io::Error),
-}
-
-struct LogLines<'a>(&'a [String]);
-
-impl fmt::Display for LogLines<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|line| write!(f, ": {}", line.trim_end_matches('.')))
-    }
-}
-
 fn activation_flags(flags: Flags) -> CryptActivate {
     let flag = |on, bit| if on { bit } else { CryptActivate::empty() };
     flag(flags.discards, CryptActivate::ALLOW_DISCARDS)
         | flag(flags.no_read_workqueue, CryptActivate::NO_READ_WORKQUEUE)
         | flag(flags.no_write_workqueue, CryptActivate::NO_WRITE_WORKQUEUE)
-}
-
-thread_local! {
-    static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-fn log_line(level: CryptLogLevel, message: &str, _: Option<&mut ()>) {
-    match level {
-        CryptLogLevel::Error => LOG.with_borrow_mut(|log| log.push(message.to_owned())),
-        CryptLogLevel::Normal | CryptLogLevel::Verbose | CryptLogLevel::Debug | CryptLogLevel::DebugJson => {}
-    }
-}
-
-c_logging_callback!(log_callback, (), log_line);
-
-/// Runs one libcryptsetup call and gives its failure a context.
-fn call<T>(action: impl Into<String>, result: Result<T, LibcryptErr>) -> Result<T, LuksError> {
-    let log = LOG.take();
-    result.map_err(|source| LuksError::Call { action: action.into(), log, source })
-}
-
-fn init(device: &Path) -> Result<CryptDevice, LuksError> {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| set_log_callback::<()>(Some(log_callback), None));
-    LOG.take();
-    call(format!("use {}", device.display()), CryptInit::init(device))
 }
 
 fn minimal_pbkdf() -> CryptPbkdfType {
@@ -212,72 +115,6 @@ pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bo
         call("assign the token to the keyslot", assigned)?;
     }
     Ok(true)
-}
-
-/// A header as it stands on the disk, before its policy is asked.
-struct OnDisk {
-    cd: CryptDevice,
-    file: File,
-    header: Luks2Header,
-}
-
-impl OnDisk {
-    /// Has libcryptsetup load the header, which repairs a damaged copy, reads it, and checks that it is the expected volume.
-    fn load(device: &Path, luks_uuid: Uuid) -> Result<Self, LuksError> {
-        let mut cd = init(device)?;
-        call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
-        let unreadable = |reason| LuksError::Header { reason };
-        let file = File::open(device).map_err(|e| unreadable(e.to_string()))?;
-        let header = Luks2Header::read_intact(&file).map_err(unreadable)?;
-        if header.luks_uuid != luks_uuid {
-            return Err(LuksError::OtherVolume { expected: luks_uuid, found: header.luks_uuid });
-        }
-        Ok(Self { cd, file, header })
-    }
-
-    /// Its JSON.
-    fn metadata(&self) -> &serde_json::Value {
-        self.header.metadata.as_ref().unwrap_or(&serde_json::Value::Null)
-    }
-
-    /// Checks the policy, and loads a copy of what has passed it.
-    fn checked(&self, device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
-        check_header(self.metadata(), expected)?;
-        let copy = HeaderCopy::new(&self.header, &self.file).map_err(|reason| LuksError::Header { reason })?;
-        let cd = CryptInit::init_with_data_device(Either::Right((&copy.path(), device)));
-        let mut cd = call(format!("use {} with a copy of its header", device.display()), cd)?;
-        let loaded = cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);
-        call("read the copy of the LUKS2 header", loaded)?;
-        Ok(Checked { cd, copy })
-    }
-}
-
-/// A handle on the copy of a header that has passed the policy, and on the disk that the data are on.
-struct Checked {
-    // dropped before what it reads
-    cd: CryptDevice,
-    copy: HeaderCopy,
-}
-
-fn load(device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
-    OnDisk::load(device, expected.luks_uuid)?.checked(device, expected)
-}
-
-/// Proves that the passphrase opens the volume, without opening it. `keyring`: [`CryptActivate::KEYRING_KEY`] leaves the volume
-/// key in the keyring of this thread.
-fn check_key(volume: &mut Checked, luks_uuid: Uuid, key: &Passphrase, keyring: CryptActivate) -> Result<(), LuksError> {
-    match volume.cd.activate_handle().activate_by_passphrase(None, None, key.expose(), keyring) {
-        Err(e) if is_not_permitted(&e) => {
-            LOG.take();
-            Err(LuksError::WrongKey { luks_uuid })
-        }
-        other => call("try the data key", other).map(|_| ()),
-    }
-}
-
-/// What libcryptsetup says when no keyslot takes the passphrase.
-fn is_not_permitted(error: &LibcryptErr) -> bool {
-    matches!(error, LibcryptErr::IOError(e) if e.raw_os_error() == Some(nix::libc::EPERM))
 }
 
 /// Proves that the passphrase opens the volume, without opening it.

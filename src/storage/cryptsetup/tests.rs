@@ -2,6 +2,8 @@ mod tampered;
 
 use std::path::PathBuf;
 
+use uuid::Uuid;
+
 use super::*;
 use crate::key::{DataKey, WrappedKey};
 use crate::luks2::{Cipher, FormatSpec, HeaderPolicy, Layout};

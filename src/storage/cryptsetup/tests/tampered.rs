@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::luks2::{Luks2Header, check_header};
+use crate::storage::header_copy::HeaderCopy;
 
 /// Size of each copy of the header as cryptsetup makes it: binary header and JSON area (LUKS2 on-disk format, section 2).
 const COPY: usize = 16 << 10;

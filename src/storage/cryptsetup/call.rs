@@ -1,0 +1,36 @@
+//! One call of libcryptsetup: with what was tried, and what libcryptsetup logged meanwhile.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Once;
+
+use libcryptsetup_rs::consts::vals::CryptLogLevel;
+use libcryptsetup_rs::{CryptDevice, CryptInit, LibcryptErr, c_logging_callback, set_log_callback};
+
+use super::error::LuksError;
+
+thread_local! {
+    pub(super) static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn log_line(level: CryptLogLevel, message: &str, _: Option<&mut ()>) {
+    match level {
+        CryptLogLevel::Error => LOG.with_borrow_mut(|log| log.push(message.to_owned())),
+        CryptLogLevel::Normal | CryptLogLevel::Verbose | CryptLogLevel::Debug | CryptLogLevel::DebugJson => {}
+    }
+}
+
+c_logging_callback!(log_callback, (), log_line);
+
+/// Runs one libcryptsetup call and gives its failure a context.
+pub(super) fn call<T>(action: impl Into<String>, result: Result<T, LibcryptErr>) -> Result<T, LuksError> {
+    let log = LOG.take();
+    result.map_err(|source| LuksError::Call { action: action.into(), log, source })
+}
+
+pub(super) fn init(device: &Path) -> Result<CryptDevice, LuksError> {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| set_log_callback::<()>(Some(log_callback), None));
+    LOG.take();
+    call(format!("use {}", device.display()), CryptInit::init(device))
+}

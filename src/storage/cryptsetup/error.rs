@@ -1,0 +1,76 @@
+//! Why libcryptsetup, or the agent before it, does not use a volume.
+
+use std::fmt;
+
+use libcryptsetup_rs::LibcryptErr;
+use uuid::Uuid;
+
+use crate::luks2::{DATA_OFFSET, PolicyViolation};
+
+/// What libcryptsetup said when it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LuksError {
+    /// A call failed.
+    #[error("cannot {action}{}", LogLines(.log))]
+    Call {
+        /// What was tried.
+        action: String,
+        /// libcryptsetup's own error messages meanwhile.
+        log: Vec<String>,
+        /// The error.
+        #[source]
+        source: LibcryptErr,
+    },
+    /// No keyslot takes the passphrase.
+    #[error(
+        "no keyslot of {luks_uuid} opens with the data key that KMS unwrapped for it: its keyslots were changed, or it was made with another key; restore what was changed, the state file or the header, from a backup"
+    )]
+    WrongKey {
+        /// The volume.
+        luks_uuid: Uuid,
+    },
+    /// A header that libcryptsetup has loaded, and that is not there to be read, or cannot be handed on.
+    #[error(
+        "cannot check the LUKS2 header: {reason}; look for what else writes to the disk, and restore the header from a backup"
+    )]
+    Header {
+        /// What is the matter.
+        reason: String,
+    },
+    /// Another header than expected.
+    #[error("the header has LUKS UUID {found}, expected {expected}")]
+    OtherVolume {
+        /// UUID expected.
+        expected: Uuid,
+        /// UUID found.
+        found: Uuid,
+    },
+    /// A header that does not pass the policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyViolation),
+    /// A mapping that is not as it was made.
+    #[error("mapping {mapper} is not as luks-agent made it: {what}")]
+    Mapping {
+        /// Mapper name.
+        mapper: String,
+        /// What is otherwise.
+        what: String,
+    },
+    /// A disk that has no room for data behind the header.
+    #[error("the disk has {size} bytes, a LUKS2 header alone takes {DATA_OFFSET}; volumes need at least twice that")]
+    TooSmall {
+        /// Size in bytes.
+        size: u64,
+    },
+    /// The header could not be flushed to the disk.
+    #[error("cannot flush the header to the disk")]
+    Sync(#[source] std::io::Error),
+}
+
+struct LogLines<'a>(&'a [String]);
+
+impl fmt::Display for LogLines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| write!(f, ": {}", line.trim_end_matches('.')))
+    }
+}

@@ -1,0 +1,86 @@
+//! A header on a disk, and the copy of it that a volume is opened from.
+
+use std::fs::File;
+use std::path::Path;
+
+use libcryptsetup_rs::consts::flags::CryptActivate;
+use libcryptsetup_rs::consts::vals::EncryptionFormat;
+use libcryptsetup_rs::{CryptDevice, CryptInit, Either, LibcryptErr};
+use uuid::Uuid;
+
+use super::call::{LOG, call, init};
+use super::error::LuksError;
+use crate::key::Passphrase;
+use crate::luks2::{Expected, Luks2Header, check_header};
+use crate::storage::header_copy::HeaderCopy;
+
+/// A header as it stands on the disk, before its policy is asked.
+pub(super) struct OnDisk {
+    pub(super) cd: CryptDevice,
+    file: File,
+    header: Luks2Header,
+}
+
+impl OnDisk {
+    /// Has libcryptsetup load the header, which repairs a damaged copy, reads it, and checks that it is the expected volume.
+    pub(super) fn load(device: &Path, luks_uuid: Uuid) -> Result<Self, LuksError> {
+        let mut cd = init(device)?;
+        call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
+        let unreadable = |reason| LuksError::Header { reason };
+        let file = File::open(device).map_err(|e| unreadable(e.to_string()))?;
+        let header = Luks2Header::read_intact(&file).map_err(unreadable)?;
+        if header.luks_uuid != luks_uuid {
+            return Err(LuksError::OtherVolume { expected: luks_uuid, found: header.luks_uuid });
+        }
+        Ok(Self { cd, file, header })
+    }
+
+    /// Its JSON.
+    pub(super) fn metadata(&self) -> &serde_json::Value {
+        self.header.metadata.as_ref().unwrap_or(&serde_json::Value::Null)
+    }
+
+    /// Checks the policy, and loads a copy of what has passed it.
+    pub(super) fn checked(&self, device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
+        check_header(self.metadata(), expected)?;
+        let copy = HeaderCopy::new(&self.header, &self.file).map_err(|reason| LuksError::Header { reason })?;
+        let cd = CryptInit::init_with_data_device(Either::Right((&copy.path(), device)));
+        let mut cd = call(format!("use {} with a copy of its header", device.display()), cd)?;
+        let loaded = cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);
+        call("read the copy of the LUKS2 header", loaded)?;
+        Ok(Checked { cd, copy })
+    }
+}
+
+/// A handle on the copy of a header that has passed the policy, and on the disk that the data are on.
+pub(super) struct Checked {
+    // dropped before what it reads
+    pub(super) cd: CryptDevice,
+    pub(super) copy: HeaderCopy,
+}
+
+pub(super) fn load(device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
+    OnDisk::load(device, expected.luks_uuid)?.checked(device, expected)
+}
+
+/// Proves that the passphrase opens the volume, without opening it. `keyring`: [`CryptActivate::KEYRING_KEY`] leaves the volume
+/// key in the keyring of this thread.
+pub(super) fn check_key(
+    volume: &mut Checked,
+    luks_uuid: Uuid,
+    key: &Passphrase,
+    keyring: CryptActivate,
+) -> Result<(), LuksError> {
+    match volume.cd.activate_handle().activate_by_passphrase(None, None, key.expose(), keyring) {
+        Err(e) if is_not_permitted(&e) => {
+            LOG.take();
+            Err(LuksError::WrongKey { luks_uuid })
+        }
+        other => call("try the data key", other).map(|_| ()),
+    }
+}
+
+/// What libcryptsetup says when no keyslot takes the passphrase.
+pub(super) fn is_not_permitted(error: &LibcryptErr) -> bool {
+    matches!(error, LibcryptErr::IOError(e) if e.raw_os_error() == Some(nix::libc::EPERM))
+}
