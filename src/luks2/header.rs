@@ -21,6 +21,28 @@ const SECONDARY: &[u8; 6] = b"SKUL\xba\xbe";
 /// Sizes that a copy can have, and so offsets of the secondary one (section 2.2).
 const SIZES: [u64; 9] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 
+/// A LUKS2 header that could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// A read of a binary header failed.
+    #[error("it cannot be read at byte {offset}")]
+    Binary {
+        /// Where on the disk.
+        offset: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A read of a JSON area failed.
+    #[error("its LUKS2 metadata cannot be read")]
+    Metadata(#[source] io::Error),
+    /// No copy of the header has its checksum.
+    #[error("its LUKS2 header is damaged")]
+    Damaged,
+    /// There is no header.
+    #[error("its LUKS2 header is gone")]
+    Gone,
+}
+
 /// One copy of a header.
 pub(crate) struct Luks2Header {
     pub(crate) luks_uuid: Uuid,
@@ -38,7 +60,7 @@ impl Luks2Header {
     ///
     /// # Errors
     /// When the disk cannot be read.
-    pub(crate) fn read(file: &File) -> Result<Option<Self>, String> {
+    pub(crate) fn read(file: &File) -> Result<Option<Self>, HeaderError> {
         let primary = Self::read_at(file, 0, PRIMARY)?;
         if primary.as_ref().is_some_and(|h| h.intact) {
             return Ok(primary);
@@ -62,11 +84,11 @@ impl Luks2Header {
     ///
     /// # Errors
     /// When it has not.
-    pub(crate) fn read_intact(file: &File) -> Result<Self, String> {
+    pub(crate) fn read_intact(file: &File) -> Result<Self, HeaderError> {
         match Self::read(file)? {
             Some(header) if header.intact => Ok(header),
-            Some(_) => Err("its LUKS2 header is damaged".to_owned()),
-            None => Err("its LUKS2 header is gone".to_owned()),
+            Some(_) => Err(HeaderError::Damaged),
+            None => Err(HeaderError::Gone),
         }
     }
 
@@ -97,12 +119,12 @@ impl Luks2Header {
         Some([copy(PRIMARY, 0), copy(SECONDARY, size)].concat())
     }
 
-    fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, String> {
+    fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, HeaderError> {
         let mut header = [0; BINARY];
         match file.read_exact_at(&mut header, offset) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(e) => return Err(format!("it cannot be read at byte {offset}: {e}")),
+            Err(source) => return Err(HeaderError::Binary { offset, source }),
         }
         // binary header, section 2.1: magic 0..6, version 6..8, hdr_size 8..16, uuid 168..208
         let uuid = std::str::from_utf8(&header[168..208]).ok().map(|text| text.trim_end_matches('\0'));
@@ -116,7 +138,7 @@ impl Luks2Header {
             Some(size) => {
                 let mut json = vec![0; size - BINARY];
                 let read = file.read_exact_at(&mut json, offset + BINARY as u64);
-                read.map_err(|e| format!("its LUKS2 metadata cannot be read: {e}"))?;
+                read.map_err(HeaderError::Metadata)?;
                 let end = json.iter().position(|b| *b == 0).unwrap_or(json.len());
                 let metadata: Option<serde_json::Value> = serde_json::from_slice(&json[..end]).ok();
                 let intact = metadata.is_some() && has_its_checksum(header, &json);

@@ -14,6 +14,38 @@ use serde_json::Value;
 
 use super::areas::{KeyslotArea, keyslot_areas};
 use super::digest::sha256_hex;
+use super::violation::PolicyViolation;
+
+/// A keyslot that is not on the disk as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyslotError {
+    /// The header names areas that cannot be.
+    #[error(transparent)]
+    Areas(#[from] PolicyViolation),
+    /// It is gone.
+    #[error("keyslot {number} is gone, which the data key opened, {LOST}")]
+    Gone {
+        /// Its number.
+        number: u32,
+    },
+    /// Its area is not what it was.
+    #[error("keyslot {number} is damaged: its area on the disk has changed since it was opened, {LOST}")]
+    Damaged {
+        /// Its number.
+        number: u32,
+    },
+    /// Its area cannot be read.
+    #[error("keyslot {number} cannot be read: {reason}, {LOST}")]
+    Unreadable {
+        /// Its number.
+        number: u32,
+        /// Why.
+        reason: io::Error,
+    },
+}
+
+/// What follows from a keyslot that is lost.
+const LOST: &str = "and the data key will not open the volume again; back up its data now, while it is open, then restore the LUKS2 header from a backup, or make the volume anew";
 
 /// A keyslot as it was when it opened with the data key, so that it can be checked without one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,23 +73,15 @@ impl ProvenKeyslot {
     ///
     /// # Errors
     /// What of it is not.
-    pub(crate) fn check(&self, disk: &File, metadata: &Value) -> Result<(), String> {
-        let areas = keyslot_areas(metadata).map_err(|e| e.to_string())?;
+    pub(crate) fn check(&self, disk: &File, metadata: &Value) -> Result<(), KeyslotError> {
+        let areas = keyslot_areas(metadata)?;
         let number = self.number;
-        let lost = |what: String| {
-            format!(
-                "{what}, and the data key will not open the volume again; back up its data now, while it is open, then restore the LUKS2 header from a backup, or make the volume anew"
-            )
-        };
-        let area = areas.iter().find(|area| area.number == number);
-        let area = area.ok_or_else(|| lost(format!("keyslot {number} is gone, which the data key opened")))?;
+        let area = areas.iter().find(|area| area.number == number).ok_or(KeyslotError::Gone { number })?;
         forget_cached(disk, area);
         match Self::read(disk, area) {
             Ok(found) if found == *self => Ok(()),
-            Ok(_) => {
-                Err(lost(format!("keyslot {number} is damaged: its area on the disk has changed since it was opened")))
-            }
-            Err(e) => Err(lost(format!("keyslot {number} cannot be read: {e}"))),
+            Ok(_) => Err(KeyslotError::Damaged { number }),
+            Err(reason) => Err(KeyslotError::Unreadable { number, reason }),
         }
     }
 }

@@ -18,8 +18,9 @@ mod violation;
 
 pub(crate) use areas::{KeyslotArea, keyslot_areas};
 pub(crate) use digest::sha256_hex;
+pub use header::HeaderError;
 pub(crate) use header::Luks2Header;
-pub use keyslot::ProvenKeyslot;
+pub use keyslot::{KeyslotError, ProvenKeyslot};
 pub use layout::{Cipher, DATA_OFFSET, Encryption, Flags, Layout, grown_size, mapper_name};
 pub use policy::{Expected, HeaderPolicy, check_header};
 pub use spec::FormatSpec;

@@ -18,7 +18,7 @@ use libcryptsetup_rs::{
 };
 
 use self::call::{LOG, call, init};
-pub use self::error::LuksError;
+pub use self::error::{HeaderFault, LuksError};
 use self::on_disk::{OnDisk, check_key, is_not_permitted, load};
 use crate::key::Passphrase;
 use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size};
@@ -143,7 +143,7 @@ pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) ->
         LOG.set(log);
     }
     let keyslot = call("open the volume", opened)?;
-    volume.copy.proven(keyslot).map_err(|reason| LuksError::Header { reason })
+    volume.copy.proven(keyslot).map_err(|e| LuksError::Header(e.into()))
 }
 
 /// What there is of a mapping.

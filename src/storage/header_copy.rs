@@ -12,7 +12,38 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::luks2::{DATA_OFFSET, KeyslotArea, Luks2Header, ProvenKeyslot, keyslot_areas};
+use crate::luks2::{DATA_OFFSET, KeyslotArea, Luks2Header, PolicyViolation, ProvenKeyslot, keyslot_areas};
+
+/// A header that cannot be copied, or a copy that does not say what opened it.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// There are no metadata, or more than fit.
+    #[error("it has no room for its metadata")]
+    NoRoom,
+    /// The header names areas that cannot be.
+    #[error(transparent)]
+    Areas(#[from] PolicyViolation),
+    /// A keyslot would overwrite the metadata.
+    #[error("one of its keyslots lies in its metadata")]
+    Overlap,
+    /// The disk or the kernel failed.
+    #[error("it cannot be copied")]
+    Copy(#[source] io::Error),
+    /// A keyslot opened that the header does not name.
+    #[error("keyslot {number} opened, which is not in it")]
+    OtherKeyslot {
+        /// Its number.
+        number: u32,
+    },
+    /// A keyslot of the copy cannot be read.
+    #[error("keyslot {number} cannot be read")]
+    Keyslot {
+        /// Its number.
+        number: u32,
+        /// Why.
+        source: io::Error,
+    },
+}
 
 /// A header and the keyslots that it names.
 pub(super) struct HeaderCopy {
@@ -25,13 +56,13 @@ impl HeaderCopy {
     ///
     /// # Errors
     /// What in the header makes it impossible, or whatever the disk or the kernel says.
-    pub(super) fn new(header: &Luks2Header, disk: &File) -> Result<Self, String> {
-        let both = header.copies().ok_or("it has no room for its metadata")?;
-        let areas = header.metadata.as_ref().map(keyslot_areas).transpose().map_err(|e| e.to_string())?;
+    pub(super) fn new(header: &Luks2Header, disk: &File) -> Result<Self, CopyError> {
+        let both = header.copies().ok_or(CopyError::NoRoom)?;
+        let areas = header.metadata.as_ref().map(keyslot_areas).transpose()?;
         let areas = areas.unwrap_or_default();
         // the areas are bounded by what the metadata say of their own size, which this is
         if areas.iter().any(|area| area.bytes.start < both.len() as u64) {
-            return Err("one of its keyslots lies in its metadata".to_owned());
+            return Err(CopyError::Overlap);
         }
         let copy = |from: &File| {
             let to = memory_file()?;
@@ -44,7 +75,7 @@ impl HeaderCopy {
             }
             Ok::<_, io::Error>(to)
         };
-        let file = copy(disk).map_err(|e| format!("it cannot be copied: {e}"))?;
+        let file = copy(disk).map_err(CopyError::Copy)?;
         Ok(Self { file, areas })
     }
 
@@ -52,10 +83,10 @@ impl HeaderCopy {
     ///
     /// # Errors
     /// When there is no such keyslot, or the copy cannot be read.
-    pub(super) fn proven(&self, number: u32) -> Result<ProvenKeyslot, String> {
+    pub(super) fn proven(&self, number: u32) -> Result<ProvenKeyslot, CopyError> {
         let area = self.areas.iter().find(|area| area.number == number);
-        let area = area.ok_or_else(|| format!("keyslot {number} opened, which is not in it"))?;
-        ProvenKeyslot::read(&self.file, area).map_err(|e| format!("keyslot {number} cannot be read: {e}"))
+        let area = area.ok_or(CopyError::OtherKeyslot { number })?;
+        ProvenKeyslot::read(&self.file, area).map_err(|source| CopyError::Keyslot { number, source })
     }
 
     /// Where the copy is found for as long as it lives.

@@ -8,10 +8,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 
-use super::dm;
+use super::dm::{self, DmError};
 use crate::discover::{Mount, Mounts, Roots};
 use crate::disk::DevNo;
-use crate::error::chain;
 
 /// How many of those that hold a volume are named.
 const NAMED: usize = 5;
@@ -36,7 +35,7 @@ impl Volume<'_> {
     ///
     /// # Errors
     /// When device-mapper cannot be asked.
-    pub(crate) fn holders(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, String> {
+    pub(crate) fn holders(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, DmError> {
         self.look(table, own, false)
     }
 
@@ -44,14 +43,14 @@ impl Volume<'_> {
     ///
     /// # Errors
     /// When device-mapper cannot be asked.
-    pub(crate) fn hinderers(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, String> {
+    pub(crate) fn hinderers(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, DmError> {
         self.look(table, own, true)
     }
 
-    fn look(&self, table: &Mounts, own: Option<&Mount>, failed: bool) -> Result<Vec<String>, String> {
+    fn look(&self, table: &Mounts, own: Option<&Mount>, failed: bool) -> Result<Vec<String>, DmError> {
         let mut found = self.mounted_too(table, own);
         let apart = self.mounted_apart(table, own);
-        let opened = dm::open_count(self.mapper).map_err(chain)?;
+        let opened = dm::open_count(self.mapper)?;
         // a file system opens its device once, wherever it is mounted
         let is_mounted = self.mounts(table).next().is_some() || !apart.is_empty();
         let is_opened = opened > u32::from(is_mounted);

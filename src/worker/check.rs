@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::claim::claim;
+use super::error::WorkerError;
 use super::probe;
 use super::stage::Stage;
 use crate::error::chain;
@@ -12,7 +13,7 @@ use crate::luks2::{Expected, check_header};
 use crate::storage::cryptsetup::LuksError;
 use crate::storage::{dm, filesystem};
 
-pub(super) fn check(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer, String> {
+pub(super) fn check(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let job::Check { target, expected, mapper, filesystem, keyslot } = job;
     let disk = claim(target, stage)?;
     stage.enter("checking");
@@ -30,11 +31,11 @@ pub(super) fn check(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer, S
 }
 
 /// Checks that the header is what the state file says, as far as that can be told without a key, and returns its metadata.
-pub(super) fn header_is(disk: &File, expected: &Expected) -> Result<serde_json::Value, String> {
+pub(super) fn header_is(disk: &File, expected: &Expected) -> Result<serde_json::Value, WorkerError> {
     let (luks_uuid, metadata) = probe::metadata(disk)?;
     if luks_uuid != expected.luks_uuid {
-        return Err(chain(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }));
+        return Err(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }.into());
     }
-    check_header(&metadata, expected).map_err(chain)?;
+    check_header(&metadata, expected)?;
     Ok(metadata)
 }

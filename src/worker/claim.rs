@@ -3,21 +3,69 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::stage::Stage;
 use crate::disk::DevNo;
+use crate::error::IoError;
 use crate::job::Target;
 
 /// How long another holder of a disk's lock, such as udev at work on it, is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
+/// A disk that cannot be claimed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClaimError {
+    /// A system call failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// Somebody else has locked it.
+    #[error("{path} is locked by another program; find it with 'lslocks' or 'fuser -v {path}'")]
+    Locked {
+        /// Its node.
+        path: PathBuf,
+    },
+    /// Its node is now of another device.
+    #[error("{path} is no longer block device {devno}")]
+    OtherDevice {
+        /// Its node.
+        path: PathBuf,
+        /// The number of the device that was meant.
+        devno: DevNo,
+    },
+    /// Its device is now another disk.
+    #[error("{path} is another disk now: disk sequence number {}, expected {}", number(*.found), number(*.expected))]
+    OtherDisk {
+        /// Its node.
+        path: PathBuf,
+        /// The kernel's sequence number of the disk.
+        found: Option<u64>,
+        /// That of the disk that was meant.
+        expected: Option<u64>,
+    },
+    /// Its size is now another one.
+    #[error("{path} is another disk now: {found} bytes, expected {expected}")]
+    OtherSize {
+        /// Its node.
+        path: PathBuf,
+        /// Size in bytes.
+        found: u64,
+        /// The size of the disk that was meant.
+        expected: u64,
+    },
+}
+
+fn number(sequence: Option<u64>) -> String {
+    sequence.map_or("unknown".to_owned(), |number| number.to_string())
+}
+
 /// Checks that the node is still the disk that was planned for, and takes the advisory lock on it that keeps udev and
 /// workers of a killed agent away (`systemd.io/BLOCK_DEVICE_LOCKING`).
-pub(super) fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, String> {
-    let path = target.path.display();
+pub(super) fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, ClaimError> {
+    let path = &target.path;
     let file = open(target)?;
     same_disk(target, &file)?;
     let since = Instant::now();
@@ -26,43 +74,39 @@ pub(super) fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, Stri
             Ok(()) => {
                 // inherited by mkfs, so that one which outlives its worker keeps the next worker away
                 let inherited = fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()));
-                inherited.map_err(|e| format!("{path} cannot be kept locked: {e}"))?;
+                inherited.map_err(|e| IoError::when("keep locked", path)(e.into()))?;
                 return Ok(file);
             }
-            Err(TryLockError::Error(e)) => return Err(format!("{path} cannot be locked: {e}")),
+            Err(TryLockError::Error(e)) => return Err(IoError::when("lock", path)(e).into()),
             Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_PATIENCE => {
                 stage.percent("waiting for another program that has locked it", 0, 1);
                 std::thread::sleep(Duration::from_millis(50));
             }
             Err(TryLockError::WouldBlock) => {
-                return Err(format!(
-                    "{path} is locked by another program; find it with 'lslocks' or 'fuser -v {path}'"
-                ));
+                return Err(ClaimError::Locked { path: path.clone() });
             }
         }
     }
 }
 
-pub(super) fn open(target: &Target) -> Result<File, String> {
-    File::open(&target.path).map_err(|e| format!("{} cannot be opened: {e}", target.path.display()))
+pub(super) fn open(target: &Target) -> Result<File, ClaimError> {
+    Ok(File::open(&target.path).map_err(IoError::when("open", &target.path))?)
 }
 
-pub(super) fn same_disk(target: &Target, mut file: &File) -> Result<(), String> {
-    let path = target.path.display();
-    let metadata = file.metadata().map_err(|e| format!("{path} is gone: {e}"))?;
+pub(super) fn same_disk(target: &Target, mut file: &File) -> Result<(), ClaimError> {
+    let path = &target.path;
+    let metadata = file.metadata().map_err(IoError::when("examine", path))?;
     if !metadata.file_type().is_block_device() || DevNo::from_rdev(metadata.rdev()) != Some(target.devno) {
-        return Err(format!("{path} is no longer block device {}", target.devno));
+        return Err(ClaimError::OtherDevice { path: path.clone(), devno: target.devno });
     }
     let seq = fs::read_to_string(format!("/sys/dev/block/{}/diskseq", target.devno)).ok();
     let seq = seq.and_then(|text| text.trim().parse::<u64>().ok());
     if target.diskseq.is_some() && seq != target.diskseq {
-        let number = |seq: Option<u64>| seq.map_or("unknown".to_owned(), |seq| seq.to_string());
-        let (seq, expected) = (number(seq), number(target.diskseq));
-        return Err(format!("{path} is another disk now: disk sequence number {seq}, expected {expected}"));
+        return Err(ClaimError::OtherDisk { path: path.clone(), found: seq, expected: target.diskseq });
     }
-    let size = io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(|e| format!("{path} has no size: {e}"))?;
+    let size = io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(IoError::when("find the size of", path))?;
     if size != target.size {
-        return Err(format!("{path} is another disk now: {size} bytes, expected {}", target.size));
+        return Err(ClaimError::OtherSize { path: path.clone(), found: size, expected: target.size });
     }
     Ok(())
 }

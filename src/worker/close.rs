@@ -2,36 +2,117 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::discover::{Mount, Mounts, Roots};
 use crate::disk::DevNo;
-use crate::error::chain;
+use crate::error::{IoError, chain};
 use crate::job::Extent;
-use crate::storage::cryptsetup::{self, Mapping};
+use crate::storage::cryptsetup::{self, LuksError, Mapping};
+use crate::storage::dm::{self, DmError};
 use crate::storage::holders::{Volume, list};
-use crate::storage::{MountSpec, dm, mount};
+use crate::storage::mount::{self, MountError};
+use crate::storage::{MountSpec, ToolError};
 
 /// How long whoever holds a volume is waited for, as udev does while it looks at it, and how often it is looked whether they still do.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// A volume that was not closed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CloseError {
+    /// libcryptsetup failed.
+    #[error(transparent)]
+    Luks(#[from] LuksError),
+    /// Device-mapper did not say who has it open.
+    #[error(transparent)]
+    Dm(#[from] DmError),
+    /// A program failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// A system call failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The node of its mapping is no device.
+    #[error("its mapping has no device number")]
+    NoDeviceNumber,
+    /// The mount table is unknown.
+    #[error("{reason}")]
+    MountTable {
+        /// Why.
+        reason: String,
+    },
+    /// Something is mounted over it.
+    #[error("{by} is mounted over it, at {at}")]
+    Covered {
+        /// What.
+        by: PathBuf,
+        /// Where.
+        at: PathBuf,
+    },
+    /// Somebody holds it.
+    #[error("it is in use, and nothing was changed: {}; end that, then try again", list(.holders))]
+    InUse {
+        /// Who, in words.
+        holders: Vec<String>,
+    },
+    /// It could not be unmounted.
+    #[error("it is in use, and nothing was changed")]
+    NotUnmounted(#[source] Box<Self>),
+    /// Its mapping could not be removed.
+    #[error("it could not be closed: {}", list(.holders))]
+    Held {
+        /// Who holds it, in words.
+        holders: Vec<String>,
+    },
+    /// Its mapping could not be removed after it was unmounted.
+    #[error("{}; {after}", chain(.why))]
+    StaysOpen {
+        /// Why.
+        why: Box<Self>,
+        /// What came of its mount.
+        after: After,
+    },
+}
+
+/// What came of a volume that stays open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum After {
+    /// It was not mounted by the agent.
+    #[error("it stays open")]
+    Open,
+    /// It is as it was.
+    #[error("it stays open, and was mounted at {at} again")]
+    MountedAgain {
+        /// The mount point.
+        at: PathBuf,
+    },
+    /// It is no longer mounted.
+    #[error("it stays open, and could not be mounted at {at} again: {}", chain(.reason))]
+    NotMountedAgain {
+        /// The mount point.
+        at: PathBuf,
+        /// Why.
+        reason: MountError,
+    },
+}
+
 /// Unmounts a volume and removes its mapping; one that is not open stays so.
 ///
 /// # Errors
 /// Who holds it, and what was changed.
-pub(crate) fn close(mapper: &str, extent: &Extent) -> Result<(), String> {
-    match cryptsetup::mapping(mapper).map_err(chain)? {
+pub(crate) fn close(mapper: &str, extent: &Extent) -> Result<(), CloseError> {
+    match cryptsetup::mapping(mapper)? {
         Mapping::Absent => return Ok(()),
         // libcryptsetup closes nothing that is not open
-        Mapping::Empty => return dm::remove(mapper).map_err(chain),
+        Mapping::Empty => return Ok(dm::remove(mapper)?),
         Mapping::Open => {}
     }
-    let node = dm::node(mapper).map_err(chain)?;
-    let metadata = fs::metadata(&node).map_err(|e| format!("{} cannot be examined: {e}", node.display()))?;
-    let device = DevNo::from_rdev(metadata.rdev()).ok_or("its mapping has no device number")?;
+    let node = dm::node(mapper)?;
+    let metadata = fs::metadata(&node).map_err(IoError::when("examine", &node))?;
+    let device = DevNo::from_rdev(metadata.rdev()).ok_or(CloseError::NoDeviceNumber)?;
     let volume = Volume { mapper, device };
     match extent {
         Extent::Whole { mount } => close_whole(&volume, &node, mount.as_ref()),
@@ -39,35 +120,34 @@ pub(crate) fn close(mapper: &str, extent: &Extent) -> Result<(), String> {
     }
 }
 
-fn close_whole(volume: &Volume<'_>, node: &Path, how: Option<&MountSpec>) -> Result<(), String> {
+fn close_whole(volume: &Volume<'_>, node: &Path, how: Option<&MountSpec>) -> Result<(), CloseError> {
     let own = patiently(|| {
         let table = mount_table()?;
         let own = how.and_then(|how| own_mount(volume, &table, how)).cloned();
-        nobody(&volume.holders(&table, own.as_ref())?)?;
+        nobody(volume.holders(&table, own.as_ref())?)?;
         let Some(mount) = &own else { return Ok(None) };
         let Err(e) = unmount(mount) else { return Ok(own) };
         // such as a process that works in it in another mount namespace
-        nobody(&volume.hinderers(&table, Some(mount))?)?;
-        Err(unchanged(&e))
+        nobody(volume.hinderers(&table, Some(mount))?)?;
+        Err(CloseError::NotUnmounted(Box::new(e)))
     })?;
     let Err(why) = patiently(|| remove(volume)) else { return Ok(()) };
-    let again = match (how, own) {
-        (Some(how), Some(own)) => match mount::mount(node, &MountSpec { at: own.point.clone(), ..how.clone() }) {
-            Ok(_) => format!("it stays open, and was mounted at {} again", own.point.display()),
-            Err(e) => format!("it stays open, and could not be mounted at {} again: {}", own.point.display(), chain(e)),
-        },
-        _ => "it stays open".to_owned(),
+    let after = match (how, own) {
+        (Some(how), Some(own)) => {
+            let at = own.point;
+            match mount::mount(node, &MountSpec { at: at.clone(), ..how.clone() }) {
+                Ok(_) => After::MountedAgain { at },
+                Err(reason) => After::NotMountedAgain { at, reason },
+            }
+        }
+        _ => After::Open,
     };
-    Err(format!("{why}; {again}"))
+    Err(CloseError::StaysOpen { why: Box::new(why), after })
 }
 
 /// That nothing was changed, as somebody holds the volume.
-fn nobody(holders: &[String]) -> Result<(), String> {
-    if holders.is_empty() { Ok(()) } else { Err(format!("{}; end that, then try again", unchanged(&list(holders)))) }
-}
-
-fn unchanged(why: &str) -> String {
-    format!("it is in use, and nothing was changed: {why}")
+fn nobody(holders: Vec<String>) -> Result<(), CloseError> {
+    if holders.is_empty() { Ok(()) } else { Err(CloseError::InUse { holders }) }
 }
 
 /// The mount that the agent made: where the volume belongs, or the first of all that is in it, as a record may have moved.
@@ -76,7 +156,7 @@ fn own_mount<'t>(volume: &Volume<'_>, table: &'t Mounts, how: &MountSpec) -> Opt
     whole().find(|mount| mount.point == how.at).or_else(|| whole().next())
 }
 
-fn close_as_far_as_possible(volume: &Volume<'_>) -> Result<(), String> {
+fn close_as_far_as_possible(volume: &Volume<'_>) -> Result<(), CloseError> {
     patiently(|| {
         // what is mounted on another of its mounts goes first
         for mount in volume.mounts(&mount_table()?).rev() {
@@ -88,39 +168,36 @@ fn close_as_far_as_possible(volume: &Volume<'_>) -> Result<(), String> {
 }
 
 /// Removes the mapping; says who holds it, where it cannot be removed.
-fn remove(volume: &Volume<'_>) -> Result<(), String> {
-    match cryptsetup::mapping(volume.mapper).map_err(chain)? {
+fn remove(volume: &Volume<'_>) -> Result<(), CloseError> {
+    match cryptsetup::mapping(volume.mapper)? {
         // systemd or an administrator was faster
         Mapping::Absent => return Ok(()),
         Mapping::Empty | Mapping::Open => {}
     }
     let Err(e) = cryptsetup::close(volume.mapper) else { return Ok(()) };
     let holders = volume.hinderers(&mount_table()?, None)?;
-    Err(match holders.as_slice() {
-        [] => chain(e),
-        holders => format!("it could not be closed: {}", list(holders)),
-    })
+    Err(if holders.is_empty() { e.into() } else { CloseError::Held { holders } })
 }
 
 /// Unmounts what the mount table has there, and nothing that was mounted over it: `umount` takes what is topmost at a path.
-fn unmount(mount: &Mount) -> Result<(), String> {
+fn unmount(mount: &Mount) -> Result<(), CloseError> {
     let table = mount_table()?;
     if !table.iter().any(|now| now.id == mount.id) {
         return Ok(());
     }
-    let top = table.of(&mount.point).map_err(chain)?;
+    let top = table.of(&mount.point).map_err(|e| CloseError::MountTable { reason: chain(e) })?;
     if top.id != mount.id {
-        return Err(format!("{} is mounted over it, at {}", top.source.display(), top.point.display()));
+        return Err(CloseError::Covered { by: top.source.clone(), at: top.point.clone() });
     }
-    mount::unmount(&mount.point).map_err(chain)
+    Ok(mount::unmount(&mount.point)?)
 }
 
-fn mount_table() -> Result<Mounts, String> {
-    Mounts::read(&Roots::host()).map_err(chain)
+fn mount_table() -> Result<Mounts, CloseError> {
+    Mounts::read(&Roots::host()).map_err(|e| CloseError::MountTable { reason: chain(e) })
 }
 
 /// Tries something until it succeeds, for a while.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, CloseError>) -> Result<T, CloseError> {
     let since = Instant::now();
     loop {
         match attempt() {

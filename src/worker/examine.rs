@@ -5,6 +5,7 @@ use std::fs::File;
 use uuid::Uuid;
 
 use super::claim::claim;
+use super::error::WorkerError;
 use super::probe::{self, path_of};
 use super::stage::Stage;
 use crate::disk::{Content, Scan};
@@ -15,12 +16,12 @@ pub(super) fn examine(
     intent: Option<Uuid>,
     scan: Scan,
     stage: &mut Stage<'_>,
-) -> Result<Answer, String> {
+) -> Result<Answer, WorkerError> {
     let disk = claim(target, stage)?;
     Ok(Answer::Content { content: content("examining", &disk, intent, scan, stage) })
 }
 
-pub(super) fn header(target: &Target, stage: &mut Stage<'_>) -> Result<Answer, String> {
+pub(super) fn header(target: &Target, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let disk = claim(target, stage)?;
     stage.enter("reading the header");
     Ok(Answer::Header { content: probe::volume(&disk)? })

@@ -1,22 +1,22 @@
 //! The job that makes a volume.
 
 use super::claim::{claim, open, same_disk};
+use super::error::WorkerError;
 use super::examine::content;
 use super::stage::Stage;
 use crate::disk::Content;
-use crate::error::chain;
 use crate::job::{self, Answer, Basis};
 use crate::key::Passphrase;
 use crate::luks2::mapper_name;
 use crate::storage::cryptsetup::{self, Mapping};
 use crate::storage::{dm, filesystem, mount};
 
-pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, String> {
+pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let job::Format { target, basis, scan, spec, filesystem, first_mount } = job;
     if let Some(at) = first_mount {
-        mount::prepare_first_mount(at).map_err(|e| format!("nothing was done: {}", chain(e)))?;
+        mount::prepare_first_mount(at).map_err(WorkerError::NothingDone)?;
     }
-    let key = key.ok_or("no passphrase")?;
+    let key = key.ok_or(WorkerError::NoPassphrase)?;
     let disk = claim(target, stage)?;
     let name = mapper_name(spec.expected.luks_uuid);
     let intent = match basis {
@@ -37,21 +37,21 @@ pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Sta
     // once there is a complete header, what lies behind it is never given up: an agent that forgot how far it had come, its
     // boot volume restored from an old snapshot say, would destroy data otherwise
     let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))
-        && cryptsetup::resume(&target.path, &spec.expected, &key).map_err(chain)?;
+        && cryptsetup::resume(&target.path, &spec.expected, &key)?;
     if !complete {
         stage.enter("formatting");
         if matches!(basis, Basis::Wipe { .. }) {
-            filesystem::wipe_signatures(&target.path).map_err(chain)?;
+            filesystem::wipe_signatures(&target.path)?;
         }
-        cryptsetup::format(&target.path, target.size, spec, &key).map_err(chain)?;
+        cryptsetup::format(&target.path, target.size, spec, &key)?;
     }
-    let keyslot = cryptsetup::open(&target.path, &name, &spec.expected, &key).map_err(chain)?;
+    let keyslot = cryptsetup::open(&target.path, &name, &spec.expected, &key)?;
     // what is to come can take minutes
     drop(key);
-    let mapping = dm::node(&name).map_err(chain)?;
-    if !(complete && filesystem::has_filesystem(*filesystem, &mapping).map_err(chain)?) {
+    let mapping = dm::node(&name)?;
+    if !(complete && filesystem::has_filesystem(*filesystem, &mapping)?) {
         stage.enter("making the file system");
-        filesystem::make_filesystem(*filesystem, &mapping).map_err(chain)?;
+        filesystem::make_filesystem(*filesystem, &mapping)?;
     }
     Ok(Answer::Formatted { keyslot })
 }
@@ -76,12 +76,12 @@ fn still_allowed(basis: &Basis, found: &Content) -> bool {
     }
 }
 
-fn remove_mapping(name: &str) -> Result<(), String> {
-    match cryptsetup::mapping(name).map_err(chain)? {
+fn remove_mapping(name: &str) -> Result<(), WorkerError> {
+    match cryptsetup::mapping(name)? {
         Mapping::Absent => Ok(()),
         // libcryptsetup closes nothing that is not open
-        Mapping::Empty => dm::remove(name).map_err(chain),
-        Mapping::Open => cryptsetup::close(name).map_err(chain),
+        Mapping::Empty => Ok(dm::remove(name)?),
+        Mapping::Open => Ok(cryptsetup::close(name)?),
     }
 }
 

@@ -2,33 +2,33 @@
 
 use super::check::header_is;
 use super::claim::claim;
+use super::error::WorkerError;
 use super::stage::Stage;
-use crate::error::chain;
 use crate::job::{self, Answer};
 use crate::key::Passphrase;
 use crate::storage::{cryptsetup, dm, filesystem};
 
 /// The mapping first; what a run leaves that is cut between the two is a file system smaller than its mapping, which the next
 /// one grows.
-pub(super) fn grow(job: &job::Grow, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, String> {
+pub(super) fn grow(job: &job::Grow, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let job::Grow { target, expected, mapper, filesystem, mount_point, .. } = job;
     let disk = claim(target, stage)?;
     header_is(&disk, expected)?;
-    dm::check(mapper, target.devno, expected.header).map_err(chain)?;
-    let mapping = dm::node(mapper).map_err(chain)?;
+    dm::check(mapper, target.devno, expected.header)?;
+    let mapping = dm::node(mapper)?;
     let size = || {
         let at = mount_point.as_ref().map(|at| filesystem::filesystem_size(*filesystem, &mapping, at));
-        at.transpose().map_err(chain)
+        at.transpose()
     };
     let before = size()?;
     let mut grown = false;
     if let Some(key) = key {
         stage.enter("growing the mapping");
-        grown = cryptsetup::grow(&target.path, target.size, mapper, expected, &key).map_err(chain)?;
+        grown = cryptsetup::grow(&target.path, target.size, mapper, expected, &key)?;
     }
     if let Some(at) = mount_point {
         stage.enter("growing the file system");
-        filesystem::grow_filesystem(*filesystem, &mapping, at).map_err(chain)?;
+        filesystem::grow_filesystem(*filesystem, &mapping, at)?;
     }
     Ok(if grown || size()? > before { Answer::Grown } else { Answer::Unchanged })
 }

@@ -9,6 +9,7 @@ mod check;
 mod claim;
 mod close;
 pub mod confine;
+mod error;
 mod examine;
 mod format;
 mod grow;

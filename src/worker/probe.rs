@@ -9,6 +9,7 @@
 mod tests;
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,11 @@ use nix::libc::{EBUSY, O_EXCL};
 use uuid::Uuid;
 
 pub use super::reader::Progress;
-use super::reader::{CHUNK, Reader};
-use super::signatures::{is_luks, signatures};
+use super::reader::{CHUNK, ReadError, Reader};
+use super::signatures::{SignatureError, is_luks, signatures};
 use crate::disk::{Content, Evidence, Scan};
-use crate::luks2::{DATA_OFFSET, Luks2Header, Token};
+use crate::error::chain;
+use crate::luks2::{DATA_OFFSET, HeaderError, Luks2Header, Token};
 
 /// The binary header at the beginning of a LUKS2 header, in bytes (LUKS2 on-disk format, 2.1).
 const BINARY_HEADER: u64 = 4096;
@@ -29,17 +31,40 @@ const BINARY_HEADER: u64 = 4096;
 /// How long a disk that is in use is tried again.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 
+/// A disk that cannot be examined.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProbeError {
+    /// It could not be opened.
+    #[error("it cannot be opened")]
+    Open(#[source] io::Error),
+    /// Somebody else has it open.
+    #[error("it is in use: it cannot be opened exclusively, so a program or a mount namespace of its own has it")]
+    InUse,
+    /// It could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// blkid could not examine it.
+    #[error(transparent)]
+    Signatures(#[from] SignatureError),
+    /// Its LUKS2 header could not be read.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// It is a volume of the agent's, of which no more is known.
+    #[error("it has a luks-agent token that cannot be read")]
+    Token(#[source] serde_json::Error),
+}
+
 /// Examines a disk. `intent` is the LUKS UUID that the state file says the disk was about to be formatted with.
 ///
 /// Every failure is told as [`Content::Unknown`].
 pub fn probe(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Content {
     match examine(device, intent, scan, progress) {
         Ok(content) => content,
-        Err(reason) => Content::Unknown { reason },
+        Err(error) => Content::Unknown { reason: chain(error) },
     }
 }
 
-fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Result<Content, String> {
+fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Result<Content, ProbeError> {
     let file = open_exclusively(device)?;
     // by way of what is held exclusively
     let mut reader = Reader::open(&path_of(&file), scan)?;
@@ -52,7 +77,8 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
         return Ok(Content::Luks2 { luks_uuid: *luks_uuid, token: Some(Box::new(token)) });
     }
     // blkid says that it could not read, and not where
-    let signatures = signatures(&file).map_err(|e| reader.unreadable(progress).err().unwrap_or(e))?;
+    let signatures =
+        signatures(&file).map_err(|e| reader.unreadable(progress).err().map_or(e.into(), ProbeError::from))?;
     let header = header?;
     if let (Some(header), Some(intended)) = (&header, intent)
         && header.luks_uuid == intended
@@ -61,10 +87,32 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
         // somebody made something else of the disk, and of our header only the second copy is left
         return Ok(Content::Foreign { signatures: vec![other.clone()] });
     }
+    let torn = is_torn(header.as_ref(), intent, &signatures, &mut reader)?;
+    if let Some(header) = header
+        && !torn
+        && let Some(content) = volume_of(header)?
+    {
+        return Ok(content);
+    }
+    if !signatures.is_empty() && !torn {
+        return Ok(Content::Foreign { signatures });
+    }
+    let found = if torn { examine_behind_header(&mut reader, progress)? } else { examine_all(&mut reader, progress)? };
+    let evidence = Evidence { read: reader.read, of: reader.size };
+    Ok(found.unwrap_or(Content::Blank { evidence }))
+}
+
+/// Whether a disk begins as one whose formatting with the intended UUID was interrupted.
+fn is_torn(
+    header: Option<&Luks2Header>,
+    intent: Option<Uuid>,
+    signatures: &[String],
+    reader: &mut Reader,
+) -> Result<bool, ProbeError> {
     // what a torn header of our own begins with names the UUID that was intended, or there is nothing at all yet
     // a header is written after its whole area was zeroed, and its first sector has the UUID
-    let torn = intent.is_some()
-        && match &header {
+    Ok(intent.is_some()
+        && match header {
             Some(header) => {
                 Some(header.luks_uuid) == intent && !header.intact && signatures.iter().all(|name| is_luks(name))
             }
@@ -76,50 +124,47 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
                 reader.read = read;
                 signatures.is_empty() && is_zero
             }
-        };
-    if let Some(header) = header
-        && !torn
-        && let Some(content) = volume_of(header)?
-    {
-        return Ok(content);
+        })
+}
+
+/// What is on a disk behind the area of a torn header, or else in that area; `None` where all is zero.
+fn examine_behind_header(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Content>, ReadError> {
+    if let Some(offset) = reader.first_not_zero(reader.ranges(DATA_OFFSET), progress)? {
+        return reader.noise_or_data(DATA_OFFSET, offset, progress).map(Some);
     }
-    if !signatures.is_empty() && !torn {
-        return Ok(Content::Foreign { signatures });
+    let area = (0, DATA_OFFSET.min(reader.size));
+    if reader.first_not_zero([area], progress)?.is_some() {
+        return Ok(Some(Content::Unfinished));
     }
-    if torn {
-        if let Some(offset) = reader.first_not_zero(reader.ranges(DATA_OFFSET), progress)? {
-            return reader.noise_or_data(DATA_OFFSET, offset, progress);
-        }
-        let area = (0, DATA_OFFSET.min(reader.size));
-        if reader.first_not_zero([area], progress)?.is_some() {
-            return Ok(Content::Unfinished);
-        }
-    } else {
-        if let Some(offset) = reader.first_not_zero(reader.ranges(0), progress)? {
-            return reader.noise_or_data(0, offset, progress);
-        }
-        // where a header would be, once more: the scan took its time, and on a volume that is attached to several
-        // instances another one may have been at work
-        let read = reader.read;
-        if let Some(offset) = reader.first_not_zero([(0, (CHUNK as u64).min(reader.size))], &mut |_, _| {})? {
-            return Ok(Content::Unrecognised { offset });
-        }
-        reader.read = read;
+    Ok(None)
+}
+
+/// What is on a disk without signatures; `None` where all is zero.
+fn examine_all(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Content>, ReadError> {
+    if let Some(offset) = reader.first_not_zero(reader.ranges(0), progress)? {
+        return reader.noise_or_data(0, offset, progress).map(Some);
     }
-    Ok(Content::Blank { evidence: Evidence { read: reader.read, of: reader.size } })
+    // where a header would be, once more: the scan took its time, and on a volume that is attached to several
+    // instances another one may have been at work
+    let read = reader.read;
+    if let Some(offset) = reader.first_not_zero([(0, (CHUNK as u64).min(reader.size))], &mut |_, _| {})? {
+        return Ok(Some(Content::Unrecognised { offset }));
+    }
+    reader.read = read;
+    Ok(None)
 }
 
 /// The LUKS2 volume on a disk, which may be in use, by its header alone; `None` where there is none. Nothing is repaired.
 ///
 /// # Errors
 /// When the disk or a token of luks-agent cannot be read.
-pub fn volume(file: &File) -> Result<Option<Content>, String> {
+pub(super) fn volume(file: &File) -> Result<Option<Content>, ProbeError> {
     Luks2Header::read(file)?.map_or(Ok(None), volume_of)
 }
 
-fn volume_of(header: Luks2Header) -> Result<Option<Content>, String> {
+fn volume_of(header: Luks2Header) -> Result<Option<Content>, ProbeError> {
     let Luks2Header { luks_uuid, metadata: Some(metadata), .. } = header else { return Ok(None) };
-    let token = Token::find(&metadata).map_err(|e| format!("it has a luks-agent token that cannot be read: {e}"))?;
+    let token = Token::find(&metadata).map_err(ProbeError::Token)?;
     Ok(Some(Content::Luks2 { luks_uuid, token: token.map(Box::new) }))
 }
 
@@ -127,23 +172,20 @@ fn volume_of(header: Luks2Header) -> Result<Option<Content>, String> {
 ///
 /// # Errors
 /// What is wrong with the header.
-pub fn metadata(file: &File) -> Result<(Uuid, serde_json::Value), String> {
+pub fn metadata(file: &File) -> Result<(Uuid, serde_json::Value), HeaderError> {
     let Luks2Header { luks_uuid, metadata, .. } = Luks2Header::read_intact(file)?;
     Ok((luks_uuid, metadata.unwrap_or_default()))
 }
 
 /// udev's helpers, mdadm among them, may have a disk open exclusively for a moment.
-fn open_exclusively(device: &Path) -> Result<File, String> {
+fn open_exclusively(device: &Path) -> Result<File, ProbeError> {
     let since = Instant::now();
     loop {
         match OpenOptions::new().read(true).custom_flags(O_EXCL).open(device) {
             Ok(file) => return Ok(file),
-            Err(e) if e.raw_os_error() != Some(EBUSY) => return Err(format!("it cannot be opened: {e}")),
+            Err(e) if e.raw_os_error() != Some(EBUSY) => return Err(ProbeError::Open(e)),
             Err(_) if since.elapsed() < BUSY_PATIENCE => std::thread::sleep(Duration::from_millis(100)),
-            Err(_) => return Err(
-                "it is in use: it cannot be opened exclusively, so a program or a mount namespace of its own has it"
-                    .to_owned(),
-            ),
+            Err(_) => return Err(ProbeError::InUse),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::libc::{EINVAL, O_DIRECT};
 
@@ -14,6 +14,46 @@ use crate::disk::{BlankScan, Bytes, Content, NoiseEvidence, Scan};
 
 /// Size of one read.
 pub(super) const CHUNK: usize = 1 << 20;
+
+/// A disk that could not be read, or not in time.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// It could not be opened.
+    #[error("it cannot be opened for reading")]
+    Open(#[source] io::Error),
+    /// It did not say how large it is.
+    #[error("its size is unknown")]
+    Size(#[source] io::Error),
+    /// A read failed.
+    #[error("it cannot be read at byte {at} ({})", Bytes(*.at))]
+    Read {
+        /// Where.
+        at: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended too early.
+    #[error("it ended at byte {at}, although its size is {size}")]
+    Ended {
+        /// Where.
+        at: u64,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The time was up.
+    #[error(
+        "it is too slow: in {} s (volumes.deadline) only {} of {} were read; raise volumes.deadline if it cannot be faster",
+        .within.as_secs(), Bytes(*.read), Bytes(*.total)
+    )]
+    TooSlow {
+        /// How long it had.
+        within: Duration,
+        /// Bytes read by then.
+        read: u64,
+        /// Bytes to read.
+        total: u64,
+    },
+}
 
 /// Says how many of how many bytes have been read.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -33,15 +73,15 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn open(device: &Path, scan: Scan) -> Result<Self, String> {
+    pub(super) fn open(device: &Path, scan: Scan) -> Result<Self, ReadError> {
         let direct = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(device);
         let file = match direct {
             // a plain file on a file system without direct I/O, as in tests
             Err(e) if e.raw_os_error() == Some(EINVAL) => File::open(device),
             other => other,
         };
-        let file = file.map_err(|e| format!("it cannot be opened for reading: {e}"))?;
-        let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(|e| format!("its size is unknown: {e}"))?;
+        let file = file.map_err(ReadError::Open)?;
+        let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(ReadError::Size)?;
         let buffer = vec![0; CHUNK + ALIGN];
         let start = buffer.as_ptr().align_offset(ALIGN);
         let since = Instant::now();
@@ -53,7 +93,7 @@ impl Reader {
     }
 
     /// Fails with the place where the disk cannot be read, if that is in what would be read of it, whatever else is on it.
-    pub(super) fn unreadable(&mut self, progress: Progress<'_>) -> Result<(), String> {
+    pub(super) fn unreadable(&mut self, progress: Progress<'_>) -> Result<(), ReadError> {
         self.first(self.ranges(0), progress, |_| None).map(|_| ())
     }
 
@@ -62,7 +102,7 @@ impl Reader {
         &mut self,
         ranges: impl IntoIterator<Item = (u64, u64)>,
         progress: Progress<'_>,
-    ) -> Result<Option<u64>, String> {
+    ) -> Result<Option<u64>, ReadError> {
         let zeros = std::mem::take(&mut self.zeros);
         // one comparison of the whole is many times faster than a look at each byte
         let not_zero = |bytes: &[u8]| match bytes == &zeros[..bytes.len()] {
@@ -75,7 +115,12 @@ impl Reader {
     }
 
     /// What it is that is not all zeros, from `from` on: each block of the whole sample is read for it.
-    pub(super) fn noise_or_data(&mut self, from: u64, offset: u64, progress: Progress<'_>) -> Result<Content, String> {
+    pub(super) fn noise_or_data(
+        &mut self,
+        from: u64,
+        offset: u64,
+        progress: Progress<'_>,
+    ) -> Result<Content, ReadError> {
         self.read = 0;
         let (mut all, mut begins_as_stream) = (Counts::default(), None);
         let zeros = std::mem::take(&mut self.zeros);
@@ -100,7 +145,7 @@ impl Reader {
         ranges: impl IntoIterator<Item = (u64, u64)>,
         progress: Progress<'_>,
         mut wanted: impl FnMut(&[u8]) -> Option<usize>,
-    ) -> Result<Option<u64>, String> {
+    ) -> Result<Option<u64>, ReadError> {
         let ranges: Vec<(u64, u64)> = ranges.into_iter().collect();
         let total = self.read + ranges.iter().map(|(_, length)| length).sum::<u64>();
         for (offset, length) in ranges {
@@ -111,13 +156,13 @@ impl Reader {
                 let buffer = &mut self.buffer[self.start..self.start + want.next_multiple_of(ALIGN)];
                 let got = match self.file.read_at(buffer, at) {
                     Ok(got) => got,
-                    Err(e) => {
+                    Err(source) => {
                         let at = self.narrow_down(at, want);
-                        return Err(format!("it cannot be read at byte {at} ({}): {e}", Bytes(at)));
+                        return Err(ReadError::Read { at, source });
                     }
                 };
                 if got == 0 {
-                    return Err(format!("it ended at byte {at}, although its size is {}", self.size));
+                    return Err(ReadError::Ended { at, size: self.size });
                 }
                 let got = got.min(want);
                 if let Some(found) = wanted(&buffer[..got]) {
@@ -132,16 +177,11 @@ impl Reader {
     }
 
     /// A disk that answers slowly but steadily would be waited for without an end. Who asks for all of it, asks for that.
-    fn in_time(&self, total: u64) -> Result<(), String> {
+    fn in_time(&self, total: u64) -> Result<(), ReadError> {
         if self.scan.how == BlankScan::Full || self.since.elapsed() <= self.scan.within {
             return Ok(());
         }
-        Err(format!(
-            "it is too slow: in {} s (volumes.deadline) only {} of {} were read; raise volumes.deadline if it cannot be faster",
-            self.scan.within.as_secs(),
-            Bytes(self.read),
-            Bytes(total)
-        ))
+        Err(ReadError::TooSlow { within: self.scan.within, read: self.read, total })
     }
 
     /// Where in a piece that could not be read the trouble begins.

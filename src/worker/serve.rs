@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::check::check;
 use super::close;
+use super::error::WorkerError;
 use super::examine::{examine, header};
 use super::format::format;
 use super::grow::grow;
@@ -28,7 +29,7 @@ pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
             Ok(Some((job, key))) => perform(job, key, &mut |answer| send(output, &answer)),
             Ok(None) => return Ok(()),
             // where the next one would begin is not known
-            Err(message) => return send(output, &Answer::Failed { message }),
+            Err(error) => return send(output, &failed(error)),
         };
         send(output, &answer)?;
     }
@@ -41,14 +42,14 @@ fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
 }
 
 /// The next job and, if it needs it, the passphrase behind it; `None` at the end.
-fn receive(input: &mut Input<impl Read>) -> Result<Option<(Job, Option<Passphrase>)>, String> {
-    let Some(line) = input.line().map_err(|e| format!("cannot read the job: {e}"))? else { return Ok(None) };
-    let job: Job = serde_json::from_slice(&line).map_err(|e| format!("not a job: {e}"))?;
+fn receive(input: &mut Input<impl Read>) -> Result<Option<(Job, Option<Passphrase>)>, WorkerError> {
+    let Some(line) = input.line().map_err(WorkerError::Job)? else { return Ok(None) };
+    let job: Job = serde_json::from_slice(&line).map_err(WorkerError::NotAJob)?;
     if !job.needs_key() {
         return Ok(Some((job, None)));
     }
-    let line = input.line().map_err(|e| format!("cannot read the passphrase: {e}"))?;
-    let key = Passphrase::from_slice(&line.unwrap_or_default()).map_err(|e| e.to_string())?;
+    let line = input.line().map_err(WorkerError::Passphrase)?;
+    let key = Passphrase::from_slice(&line.unwrap_or_default())?;
     Ok(Some((job, Some(key))))
 }
 
@@ -64,15 +65,20 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
         Job::Cipher { encryption } => cipher(encryption, &mut stage),
         Job::Close { mapper, extent } => {
             stage.enter("closing");
-            close::close(&mapper, &extent).map(|()| Answer::Closed)
+            close::close(&mapper, &extent).map(|()| Answer::Closed).map_err(WorkerError::from)
         }
     };
-    done.unwrap_or_else(|message| Answer::Failed { message })
+    done.unwrap_or_else(failed)
 }
 
-fn cipher(encryption: Encryption, stage: &mut Stage<'_>) -> Result<Answer, String> {
+/// The error and its causes, as the answer to a job.
+fn failed(error: WorkerError) -> Answer {
+    Answer::Failed { message: chain(error) }
+}
+
+fn cipher(encryption: Encryption, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     stage.enter("trying the cipher");
-    dm::missing_cipher(encryption).map(|missing| Answer::Cipher { missing }).map_err(chain)
+    Ok(Answer::Cipher { missing: dm::missing_cipher(encryption)? })
 }
 
 #[cfg(test)]

@@ -3,30 +3,32 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use libblkid_rs::{BlkidProbe, BlkidProbeRet, BlkidSublks, BlkidSublksFlags};
+use libblkid_rs::{BlkidErr, BlkidProbe, BlkidProbeRet, BlkidSublks, BlkidSublksFlags};
+
+/// blkid failed.
+#[derive(Debug, thiserror::Error)]
+#[error("blkid cannot examine it")]
+pub(super) struct SignatureError(#[from] BlkidErr);
 
 pub(super) fn is_luks(signature: &str) -> bool {
     signature.starts_with("crypto_LUKS")
 }
 
 /// Every signature that blkid knows, superblocks and partition tables, broken checksums included.
-pub(super) fn signatures(file: &File) -> Result<Vec<String>, String> {
-    let failed = |e: libblkid_rs::BlkidErr| format!("blkid cannot examine it: {e}");
-    let mut probe = BlkidProbe::new().map_err(failed)?;
-    probe.set_device(file.as_raw_fd(), 0, 0).map_err(failed)?;
-    probe.enable_superblocks(true).map_err(failed)?;
-    probe
-        .set_superblock_flags(BlkidSublksFlags::new(vec![
-            BlkidSublks::Type,
-            BlkidSublks::Usage,
-            BlkidSublks::Version,
-            BlkidSublks::Magic,
-            BlkidSublks::Badcsum,
-        ]))
-        .map_err(failed)?;
-    probe.enable_partitions(true).map_err(failed)?;
+pub(super) fn signatures(file: &File) -> Result<Vec<String>, SignatureError> {
+    let mut probe = BlkidProbe::new()?;
+    probe.set_device(file.as_raw_fd(), 0, 0)?;
+    probe.enable_superblocks(true)?;
+    probe.set_superblock_flags(BlkidSublksFlags::new(vec![
+        BlkidSublks::Type,
+        BlkidSublks::Usage,
+        BlkidSublks::Version,
+        BlkidSublks::Magic,
+        BlkidSublks::Badcsum,
+    ]))?;
+    probe.enable_partitions(true)?;
     let mut found = Vec::new();
-    while probe.do_probe().map_err(failed)? == BlkidProbeRet::Success {
+    while probe.do_probe()? == BlkidProbeRet::Success {
         let value = |name| probe.lookup_value(name).ok();
         let (name, offset) = match value("TYPE") {
             Some(name) => (name, value("SBMAGIC_OFFSET")),

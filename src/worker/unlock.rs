@@ -1,6 +1,7 @@
 //! The job that opens and mounts a volume.
 
 use super::claim::claim;
+use super::error::WorkerError;
 use super::stage::Stage;
 use crate::error::chain;
 use crate::job::{self, Answer};
@@ -8,25 +9,25 @@ use crate::key::Passphrase;
 use crate::storage::cryptsetup::{self, Mapping};
 use crate::storage::{dm, filesystem, mount};
 
-pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, String> {
+pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let job::Unlock { target, expected, mapper, open, mount } = job;
     let _lock = claim(target, stage)?;
     let mut keyslot = None;
     if !open {
         stage.enter("unlocking");
         // a name alone is not open, and keeps others from having it
-        if cryptsetup::mapping(mapper).map_err(chain)? == Mapping::Empty {
-            dm::remove(mapper).map_err(chain)?;
+        if cryptsetup::mapping(mapper)? == Mapping::Empty {
+            dm::remove(mapper)?;
         }
         // its last use: mounting can take minutes
-        let opened = cryptsetup::open(&target.path, mapper, expected, &key.ok_or("no passphrase")?);
-        keyslot = Some(opened.map_err(chain)?);
+        let opened = cryptsetup::open(&target.path, mapper, expected, &key.ok_or(WorkerError::NoPassphrase)?);
+        keyslot = Some(opened?);
     }
-    let mapping = dm::node(mapper).map_err(chain)?;
+    let mapping = dm::node(mapper)?;
     let (mut filesystem_errors, mut warning) = (false, None);
     if let Some(mount) = mount {
         stage.enter("mounting");
-        warning = mount::mount(&mapping, mount).map_err(chain)?;
+        warning = mount::mount(&mapping, mount)?;
         // it is mounted, whatever can be read of that
         filesystem_errors = filesystem::has_errors(mount.filesystem, &mapping).unwrap_or_else(|e| {
             tracing::warn!("cannot tell whether the file system has errors: {}", chain(e));

@@ -1,11 +1,13 @@
 //! Why libcryptsetup, or the agent before it, does not use a volume.
 
-use std::fmt;
+use std::{fmt, io};
 
 use libcryptsetup_rs::LibcryptErr;
 use uuid::Uuid;
 
-use crate::luks2::{DATA_OFFSET, PolicyViolation};
+use crate::error::chain;
+use crate::luks2::{DATA_OFFSET, HeaderError, PolicyViolation};
+use crate::storage::header_copy::CopyError;
 
 /// What libcryptsetup said when it failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +33,10 @@ pub enum LuksError {
     },
     /// A header that libcryptsetup has loaded, and that is not there to be read, or cannot be handed on.
     #[error(
-        "cannot check the LUKS2 header: {reason}; look for what else writes to the disk, and restore the header from a backup"
+        "cannot check the LUKS2 header: {}; look for what else writes to the disk, and restore the header from a backup",
+        chain(.0)
     )]
-    Header {
-        /// What is the matter.
-        reason: String,
-    },
+    Header(HeaderFault),
     /// Another header than expected.
     #[error("the header has LUKS UUID {found}, expected {expected}")]
     OtherVolume {
@@ -64,7 +64,19 @@ pub enum LuksError {
     },
     /// The header could not be flushed to the disk.
     #[error("cannot flush the header to the disk")]
-    Sync(#[source] std::io::Error),
+    Sync(#[source] io::Error),
+}
+
+/// What is the matter with a header.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum HeaderFault {
+    /// Its disk cannot be opened.
+    Disk(#[from] io::Error),
+    /// It cannot be read.
+    Read(#[from] HeaderError),
+    /// It cannot be copied.
+    Copy(#[from] CopyError),
 }
 
 struct LogLines<'a>(&'a [String]);

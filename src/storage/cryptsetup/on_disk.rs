@@ -26,9 +26,8 @@ impl OnDisk {
     pub(super) fn load(device: &Path, luks_uuid: Uuid) -> Result<Self, LuksError> {
         let mut cd = init(device)?;
         call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
-        let unreadable = |reason| LuksError::Header { reason };
-        let file = File::open(device).map_err(|e| unreadable(e.to_string()))?;
-        let header = Luks2Header::read_intact(&file).map_err(unreadable)?;
+        let file = File::open(device).map_err(|e| LuksError::Header(e.into()))?;
+        let header = Luks2Header::read_intact(&file).map_err(|e| LuksError::Header(e.into()))?;
         if header.luks_uuid != luks_uuid {
             return Err(LuksError::OtherVolume { expected: luks_uuid, found: header.luks_uuid });
         }
@@ -43,7 +42,7 @@ impl OnDisk {
     /// Checks the policy, and loads a copy of what has passed it.
     pub(super) fn checked(&self, device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
         check_header(self.metadata(), expected)?;
-        let copy = HeaderCopy::new(&self.header, &self.file).map_err(|reason| LuksError::Header { reason })?;
+        let copy = HeaderCopy::new(&self.header, &self.file).map_err(|e| LuksError::Header(e.into()))?;
         let cd = CryptInit::init_with_data_device(Either::Right((&copy.path(), device)));
         let mut cd = call(format!("use {} with a copy of its header", device.display()), cd)?;
         let loaded = cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);

@@ -82,7 +82,7 @@ fn refused(path: &Path) -> Option<String> {
     match verify(path, &expected(), &key(1)) {
         Ok(()) => None,
         Err(LuksError::Policy(violation)) => Some(format!("policy         {violation}")),
-        Err(e @ LuksError::Header { .. }) => Some(format!("copy           {e}")),
+        Err(e @ LuksError::Header(_)) => Some(format!("copy           {e}")),
         Err(e @ (LuksError::Call { .. } | LuksError::OtherVolume { .. } | LuksError::WrongKey { .. })) => {
             Some(format!("libcryptsetup  {e}"))
         }
