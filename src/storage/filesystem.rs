@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
-use super::tool::{ToolError, need, run};
+use super::tool::{Tool, ToolError, need, run};
 use crate::error::IoError;
 
 /// The file systems the agent makes.
@@ -45,20 +45,29 @@ pub enum FilesystemError {
 }
 
 impl FilesystemKind {
-    /// The file system's name as `mount -t` takes it, its mkfs, and the package that has it.
-    pub(super) fn tools(self) -> Option<(&'static str, &'static str, &'static str)> {
+    /// Returns the file system's name as `mount -t` takes it.
+    pub(super) fn name(self) -> Option<&'static str> {
         match self {
-            Self::Xfs => Some(("xfs", "mkfs.xfs", "xfsprogs")),
-            Self::Ext4 => Some(("ext4", "mkfs.ext4", "e2fsprogs")),
+            Self::Xfs => Some("xfs"),
+            Self::Ext4 => Some("ext4"),
             Self::None => None,
         }
     }
 
-    /// What grows it while it is mounted, and the package that has it.
-    fn growing_tool(self) -> Option<(&'static str, &'static str)> {
+    /// Returns the tool that makes it.
+    fn making_tool(self) -> Option<Tool> {
         match self {
-            Self::Xfs => Some(("xfs_growfs", "xfsprogs")),
-            Self::Ext4 => Some(("resize2fs", "e2fsprogs")),
+            Self::Xfs => Some(Tool { name: "mkfs.xfs", package: "xfsprogs" }),
+            Self::Ext4 => Some(Tool { name: "mkfs.ext4", package: "e2fsprogs" }),
+            Self::None => None,
+        }
+    }
+
+    /// Returns the tool that grows it while it is mounted.
+    fn growing_tool(self) -> Option<Tool> {
+        match self {
+            Self::Xfs => Some(Tool { name: "xfs_growfs", package: "xfsprogs" }),
+            Self::Ext4 => Some(Tool { name: "resize2fs", package: "e2fsprogs" }),
             Self::None => None,
         }
     }
@@ -69,9 +78,9 @@ impl FilesystemKind {
 /// # Errors
 /// [`ToolError::NotInstalled`] names the program and its package.
 pub fn check_tools(kind: FilesystemKind) -> Result<(), ToolError> {
-    let mut tools = vec![("wipefs", "util-linux")];
-    if let Some((_, mkfs, package)) = kind.tools() {
-        tools.extend([(mkfs, package), ("mount", "mount or util-linux")]);
+    let mut tools = vec![Tool { name: "wipefs", package: "util-linux" }];
+    if let Some(mkfs) = kind.making_tool() {
+        tools.extend([mkfs, Tool { name: "mount", package: "mount or util-linux" }]);
     }
     need(tools)
 }
@@ -90,7 +99,7 @@ pub fn check_growing_tools(kinds: impl IntoIterator<Item = FilesystemKind>) -> R
 /// # Errors
 /// When the tool fails.
 pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), FilesystemError> {
-    let Some((_, mkfs, _)) = kind.tools() else { return Ok(()) };
+    let Some(mkfs) = kind.making_tool() else { return Ok(()) };
     // no discard: a new mapping has nothing to discard, and the time is not worth it
     let options: &[&str] = match kind {
         FilesystemKind::Xfs => &["-q", "-K", "-f"],
@@ -98,7 +107,7 @@ pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), Filesy
         FilesystemKind::None => &[],
     };
     let args: Vec<&OsStr> = options.iter().map(OsStr::new).chain([device.as_os_str()]).collect();
-    run(mkfs, &args)?;
+    run(mkfs.name, &args)?;
     let sync = fs::File::open(device).and_then(|d| d.sync_all());
     Ok(sync.map_err(IoError::when("flush", device))?)
 }
@@ -158,7 +167,7 @@ pub fn wipe_signatures(device: &Path) -> Result<(), ToolError> {
 /// # Errors
 /// [`FilesystemError::NotThere`] when something else is mounted there: what is grown goes by the mount point.
 pub fn filesystem_size(kind: FilesystemKind, device: &Path, at: &Path) -> Result<u64, FilesystemError> {
-    let Some((name, _, _)) = kind.tools() else { return Ok(0) };
+    let Some(name) = kind.name() else { return Ok(0) };
     let examine = |path: &Path| IoError::when("examine", path);
     let expected = fs::metadata(device).map_err(examine(device))?.rdev();
     let there = fs::metadata(at).map_err(examine(at))?.dev();
@@ -177,7 +186,7 @@ pub fn filesystem_size(kind: FilesystemKind, device: &Path, at: &Path) -> Result
 pub fn grow_filesystem(kind: FilesystemKind, device: &Path, at: &Path) -> Result<(), FilesystemError> {
     // XFS is told by its mount point, ext4 by its device
     let what = if kind == FilesystemKind::Xfs { at } else { device };
-    kind.growing_tool().map_or(Ok(()), |(tool, _)| Ok(run(tool, &[what.as_os_str()]).map(drop)?))
+    kind.growing_tool().map_or(Ok(()), |tool| Ok(run(tool.name, &[what.as_os_str()]).map(drop)?))
 }
 
 #[cfg(test)]

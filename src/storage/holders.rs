@@ -15,6 +15,15 @@ use crate::disk::DevNo;
 /// How many of those that hold a volume are named.
 const NAMED: usize = 5;
 
+/// When holders are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Before anything is unmounted or closed.
+    Before,
+    /// After the kernel has refused to unmount or to close it.
+    AfterFailure,
+}
+
 /// An open volume, as device-mapper and the mount table have it.
 #[derive(Debug)]
 pub(crate) struct Volume<'a> {
@@ -36,7 +45,7 @@ impl Volume<'_> {
     /// # Errors
     /// When device-mapper cannot be asked.
     pub(crate) fn holders(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, DmError> {
-        self.look(table, own, false)
+        self.look(table, own, When::Before)
     }
 
     /// All that has kept it from being unmounted or closed, in words; `own` is not among it.
@@ -44,10 +53,10 @@ impl Volume<'_> {
     /// # Errors
     /// When device-mapper cannot be asked.
     pub(crate) fn hinderers(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, DmError> {
-        self.look(table, own, true)
+        self.look(table, own, When::AfterFailure)
     }
 
-    fn look(&self, table: &Mounts, own: Option<&Mount>, failed: bool) -> Result<Vec<String>, DmError> {
+    fn look(&self, table: &Mounts, own: Option<&Mount>, when: When) -> Result<Vec<String>, DmError> {
         let mut found = self.mounted_too(table, own);
         let apart = self.mounted_apart(table, own);
         let opened = dm::open_count(self.mapper)?;
@@ -58,7 +67,7 @@ impl Volume<'_> {
         found.extend(apart);
         found.extend(self.swap_and_devices());
         // nobody is looked into without need: that can wait for a process which hangs
-        if failed || is_opened || !busy.is_empty() {
+        if when == When::AfterFailure || is_opened || !busy.is_empty() {
             found.extend(self.processes());
         }
         if found.is_empty() {

@@ -78,7 +78,7 @@ pub struct MountSpec {
 /// # Errors
 /// When the mount point is taken or no directory, or `mount` fails.
 pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountError> {
-    let Some((kind, _, _)) = mount.filesystem.tools() else { return Ok(None) };
+    let Some(kind) = mount.filesystem.name() else { return Ok(None) };
     let path = &mount.at;
     let hidden = prepare_mount_point(path)?;
     let options = mount.options.join(",");

@@ -40,9 +40,19 @@ pub enum ToolError {
 /// Where the tools are looked for, whatever the environment says.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub(super) fn need(tools: impl IntoIterator<Item = (&'static str, &'static str)>) -> Result<(), ToolError> {
-    match tools.into_iter().find(|(tool, _)| find(tool).is_none()) {
-        Some((tool, package)) => Err(ToolError::NotInstalled { tool, package }),
+/// A program of the distribution.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tool {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// The package that has it.
+    pub(super) package: &'static str,
+}
+
+/// Checks that all of these tools are installed.
+pub(super) fn need(tools: impl IntoIterator<Item = Tool>) -> Result<(), ToolError> {
+    match tools.into_iter().find(|tool| find(tool.name).is_none()) {
+        Some(Tool { name, package }) => Err(ToolError::NotInstalled { tool: name, package }),
         None => Ok(()),
     }
 }

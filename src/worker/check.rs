@@ -5,11 +5,10 @@ use std::path::Path;
 
 use super::claim::claim;
 use super::error::WorkerError;
-use super::probe;
 use super::stage::Stage;
 use crate::error::chain;
 use crate::job::{self, Answer};
-use crate::luks2::{Expected, check_header};
+use crate::luks2::{Expected, Luks2Header, check_header};
 use crate::storage::cryptsetup::LuksError;
 use crate::storage::{dm, filesystem};
 
@@ -32,7 +31,8 @@ pub(super) fn check(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer, W
 
 /// Checks that the header is what the state file says, as far as that can be told without a key, and returns its metadata.
 pub(super) fn header_is(disk: &File, expected: &Expected) -> Result<serde_json::Value, WorkerError> {
-    let (luks_uuid, metadata) = probe::metadata(disk)?;
+    let Luks2Header { luks_uuid, metadata, .. } = Luks2Header::read_intact(disk)?;
+    let metadata = metadata.unwrap_or_default();
     if luks_uuid != expected.luks_uuid {
         return Err(LuksError::OtherVolume { expected: expected.luks_uuid, found: luks_uuid }.into());
     }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 pub use super::reader::Progress;
 use super::reader::{CHUNK, ReadError, Reader};
+use super::sample::Part;
 use super::signatures::{SignatureError, is_luks, signatures};
 use crate::disk::{Content, Evidence, Scan};
 use crate::error::chain;
@@ -119,7 +120,7 @@ fn is_torn(
             None => {
                 // read once more by the scan, and counted there
                 let read = reader.read;
-                let start = (0, BINARY_HEADER.min(reader.size));
+                let start = Part { at: 0, length: BINARY_HEADER.min(reader.size) };
                 let is_zero = reader.first_not_zero([start], &mut |_, _| {})?.is_none();
                 reader.read = read;
                 signatures.is_empty() && is_zero
@@ -132,7 +133,7 @@ fn examine_behind_header(reader: &mut Reader, progress: Progress<'_>) -> Result<
     if let Some(offset) = reader.first_not_zero(reader.ranges(DATA_OFFSET), progress)? {
         return reader.noise_or_data(DATA_OFFSET, offset, progress).map(Some);
     }
-    let area = (0, DATA_OFFSET.min(reader.size));
+    let area = Part { at: 0, length: DATA_OFFSET.min(reader.size) };
     if reader.first_not_zero([area], progress)?.is_some() {
         return Ok(Some(Content::Unfinished));
     }
@@ -147,7 +148,8 @@ fn examine_all(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Con
     // where a header would be, once more: the scan took its time, and on a volume that is attached to several
     // instances another one may have been at work
     let read = reader.read;
-    if let Some(offset) = reader.first_not_zero([(0, (CHUNK as u64).min(reader.size))], &mut |_, _| {})? {
+    let start = Part { at: 0, length: (CHUNK as u64).min(reader.size) };
+    if let Some(offset) = reader.first_not_zero([start], &mut |_, _| {})? {
         return Ok(Some(Content::Unrecognised { offset }));
     }
     reader.read = read;
@@ -166,15 +168,6 @@ fn volume_of(header: Luks2Header) -> Result<Option<Content>, ProbeError> {
     let Luks2Header { luks_uuid, metadata: Some(metadata), .. } = header else { return Ok(None) };
     let token = Token::find(&metadata).map_err(ProbeError::Token)?;
     Ok(Some(Content::Luks2 { luks_uuid, token: token.map(Box::new) }))
-}
-
-/// The LUKS2 metadata of a disk, which may be in use, and its UUID. Nothing is repaired.
-///
-/// # Errors
-/// What is wrong with the header.
-pub fn metadata(file: &File) -> Result<(Uuid, serde_json::Value), HeaderError> {
-    let Luks2Header { luks_uuid, metadata, .. } = Luks2Header::read_intact(file)?;
-    Ok((luks_uuid, metadata.unwrap_or_default()))
 }
 
 /// udev's helpers, mdadm among them, may have a disk open exclusively for a moment.

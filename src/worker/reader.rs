@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::libc::{EINVAL, O_DIRECT};
 
 use super::noise::{self, Counts};
-use super::sample::{ALIGN, random_fraction, ranges};
+use super::sample::{ALIGN, Part, random_fraction, ranges};
 use crate::disk::{BlankScan, Bytes, Content, NoiseEvidence, Scan};
 
 /// Size of one read.
@@ -88,7 +88,7 @@ impl Reader {
         Ok(Self { file, size, scan, since, read: 0, buffer, zeros: vec![0; CHUNK], start })
     }
 
-    pub(super) fn ranges(&self, from: u64) -> Vec<(u64, u64)> {
+    pub(super) fn ranges(&self, from: u64) -> Vec<Part> {
         ranges(from, self.size, self.scan.how, random_fraction())
     }
 
@@ -100,7 +100,7 @@ impl Reader {
     /// Where the first byte is that is not zero, of all that is read.
     pub(super) fn first_not_zero(
         &mut self,
-        ranges: impl IntoIterator<Item = (u64, u64)>,
+        ranges: impl IntoIterator<Item = Part>,
         progress: Progress<'_>,
     ) -> Result<Option<u64>, ReadError> {
         let zeros = std::mem::take(&mut self.zeros);
@@ -142,16 +142,16 @@ impl Reader {
     /// Reads, until `wanted` finds something.
     fn first(
         &mut self,
-        ranges: impl IntoIterator<Item = (u64, u64)>,
+        ranges: impl IntoIterator<Item = Part>,
         progress: Progress<'_>,
         mut wanted: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Option<u64>, ReadError> {
-        let ranges: Vec<(u64, u64)> = ranges.into_iter().collect();
-        let total = self.read + ranges.iter().map(|(_, length)| length).sum::<u64>();
-        for (offset, length) in ranges {
-            let mut at = offset;
-            while at < offset + length {
-                let want = usize::try_from(offset + length - at).map_or(CHUNK, |left| left.min(CHUNK));
+        let ranges: Vec<Part> = ranges.into_iter().collect();
+        let total = self.read + ranges.iter().map(|part| part.length).sum::<u64>();
+        for part in ranges {
+            let mut at = part.at;
+            while at < part.end() {
+                let want = usize::try_from(part.end() - at).map_or(CHUNK, |left| left.min(CHUNK));
                 self.in_time(total)?;
                 let buffer = &mut self.buffer[self.start..self.start + want.next_multiple_of(ALIGN)];
                 let got = match self.file.read_at(buffer, at) {

@@ -15,11 +15,27 @@ const SAMPLE: usize = 64 << 10;
 /// What `O_DIRECT` needs buffers and offsets to be multiples of, on any disk.
 pub(super) const ALIGN: usize = 4096;
 
-/// What to read, as offsets and lengths. `start` in 0..1 moves the samples, so that data which one check misses for its
+/// A part of a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Its first byte.
+    pub(super) at: u64,
+    /// How many bytes it has.
+    pub(super) length: u64,
+}
+
+impl Part {
+    /// The first byte behind it.
+    pub(super) fn end(self) -> u64 {
+        self.at + self.length
+    }
+}
+
+/// What to read. `start` in 0..1 moves the samples, so that data which one check misses for its
 /// regularity is found by another.
-pub(super) fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<(u64, u64)> {
+pub(super) fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<Part> {
     if scan == BlankScan::Full || size <= WHOLE_UP_TO {
-        return vec![(from, size.saturating_sub(from))];
+        return vec![Part { at: from, length: size.saturating_sub(from) }];
     }
     let (head, tail) = (END.max(from), (size - END) / ALIGN as u64 * ALIGN as u64);
     let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
@@ -32,9 +48,10 @@ pub(super) fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<(
     let jitter = (start * (stride - SAMPLE as u64 + 1) as f64) as u64;
     let samples = (head + jitter..tail).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(|at| {
         let at = at / ALIGN as u64 * ALIGN as u64;
-        (at, (SAMPLE as u64).min(tail - at))
+        Part { at, length: (SAMPLE as u64).min(tail - at) }
     });
-    std::iter::once((from, head - from)).chain(samples).chain([(tail, size - tail)]).collect()
+    let (first, last) = (Part { at: from, length: head - from }, Part { at: tail, length: size - tail });
+    std::iter::once(first).chain(samples).chain([last]).collect()
 }
 
 /// A number in 0..1 that differs from call to call.
@@ -54,9 +71,9 @@ mod tests {
     fn a_large_disk_is_read_at_both_ends_and_sampled_between() {
         let size = 10 << 30;
         let ranges = ranges(0, size, BlankScan::Sampled, 0.5);
-        let read = |offset: u64| ranges.iter().any(|(at, length)| (*at..at + length).contains(&offset));
+        let read = |offset: u64| ranges.iter().any(|part| (part.at..part.end()).contains(&offset));
         assert!(read(0) && read(END - 1) && read(size - END) && read(size - 1));
-        let between = ranges.iter().filter(|(at, _)| (END..size - END).contains(at)).count() as u64;
+        let between = ranges.iter().filter(|part| (END..size - END).contains(&part.at)).count() as u64;
         assert!(between >= SAMPLES, "{between}");
     }
 
@@ -75,26 +92,26 @@ mod tests {
             size in (DATA_OFFSET / 512 + 1..40 << 21).prop_map(|s| s * 512), start in 0.0..1.0, from in prop_oneof![Just(0), Just(DATA_OFFSET)],
         ) {
             let ranges = ranges(from, size, BlankScan::Sampled, start);
-            prop_assert_eq!(ranges[0].0, from);
-            let (last, length) = ranges[ranges.len() - 1];
-            prop_assert_eq!(last + length, size);
+            prop_assert_eq!(ranges[0].at, from);
+            let last = ranges[ranges.len() - 1];
+            prop_assert_eq!(last.end(), size);
             for pair in ranges.windows(2) {
-                prop_assert!(pair[0].0 + pair[0].1 <= pair[1].0);
+                prop_assert!(pair[0].end() <= pair[1].at);
             }
-            prop_assert!(ranges.iter().all(|(at, length)| at % 512 == 0 && *length > 0));
+            prop_assert!(ranges.iter().all(|part| part.at % 512 == 0 && part.length > 0));
             if size <= WHOLE_UP_TO {
                 prop_assert_eq!(ranges.len(), 1);
                 return Ok(());
             }
             // both ends, and between them samples that leave no more out in one place than in another
-            let (head, tail) = (from + ranges[0].1, last);
+            let (head, tail) = (ranges[0].end(), last.at);
             prop_assert!(head >= END && size - tail >= END);
             let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
             for pair in ranges.windows(2) {
-                let gap = pair[1].0 - (pair[0].0 + pair[0].1);
+                let gap = pair[1].at - pair[0].end();
                 prop_assert!(gap <= stride - SAMPLE as u64 + ALIGN as u64, "{gap} between {pair:?}, stride {stride}");
             }
-            let whole = ranges.iter().filter(|(_, length)| *length == SAMPLE as u64).count() as u64;
+            let whole = ranges.iter().filter(|part| part.length == SAMPLE as u64).count() as u64;
             prop_assert!(whole + 1 >= SAMPLES, "{whole} samples");
         }
     }

@@ -26,7 +26,7 @@ pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
     let mut input = Input::new(input);
     loop {
         let answer = match receive(&mut input) {
-            Ok(Some((job, key))) => perform(job, key, &mut |answer| send(output, &answer)),
+            Ok(Some(Request { job, key })) => perform(job, key, &mut |answer| send(output, &answer)),
             Ok(None) => return Ok(()),
             // where the next one would begin is not known
             Err(error) => return send(output, &failed(error)),
@@ -41,16 +41,22 @@ fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
     output.flush()
 }
 
+/// A job and, if it needs one, its passphrase.
+struct Request {
+    job: Job,
+    key: Option<Passphrase>,
+}
+
 /// The next job and, if it needs it, the passphrase behind it; `None` at the end.
-fn receive(input: &mut Input<impl Read>) -> Result<Option<(Job, Option<Passphrase>)>, WorkerError> {
+fn receive(input: &mut Input<impl Read>) -> Result<Option<Request>, WorkerError> {
     let Some(line) = input.line().map_err(WorkerError::Job)? else { return Ok(None) };
     let job: Job = serde_json::from_slice(&line).map_err(WorkerError::NotAJob)?;
     if !job.needs_key() {
-        return Ok(Some((job, None)));
+        return Ok(Some(Request { job, key: None }));
     }
     let line = input.line().map_err(WorkerError::Passphrase)?;
     let key = Passphrase::from_slice(&line.unwrap_or_default())?;
-    Ok(Some((job, Some(key))))
+    Ok(Some(Request { job, key: Some(key) }))
 }
 
 fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
