@@ -275,7 +275,7 @@ fn a_worker_whose_parent_has_ended_does_nothing() {
         worker.arg("worker").env("LUKS_AGENT_PARENT", parent.to_string()).write_stdin("{}\n");
         worker.assert()
     };
-    worker(std::process::id()).success().stdout(contains("not a job"));
+    worker(std::process::id()).success().stdout(contains("invalid job"));
     let complaint = "luks-agent: the agent that started this worker has exited\n";
     worker(std::os::unix::process::parent_id()).failure().stdout(is_empty()).stderr(complaint);
 }

@@ -143,7 +143,7 @@ fn fault(row: Option<&Value>, expect: &str) -> Option<String> {
     let (refused, remedy) = match row["result"].as_str() {
         Some("refused" | "wrong") => (true, row["remedy"].is_string()),
         // the worker's word, in which what to do is
-        Some("failed") => (reason.contains("another disk now"), true),
+        Some("failed") => (reason.contains("now a different disk"), true),
         Some("left") => (reason == "read-only disk", true),
         _ => (false, true),
     };
@@ -249,12 +249,20 @@ const ODD: &[(&str, &str, &str)] = &[
     ("flaky", "other data in every read", "first seen at byte 0"),
     ("sometimes", "other data in one second of three", "first seen at byte"),
     ("slow", "one byte in the middle of a slow disk", "first seen at byte 17301504"),
-    ("too-slow", "blank, but too slow", "in 15 s (volumes.deadline) only"),
+    ("too-slow", "blank, but too slow", "MiB read in 15 s (volumes.deadline)"),
     ("ubdh", "blank, and ext4 when it is to be formatted", "it has changed since the plan was made: ext4 at byte 1080"),
-    ("swapped", "blank, and another disk when it is to be formatted", "is another disk now: disk sequence number"),
+    ("swapped", "blank, and another disk when it is to be formatted", "is now a different disk: disk sequence number"),
     ("turning", "blank, and unreadable when it is to be formatted", "cannot be read at byte 0"),
-    ("ubdk", "blank, and opened exclusively by a program", "it is in use: it cannot be opened exclusively"),
-    ("ubdl", "ext2, mounted in another mount namespace", "it is in use: it cannot be opened exclusively"),
+    (
+        "ubdk",
+        "blank, and opened exclusively by a program",
+        "it is in use: another process, or a mount in another namespace, holds it",
+    ),
+    (
+        "ubdl",
+        "ext2, mounted in another mount namespace",
+        "it is in use: another process, or a mount in another namespace, holds it",
+    ),
     ("ubdo", "blank, and held by device-mapper", "it is held by holder"),
 ];
 

@@ -38,7 +38,7 @@ pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<KeyslotArea>, Policy
     };
     let Some(bounds) = bounds() else {
         return violation(format!(
-            "its metadata of {} bytes and keyslots of {} do not lie before the data",
+            "its metadata ({} bytes) and keyslots ({} bytes) do not fit before the data",
             shown(config("json_size")),
             shown(config("keyslots_size"))
         ));
@@ -55,12 +55,14 @@ pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<KeyslotArea>, Policy
         };
         let Some(area) = area() else {
             return violation(format!(
-                "the area of keyslot {id}, {} bytes at byte {}, has no room for its key between the metadata and the data",
+                "the area of keyslot {id}, {} bytes at byte {}, is too small for its key or overlaps the metadata or the data",
                 shown(size),
                 shown(offset)
             ));
         };
-        let Ok(number) = id.parse() else { return violation(format!("a keyslot has number {}", id.escape_debug())) };
+        let Ok(number) = id.parse() else {
+            return violation(format!("invalid keyslot number '{}'", id.escape_debug()));
+        };
         areas.push(KeyslotArea { number, bytes: area });
     }
     areas.sort_by_key(|area| area.bytes.start);
@@ -98,7 +100,7 @@ mod tests {
         assert_eq!(of(two), Ok(vec![found(7, 32_768..290_816), found(0, 290_816..548_864)]));
         let last = found(0, 16_519_168..16_777_216);
         assert_eq!(of(json!({"0": area("16519168", "258048")})), Ok(vec![last]));
-        assert_eq!(of(json!({"x": area("32768", "258048")})), Err("a keyslot has number x".to_owned()));
+        assert_eq!(of(json!({"x": area("32768", "258048")})), Err("invalid keyslot number 'x'".to_owned()));
         for (offset, size) in [
             ("0", "258048"),
             ("28672", "258048"),

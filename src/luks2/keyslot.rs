@@ -23,19 +23,19 @@ pub enum KeyslotError {
     #[error(transparent)]
     Areas(#[from] PolicyViolation),
     /// It is gone.
-    #[error("keyslot {number} is gone, which the data key opened, {LOST}")]
+    #[error("keyslot {number}, which the data key opened, no longer exists{LOST}")]
     Gone {
         /// Its number.
         number: u32,
     },
     /// Its area is not what it was.
-    #[error("keyslot {number} is damaged: its area on the disk has changed since it was opened, {LOST}")]
+    #[error("keyslot {number} is damaged: its area on the disk has changed since it opened the volume{LOST}")]
     Damaged {
         /// Its number.
         number: u32,
     },
     /// Its area cannot be read.
-    #[error("keyslot {number} cannot be read: {reason}, {LOST}")]
+    #[error("cannot read keyslot {number}: {reason}{LOST}")]
     Unreadable {
         /// Its number.
         number: u32,
@@ -45,7 +45,7 @@ pub enum KeyslotError {
 }
 
 /// What follows from a keyslot that is lost.
-const LOST: &str = "and the data key will not open the volume again; back up its data now, while it is open, then restore the LUKS2 header from a backup, or make the volume anew";
+const LOST: &str = ", so the data key cannot open the volume again; back up its data now, while it is open, then restore the LUKS2 header from a backup or reformat the volume";
 
 /// A keyslot as it was when it opened with the data key, so that it can be checked without one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

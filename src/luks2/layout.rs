@@ -70,6 +70,13 @@ impl Flags {
     }
 }
 
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set: Vec<&str> = self.named().iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
+        if set.is_empty() { f.write_str("none") } else { f.write_str(&set.join(" ")) }
+    }
+}
+
 /// Cipher and key of a volume: what the kernel must have to open it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Encryption {

@@ -108,7 +108,7 @@ fn check_segment(segment: &Value, policy: HeaderPolicy) -> Result<(), PolicyViol
     }
     let known = |key: &str| ["encryption", "sector_size"].contains(&key) || fixed.iter().any(|(name, _)| *name == key);
     if let Some(key) = segment.as_object().into_iter().flat_map(|map| map.keys()).find(|key| !known(key)) {
-        return violation(format!("the segment has '{key}'"));
+        return violation(format!("its segment has the unexpected field '{}'", key.escape_debug()));
     }
     let (found, sector_size) = (cipher(segment.get("encryption")), segment.get("sector_size").and_then(Value::as_u64));
     let as_made = match policy {
@@ -123,7 +123,7 @@ fn check_segment(segment: &Value, policy: HeaderPolicy) -> Result<(), PolicyViol
         return Ok(());
     }
     violation(format!(
-        "its sectors are encrypted with {}, {} bytes at a time",
+        "its segment has cipher {} and sectors of {} bytes",
         shown(segment.get("encryption")),
         shown(segment.get("sector_size"))
     ))
@@ -145,7 +145,7 @@ fn check_flags(metadata: &Value, policy: HeaderPolicy) -> Result<(), PolicyViola
             recorded.len() == found.len() && recorded.iter().all(|flag| found.contains(flag))
         }
     };
-    if found.is_some_and(as_made) { Ok(()) } else { violation(format!("it has the flags {}", shown(list))) }
+    if found.is_some_and(as_made) { Ok(()) } else { violation(format!("its flags are {}", shown(list))) }
 }
 
 /// libcryptsetup takes any key for the volume key when the digest is not as long as its hash (2.6.1): what is read through
@@ -153,22 +153,19 @@ fn check_flags(metadata: &Value, policy: HeaderPolicy) -> Result<(), PolicyViola
 fn check_digest(metadata: &Value) -> Result<(), PolicyViolation> {
     let digests = metadata.get("digests").and_then(Value::as_object).map(|map| map.values().collect::<Vec<_>>());
     let Some([digest]) = digests.as_deref() else {
-        return violation("it does not have exactly one digest of the volume key");
+        return violation("it does not have exactly one volume key digest");
     };
     let text = |key: &str| digest.get(key).and_then(Value::as_str);
     let size = match text("hash") {
         Some("sha256") => 32,
         Some("sha512") => 64,
         _ => {
-            return violation(format!(
-                "its digest is made with {}, expected sha256 or sha512",
-                shown(digest.get("hash"))
-            ));
+            return violation(format!("its digest uses hash {}, expected sha256 or sha512", shown(digest.get("hash"))));
         }
     };
     let bytes = text("digest").and_then(|text| STANDARD.decode(text).ok()).map(|bytes| bytes.len());
     if text("type") != Some("pbkdf2") || bytes != Some(size) {
-        return violation(format!("its digest of the volume key is not pbkdf2 with {size} bytes"));
+        return violation(format!("its volume key digest is not a pbkdf2 digest of {size} bytes"));
     }
     Ok(())
 }
@@ -181,15 +178,15 @@ fn check_token(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolat
         (Some((_, token)), None) => Token::deserialize(token),
     };
     match token {
-        Err(e) => violation(format!("its {TOKEN_TYPE} token cannot be read: {e}")),
+        Err(e) => violation(format!("its {TOKEN_TYPE} token is invalid: {e}")),
         Ok(token) if token.key_arn != expected.key_arn => violation(format!(
-            "its token says that {} wraps the key, the state file says {}",
+            "its token names KMS key {}, the state file names {}",
             token.key_arn.escape_debug(),
             expected.key_arn
         )),
-        Ok(token) if token.wrapped_key != expected.wrapped_key => violation(
-            "the wrapped key in its token is not the one in the state file, so that one of the two was changed",
-        ),
+        Ok(token) if token.wrapped_key != expected.wrapped_key => {
+            violation("the wrapped key in its token is not the one in the state file, so one of the two was changed")
+        }
         Ok(_) => Ok(()),
     }
 }
@@ -202,11 +199,14 @@ fn check_keyslot(id: &str, keyslot: &Value, policy: HeaderPolicy) -> Result<(), 
     }
     let encryption = keyslot.pointer("/area/encryption");
     if cipher(encryption).is_none() {
-        return violation(format!("keyslot {id} is encrypted with {}", shown(encryption)));
+        return violation(format!("keyslot {id} has cipher {}", shown(encryption)));
     }
     let area_key = keyslot.pointer("/area/key_size");
     if !area_key.and_then(Value::as_u64).is_some_and(|bytes| [32, 64].contains(&bytes)) {
-        return violation(format!("keyslot {id} is encrypted with a key of {} bytes", shown(area_key)));
+        return violation(format!(
+            "keyslot {id} is encrypted with a key of {} bytes, expected 32 or 64",
+            shown(area_key)
+        ));
     }
     let size = keyslot.get("key_size");
     let as_made = match policy {

@@ -12,7 +12,7 @@ impl fmt::Display for PolicyViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the LUKS2 header is not as luks-agent made it: {}; it is not opened: find out who changed it, and see 'break-glass' in the README if you trust it",
+            "the LUKS2 header is not what luks-agent wrote: {}; luks-agent does not use it: find out who changed it, and see 'break-glass' in the README if you trust it",
             self.0
         )
     }

@@ -162,7 +162,7 @@ pub enum Mapping {
 /// # Errors
 /// When it does not answer.
 pub fn mapping(name: &str) -> Result<Mapping, LuksError> {
-    Ok(match call("ask device-mapper", libcryptsetup_rs::status(None, name))? {
+    Ok(match call("query device-mapper", libcryptsetup_rs::status(None, name))? {
         CryptStatusInfo::Active | CryptStatusInfo::Busy => Mapping::Open,
         CryptStatusInfo::Inactive => Mapping::Absent,
         CryptStatusInfo::Invalid => Mapping::Empty,
@@ -183,10 +183,10 @@ pub fn grow(
     key: &Passphrase,
 ) -> Result<bool, LuksError> {
     let mut volume = load(device, expected)?;
-    let active = call("ask for the state of the mapping", volume.cd.runtime_handle(name).get_active_device())?;
+    let active = call("query the mapping", volume.cd.runtime_handle(name).get_active_device())?;
     let (now, wanted) = (active.size, grown_size(disk_size) / SECTOR);
     if now > disk_size.saturating_sub(DATA_OFFSET) / SECTOR {
-        let what = format!("it has {now} sectors, which are more than its disk of {disk_size} bytes has room for");
+        let what = format!("it has {now} sectors, more than fit on its disk of {disk_size} bytes");
         return Err(LuksError::Mapping { mapper: name.to_owned(), what });
     }
     if now >= wanted {

@@ -2,7 +2,6 @@
 //! volume to tell of its mapping, and repairs it where one copy is damaged.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::tool::{ToolError, run};
@@ -16,7 +15,7 @@ pub enum DmError {
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// It is otherwise.
-    #[error("mapping {mapper} is not as luks-agent made it: {what}; close the volume and unlock it again")]
+    #[error("mapping {mapper} is not what luks-agent created: {what}; close the volume and unlock it again")]
     Differs {
         /// Mapper name.
         mapper: String,
@@ -41,7 +40,7 @@ pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), DmEr
 /// When `dmsetup` fails.
 pub fn open_count(mapper: &str) -> Result<u32, DmError> {
     let count = dmsetup(&["info", "--columns", "--noheadings", "-o", "open", "--", mapper])?;
-    let what = || format!("'dmsetup info' says that it is open '{}' times", count.trim());
+    let what = || format!("'dmsetup info' printed the invalid open count '{}'", count.trim());
     count.trim().parse().map_err(|_| DmError::Differs { mapper: mapper.to_owned(), what: what() })
 }
 
@@ -65,7 +64,7 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, T
     let has_none = matches!(&refused, ToolError::Failed { output, .. } if output.contains("No such file or directory"));
     let (reason, modules) = match (has_target, has_none) {
         (false, _) => ("device-mapper has no target 'crypt'", vec!["dm-crypt"]),
-        (true, true) => ("dm-crypt finds no such cipher", vec!["xts", name]),
+        (true, true) => ("the kernel has no such cipher", vec!["xts", name]),
         (true, false) => return Err(refused),
     };
     let modules = modules.into_iter().map(str::to_owned).collect();
@@ -112,37 +111,42 @@ fn dmsetup(args: &[&str]) -> Result<String, ToolError> {
 
 /// The parameters of target `crypt`, see `Documentation/admin-guide/device-mapper/dm-crypt.rst` of Linux.
 fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), String> {
-    let is = |what: &str, found: &dyn fmt::Display| Err(format!("{what} {found}"));
+    let differs = |what: &str, found: &str, expected: &str| Err(format!("{what} {found}, expected {expected}"));
+    let no_crypt_target = || Err(format!("its table is not a single crypt target: {}", table.trim()));
     let fields: Vec<&str> = table.split_whitespace().collect();
     let [_start, _length, "crypt", cipher, key, iv_offset, below, offset, options @ ..] = fields.as_slice() else {
-        return is("its table is no single crypt target:", &table.trim());
+        return no_crypt_target();
     };
     // the first of the options is their number
     let (count, options) = options.split_first().map_or((Some(0), options), |(count, rest)| (count.parse().ok(), rest));
     if count != Some(options.len()) {
-        return is("its table is no single crypt target:", &table.trim());
+        return no_crypt_target();
     }
-    if *below != disk.to_string() {
-        return is("it leads to device", below);
+    let (disk, data_offset) = (disk.to_string(), (DATA_OFFSET / 512).to_string());
+    if *below != disk {
+        return differs("it maps device", below, &disk);
     }
-    if *offset != (DATA_OFFSET / 512).to_string() {
-        return is("its data begins at sector", offset);
+    if *offset != data_offset {
+        return differs("its data starts at sector", offset, &data_offset);
     }
     if *iv_offset != "0" {
-        return is("its initialization vectors begin at", iv_offset);
+        return differs("its IV offset is", iv_offset, "0");
     }
     let HeaderPolicy::Recorded(layout) = policy else { return Ok(()) };
     let (name, mode) = layout.cipher.parts();
-    if *cipher != format!("{name}-{mode}") {
-        return is("it is encrypted with", cipher);
+    let recorded = format!("{name}-{mode}");
+    if *cipher != recorded {
+        return differs("its cipher is", cipher, &recorded);
     }
     // `:BYTES:TYPE:DESCRIPTION` in the keyring, or hexadecimal
     let bytes = match key.strip_prefix(':') {
         Some(in_keyring) => in_keyring.split(':').next().and_then(|bytes| bytes.parse().ok()),
         None => u32::try_from(key.len() / 2).ok(),
     };
-    if bytes != Some(layout.key_size / 8) {
-        return is("its key in bytes is", &bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string()));
+    let recorded = layout.key_size / 8;
+    if bytes != Some(recorded) {
+        let found = bytes.map_or("an unknown number of".to_owned(), |bytes| bytes.to_string());
+        return differs("its volume key is", &format!("{found} bytes"), &recorded.to_string());
     }
     check_options(options, layout)
 }
@@ -155,11 +159,11 @@ fn check_options(options: &[&str], layout: Layout) -> Result<(), String> {
         no_write_workqueue: has("no_write_workqueue"),
     };
     if flags != layout.flags {
-        return Err(format!("{flags:?} in use, {:?} recorded", layout.flags));
+        return Err(format!("its flags are {flags}, expected {}", layout.flags));
     }
     let sector = options.iter().find_map(|option| option.strip_prefix("sector_size:")).unwrap_or("512");
     if sector != layout.sector_size.to_string() {
-        return Err(format!("its sectors have {sector} bytes, {} recorded", layout.sector_size));
+        return Err(format!("its sector size is {sector} bytes, expected {}", layout.sector_size));
     }
     Ok(())
 }
@@ -189,15 +193,15 @@ mod tests {
         let inline = TABLE.replace(":64:logon:cryptsetup:5d0f4ff1-9f5c-4a55-8f5d-2b9d8a1c7e10-d0", &"0".repeat(128));
         assert_eq!(check(&inline), Ok(()));
         for (from, to, named) in [
-            ("crypt", "linear", "no single crypt target"),
-            ("259:3", "259:4", "it leads to device 259:4"),
-            ("32768", "0", "begins at sector 0"),
-            ("d0 0 ", "d0 8 ", "begin at 8"),
-            ("aes-xts-plain64", "cipher_null-ecb", "encrypted with cipher_null-ecb"),
-            (":64:", ":32:", "its key in bytes is 32"),
-            ("2 sector_size:4096 allow_discards", "1 sector_size:4096", "in use"),
-            ("allow_discards", "no_read_workqueue", "in use"),
-            ("sector_size:4096", "same_cpu_crypt", "its sectors have 512 bytes, 4096 recorded"),
+            ("crypt", "linear", "its table is not a single crypt target: "),
+            ("259:3", "259:4", "it maps device 259:4, expected 259:3"),
+            ("32768", "0", "its data starts at sector 0, expected 32768"),
+            ("d0 0 ", "d0 8 ", "its IV offset is 8, expected 0"),
+            ("aes-xts-plain64", "cipher_null-ecb", "its cipher is cipher_null-ecb, expected aes-xts-plain64"),
+            (":64:", ":32:", "its volume key is 32 bytes, expected 64"),
+            ("2 sector_size:4096 allow_discards", "1 sector_size:4096", "its flags are none, expected allow-discards"),
+            ("allow_discards", "no_read_workqueue", "its flags are no-read-workqueue, expected allow-discards"),
+            ("sector_size:4096", "same_cpu_crypt", "its sector size is 512 bytes, expected 4096"),
         ] {
             let said = check(&TABLE.replace(from, to)).unwrap_err();
             assert!(said.contains(named), "{said}");

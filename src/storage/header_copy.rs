@@ -18,25 +18,25 @@ use crate::luks2::{DATA_OFFSET, KeyslotArea, Luks2Header, PolicyViolation, Prove
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// There are no metadata, or more than fit.
-    #[error("it has no room for its metadata")]
+    #[error("its metadata is missing or does not fit")]
     NoRoom,
     /// The header names areas that cannot be.
     #[error(transparent)]
     Areas(#[from] PolicyViolation),
     /// A keyslot would overwrite the metadata.
-    #[error("one of its keyslots lies in its metadata")]
+    #[error("one of its keyslots overlaps its metadata")]
     Overlap,
     /// The disk or the kernel failed.
-    #[error("it cannot be copied")]
+    #[error("cannot copy it")]
     Copy(#[source] io::Error),
     /// A keyslot opened that the header does not name.
-    #[error("keyslot {number} opened, which is not in it")]
+    #[error("keyslot {number} opened, but the header does not list it")]
     OtherKeyslot {
         /// Its number.
         number: u32,
     },
     /// A keyslot of the copy cannot be read.
-    #[error("keyslot {number} cannot be read")]
+    #[error("cannot read keyslot {number}")]
     Keyslot {
         /// Its number.
         number: u32,

@@ -72,11 +72,12 @@ impl Volume<'_> {
         }
         if found.is_empty() {
             found.extend(
-                busy.iter().map(|mount| format!("{} is busy, by nobody that could be found", shown(&mount.point))),
+                busy.iter()
+                    .map(|mount| format!("{} is busy, but no process that uses it was found", shown(&mount.point))),
             );
         }
         if found.is_empty() && is_opened {
-            found.push(format!("mapping {} is opened, by nobody that could be found", self.mapper));
+            found.push(format!("mapping {} is open, but no process that uses it was found", self.mapper));
         }
         Ok(found)
     }
@@ -90,9 +91,9 @@ impl Volume<'_> {
         }
         for mount in table.iter().filter(|mount| mount.devno != self.device) {
             if self.mounts(table).any(|ours| ours.id == mount.parent) {
-                found.push(format!("{} is mounted on it, at {}", shown(&mount.source), shown(&mount.point)));
+                found.push(format!("{} is mounted on it at {}", shown(&mount.source), shown(&mount.point)));
             } else if mount.layers_if_overlay().iter().any(|layer| self.has(layer)) {
-                found.push(format!("the overlay at {} lies on it", shown(&mount.point)));
+                found.push(format!("the overlay at {} uses it", shown(&mount.point)));
             }
         }
         found
@@ -109,7 +110,7 @@ impl Volume<'_> {
                 let is_new = known.insert(mount.id);
                 if is_new && !own.is_some_and(|own| table.takes_along(own, &theirs, mount)) {
                     let (who, at) = (process(&pid), shown(&mount.point));
-                    found.push(format!("{who} has it mounted at {at}, in a mount namespace of its own"));
+                    found.push(format!("{who} has it mounted at {at} in another mount namespace"));
                 }
             }
         }
@@ -118,8 +119,9 @@ impl Volume<'_> {
 
     fn swap_and_devices(&self) -> Vec<String> {
         let on_it = |paths: Vec<PathBuf>| paths.into_iter().filter(|path| self.has(path));
-        let mut found: Vec<String> = on_it(swap_files()).map(|path| format!("swap is on {}", shown(&path))).collect();
-        found.extend(on_it(loop_files()).map(|path| format!("a loop device is made of {}", shown(&path))));
+        let mut found: Vec<String> =
+            on_it(swap_files()).map(|path| format!("{} is in use as swap", shown(&path))).collect();
+        found.extend(on_it(loop_files()).map(|path| format!("a loop device uses {}", shown(&path))));
         for holder in fs::read_dir(format!("/sys/dev/block/{}/holders", self.device)).into_iter().flatten().flatten() {
             let name = holder.file_name().to_string_lossy().into_owned();
             let dm_name = fs::read_to_string(holder.path().join("dm/name"));
@@ -135,7 +137,8 @@ impl Volume<'_> {
             let dir = Path::new("/proc").join(&pid);
             let linked = |link: PathBuf| self.has(&link).then(|| fs::read_link(link).unwrap_or_default());
             let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten().map(|fd| ("has open", fd.path()));
-            let links = [("works in", "cwd"), ("has its root in", "root"), ("runs", "exe")];
+            let links =
+                [("has its working directory in", "cwd"), ("has its root directory in", "root"), ("runs", "exe")];
             let links = links.into_iter().map(|(what, name)| (what, dir.join(name)));
             let linked = links.chain(files).find_map(|(what, link)| Some((what, linked(link)?)));
             let (what, path) = linked.or_else(|| Some(("has mapped", self.mapped(&dir)?)))?;

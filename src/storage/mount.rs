@@ -29,7 +29,7 @@ pub enum MountError {
     },
     /// A mount point with something in it, which a new volume would hide.
     #[error(
-        "mount point {path} is not empty: it holds {entries}; move that away, or choose another filesystem.mount_base, then run 'luks-agent provision'"
+        "mount point {path} is not empty: it contains {entries}; move them away, or choose another filesystem.mount_base, then run 'luks-agent provision'"
     )]
     NotEmpty {
         /// The mount point.
@@ -38,7 +38,7 @@ pub enum MountError {
         entries: String,
     },
     /// A mount point that cannot be made.
-    #[error("cannot make mount point {path}: {reason}; {remedy}")]
+    #[error("cannot create mount point {path}: {reason}; {remedy}")]
     NotMade {
         /// The mount point.
         path: PathBuf,
@@ -90,9 +90,7 @@ pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountEr
     run("mount", &args)?;
     let warning = |entries| {
         let at = path.display();
-        format!(
-            "the mount hides what was in {at}: {entries}; to reach it, use 'mount --bind / DIR' and look in DIR{at}"
-        )
+        format!("the mount hides files in {at}: {entries}; to reach them, run 'mount --bind / DIR' and look in DIR{at}")
     };
     Ok(hidden.map(warning))
 }
@@ -129,11 +127,11 @@ fn make_mount_point(path: &Path) -> Result<(), MountError> {
     };
     let not_made = |reason: io::Error| {
         let remedy = if matches!(reason.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            "free some space there, then run 'luks-agent unlock'; the daemon tries again by itself"
+            "free some space there, then run 'luks-agent unlock'; the daemon retries on its own"
         } else if reason.kind() == io::ErrorKind::ReadOnlyFilesystem {
-            "make the directory while its file system is writable, as in the image, or choose another filesystem.mount_base"
+            "create the directory while its file system is writable, for example in the image, or choose another filesystem.mount_base"
         } else {
-            "make the directory, then run 'luks-agent unlock', or choose another filesystem.mount_base"
+            "create the directory, then run 'luks-agent unlock', or choose another filesystem.mount_base"
         };
         MountError::NotMade { path: path.to_owned(), reason, remedy }
     };
@@ -193,7 +191,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         let first = |at: &Path| prepare_first_mount(at).unwrap_err().to_string();
         let again = |at: &Path| mount(Path::new("/dev/null"), &to(at)).unwrap_err().to_string();
-        assert!(first(dir.path()).contains("is not empty: it holds 'file'; move that away"));
+        assert!(first(dir.path()).contains("is not empty: it contains 'file'; move them away"));
         for refusal in [&first as &dyn Fn(&Path) -> String, &again] {
             assert!(refusal(&file).contains("is not a directory"));
             assert!(refusal(Path::new("/proc")).contains("is taken: proc"));

@@ -23,7 +23,7 @@ pub(super) enum ClaimError {
     #[error(transparent)]
     Io(#[from] IoError),
     /// Somebody else has locked it.
-    #[error("{path} is locked by another program; find it with 'lslocks' or 'fuser -v {path}'")]
+    #[error("another program has locked {path}; find it with 'lslocks' or 'fuser -v {path}'")]
     Locked {
         /// Its node.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub(super) enum ClaimError {
         devno: DevNo,
     },
     /// Its device is now another disk.
-    #[error("{path} is another disk now: disk sequence number {}, expected {}", number(*.found), number(*.expected))]
+    #[error("{path} is now a different disk: disk sequence number {}, expected {}", number(*.found), number(*.expected))]
     OtherDisk {
         /// Its node.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub(super) enum ClaimError {
         expected: Option<u64>,
     },
     /// Its size is now another one.
-    #[error("{path} is another disk now: {found} bytes, expected {expected}")]
+    #[error("{path} is now a different disk: {found} bytes, expected {expected}")]
     OtherSize {
         /// Its node.
         path: PathBuf,

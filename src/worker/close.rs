@@ -36,7 +36,7 @@ pub(crate) enum CloseError {
     #[error(transparent)]
     Io(#[from] IoError),
     /// The node of its mapping is no device.
-    #[error("its mapping has no device number")]
+    #[error("the node of its mapping is not a device")]
     NoDeviceNumber,
     /// The mount table is unknown.
     #[error("{reason}")]
@@ -45,7 +45,7 @@ pub(crate) enum CloseError {
         reason: String,
     },
     /// Something is mounted over it.
-    #[error("{by} is mounted over it, at {at}")]
+    #[error("{by} is mounted over it at {at}")]
     Covered {
         /// What.
         by: PathBuf,
@@ -53,16 +53,16 @@ pub(crate) enum CloseError {
         at: PathBuf,
     },
     /// Somebody holds it.
-    #[error("it is in use, and nothing was changed: {}; end that, then try again", list(.holders))]
+    #[error("it is in use, so nothing was changed: {}; stop what uses it, then try again", list(.holders))]
     InUse {
         /// Who, in words.
         holders: Vec<String>,
     },
     /// It could not be unmounted.
-    #[error("it is in use, and nothing was changed")]
+    #[error("it is in use, so nothing was changed")]
     NotUnmounted(#[source] Box<Self>),
     /// Its mapping could not be removed.
-    #[error("it could not be closed: {}", list(.holders))]
+    #[error("it is still in use: {}", list(.holders))]
     Held {
         /// Who holds it, in words.
         holders: Vec<String>,
@@ -84,13 +84,13 @@ pub(crate) enum After {
     #[error("it stays open")]
     Open,
     /// It is as it was.
-    #[error("it stays open, and was mounted at {at} again")]
+    #[error("it stays open and is mounted at {at} again")]
     MountedAgain {
         /// The mount point.
         at: PathBuf,
     },
     /// It is no longer mounted.
-    #[error("it stays open, and could not be mounted at {at} again: {}", chain(.reason))]
+    #[error("it stays open, but mounting it at {at} again failed: {}", chain(.reason))]
     NotMountedAgain {
         /// The mount point.
         at: PathBuf,

@@ -20,7 +20,7 @@ pub(super) enum WorkerError {
     #[error("cannot read the job")]
     Job(#[source] io::Error),
     /// A line of the input is something else.
-    #[error("not a job")]
+    #[error("invalid job")]
     NotAJob(#[source] serde_json::Error),
     /// The input could not be read up to the end of a passphrase.
     #[error("cannot read the passphrase")]
@@ -29,7 +29,7 @@ pub(super) enum WorkerError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// A job has no passphrase that needs one.
-    #[error("no passphrase")]
+    #[error("the job has no passphrase")]
     NoPassphrase,
     /// A new volume could not be mounted, so that none was made.
     #[error("nothing was done")]

@@ -30,7 +30,7 @@ impl<R: Read> Input<R> {
                 return Ok(Some(self.take(end, end + 1)));
             }
             if self.buffer.len() > LINE_BYTES {
-                return Err(io::Error::other(format!("a line of more than {LINE_BYTES} bytes")));
+                return Err(io::Error::other(format!("a line is longer than {LINE_BYTES} bytes")));
             }
             match self.from.read(&mut chunk[..]) {
                 Ok(0) if self.buffer.is_empty() => return Ok(None),

@@ -39,7 +39,7 @@ pub(super) enum ProbeError {
     #[error("it cannot be opened")]
     Open(#[source] io::Error),
     /// Somebody else has it open.
-    #[error("it is in use: it cannot be opened exclusively, so a program or a mount namespace of its own has it")]
+    #[error("it is in use: another process, or a mount in another namespace, holds it")]
     InUse,
     /// It could not be read.
     #[error(transparent)]
@@ -51,7 +51,7 @@ pub(super) enum ProbeError {
     #[error(transparent)]
     Header(#[from] HeaderError),
     /// It is a volume of the agent's, of which no more is known.
-    #[error("it has a luks-agent token that cannot be read")]
+    #[error("it has an invalid luks-agent token")]
     Token(#[source] serde_json::Error),
 }
 

@@ -33,7 +33,7 @@ pub(super) enum ReadError {
         source: io::Error,
     },
     /// It ended too early.
-    #[error("it ended at byte {at}, although its size is {size}")]
+    #[error("it ended at byte {at}, but its size is {size} bytes")]
     Ended {
         /// Where.
         at: u64,
@@ -42,8 +42,8 @@ pub(super) enum ReadError {
     },
     /// The time was up.
     #[error(
-        "it is too slow: in {} s (volumes.deadline) only {} of {} were read; raise volumes.deadline if it cannot be faster",
-        .within.as_secs(), Bytes(*.read), Bytes(*.total)
+        "it is too slow: only {} of {} read in {} s (volumes.deadline); raise volumes.deadline if the disk cannot be faster",
+        Bytes(*.read), Bytes(*.total), .within.as_secs()
     )]
     TooSlow {
         /// How long it had.

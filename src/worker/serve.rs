@@ -147,7 +147,7 @@ mod tests {
         }
         // behind what is not a job, nothing is done
         let not_touched = "/dev/null is no longer block device 1";
-        assert_eq!(outcomes, [not_touched, not_touched, "not a job"]);
+        assert_eq!(outcomes, [not_touched, not_touched, "invalid job"]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ refused "cannot find out which disks carry the journal of a file system: /sys/cl
 umount /sys/class/block
 # the workers miss it as well: nothing can be examined
 hide /sys/dev/block
-refused "is another disk now: disk sequence number" 1
+refused "is now a different disk: disk sequence number" 1
 umount /sys/dev/block
 umount /boot
 chatter mkfs.btrfs -q -M /dev/ubdh

@@ -84,7 +84,7 @@ with open("/dev/ubdb", "r+b") as disk:
         disk.write(copy)
 END
 sync /dev/ubdb
-health 1 "$would_not" "the area of keyslot 0, 258048 bytes at byte 0, has no room for its key between the metadata and the data"
+health 1 "$would_not" "the area of keyslot 0, 258048 bytes at byte 0, is too small for its key or overlaps the metadata or the data"
 dd if=/root/header of=/dev/ubdb bs=32k conv=notrunc,fsync status=none
 health 0 "2 sound"
 
@@ -92,7 +92,7 @@ say "a keyslot"
 # no checksum of the header covers this area, and nothing reads it while the volume is open
 dd if=/dev/ubdb of=/root/keyslot bs=32k skip=1 count=8 status=none
 dd if=/dev/urandom of=/dev/ubdb bs=1k seek=100 count=1 conv=notrunc,fsync status=none
-health 1 "$would_not" "keyslot 0 is damaged: its area on the disk has changed since it was opened" \
+health 1 "$would_not" "keyslot 0 is damaged: its area on the disk has changed since it opened the volume" \
     "back up its data now, while it is open, then restore the LUKS2 header from a backup" "1 of 2 sound"
 expect_agent 1 health --json
 assert_eq "$(report '(rows["ubdb"]["result"], rows["ubdc"]["result"])')" "('wrong', 'sound')" "the rows"
@@ -100,7 +100,7 @@ dd if=/root/keyslot of=/dev/ubdb bs=32k seek=1 conv=notrunc,fsync status=none
 health 0 "2 sound"
 cryptsetup luksHeaderBackup /dev/ubdb --header-backup-file /root/backup
 cryptsetup luksKillSlot --batch-mode /dev/ubdb 0
-health 1 "$would_not" "keyslot 0 is gone, which the data key opened"
+health 1 "$would_not" "keyslot 0, which the data key opened, no longer exists"
 cryptsetup luksHeaderRestore --batch-mode /dev/ubdb --header-backup-file /root/backup
 health 0 "2 sound"
 
@@ -146,7 +146,7 @@ headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/
 request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
 print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' |
     cryptsetup open --type luks2 --key-file=- --allow-discards /dev/ubdb "luks-$uuid"
-health 1 "unsound" "mapping luks-$uuid is not as luks-agent made it" "discards"
+health 1 "unsound" "mapping luks-$uuid is not what luks-agent created" "discards"
 assert_not_fatal
 expect_agent 0 close
 health 1 "it is not open" "0 of 2 sound"

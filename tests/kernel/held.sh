@@ -36,7 +36,7 @@ exec 7>&-
 (cd "$at" && exec sleep 1000) &
 sleeper=$!
 wait_for 30 test "/proc/$sleeper/cwd" -ef "$at"
-held "process $sleeper (sleep) works in $at"
+held "process $sleeper (sleep) has its working directory in $at"
 kill "$sleeper"
 wait "$sleeper" || true
 cp "$(command -v sleep)" "$at/program"
@@ -67,20 +67,20 @@ exec 7<&-
 
 say "other mounts: over it, on it, made of it, of it"
 mount -t tmpfs foreign "$at"
-held "foreign is mounted on it, at $at"
+held "foreign is mounted on it at $at"
 findmnt -n -t tmpfs "$at" || fail "the mount over the volume is gone"
 umount "$at"
 mkdir "$at/dir" "$at/upper" "$at/work" /srv/bound /srv/overlay
 mount -t tmpfs foreign "$at/dir"
-held "foreign is mounted on it, at $at/dir"
+held "foreign is mounted on it at $at/dir"
 umount "$at/dir"
 mount -t overlay -o "lowerdir=/srv/bound,upperdir=$at/upper,workdir=$at/work" overlay /srv/overlay
-held "the overlay at /srv/overlay lies on it"
+held "the overlay at /srv/overlay uses it"
 umount /srv/overlay
 mount --bind "$at/dir" /srv/bound
 mount -o remount,bind,nosuid,nodev /srv/bound
 mount --make-private /srv/bound
-held "it is mounted at /srv/bound too"
+held "it is also mounted at /srv/bound"
 umount /srv/bound
 
 say "a mount namespace in which the volume would stay mounted, and one that follows the unmount"
@@ -89,7 +89,7 @@ is_apart() { [[ $(readlink "/proc/$apart/ns/mnt") != "$own" ]]; }
 unshare --mount --propagation private sleep 1000 &
 apart=$!
 wait_for 60 is_apart
-held "process $apart (sleep) has it mounted at $at, in a mount namespace of its own"
+held "process $apart (sleep) has it mounted at $at in another mount namespace"
 kill "$apart"
 wait "$apart" || true
 unshare --mount --propagation slave sh -c "cd $at && exec sleep 1000" &
@@ -98,7 +98,7 @@ wait_for 60 is_apart
 wait_for 30 test "/proc/$apart/cwd" -ef "$at"
 expect_agent 0 unlock
 expect_agent 1 close "$mapping"
-assert_said "process $apart (sleep) works in $at" "nothing was changed"
+assert_said "process $apart (sleep) has its working directory in $at" "nothing was changed"
 findmnt -n "$at"
 kill "$apart"
 wait "$apart" || true
@@ -116,11 +116,11 @@ dd if=/dev/zero of="$at/swap" bs=1M count=4 status=none
 chmod 600 "$at/swap"
 mkswap -q "$at/swap"
 swapon "$at/swap"
-held "swap is on $at/swap"
+held "$at/swap is in use as swap"
 swapoff "$at/swap"
 modprobe loop
 loop=$(losetup --find --show "$at/swap")
-held "a loop device is made of $at/swap"
+held "a loop device uses $at/swap"
 losetup --detach "$loop"
 umount "$at"
 dmsetup create stacked --table "0 8 linear $mapping 0"
@@ -143,12 +143,12 @@ mount --make-private /run/namespace
 unshare --mount=/run/namespace --propagation private umount "${at}1"
 before=$(table "$mapping")
 expect_agent 1 close "$mapping"
-assert_said "it stays open, and was mounted at $at again" "0 of 1 closed"
+assert_said "it stays open and is mounted at $at again" "0 of 1 closed"
 assert_eq "$(table "$mapping")" "$before" "the mounts of the volume that could not be closed"
 
 say "for a shutdown, with the unit's capabilities: close closes what it can, and mounts nothing again"
 as_unit luks-agent-boot.service ExecStop 1
-assert_said "1 of 2 closed" "it could not be closed: mapping ${mapping##*/} is opened, by nobody that could be found"
+assert_said "1 of 2 closed" "it is still in use: mapping ${mapping##*/} is open, but no process that uses it was found"
 [[ -z $(table "$mapping") ]] || fail "the volume was mounted again"
 umount /run/namespace /run/namespace
 expect_agent 0 unlock
@@ -158,7 +158,7 @@ sleeper=$!
 wait_for 30 test "/proc/$sleeper/cwd" -ef "$at/dir"
 mount -t tmpfs foreign /data1
 as_unit luks-agent-boot.service ExecStop 1
-assert_said "0 of 2 closed" "process $sleeper (sleep) works in $at/dir" "foreign is mounted on it, at /data1"
+assert_said "0 of 2 closed" "process $sleeper (sleep) has its working directory in $at/dir" "foreign is mounted on it at /data1"
 run_expect 1 findmnt -n /srv/bound
 findmnt -n "$at"
 findmnt -n -t tmpfs /data1

@@ -83,7 +83,7 @@ mkdir -p "${at}3"
 touch "$mine"
 mount -t tmpfs tmpfs "${at}1"
 expect_agent 1 provision
-assert_said "nothing was done: mount point ${at}3 is not empty: it holds 'mi\u{1b}[2Jne'; move that away" \
+assert_said "nothing was done: mount point ${at}3 is not empty: it contains 'mi\u{1b}[2Jne'; move them away" \
     "mount point ${at}1 is taken: tmpfs is mounted there" "2 unlocked, 2 failed"
 if grep -q $'\e' /run/report /run/stderr; then fail "a control character reached the terminal"; fi
 assert_blank ubdd
@@ -127,7 +127,7 @@ expect_agent 0 close
 exec 8</dev/ubdd
 flock 8
 expect_agent 1 unlock
-assert_said "/dev/ubdd is locked by another program" "3 unlocked"
+assert_said "another program has locked /dev/ubdd" "3 unlocked"
 exec 8<&-
 expect_agent 0 unlock
 

@@ -28,7 +28,7 @@ rmdir $at
 dd if=/dev/zero of=/parent/fill bs=4k status=none 2>/run/dd || :
 sync -f /parent
 expect_agent 1 unlock
-assert_said "cannot make mount point $at: No space left on device" "free some space there, then run 'luks-agent unlock'"
+assert_said "cannot create mount point $at: No space left on device" "free some space there, then run 'luks-agent unlock'"
 expect_agent 1 health
 assert_said "not mounted at $at"
 rm /parent/fill
@@ -41,6 +41,6 @@ expect_agent 0 close
 rmdir $at
 mount -o remount,ro /parent
 expect_agent 1 unlock
-assert_said "cannot make mount point $at: Read-only file system" "as in the image"
+assert_said "cannot create mount point $at: Read-only file system" "for example in the image"
 mount -o remount,rw /parent
 expect_agent 0 unlock

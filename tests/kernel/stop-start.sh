@@ -41,7 +41,7 @@ restarted)
     say "the boot formats it, mounts it where the old one was, and reports it"
     before=$(decrypts)
     expect_agent 0 boot
-    assert_said "1 formatted" "2 unlocked" "lost with the instance store" "the mount hides what was in" "'stray'" "not blank: ext4"
+    assert_said "1 formatted" "2 unlocked" "lost with the instance store" "the mount hides files in" "'stray'" "not blank: ext4"
     assert_eq $(($(decrypts) - before)) 1 "calls of Decrypt for the unlocked and the new volumes"
     findmnt -n /data2
     [[ ! -e /data2/file ]] || fail "the instance store still holds its file"
@@ -73,7 +73,7 @@ restarted)
     for n in 1 2 3 4; do touch "/data/stray$n"; done
     expect_agent 0 close
     expect_agent 0 unlock
-    assert_said "3 unlocked" "the mount hides what was in /data: 'stray1', 'stray2', 'stray3' and 1 more"
+    assert_said "3 unlocked" "the mount hides files in /data: 'stray1', 'stray2', 'stray3' and 1 more"
     assert_eq "$(cat /data/file)" "file of /data" "the file on EBS"
     expect_agent 0 health
     expect_agent 0 close

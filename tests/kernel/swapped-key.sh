@@ -72,7 +72,7 @@ cp /dev/ubdb /root/ubdb.header --sparse=always
 cp /dev/ubdc /root/ubdc.header --sparse=always
 token ubdb 0
 token ubdc 1
-nothing_opens "no keyslot of $first opens with" "no keyslot of $second opens with" "made with another key"
+nothing_opens "the data key opens no keyslot of $first" "the data key opens no keyslot of $second" "formatted with another key"
 for disk in ubdb ubdc; do dd if="/root/$disk.header" of="/dev/$disk" bs=32k count=1 conv=notrunc,fsync status=none; done
 
 say "KMS answers for another key than the recorded one, or does not say for which"

@@ -35,24 +35,24 @@ refused() {
     cryptsetup isLuks /dev/ubdb || fail "cryptsetup does not recognise the header any more: $2"
     before=$(sha256sum </dev/ubdb)
     expect_agent 1 unlock
-    assert_said "the LUKS2 header is not as luks-agent made it: $1" "find out who changed it" "1 unlocked, 1 failed"
+    assert_said "the LUKS2 header is not what luks-agent wrote: $1" "find out who changed it" "1 unlocked, 1 failed"
     assert_eq "$(find /dev/mapper -name 'luks-*' | wc -l)" 1 "open mappings"
     expect_agent 1 provision
-    assert_said "the LUKS2 header is not as luks-agent made it"
+    assert_said "the LUKS2 header is not what luks-agent wrote"
     expect_agent 0 close
     assert_eq "$(sha256sum </dev/ubdb)" "$before" "the disk with the tampered header"
     dd if=/root/header of=/dev/ubdb bs=32k conv=notrunc,fsync status=none
     tried=$((tried + 1))
 }
 
-refused "its sectors are encrypted with cipher_null-ecb" 'm["segments"]["0"]["encryption"] = "cipher_null-ecb"'
-refused "keyslot 0 is encrypted with cipher_null-ecb" 'm["keyslots"]["0"]["area"]["encryption"] = "cipher_null-ecb"'
-refused "it has the flags" 'm["config"]["flags"] = ["allow-discards"]'
+refused "its segment has cipher cipher_null-ecb" 'm["segments"]["0"]["encryption"] = "cipher_null-ecb"'
+refused "keyslot 0 has cipher cipher_null-ecb" 'm["keyslots"]["0"]["area"]["encryption"] = "cipher_null-ecb"'
+refused "its flags are" 'm["config"]["flags"] = ["allow-discards"]'
 refused "segment offset is 33554432" 'm["segments"]["0"]["offset"] = "33554432"'
 refused "the wrapped key in its token is not the one in the state file" 'm["tokens"]["0"]["wrapped_key"] = "AQID"'
 refused "it has no luks-agent-awskms token" 'm["tokens"] = {}'
 # libcryptsetup accepts any passphrase for this one
-refused "its digest of the volume key" 'm["digests"]["0"]["digest"] = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="'
+refused "its volume key digest" 'm["digests"]["0"]["digest"] = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="'
 
 say "restored"
 tamper 'pass'

@@ -64,7 +64,7 @@ pub(crate) fn run(data: &[u8]) -> String {
     assert!(accepted.len() <= 1 && (accepted.is_empty() || said.is_ok()));
     match said {
         Ok(()) => format!("{accepted:?}"),
-        Err(violation) => violation.to_string().split_off("the LUKS2 header is not as luks-agent made it".len()),
+        Err(violation) => violation.to_string().split_off("the LUKS2 header is not what luks-agent wrote".len()),
     }
 }
 

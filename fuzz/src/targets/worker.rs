@@ -48,7 +48,7 @@ pub(crate) fn run(data: &[u8]) -> String {
                 let answer = answer(data, rest);
                 let Answer::Failed { message } = &answer else { panic!("{answer:?}") };
                 assert!(
-                    message.starts_with("not a job: ") || message.starts_with("cannot read the job: "),
+                    message.starts_with("invalid job: ") || message.starts_with("cannot read the job: "),
                     "{message}"
                 );
                 answer

@@ -25,7 +25,7 @@ pub enum LuksError {
     },
     /// No keyslot takes the passphrase.
     #[error(
-        "no keyslot of {luks_uuid} opens with the data key that KMS unwrapped for it: its keyslots were changed, or it was made with another key; restore what was changed, the state file or the header, from a backup"
+        "the data key opens no keyslot of {luks_uuid}: its keyslots were changed, or it was formatted with another key; restore the state file or the LUKS2 header, whichever was changed, from a backup"
     )]
     WrongKey {
         /// The volume.
@@ -33,7 +33,7 @@ pub enum LuksError {
     },
     /// A header that libcryptsetup has loaded, and that is not there to be read, or cannot be handed on.
     #[error(
-        "cannot check the LUKS2 header: {}; look for what else writes to the disk, and restore the header from a backup",
+        "cannot check the LUKS2 header: {}; find out what else writes to the disk, then restore the header from a backup",
         chain(.0)
     )]
     Header(HeaderFault),
@@ -49,7 +49,7 @@ pub enum LuksError {
     #[error(transparent)]
     Policy(#[from] PolicyViolation),
     /// A mapping that is not as it was made.
-    #[error("mapping {mapper} is not as luks-agent made it: {what}")]
+    #[error("mapping {mapper} is not what luks-agent created: {what}")]
     Mapping {
         /// Mapper name.
         mapper: String,
@@ -57,7 +57,9 @@ pub enum LuksError {
         what: String,
     },
     /// A disk that has no room for data behind the header.
-    #[error("the disk has {size} bytes, a LUKS2 header alone takes {DATA_OFFSET}; volumes need at least twice that")]
+    #[error(
+        "the disk is too small: {size} bytes, of which the LUKS2 header takes {DATA_OFFSET}; use a disk of at least twice that size"
+    )]
     TooSmall {
         /// Size in bytes.
         size: u64,

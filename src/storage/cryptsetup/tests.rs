@@ -208,5 +208,5 @@ fn damage_to_the_keyslot_is_seen_without_a_key() {
     check().unwrap();
     volume.keyslot_handle().destroy(0).unwrap();
     let message = check().unwrap_err().to_string();
-    assert!(message.starts_with("keyslot 0 is gone, which the data key opened"), "{message}");
+    assert!(message.starts_with("keyslot 0, which the data key opened, no longer exists"), "{message}");
 }

@@ -124,7 +124,7 @@ fn a_disk_that_is_too_slow_is_unknown_unless_all_of_it_is_to_be_read() {
         probe(&path, None, Scan { how, within }, &mut |_, _| std::thread::sleep(Duration::from_millis(10)))
     };
     let Content::Unknown { reason } = content(BlankScan::Sampled) else { panic!("not unknown") };
-    assert!(reason.contains("volumes.deadline") && reason.contains("MiB of 40 MiB were read"), "{reason}");
+    assert!(reason.contains("volumes.deadline") && reason.contains("MiB of 40 MiB read"), "{reason}");
     assert!(matches!(content(BlankScan::Full), Content::Blank { .. }));
 }
 
