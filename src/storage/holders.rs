@@ -87,7 +87,8 @@ impl Volume<'_> {
         let is_own = |mount: &Mount| own.is_some_and(|own| own.id == mount.id);
         let mut found = Vec::new();
         for mount in self.mounts(table).filter(|mount| !is_own(mount)) {
-            found.push(format!("it is mounted at {}{}", shown(&mount.point), if own.is_some() { " too" } else { "" }));
+            let also = if own.is_some() { "also " } else { "" };
+            found.push(format!("it is {also}mounted at {}", shown(&mount.point)));
         }
         for mount in table.iter().filter(|mount| mount.devno != self.device) {
             if self.mounts(table).any(|ours| ours.id == mount.parent) {

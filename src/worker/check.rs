@@ -1,4 +1,4 @@
-//! The job that checks an open volume.
+//! Checks an open volume.
 
 use std::fs::File;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(super) fn check(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer, W
     Ok(Answer::Sound { unsound, filesystem_errors })
 }
 
-/// Checks that the header is what the state file says, as far as that can be told without a key, and returns its metadata.
+/// Checks the header against the state file, as far as that is possible without a key. Returns its metadata.
 pub(super) fn header_is(disk: &File, expected: &Expected) -> Result<serde_json::Value, WorkerError> {
     let Luks2Header { luks_uuid, metadata, .. } = Luks2Header::read_intact(disk)?;
     let metadata = metadata.unwrap_or_default();

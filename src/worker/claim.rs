@@ -1,4 +1,4 @@
-//! The claim of a disk: that it is the one that was meant, and that nobody else works on it.
+//! Claims a disk: makes sure that it is the planned one and that nobody else works on it.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -13,7 +13,7 @@ use crate::disk::DevNo;
 use crate::error::IoError;
 use crate::job::Target;
 
-/// How long another holder of a disk's lock, such as udev at work on it, is waited for.
+/// How long to wait for another holder of a disk's lock, such as udev.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A disk that cannot be claimed.
@@ -22,38 +22,38 @@ pub(super) enum ClaimError {
     /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// Somebody else has locked it.
+    /// Another program has locked it.
     #[error("another program has locked {path}; find it with 'lslocks' or 'fuser -v {path}'")]
     Locked {
         /// Its node.
         path: PathBuf,
     },
-    /// Its node is now of another device.
+    /// Its node now belongs to another device.
     #[error("{path} is no longer block device {devno}")]
     OtherDevice {
         /// Its node.
         path: PathBuf,
-        /// The number of the device that was meant.
+        /// The number of the planned device.
         devno: DevNo,
     },
-    /// Its device is now another disk.
+    /// Its device number now belongs to another disk.
     #[error("{path} is now a different disk: disk sequence number {}, expected {}", number(*.found), number(*.expected))]
     OtherDisk {
         /// Its node.
         path: PathBuf,
         /// The kernel's sequence number of the disk.
         found: Option<u64>,
-        /// That of the disk that was meant.
+        /// The sequence number of the planned disk.
         expected: Option<u64>,
     },
-    /// Its size is now another one.
+    /// Its size has changed.
     #[error("{path} is now a different disk: {found} bytes, expected {expected}")]
     OtherSize {
         /// Its node.
         path: PathBuf,
         /// Size in bytes.
         found: u64,
-        /// The size of the disk that was meant.
+        /// The size of the planned disk in bytes.
         expected: u64,
     },
 }
@@ -62,8 +62,9 @@ fn number(sequence: Option<u64>) -> String {
     sequence.map_or("unknown".to_owned(), |number| number.to_string())
 }
 
-/// Checks that the node is still the disk that was planned for, and takes the advisory lock on it that keeps udev and
-/// workers of a killed agent away (`systemd.io/BLOCK_DEVICE_LOCKING`).
+/// Checks that the node is still the planned disk, and locks it.
+///
+/// The advisory lock keeps udev and the workers of a killed agent away (`systemd.io/BLOCK_DEVICE_LOCKING`).
 pub(super) fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, ClaimError> {
     let path = &target.path;
     let file = open(target)?;
@@ -72,7 +73,7 @@ pub(super) fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, Clai
     loop {
         match file.try_lock() {
             Ok(()) => {
-                // inherited by mkfs, so that one which outlives its worker keeps the next worker away
+                // mkfs inherits the lock, so a mkfs that outlives its worker keeps the next worker away
                 let inherited = fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()));
                 inherited.map_err(|e| IoError::when("keep locked", path)(e.into()))?;
                 return Ok(file);

@@ -1,4 +1,4 @@
-//! Closing a volume: all of it or nothing, or as far as it can be; and who holds it. Runs in the worker.
+//! Closes a volume: either completely or not at all, or as far as possible. Reports who holds it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,8 +16,9 @@ use crate::storage::holders::{Volume, list};
 use crate::storage::mount::{self, MountError};
 use crate::storage::{MountSpec, ToolError};
 
-/// How long whoever holds a volume is waited for, as udev does while it looks at it, and how often it is looked whether they still do.
+/// How long to wait for holders of a volume to let go, such as udev while it examines the volume.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// The time between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// A volume that was not closed.
@@ -26,7 +27,7 @@ pub(crate) enum CloseError {
     /// libcryptsetup failed.
     #[error(transparent)]
     Luks(#[from] LuksError),
-    /// Device-mapper did not say who has it open.
+    /// Device-mapper did not report how often it is open.
     #[error(transparent)]
     Dm(#[from] DmError),
     /// A program failed.
@@ -35,7 +36,7 @@ pub(crate) enum CloseError {
     /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// The node of its mapping is no device.
+    /// The node of its mapping is not a device.
     #[error("the node of its mapping is not a device")]
     NoDeviceNumber,
     /// The mount table is unknown.
@@ -52,10 +53,10 @@ pub(crate) enum CloseError {
         /// Where.
         at: PathBuf,
     },
-    /// Somebody holds it.
+    /// It is in use.
     #[error("it is in use, so nothing was changed: {}; stop what uses it, then try again", list(.holders))]
     InUse {
-        /// Who, in words.
+        /// Who uses it, as phrases.
         holders: Vec<String>,
     },
     /// It could not be unmounted.
@@ -64,7 +65,7 @@ pub(crate) enum CloseError {
     /// Its mapping could not be removed.
     #[error("it is still in use: {}", list(.holders))]
     Held {
-        /// Who holds it, in words.
+        /// Who uses it, as phrases.
         holders: Vec<String>,
     },
     /// Its mapping could not be removed after it was unmounted.
@@ -72,18 +73,18 @@ pub(crate) enum CloseError {
     StaysOpen {
         /// Why.
         why: Box<Self>,
-        /// What came of its mount.
+        /// What happened to its mount.
         after: After,
     },
 }
 
-/// What came of a volume that stays open.
+/// What happened to the mount of a volume that stays open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum After {
-    /// It was not mounted by the agent.
+    /// It had no mount of the agent.
     #[error("it stays open")]
     Open,
-    /// It is as it was.
+    /// It is mounted again.
     #[error("it stays open and is mounted at {at} again")]
     MountedAgain {
         /// The mount point.
@@ -99,14 +100,14 @@ pub(crate) enum After {
     },
 }
 
-/// Unmounts a volume and removes its mapping; one that is not open stays so.
+/// Unmounts a volume and removes its mapping. Does nothing if the volume is not open.
 ///
 /// # Errors
-/// Who holds it, and what was changed.
+/// Names who holds the volume and what has changed.
 pub(crate) fn close(mapper: &str, extent: &Extent) -> Result<(), CloseError> {
     match cryptsetup::mapping(mapper)? {
         Mapping::Absent => return Ok(()),
-        // libcryptsetup closes nothing that is not open
+        // libcryptsetup does not close a mapping without a table
         Mapping::Empty => return Ok(dm::remove(mapper)?),
         Mapping::Open => {}
     }
@@ -124,11 +125,11 @@ fn close_whole(volume: &Volume<'_>, node: &Path, how: Option<&MountSpec>) -> Res
     let own = patiently(|| {
         let table = mount_table()?;
         let own = how.and_then(|how| own_mount(volume, &table, how)).cloned();
-        nobody(volume.holders(&table, own.as_ref())?)?;
+        refuse_if_held(volume.holders(&table, own.as_ref())?)?;
         let Some(mount) = &own else { return Ok(None) };
         let Err(e) = unmount(mount) else { return Ok(own) };
-        // such as a process that works in it in another mount namespace
-        nobody(volume.hinderers(&table, Some(mount))?)?;
+        // for example a process in another mount namespace with its working directory there
+        refuse_if_held(volume.hinderers(&table, Some(mount))?)?;
         Err(CloseError::NotUnmounted(Box::new(e)))
     })?;
     let Err(why) = patiently(|| remove(volume)) else { return Ok(()) };
@@ -145,12 +146,13 @@ fn close_whole(volume: &Volume<'_>, node: &Path, how: Option<&MountSpec>) -> Res
     Err(CloseError::StaysOpen { why: Box::new(why), after })
 }
 
-/// That nothing was changed, as somebody holds the volume.
-fn nobody(holders: Vec<String>) -> Result<(), CloseError> {
+/// Fails if there are holders.
+fn refuse_if_held(holders: Vec<String>) -> Result<(), CloseError> {
     if holders.is_empty() { Ok(()) } else { Err(CloseError::InUse { holders }) }
 }
 
-/// The mount that the agent made: where the volume belongs, or the first of all that is in it, as a record may have moved.
+/// Returns the agent's own mount: the one at the recorded mount point, or else the first of the whole file system, because the
+/// record may have changed.
 fn own_mount<'t>(volume: &Volume<'_>, table: &'t Mounts, how: &MountSpec) -> Option<&'t Mount> {
     let whole = || volume.mounts(table).filter(|mount| mount.root == Path::new("/"));
     whole().find(|mount| mount.point == how.at).or_else(|| whole().next())
@@ -158,19 +160,19 @@ fn own_mount<'t>(volume: &Volume<'_>, table: &'t Mounts, how: &MountSpec) -> Opt
 
 fn close_as_far_as_possible(volume: &Volume<'_>) -> Result<(), CloseError> {
     patiently(|| {
-        // what is mounted on another of its mounts goes first
+        // unmount in reverse order, because later mounts may be on top of earlier ones
         for mount in volume.mounts(&mount_table()?).rev() {
-            // what stays mounted is named below
+            // `remove` reports mounts that are left
             let _ = unmount(mount);
         }
         remove(volume)
     })
 }
 
-/// Removes the mapping; says who holds it, where it cannot be removed.
+/// Removes the mapping, or reports who holds it.
 fn remove(volume: &Volume<'_>) -> Result<(), CloseError> {
     match cryptsetup::mapping(volume.mapper)? {
-        // systemd or an administrator was faster
+        // systemd or an administrator has closed it meanwhile
         Mapping::Absent => return Ok(()),
         Mapping::Empty | Mapping::Open => {}
     }
@@ -179,7 +181,7 @@ fn remove(volume: &Volume<'_>) -> Result<(), CloseError> {
     Err(if holders.is_empty() { e.into() } else { CloseError::Held { holders } })
 }
 
-/// Unmounts what the mount table has there, and nothing that was mounted over it: `umount` takes what is topmost at a path.
+/// Unmounts one mount, but nothing that was mounted over it: `umount` takes the topmost mount at a path.
 fn unmount(mount: &Mount) -> Result<(), CloseError> {
     let table = mount_table()?;
     if !table.iter().any(|now| now.id == mount.id) {
@@ -196,7 +198,7 @@ fn mount_table() -> Result<Mounts, CloseError> {
     Mounts::read(&Roots::host()).map_err(|e| CloseError::MountTable { reason: chain(e) })
 }
 
-/// Tries something until it succeeds, for a while.
+/// Retries something for a while until it succeeds.
 fn patiently<T>(mut attempt: impl FnMut() -> Result<T, CloseError>) -> Result<T, CloseError> {
     let since = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! What a worker cannot do, whatever its code and that of the programs which it starts would.
+//! Takes the network away from a worker and from the programs that it starts, whatever their code tries to do.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,14 +9,14 @@ use seccompiler::{
     apply_filter,
 };
 
-/// The families of sockets that are left: those of udev and device-mapper, of the journal, and of the kernel's ciphers. None of them
-/// leads away from this machine.
+/// The socket families that stay available: for udev, device-mapper, the journal and the kernel's ciphers. None of them reaches
+/// another machine.
 const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
 
-/// Takes the network away from this process and all that it starts, for good.
+/// Takes the network away from this process and its children for good.
 ///
 /// # Errors
-/// When the kernel has no seccomp filters, or the service manager forbids them.
+/// If the kernel has no seccomp filters or the service manager forbids them.
 pub fn no_network() -> Result<(), Box<dyn Error>> {
     let is_not = |family: libc::c_int| {
         let family = u64::from(family.unsigned_abs());
@@ -25,7 +25,7 @@ pub fn no_network() -> Result<(), Box<dyn Error>> {
     let others = SeccompRule::new(FAMILIES.into_iter().map(is_not).collect::<Result<_, _>>()?)?;
     let rules = BTreeMap::from([
         (libc::SYS_socket, vec![others]),
-        // by which sockets are made without that call
+        // io_uring can create sockets without socket(2)
         (libc::SYS_io_uring_setup, Vec::new()),
     ]);
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());

@@ -1,4 +1,4 @@
-//! Why a job failed.
+//! The errors of a worker's jobs.
 
 use std::io;
 
@@ -16,55 +16,55 @@ use crate::storage::mount::MountError;
 /// A job that failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WorkerError {
-    /// The input could not be read up to the end of a job.
+    /// Reading a job failed.
     #[error("cannot read the job")]
     Job(#[source] io::Error),
-    /// A line of the input is something else.
+    /// A line of the input is not a job.
     #[error("invalid job")]
     NotAJob(#[source] serde_json::Error),
-    /// The input could not be read up to the end of a passphrase.
+    /// Reading a passphrase failed.
     #[error("cannot read the passphrase")]
     Passphrase(#[source] io::Error),
-    /// A line of the input is no passphrase.
+    /// A line of the input is not a passphrase.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A job has no passphrase that needs one.
+    /// A job needs a passphrase but has none.
     #[error("the job has no passphrase")]
     NoPassphrase,
-    /// A new volume could not be mounted, so that none was made.
+    /// The mount point of a new volume cannot be used, so the disk was not formatted.
     #[error("nothing was done")]
     NothingDone(#[source] MountError),
-    /// The disk was not claimed.
+    /// The disk could not be claimed.
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    /// The disk was not examined.
+    /// The disk could not be examined.
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    /// The LUKS2 header was not read.
+    /// The LUKS2 header could not be read.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// The LUKS2 header is not as the agent made it.
+    /// The LUKS2 header is not what the agent wrote.
     #[error(transparent)]
     Policy(#[from] PolicyViolation),
-    /// The keyslot is not what it was.
+    /// The keyslot has changed.
     #[error(transparent)]
     Keyslot(#[from] KeyslotError),
     /// libcryptsetup failed.
     #[error(transparent)]
     Luks(#[from] LuksError),
-    /// The mapping is not as the agent made it, or device-mapper failed.
+    /// The mapping is not what the agent created, or device-mapper failed.
     #[error(transparent)]
     Dm(#[from] DmError),
     /// A program failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// The file system was not made, read or grown.
+    /// The file system could not be made, read or grown.
     #[error(transparent)]
     Filesystem(#[from] FilesystemError),
-    /// The volume was not mounted.
+    /// The volume could not be mounted.
     #[error(transparent)]
     Mount(#[from] MountError),
-    /// The volume was not closed.
+    /// The volume could not be closed.
     #[error(transparent)]
     Close(#[from] CloseError),
 }

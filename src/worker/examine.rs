@@ -1,4 +1,4 @@
-//! The jobs that look at what is on a disk.
+//! Examines a disk, or only its header.
 
 use std::fs::File;
 
@@ -27,7 +27,7 @@ pub(super) fn header(target: &Target, stage: &mut Stage<'_>) -> Result<Answer, W
     Ok(Answer::Header { content: probe::volume(&disk)? })
 }
 
-/// By way of the claimed disk.
+/// Examines the disk through the descriptor of the claim.
 pub(super) fn content(what: &str, disk: &File, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<'_>) -> Content {
     stage.enter(what);
     probe::probe(&path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))

@@ -1,4 +1,4 @@
-//! The job that makes a volume.
+//! Formats a disk: LUKS2 header, mapping and file system.
 
 use super::claim::{claim, open, same_disk};
 use super::error::WorkerError;
@@ -27,15 +27,15 @@ pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Sta
         Basis::Noise { begun, .. } => *begun,
         Basis::Blank { .. } | Basis::Wipe { .. } => None,
     };
-    // the plan may be minutes old
+    // the plan may be minutes old, so examine the disk again
     let found = content("examining once more", &disk, intent, *scan, stage);
     if !still_allowed(basis, &found) {
         return Ok(Answer::Changed { content: found });
     }
-    // what follows goes by its name
+    // the steps below open the disk by its name
     same_disk(target, &open(target)?)?;
-    // once there is a complete header, what lies behind it is never given up: an agent that forgot how far it had come, its
-    // boot volume restored from an old snapshot say, would destroy data otherwise
+    // never format over a complete header: an agent that has lost its record, for example because its boot volume was
+    // restored from an old snapshot, would destroy data otherwise
     let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))
         && cryptsetup::resume(&target.path, &spec.expected, &key)?;
     if !complete {
@@ -46,7 +46,7 @@ pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Sta
         cryptsetup::format(&target.path, target.size, spec, &key)?;
     }
     let keyslot = cryptsetup::open(&target.path, &name, &spec.expected, &key)?;
-    // what is to come can take minutes
+    // mkfs can take minutes
     drop(key);
     let mapping = dm::node(&name)?;
     if !(complete && filesystem::has_filesystem(*filesystem, &mapping)?) {
@@ -56,19 +56,19 @@ pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Sta
     Ok(Answer::Formatted { keyslot })
 }
 
-/// Whether what is on the disk now still justifies formatting it.
+/// Returns whether the content of the disk still justifies formatting it.
 fn still_allowed(basis: &Basis, found: &Content) -> bool {
     match (basis, found) {
         (_, Content::Blank { .. }) => true,
         (Basis::Unfinished { .. }, Content::Unfinished) => true,
         (Basis::Unfinished { luks_uuid }, Content::Luks2 { luks_uuid: found, .. }) => luks_uuid == found,
         (Basis::Noise { .. }, Content::Noise { .. }) => true,
-        // samples begin at random, so the first byte that is not zero need not be the same one
+        // the samples start at random, so the first byte that is not zero may be another one
         (
             Basis::Wipe { found: Content::Noise { .. } | Content::Unrecognised { .. }, .. },
             Content::Noise { .. } | Content::Unrecognised { .. },
         ) => true,
-        // what was planned to be wiped, and nothing that somebody has made of the disk since
+        // only the content that the plan was to wipe, nothing that was written since
         (Basis::Wipe { found: planned, .. }, Content::Foreign { .. } | Content::Luks2 { token: None, .. }) => {
             planned == found
         }
@@ -79,7 +79,7 @@ fn still_allowed(basis: &Basis, found: &Content) -> bool {
 fn remove_mapping(name: &str) -> Result<(), WorkerError> {
     match cryptsetup::mapping(name)? {
         Mapping::Absent => Ok(()),
-        // libcryptsetup closes nothing that is not open
+        // libcryptsetup does not close a mapping without a table
         Mapping::Empty => Ok(dm::remove(name)?),
         Mapping::Open => Ok(cryptsetup::close(name)?),
     }

@@ -1,4 +1,4 @@
-//! The job that grows an open volume.
+//! Grows an open volume.
 
 use super::check::header_is;
 use super::claim::claim;
@@ -8,8 +8,9 @@ use crate::job::{self, Answer};
 use crate::key::Passphrase;
 use crate::storage::{cryptsetup, dm, filesystem};
 
-/// The mapping first; what a run leaves that is cut between the two is a file system smaller than its mapping, which the next
-/// one grows.
+/// Grows the mapping, then the file system.
+///
+/// If a run is interrupted between the two, the file system is smaller than its mapping and the next run grows it.
 pub(super) fn grow(job: &job::Grow, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let job::Grow { target, expected, mapper, filesystem, mount_point, .. } = job;
     let disk = claim(target, stage)?;

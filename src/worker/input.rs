@@ -1,19 +1,19 @@
-//! What a worker reads: lines, of which some are passphrases.
+//! Reads the lines of a worker's input. Some of them are passphrases.
 
 use std::io::{self, Read};
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// The longest line there may be: the wrapped key in a job, in base64, has at most 8 KiB.
+/// The longest line in bytes. The wrapped key in a job takes up to 8 KiB in base64.
 pub(super) const LINE_BYTES: usize = 64 << 10;
 
-/// How much of the input is read at once.
+/// How many bytes to read at once.
 const CHUNK: usize = 4096;
 
-/// Lines, of which some are passphrases: whatever holds them is wiped.
+/// The lines of an input. Every buffer is wiped, because some lines are passphrases.
 pub(super) struct Input<R> {
     from: R,
-    /// What was read and not yet asked for; of one size from the beginning, as growing would leave copies behind.
+    /// Bytes that were read but not returned yet. Allocated once, because growing would leave copies behind.
     buffer: Zeroizing<Vec<u8>>,
 }
 
@@ -22,7 +22,7 @@ impl<R: Read> Input<R> {
         Self { from, buffer: Zeroizing::new(Vec::with_capacity(LINE_BYTES + CHUNK)) }
     }
 
-    /// The next line, without what ends it; `None` at the end of the input.
+    /// Returns the next line without its line feed, or `None` at the end of the input.
     pub(super) fn line(&mut self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         let mut chunk = Zeroizing::new([0; CHUNK]);
         loop {
@@ -42,8 +42,8 @@ impl<R: Read> Input<R> {
         }
     }
 
-    /// What is in the buffer up to `end`; the next line begins at `next`. Nothing of it stays behind, not even where the rest is
-    /// moved away from: the process may live for minutes.
+    /// Removes the bytes up to `next` from the buffer and returns those before `end`. Wipes the places that the rest is moved from,
+    /// because the process may live for minutes.
     fn take(&mut self, end: usize, next: usize) -> Zeroizing<Vec<u8>> {
         let line = Zeroizing::new(self.buffer[..end].to_vec());
         let left = self.buffer.len() - next;
@@ -58,7 +58,7 @@ impl<R: Read> Input<R> {
 mod tests {
     use super::*;
 
-    /// Gives what it has in pieces of some size.
+    /// A reader that returns its bytes in pieces of a given size.
     struct Pieces<'a>(&'a [u8], usize);
 
     impl Read for Pieces<'_> {

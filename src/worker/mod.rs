@@ -1,9 +1,9 @@
-//! The worker: one process, one disk at a time; the only code that opens block devices.
+//! The worker: one process that works on one disk at a time. Only workers open block devices.
 //!
-//! One that hangs in the kernel hangs alone.
+//! A worker that hangs in the kernel does not hold up the other disks.
 //!
 //! May import: `discover`, `disk`, `error`, `job`, `key`, `luks2`, `storage`.
-//! Never: the network, the configuration, the state file, or a decision on what may be done.
+//! Never: the network, the configuration, the state file, or a decision about what to do.
 
 mod check;
 mod claim;

@@ -1,28 +1,28 @@
-//! Whether bytes are noise: uniformly random, as blocks that were never written of an EBS volume with EBS encryption can read.
+//! Recognises noise: uniformly random bytes. Blocks of an EBS volume with EBS encryption can read as noise before they are first written.
 //!
-//! Each block is judged by itself, and all of them together by the same test: Pearson's chi-squared statistic of how often each of
-//! the 256 byte values occurs, which for uniformly random bytes has a mean of 255 and a standard deviation of 22.6.
+//! The test is Pearson's chi-squared statistic of how often each of the 256 byte values occurs. For uniformly random bytes it has a
+//! mean of 255 and a standard deviation of 22.6. It is applied to each block and to all blocks together.
 //!
 //! | | |
 //! |---|---|
-//! | noise that is refused | the bounds are 7 and 11 standard deviations away: less than one block of 10^15, one full volume of a million |
-//! | what can never pass | a block of 4 KiB with fewer than 228 different byte values, or with one value more than 105 times: text, base64, padding, headers with zeros, code, tables, most of what a file system keeps for itself |
-//! | what passes | what cannot be told from noise: encrypted data without a header, and what xz made, without its first bytes |
+//! | noise that the test refuses | less than one block in 10^15, one full volume in a million: the bounds are 7 and 11 standard deviations away |
+//! | blocks that never pass | a block of 4 KiB with fewer than 228 different byte values, or with one value more than 105 times: text, base64, padding, headers with zeros, code, tables, most metadata of file systems |
+//! | data that passes | data that looks like noise: encrypted data without a header, and the output of xz without its first bytes |
 //!
-//! What can never pass follows from the statistic alone: `k` values at most in `n` bytes make it `n (256 / k - 1)` at least, and `c`
-//! times the same value `(c - n / 256)^2 / (n / 256)`. What gzip and zstd made is betrayed by single blocks and by the sum: 8 MiB of a
-//! program had one block in four refused, and a statistic of more than 10,000.
+//! The bounds for blocks that never pass follow from the statistic: with at most `k` values in `n` bytes it is at least
+//! `n (256 / k - 1)`, and with `c` times the same value at least `(c - n / 256)^2 / (n / 256)`. The output of gzip and zstd fails both
+//! in single blocks and in the sum: of 8 MiB of a compressed program, one block in four failed, and the sum was more than 10,000.
 
-/// What is judged by itself: a page, and the block of most file systems.
+/// The size of a block in bytes: a page, and the block size of most file systems.
 pub(crate) const BLOCK: usize = 4096;
-/// The statistic of uniform bytes is above this with a probability of 10^-18.
+/// The lower bound: the statistic of uniform bytes is below it with a probability of 10^-18.
 const LOWEST: u128 = 100;
-/// And below this with one of 10^-17 at least; with few bytes its tail is longer, so there is room.
+/// The upper bound: the statistic is above it with a probability of at most 10^-17. It leaves room for the longer tail of few bytes.
 const HIGHEST: u128 = 500;
-/// What ciphers work on: in one block of noise none comes twice, in what was encrypted piece by piece it does.
+/// The block size of ciphers in bytes. Noise never has the same unit twice in a block; data encrypted unit by unit can.
 const UNIT: usize = 16;
 
-/// How often each byte value has come.
+/// Counts of each byte value.
 #[derive(Debug, Clone)]
 pub(crate) struct Counts([u64; 256]);
 
@@ -33,7 +33,7 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// Adds a block if it is noise; says whether it is.
+    /// Adds a block if it is noise. Returns whether it is.
     pub(crate) fn add_if_noise(&mut self, block: &[u8]) -> bool {
         let mut own = Self::default();
         for byte in block {
@@ -46,12 +46,12 @@ impl Counts {
         is_noise
     }
 
-    /// How many bytes were added.
+    /// Returns how many bytes were added.
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// Whether the statistic, `256 / n` times the sum of squares less `n`, is within the bounds.
+    /// Returns whether the statistic, `256 / n` times the sum of squares less `n`, is within the bounds.
     pub(crate) fn is_uniform(&self) -> bool {
         let n = u128::from(self.total());
         let squares: u128 = self.0.iter().map(|count| u128::from(*count).pow(2)).sum();
@@ -59,14 +59,14 @@ impl Counts {
     }
 }
 
-/// Whether a unit comes twice in a block.
+/// Returns whether a block has the same unit twice.
 fn repeats(block: &[u8]) -> bool {
     let mut units: Vec<&[u8]> = block.chunks(UNIT).collect();
     units.sort_unstable();
     units.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// Whether a disk begins as a stream does that is compressed or encrypted and has no structure behind its first bytes.
+/// Returns whether a disk starts with the magic number of a compressed or encrypted stream, which has no structure after it.
 pub(crate) fn is_stream(start: &[u8]) -> bool {
     const MAGICS: [&[u8]; 15] = [
         b"\x1f\x8b\x08",        // gzip

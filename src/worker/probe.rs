@@ -1,9 +1,7 @@
-//! What is on a disk: runs in the worker, reads only.
+//! Finds out what is on a disk. Runs in the worker and never writes.
 //!
-//! What is read is judged: zeros, noise, or data.
-//!
-//! A disk counts as blank only on positive evidence: the kernel lets us open it exclusively, blkid finds nothing, and all
-//! that is read is zero. Whatever cannot be read is [`Content::Unknown`], never blank.
+//! A disk counts as blank only on positive evidence: the kernel lets the worker open it exclusively, blkid finds nothing, and
+//! everything that the worker reads is zero. A disk that cannot be read is [`Content::Unknown`], never blank.
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +27,7 @@ use crate::luks2::{DATA_OFFSET, HeaderError, Luks2Header, Token};
 /// The binary header at the beginning of a LUKS2 header, in bytes (LUKS2 on-disk format, 2.1).
 const BINARY_HEADER: u64 = 4096;
 
-/// How long a disk that is in use is tried again.
+/// How long to retry a disk that is in use.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A disk that cannot be examined.
@@ -38,7 +36,7 @@ pub(super) enum ProbeError {
     /// It could not be opened.
     #[error("it cannot be opened")]
     Open(#[source] io::Error),
-    /// Somebody else has it open.
+    /// Another process or mount holds it.
     #[error("it is in use: another process, or a mount in another namespace, holds it")]
     InUse,
     /// It could not be read.
@@ -50,14 +48,14 @@ pub(super) enum ProbeError {
     /// Its LUKS2 header could not be read.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// It is a volume of the agent's, of which no more is known.
+    /// It is a volume of luks-agent, but its token is invalid.
     #[error("it has an invalid luks-agent token")]
     Token(#[source] serde_json::Error),
 }
 
-/// Examines a disk. `intent` is the LUKS UUID that the state file says the disk was about to be formatted with.
+/// Examines a disk.
 ///
-/// Every failure is told as [`Content::Unknown`].
+/// `intent` is the LUKS UUID that the state file recorded before formatting began. Every failure is a [`Content::Unknown`].
 pub fn probe(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Content {
     match examine(device, intent, scan, progress) {
         Ok(content) => content,
@@ -67,17 +65,17 @@ pub fn probe(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress
 
 fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Result<Content, ProbeError> {
     let file = open_exclusively(device)?;
-    // by way of what is held exclusively
+    // opened through the descriptor that holds the disk exclusively
     let mut reader = Reader::open(&path_of(&file), scan)?;
     let header = Luks2Header::read(&file);
-    // whatever else is there, a disk with our token in an intact header is opened or left alone, and nothing more need be known
+    // the agent opens a disk with our token in an intact header or leaves it alone, whatever else is on it, so this is enough
     if intent.is_none()
         && let Ok(Some(Luks2Header { luks_uuid, metadata: Some(metadata), intact: true, .. })) = &header
         && let Ok(Some(token)) = Token::find(metadata)
     {
         return Ok(Content::Luks2 { luks_uuid: *luks_uuid, token: Some(Box::new(token)) });
     }
-    // blkid says that it could not read, and not where
+    // blkid reports that a read failed, but not where
     let signatures =
         signatures(&file).map_err(|e| reader.unreadable(progress).err().map_or(e.into(), ProbeError::from))?;
     let header = header?;
@@ -85,7 +83,7 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
         && header.luks_uuid == intended
         && let Some(other) = signatures.iter().find(|name| !is_luks(name))
     {
-        // somebody made something else of the disk, and of our header only the second copy is left
+        // somebody has overwritten our header with something else, and only its second copy is left
         return Ok(Content::Foreign { signatures: vec![other.clone()] });
     }
     let torn = is_torn(header.as_ref(), intent, &signatures, &mut reader)?;
@@ -103,22 +101,22 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
     Ok(found.unwrap_or(Content::Blank { evidence }))
 }
 
-/// Whether a disk begins as one whose formatting with the intended UUID was interrupted.
+/// Returns whether the start of a disk looks like an interrupted format with the intended UUID.
 fn is_torn(
     header: Option<&Luks2Header>,
     intent: Option<Uuid>,
     signatures: &[String],
     reader: &mut Reader,
 ) -> Result<bool, ProbeError> {
-    // what a torn header of our own begins with names the UUID that was intended, or there is nothing at all yet
-    // a header is written after its whole area was zeroed, and its first sector has the UUID
+    // libcryptsetup zeroes the whole header area before it writes a header, and the first sector of a header has the UUID;
+    // so a torn header of our own starts with the intended UUID or with zeros
     Ok(intent.is_some()
         && match header {
             Some(header) => {
                 Some(header.luks_uuid) == intent && !header.intact && signatures.iter().all(|name| is_luks(name))
             }
             None => {
-                // read once more by the scan, and counted there
+                // the scan reads this part again and counts it then
                 let read = reader.read;
                 let start = Part { at: 0, length: BINARY_HEADER.min(reader.size) };
                 let is_zero = reader.first_not_zero([start], &mut |_, _| {})?.is_none();
@@ -128,7 +126,7 @@ fn is_torn(
         })
 }
 
-/// What is on a disk behind the area of a torn header, or else in that area; `None` where all is zero.
+/// Examines the disk behind a torn header, then the header area itself. Returns `None` if all of it is zero.
 fn examine_behind_header(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Content>, ReadError> {
     if let Some(offset) = reader.first_not_zero(reader.ranges(DATA_OFFSET), progress)? {
         return reader.noise_or_data(DATA_OFFSET, offset, progress).map(Some);
@@ -140,13 +138,13 @@ fn examine_behind_header(reader: &mut Reader, progress: Progress<'_>) -> Result<
     Ok(None)
 }
 
-/// What is on a disk without signatures; `None` where all is zero.
+/// Examines all of a disk without signatures. Returns `None` if all of it is zero.
 fn examine_all(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Content>, ReadError> {
     if let Some(offset) = reader.first_not_zero(reader.ranges(0), progress)? {
         return reader.noise_or_data(0, offset, progress).map(Some);
     }
-    // where a header would be, once more: the scan took its time, and on a volume that is attached to several
-    // instances another one may have been at work
+    // read the place of a header again: the scan takes a while, and if the volume is attached to several instances,
+    // another one may have written to it meanwhile
     let read = reader.read;
     let start = Part { at: 0, length: (CHUNK as u64).min(reader.size) };
     if let Some(offset) = reader.first_not_zero([start], &mut |_, _| {})? {
@@ -156,10 +154,10 @@ fn examine_all(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Con
     Ok(None)
 }
 
-/// The LUKS2 volume on a disk, which may be in use, by its header alone; `None` where there is none. Nothing is repaired.
+/// Reads from the header alone which LUKS2 volume is on a disk. The disk may be in use. Repairs nothing.
 ///
 /// # Errors
-/// When the disk or a token of luks-agent cannot be read.
+/// If the disk cannot be read or its luks-agent token is invalid.
 pub(super) fn volume(file: &File) -> Result<Option<Content>, ProbeError> {
     Luks2Header::read(file)?.map_or(Ok(None), volume_of)
 }
@@ -170,7 +168,7 @@ fn volume_of(header: Luks2Header) -> Result<Option<Content>, ProbeError> {
     Ok(Some(Content::Luks2 { luks_uuid, token: token.map(Box::new) }))
 }
 
-/// udev's helpers, mdadm among them, may have a disk open exclusively for a moment.
+/// Opens a disk exclusively. Retries for a while, because udev's helpers such as mdadm open disks exclusively for a moment.
 fn open_exclusively(device: &Path) -> Result<File, ProbeError> {
     let since = Instant::now();
     loop {
@@ -183,7 +181,7 @@ fn open_exclusively(device: &Path) -> Result<File, ProbeError> {
     }
 }
 
-/// A path to what is open here, whoever has its name by now.
+/// Returns a path that leads to the open file, even if its name now belongs to another one.
 pub fn path_of(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -1,4 +1,4 @@
-//! Reads a disk past the page cache, and judges what it reads.
+//! Reads a disk, bypassing the page cache, and tells zeros, noise and data apart.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,7 +12,7 @@ use super::noise::{self, Counts};
 use super::sample::{ALIGN, Part, random_fraction, ranges};
 use crate::disk::{BlankScan, Bytes, Content, NoiseEvidence, Scan};
 
-/// Size of one read.
+/// The size of one read in bytes.
 pub(super) const CHUNK: usize = 1 << 20;
 
 /// A disk that could not be read, or not in time.
@@ -21,7 +21,7 @@ pub(super) enum ReadError {
     /// It could not be opened.
     #[error("it cannot be opened for reading")]
     Open(#[source] io::Error),
-    /// It did not say how large it is.
+    /// The size of the disk could not be determined.
     #[error("its size is unknown")]
     Size(#[source] io::Error),
     /// A read failed.
@@ -32,7 +32,7 @@ pub(super) enum ReadError {
         /// Why.
         source: io::Error,
     },
-    /// It ended too early.
+    /// The disk ended before its size.
     #[error("it ended at byte {at}, but its size is {size} bytes")]
     Ended {
         /// Where.
@@ -40,25 +40,25 @@ pub(super) enum ReadError {
         /// Its size in bytes.
         size: u64,
     },
-    /// The time was up.
+    /// The read exceeded its time limit.
     #[error(
         "it is too slow: only {} of {} read in {} s (volumes.deadline); raise volumes.deadline if the disk cannot be faster",
         Bytes(*.read), Bytes(*.total), .within.as_secs()
     )]
     TooSlow {
-        /// How long it had.
+        /// The time limit.
         within: Duration,
-        /// Bytes read by then.
+        /// Bytes read until then.
         read: u64,
         /// Bytes to read.
         total: u64,
     },
 }
 
-/// Says how many of how many bytes have been read.
+/// A callback that gets the number of bytes read so far and the number of bytes to read.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Reads past the page cache, so that what is seen is what the disk holds.
+/// A disk that is read with direct I/O, so that the check sees what is on the disk and not what is in the page cache.
 pub(super) struct Reader {
     file: File,
     pub(super) size: u64,
@@ -68,7 +68,7 @@ pub(super) struct Reader {
     pub(super) read: u64,
     buffer: Vec<u8>,
     zeros: Vec<u8>,
-    /// Where in `buffer` an aligned read may begin.
+    /// The first aligned byte of `buffer`.
     start: usize,
 }
 
@@ -76,7 +76,7 @@ impl Reader {
     pub(super) fn open(device: &Path, scan: Scan) -> Result<Self, ReadError> {
         let direct = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(device);
         let file = match direct {
-            // a plain file on a file system without direct I/O, as in tests
+            // plain files in tests may be on a file system without direct I/O
             Err(e) if e.raw_os_error() == Some(EINVAL) => File::open(device),
             other => other,
         };
@@ -92,19 +92,19 @@ impl Reader {
         ranges(from, self.size, self.scan.how, random_fraction())
     }
 
-    /// Fails with the place where the disk cannot be read, if that is in what would be read of it, whatever else is on it.
+    /// Reads all parts and fails with the place of the first read error, whatever is on the disk.
     pub(super) fn unreadable(&mut self, progress: Progress<'_>) -> Result<(), ReadError> {
         self.first(self.ranges(0), progress, |_| None).map(|_| ())
     }
 
-    /// Where the first byte is that is not zero, of all that is read.
+    /// Returns the offset of the first byte that is not zero.
     pub(super) fn first_not_zero(
         &mut self,
         ranges: impl IntoIterator<Item = Part>,
         progress: Progress<'_>,
     ) -> Result<Option<u64>, ReadError> {
         let zeros = std::mem::take(&mut self.zeros);
-        // one comparison of the whole is many times faster than a look at each byte
+        // comparing the whole slice is many times faster than looking at each byte
         let not_zero = |bytes: &[u8]| match bytes == &zeros[..bytes.len()] {
             true => None,
             false => bytes.iter().position(|b| *b != 0),
@@ -114,7 +114,7 @@ impl Reader {
         found
     }
 
-    /// What it is that is not all zeros, from `from` on: each block of the whole sample is read for it.
+    /// Tells noise from data: reads every block of the sample again, from byte `from` on.
     pub(super) fn noise_or_data(
         &mut self,
         from: u64,
@@ -132,14 +132,14 @@ impl Reader {
         self.zeros = zeros;
         let (read, random) = (self.read, all.total());
         let has_structure = structured?.is_some() || begins_as_stream == Some(true) || !all.is_uniform();
-        // mostly zeros, and some noise among them, is what somebody has written who encrypts
+        // some noise among mostly zeros is probably encrypted data that somebody wrote
         if has_structure || random < read / 2 {
             return Ok(Content::Unrecognised { offset });
         }
         Ok(Content::Noise { offset, evidence: NoiseEvidence { read, random, of: self.size } })
     }
 
-    /// Reads, until `wanted` finds something.
+    /// Reads until `wanted` finds something, and returns its offset.
     fn first(
         &mut self,
         ranges: impl IntoIterator<Item = Part>,
@@ -176,7 +176,7 @@ impl Reader {
         Ok(None)
     }
 
-    /// A disk that answers slowly but steadily would be waited for without an end. Who asks for all of it, asks for that.
+    /// Fails when the time limit is exceeded, because a slow but steady disk would otherwise take forever. A full scan has no limit.
     fn in_time(&self, total: u64) -> Result<(), ReadError> {
         if self.scan.how == BlankScan::Full || self.since.elapsed() <= self.scan.within {
             return Ok(());
@@ -184,7 +184,7 @@ impl Reader {
         Err(ReadError::TooSlow { within: self.scan.within, read: self.read, total })
     }
 
-    /// Where in a piece that could not be read the trouble begins.
+    /// Finds the first page of an unreadable chunk that fails to read.
     fn narrow_down(&mut self, at: u64, length: usize) -> u64 {
         let buffer = &mut self.buffer[self.start..self.start + ALIGN];
         (0..length.div_ceil(ALIGN))

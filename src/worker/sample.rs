@@ -1,38 +1,39 @@
-//! Which parts of a disk the blank check reads.
+//! Chooses the parts of a disk that the blank check reads.
 
 use uuid::Uuid;
 
 use crate::disk::BlankScan;
 
-/// A disk of up to this size is read whole; larger ones are sampled.
+/// The largest disk, in bytes, of which the check reads everything. It samples larger ones.
 const WHOLE_UP_TO: u64 = 1 << 30;
-/// How much of each end of a larger disk is read.
+/// How many bytes to read at each end of a larger disk.
 const END: u64 = 256 << 20;
-/// How many samples are read between the ends, at least.
+/// The least number of samples between the ends.
 const SAMPLES: u64 = 1024;
-/// Size of one sample between the ends.
+/// The size of a sample in bytes.
 const SAMPLE: usize = 64 << 10;
-/// What `O_DIRECT` needs buffers and offsets to be multiples of, on any disk.
+/// The alignment in bytes that `O_DIRECT` needs for buffers and offsets on any disk.
 pub(super) const ALIGN: usize = 4096;
 
 /// A part of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part {
-    /// Its first byte.
+    /// The offset of its first byte.
     pub(super) at: u64,
-    /// How many bytes it has.
+    /// Its length in bytes.
     pub(super) length: u64,
 }
 
 impl Part {
-    /// The first byte behind it.
+    /// Returns the offset of the first byte behind it.
     pub(super) fn end(self) -> u64 {
         self.at + self.length
     }
 }
 
-/// What to read. `start` in 0..1 moves the samples, so that data which one check misses for its
-/// regularity is found by another.
+/// Returns the parts to read from byte `from` on.
+///
+/// `start`, in 0..1, shifts the samples, so that a later check can find data that this one misses because the data is regular.
 pub(super) fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<Part> {
     if scan == BlankScan::Full || size <= WHOLE_UP_TO {
         return vec![Part { at: from, length: size.saturating_sub(from) }];
@@ -54,7 +55,7 @@ pub(super) fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<P
     std::iter::once(first).chain(samples).chain([last]).collect()
 }
 
-/// A number in 0..1 that differs from call to call.
+/// Returns a random number in 0..1.
 pub(super) fn random_fraction() -> f64 {
     let (high, _) = Uuid::new_v4().as_u64_pair();
     f64::from((high >> 32) as u32) / (f64::from(u32::MAX) + 1.0)

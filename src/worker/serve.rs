@@ -1,4 +1,4 @@
-//! The life of a worker: job after job, until its input ends.
+//! The main loop of a worker: does one job after the other until its input ends.
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
@@ -18,17 +18,17 @@ use crate::key::Passphrase;
 use crate::luks2::Encryption;
 use crate::storage::dm;
 
-/// Reads jobs from `input`, to its end, does them, writes answers to `output`. The last line for each is its outcome.
+/// Reads jobs from `input` until it ends, does them, and writes the answers to `output`. The last answer to a job is its outcome.
 ///
 /// # Errors
-/// When the answers cannot be written.
+/// If an answer cannot be written.
 pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
     let mut input = Input::new(input);
     loop {
         let answer = match receive(&mut input) {
             Ok(Some(Request { job, key })) => perform(job, key, &mut |answer| send(output, &answer)),
             Ok(None) => return Ok(()),
-            // where the next one would begin is not known
+            // nobody knows where the next job would begin
             Err(error) => return send(output, &failed(error)),
         };
         send(output, &answer)?;
@@ -41,13 +41,13 @@ fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
     output.flush()
 }
 
-/// A job and, if it needs one, its passphrase.
+/// A job with its passphrase, if it needs one.
 struct Request {
     job: Job,
     key: Option<Passphrase>,
 }
 
-/// The next job and, if it needs it, the passphrase behind it; `None` at the end.
+/// Reads the next job and, if it needs one, the passphrase after it. Returns `None` at the end of the input.
 fn receive(input: &mut Input<impl Read>) -> Result<Option<Request>, WorkerError> {
     let Some(line) = input.line().map_err(WorkerError::Job)? else { return Ok(None) };
     let job: Job = serde_json::from_slice(&line).map_err(WorkerError::NotAJob)?;
@@ -77,7 +77,7 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
     done.unwrap_or_else(failed)
 }
 
-/// The error and its causes, as the answer to a job.
+/// Turns an error and its causes into the answer to a job.
 fn failed(error: WorkerError) -> Answer {
     Answer::Failed { message: chain(error) }
 }
@@ -145,7 +145,7 @@ mod tests {
                 outcomes.push(message.split(':').next().unwrap());
             }
         }
-        // behind what is not a job, nothing is done
+        // nothing after an invalid job is done
         let not_touched = "/dev/null is no longer block device 1";
         assert_eq!(outcomes, [not_touched, not_touched, "invalid job"]);
     }

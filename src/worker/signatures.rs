@@ -1,4 +1,4 @@
-//! Signatures on a disk, as blkid finds them.
+//! The signatures that blkid finds on a disk.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -14,7 +14,7 @@ pub(super) fn is_luks(signature: &str) -> bool {
     signature.starts_with("crypto_LUKS")
 }
 
-/// Every signature that blkid knows, superblocks and partition tables, broken checksums included.
+/// Returns all superblocks and partition tables that blkid finds, including those with a wrong checksum.
 pub(super) fn signatures(file: &File) -> Result<Vec<String>, SignatureError> {
     let mut probe = BlkidProbe::new()?;
     probe.set_device(file.as_raw_fd(), 0, 0)?;
@@ -34,7 +34,7 @@ pub(super) fn signatures(file: &File) -> Result<Vec<String>, SignatureError> {
             Some(name) => (name, value("SBMAGIC_OFFSET")),
             None => match value("PTTYPE") {
                 Some(name) => (format!("{name} partition table"), value("PTMAGIC_OFFSET")),
-                // something was found, and that it has no name does not make it nothing
+                // a signature without a name is still a signature
                 None => ("unnamed signature".to_owned(), None),
             },
         };

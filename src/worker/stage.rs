@@ -1,14 +1,14 @@
-//! What a worker is at, for the agent that waits for it.
+//! Reports a worker's progress to the agent that waits for it.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::job::Answer;
 
-/// How often a worker that makes progress says so, at least.
+/// The longest time between two reports of a worker that makes progress.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Says what a worker is at; what cannot be said any more is no reason to stop half way.
+/// A reporter of progress. Ignores write errors, because a lost report is no reason to stop halfway.
 pub(super) struct Stage<'a> {
     pub(super) send: &'a mut dyn FnMut(Answer) -> io::Result<()>,
     pub(super) last: Option<u64>,

@@ -1,4 +1,4 @@
-//! The job that opens and mounts a volume.
+//! Opens and mounts a volume.
 
 use super::claim::claim;
 use super::error::WorkerError;
@@ -15,11 +15,11 @@ pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Sta
     let mut keyslot = None;
     if !open {
         stage.enter("unlocking");
-        // a name alone is not open, and keeps others from having it
+        // a mapping without a table is not open, but it occupies the name
         if cryptsetup::mapping(mapper)? == Mapping::Empty {
             dm::remove(mapper)?;
         }
-        // its last use: mounting can take minutes
+        // consumes the key, because mounting can take minutes
         let opened = cryptsetup::open(&target.path, mapper, expected, &key.ok_or(WorkerError::NoPassphrase)?);
         keyslot = Some(opened?);
     }
@@ -28,7 +28,7 @@ pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Sta
     if let Some(mount) = mount {
         stage.enter("mounting");
         warning = mount::mount(&mapping, mount)?;
-        // it is mounted, whatever can be read of that
+        // the volume is mounted even if this check fails
         filesystem_errors = filesystem::has_errors(mount.filesystem, &mapping).unwrap_or_else(|e| {
             tracing::warn!("cannot tell whether the file system has errors: {}", chain(e));
             false
