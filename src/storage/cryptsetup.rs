@@ -1,6 +1,6 @@
-//! LUKS2 headers and mappings: the only user of libcryptsetup.
+//! Creates, opens, grows and closes LUKS2 volumes. The only user of libcryptsetup.
 //!
-//! Each function opens its handle and drops it. None of them checks whether the disk may be written: callers do.
+//! Each function opens its own handle and drops it. Callers check whether the disk may be written.
 
 mod call;
 mod error;
@@ -23,8 +23,8 @@ use self::on_disk::{OnDisk, check_key, is_not_permitted, load};
 use crate::key::Passphrase;
 use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size};
 
-/// PBKDF2 iterations: the least that cryptsetup allows. The passphrase has 256 bits of entropy already, so that stretching
-/// it would only cost time; systemd-cryptenroll and clevis do the same for machine keys.
+/// PBKDF2 iterations: the minimum that cryptsetup allows. The passphrase already has 256 bits of entropy, so stretching it
+/// would only take time. systemd-cryptenroll and clevis do the same for machine keys.
 const PBKDF2_ITERATIONS: u32 = 1000;
 
 const SECTOR: u64 = 512;
@@ -48,18 +48,20 @@ fn minimal_pbkdf() -> CryptPbkdfType {
     }
 }
 
-/// Makes a LUKS2 volume: header, then the token with the wrapped key, then the keyslot, then proof that it opens. The
-/// token comes first so that there is no moment at which a keyslot exists whose key is not in the header.
+/// Formats a disk as a LUKS2 volume: writes the header, the token with the wrapped key and the keyslot, then proves that the key opens
+/// it.
+///
+/// The token comes before the keyslot, so that the header never has a keyslot without its wrapped key.
 ///
 /// # Errors
-/// Whatever libcryptsetup says; the disk then holds an unfinished header.
+/// If libcryptsetup fails; the disk may then hold an unfinished header.
 pub fn format(device: &Path, size: u64, spec: &FormatSpec, key: &Passphrase) -> Result<(), LuksError> {
-    // libcryptsetup formats a disk too small without an error
+    // libcryptsetup formats a disk that is too small without an error
     if size < 2 * DATA_OFFSET {
         return Err(LuksError::TooSmall { size });
     }
     let mut cd = init(device)?;
-    // holds for this handle only: a reloaded one would add keyslots with argon2id
+    // this setting applies to this handle only: a reloaded one would add keyslots with argon2id
     call("choose PBKDF2", cd.settings_handle().set_pbkdf_type(&minimal_pbkdf()))?;
     call("set the data offset", cd.set_data_offset(DATA_OFFSET / SECTOR))?;
     let params = CryptParamsLuks2 {
@@ -97,11 +99,13 @@ pub fn format(device: &Path, size: u64, spec: &FormatSpec, key: &Passphrase) -> 
     verify(device, &spec.expected, key)
 }
 
-/// Takes up a format that did not come to its end. `false`: the header has no keyslot yet, so that it never protected
-/// anything and can be made anew. `true`: it is complete, and is kept as it is.
+/// Resumes an interrupted format.
+///
+/// Returns `true` if the header is complete, so it must be kept. Returns `false` if it has no keyslot yet: it never protected
+/// anything, so the disk can be formatted again.
 ///
 /// # Errors
-/// When there is a keyslot that the passphrase does not open, or a header that is not as the agent makes it.
+/// If the passphrase does not open the keyslot, or the header is not what the agent writes.
 pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bool, LuksError> {
     let mut on_disk = OnDisk::load(device, expected.luks_uuid)?;
     let keyslots = on_disk.metadata().get("keyslots").and_then(serde_json::Value::as_object);
@@ -109,7 +113,7 @@ pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bo
         return Ok(false);
     };
     check_key(&mut on_disk.checked(device, expected)?, expected.luks_uuid, key, CryptActivate::empty())?;
-    // the last thing that format writes; to do it again does no harm
+    // `format` writes this last; writing it again does no harm
     if let Some(token) = Token::find_id(on_disk.metadata()) {
         let assigned = on_disk.cd.token_handle().assign_keyslot(token, Some(keyslot));
         call("assign the token to the keyslot", assigned)?;
@@ -120,24 +124,25 @@ pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bo
 /// Proves that the passphrase opens the volume, without opening it.
 ///
 /// # Errors
-/// [`LuksError::WrongKey`] if it does not, or whatever libcryptsetup says of the header.
+/// [`LuksError::WrongKey`] if it does not; any other error if libcryptsetup or the policy rejects the header.
 pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<(), LuksError> {
     check_key(&mut load(device, expected)?, expected.luks_uuid, key, CryptActivate::empty())
 }
 
-/// Opens the volume as `/dev/mapper/NAME`, after its header, the very one that is used, has passed the policy. Returns the keyslot
-/// that opened.
+/// Opens the volume as `/dev/mapper/NAME` and returns the keyslot that the key opened.
+///
+/// It uses the same copy of the header that has passed the policy.
 ///
 /// # Errors
-/// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or whatever libcryptsetup says.
+/// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or any error of libcryptsetup.
 pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
     let mut volume = load(device, expected)?;
-    // the flags stored in the header are added by libcryptsetup
+    // libcryptsetup adds the flags that are stored in the header
     let mut handle = volume.cd.activate_handle();
     let opened = handle.activate_by_passphrase(Some(name), None, key.expose(), CryptActivate::empty());
     if opened.as_ref().is_err_and(is_not_permitted) {
-        // device-mapper too says so, to a process without privileges, which is no wrong key: only without the mapping can the
-        // two be told apart, and to try the key always would double the time that most of the opening takes
+        // device-mapper returns EPERM as well, to a process without privileges. Only trying the key without a mapping tells the
+        // two apart. Doing so every time would double the slowest part of opening.
         let log = LOG.take();
         check_key(&mut volume, expected.luks_uuid, key, CryptActivate::empty())?;
         LOG.set(log);
@@ -146,21 +151,21 @@ pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) ->
     volume.copy.proven(keyslot).map_err(|e| LuksError::Header(e.into()))
 }
 
-/// What there is of a mapping.
+/// The state of a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mapping {
-    /// Nothing.
+    /// There is no mapping.
     Absent,
-    /// A name without a table in use: what is left of a process that was killed while it opened the volume.
+    /// A name without an active table: a process was killed while it opened the volume.
     Empty,
-    /// It is open.
+    /// The mapping is open.
     Open,
 }
 
-/// Asks device-mapper.
+/// Returns the state of a mapping.
 ///
 /// # Errors
-/// When it does not answer.
+/// If device-mapper does not answer.
 pub fn mapping(name: &str) -> Result<Mapping, LuksError> {
     Ok(match call("query device-mapper", libcryptsetup_rs::status(None, name))? {
         CryptStatusInfo::Active | CryptStatusInfo::Busy => Mapping::Open,
@@ -169,12 +174,13 @@ pub fn mapping(name: &str) -> Result<Mapping, LuksError> {
     })
 }
 
-/// Makes the mapping of an open volume larger, up to what a disk of `disk_size` bytes has room for; `false` when it has that
-/// size. libcryptsetup needs the volume key for it, since a table is loaded anew; the header is only read. That the mapping is on
-/// this disk, [`super::dm::check`] says.
+/// Grows the mapping of an open volume to a disk of `disk_size` bytes. Returns `false` if it has that size already.
+///
+/// libcryptsetup needs the volume key because it loads a new table. It only reads the header. The caller checks with
+/// [`super::dm::check`] that the mapping is on this disk.
 ///
 /// # Errors
-/// As [`open`]; [`LuksError::Mapping`] when the mapping is larger than the disk: it never shrinks.
+/// As [`open`]; [`LuksError::Mapping`] if the mapping is larger than the disk, because mappings never shrink.
 pub fn grow(
     device: &Path,
     disk_size: u64,
@@ -192,17 +198,17 @@ pub fn grow(
     if now >= wanted {
         return Ok(false);
     }
-    // where the mapping has its key from the keyring, there it must be for the new table
+    // if the mapping takes its key from the keyring, the key must be there for the new table
     let keyring = active.flags & CryptActivate::KEYRING_KEY;
     check_key(&mut volume, expected.luks_uuid, key, keyring)?;
     call(format!("grow mapping {name}"), volume.cd.context_handle().resize(name, wanted))?;
     Ok(true)
 }
 
-/// Removes the mapping.
+/// Removes a mapping.
 ///
 /// # Errors
-/// When it is in use or not there.
+/// If it is in use or does not exist.
 pub fn close(name: &str) -> Result<(), LuksError> {
     LOG.take();
     let mut cd = call(format!("use mapping {name}"), CryptInit::init_by_name_and_header(name, None))?;

@@ -1,5 +1,7 @@
-//! Open mappings as device-mapper has them, by `dmsetup`: for a look that must change nothing. libcryptsetup reads the header of a
-//! volume to tell of its mapping, and repairs it where one copy is damaged.
+//! Reads mappings with `dmsetup`, and removes them.
+//!
+//! Checks of open volumes must not change anything. libcryptsetup would read the header to describe a mapping, and would repair it if
+//! one copy is damaged.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,53 +10,54 @@ use super::tool::{ToolError, run};
 use crate::disk::{DevNo, MissingCipher};
 use crate::luks2::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 
-/// A mapping that is not as it was made.
+/// A mapping that differs from its record, or could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DmError {
     /// `dmsetup` failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// It is otherwise.
+    /// The mapping differs from its record.
     #[error("mapping {mapper} is not what luks-agent created: {what}; close the volume and unlock it again")]
     Differs {
         /// Mapper name.
         mapper: String,
-        /// What is otherwise.
+        /// The difference.
         what: String,
     },
 }
 
-/// Checks that a mapping leads to this disk and encrypts as it was recorded.
+/// Checks that a mapping is on this disk and encrypts as recorded.
 ///
 /// # Errors
-/// [`DmError::Differs`] says what is otherwise.
+/// [`DmError::Differs`] names the difference.
 pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), DmError> {
-    // without --showkeys a key that is not in the kernel's keyring is shown as zeros
+    // without --showkeys, dmsetup prints zeros for a key that is not in the kernel's keyring
     let table = run("dmsetup", &["table".as_ref(), "--".as_ref(), mapper.as_ref()])?;
     check_table(&table, disk, policy).map_err(|what| DmError::Differs { mapper: mapper.to_owned(), what })
 }
 
-/// How often a mapping is open: once for a file system, and once for whoever else uses it.
+/// Returns how often a mapping is open: once for its file system and once for each other user.
 ///
 /// # Errors
-/// When `dmsetup` fails.
+/// If `dmsetup` fails.
 pub fn open_count(mapper: &str) -> Result<u32, DmError> {
     let count = dmsetup(&["info", "--columns", "--noheadings", "-o", "open", "--", mapper])?;
     let what = || format!("'dmsetup info' printed the invalid open count '{}'", count.trim());
     count.trim().parse().map_err(|_| DmError::Differs { mapper: mapper.to_owned(), what: what() })
 }
 
-/// What this kernel lacks to encrypt so, target `crypt` and the modules of ciphers that it can load among what it has; `None` if it
-/// lacks nothing. It is given such a table, for a device that is no disk, and never uses it: dm-crypt itself is asked, as neither
-/// `/proc/crypto` nor `AF_ALG` tells of all that could be loaded, nor of what dm-crypt needs.
+/// Returns what this kernel lacks for an encryption, or `None` if it lacks nothing. Modules that it can load do not count as missing.
+///
+/// It loads a table into dm-crypt, for a device that is not a disk, and never uses it. `/proc/crypto` and `AF_ALG` show neither all
+/// ciphers that could be loaded nor what dm-crypt needs.
 ///
 /// # Errors
-/// When no table can be tried.
+/// If no table can be tried.
 pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, ToolError> {
     let names = ["below", "above"].map(|which| format!("luks-agent-try-{}-{which}", std::process::id()));
     let tried = try_table(encryption, &names);
     for name in names.iter().rev() {
-        // what was not made need not go, and what stays maps nothing
+        // one of them may not exist, and one that stays maps nothing
         let _ = dmsetup(&["remove", "--", name]);
     }
     let Err(refused) = tried? else { return Ok(None) };
@@ -71,24 +74,26 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, T
     Ok(Some(MissingCipher { encryption, reason: reason.to_owned(), modules }))
 }
 
-/// Loads a table of target `crypt`; the inner error is that of its loading.
+/// Loads a table of target `crypt`. The inner error says why the kernel refused the table.
 fn try_table(encryption: Encryption, [below, above]: &[String; 2]) -> Result<Result<(), ToolError>, ToolError> {
     dmsetup(&["create", "--notable", "--", below])?;
     dmsetup(&["load", "--table", "0 8 error", "--", below])?;
     let device = dmsetup(&["info", "--columns", "--noheadings", "--separator", ":", "-o", "major,minor", "--", below])?;
     dmsetup(&["create", "--notable", "--", above])?;
     let (name, mode) = encryption.cipher.parts();
-    // the key of nothing; but its halves differ, as XTS has it
+    // a key that protects nothing; its halves differ because XTS requires that
     let key: String = (0..encryption.key_size / 8).map(|byte| format!("{byte:02x}")).collect();
     let table = format!("0 8 crypt {name}-{mode} {key} 0 {} 0", device.trim());
     Ok(dmsetup(&["load", "--table", &table, "--", above]).map(drop))
 }
 
-/// The node of a mapping, `/dev/mapper/NAME`. udev makes it, and libdevmapper where there is no udev; a process killed between
-/// the mapping and its node leaves one without, and then it is made here.
+/// Returns the node of a mapping, `/dev/mapper/NAME`, and makes it if it is missing.
+///
+/// Normally udev makes it, or libdevmapper if there is no udev. It is missing if a process was killed right after it had created the
+/// mapping.
 ///
 /// # Errors
-/// When `dmsetup` fails.
+/// If `dmsetup` fails.
 pub fn node(name: &str) -> Result<PathBuf, ToolError> {
     let node = Path::new("/dev/mapper").join(name);
     if !node.exists() {
@@ -97,10 +102,10 @@ pub fn node(name: &str) -> Result<PathBuf, ToolError> {
     Ok(node)
 }
 
-/// Removes a mapping, with or without a table, unless it is in use.
+/// Removes a mapping with or without a table, unless it is in use.
 ///
 /// # Errors
-/// When `dmsetup` fails.
+/// If `dmsetup` fails.
 pub fn remove(name: &str) -> Result<(), ToolError> {
     run("dmsetup", &["remove".as_ref(), "--".as_ref(), name.as_ref()]).map(drop)
 }
@@ -109,7 +114,7 @@ fn dmsetup(args: &[&str]) -> Result<String, ToolError> {
     run("dmsetup", &args.iter().map(OsStr::new).collect::<Vec<_>>())
 }
 
-/// The parameters of target `crypt`, see `Documentation/admin-guide/device-mapper/dm-crypt.rst` of Linux.
+/// Checks the parameters of target `crypt`, see `Documentation/admin-guide/device-mapper/dm-crypt.rst` of Linux.
 fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), String> {
     let differs = |what: &str, found: &str, expected: &str| Err(format!("{what} {found}, expected {expected}"));
     let no_crypt_target = || Err(format!("its table is not a single crypt target: {}", table.trim()));
@@ -117,7 +122,7 @@ fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), Str
     let [_start, _length, "crypt", cipher, key, iv_offset, below, offset, options @ ..] = fields.as_slice() else {
         return no_crypt_target();
     };
-    // the first of the options is their number
+    // the number of options comes before the options
     let (count, options) = options.split_first().map_or((Some(0), options), |(count, rest)| (count.parse().ok(), rest));
     if count != Some(options.len()) {
         return no_crypt_target();
@@ -138,7 +143,7 @@ fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), Str
     if *cipher != recorded {
         return differs("its cipher is", cipher, &recorded);
     }
-    // `:BYTES:TYPE:DESCRIPTION` in the keyring, or hexadecimal
+    // `:BYTES:TYPE:DESCRIPTION` for a key in the keyring, else hexadecimal
     let bytes = match key.strip_prefix(':') {
         Some(in_keyring) => in_keyring.split(':').next().and_then(|bytes| bytes.parse().ok()),
         None => u32::try_from(key.len() / 2).ok(),
@@ -207,7 +212,7 @@ mod tests {
             assert!(said.contains(named), "{said}");
         }
         assert!(check(&TABLE.repeat(2)).is_err() && check("").is_err());
-        // where the layout is not known, these are all that can be held against it
+        // only these checks are possible if the layout was not recorded
         let possible = |table: &str| check_table(table, DISK, HeaderPolicy::Possible);
         assert_eq!(possible(&TABLE.replace(":64:", ":32:")), Ok(()));
         assert!(possible(&TABLE.replace("259:3", "8:0")).is_err());

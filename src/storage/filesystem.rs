@@ -1,4 +1,4 @@
-//! File systems: made, read and grown with the distribution's programs.
+//! Makes, reads and grows file systems with the distribution's programs.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,7 +19,7 @@ pub enum FilesystemKind {
     Xfs,
     /// ext4.
     Ext4,
-    /// None: volumes are opened and not mounted.
+    /// No file system: volumes are opened but not mounted.
     None,
 }
 
@@ -29,7 +29,7 @@ pub enum FilesystemError {
     /// A tool could not be run.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// A file system that is not where it is to be grown.
+    /// The file system to grow is not mounted at its mount point.
     #[error("{device} is not mounted as {kind} at {path}; mount it with 'luks-agent unlock', then try again")]
     NotThere {
         /// The mapping.
@@ -73,7 +73,7 @@ impl FilesystemKind {
     }
 }
 
-/// Checks that the tools are there, before anything is written.
+/// Checks that the tools for a file system are installed, before anything is written.
 ///
 /// # Errors
 /// [`ToolError::NotInstalled`] names the program and its package.
@@ -85,7 +85,7 @@ pub fn check_tools(kind: FilesystemKind) -> Result<(), ToolError> {
     need(tools)
 }
 
-/// The same for what grows file systems of these kinds.
+/// Checks that the tools that grow file systems of these kinds are installed.
 ///
 /// # Errors
 /// [`ToolError::NotInstalled`] names the program and its package.
@@ -93,14 +93,15 @@ pub fn check_growing_tools(kinds: impl IntoIterator<Item = FilesystemKind>) -> R
     need(kinds.into_iter().filter_map(FilesystemKind::growing_tool))
 }
 
-/// Makes a file system on a mapping, whatever the tool takes its content for: what a new mapping shows is noise, in which now and
-/// then a signature is found.
+/// Makes a file system on a mapping, even if the tool finds a signature there.
+///
+/// A new mapping reads as noise, which contains a signature now and then.
 ///
 /// # Errors
-/// When the tool fails.
+/// If the tool fails.
 pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), FilesystemError> {
     let Some(mkfs) = kind.making_tool() else { return Ok(()) };
-    // no discard: a new mapping has nothing to discard, and the time is not worth it
+    // no discard: it would take time, and a new mapping has nothing to discard
     let options: &[&str] = match kind {
         FilesystemKind::Xfs => &["-q", "-K", "-f"],
         FilesystemKind::Ext4 => &["-q", "-E", "nodiscard", "-F"],
@@ -112,14 +113,14 @@ pub fn make_filesystem(kind: FilesystemKind, device: &Path) -> Result<(), Filesy
     Ok(sync.map_err(IoError::when("flush", device))?)
 }
 
-/// Whether a file system of this kind was made on a mapping, up to the last thing that its mkfs writes: for ext4 the
-/// superblock, for XFS the end of `sb_inprogress` in it.
+/// Returns whether a mapping has a file system of this kind whose mkfs has finished.
 ///
-/// A mapping without one shows noise, so a magic number alone says little: one of 65,536 has that of ext4. The other fields are
-/// such as never change once they were written.
+/// The last thing that mkfs writes is the superblock for ext4, and `sb_inprogress` in it for XFS. A mapping without a file system reads
+/// as noise, so a magic number alone proves little: one mapping in 65,536 has that of ext4. The other fields that it checks never
+/// change once they are written.
 ///
 /// # Errors
-/// When the mapping cannot be read.
+/// If the mapping cannot be read.
 pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, FilesystemError> {
     let mut start = [0; 2048];
     let read = fs::File::open(device).and_then(|file| file.read_exact_at(&mut start, 0));
@@ -139,10 +140,10 @@ pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, Files
     })
 }
 
-/// Whether a file system says of itself that it has errors. XFS keeps no such mark: it is shut down at once.
+/// Returns whether a file system is marked with errors. XFS has no such mark, because the kernel shuts it down at once.
 ///
 /// # Errors
-/// When the mapping cannot be read.
+/// If the mapping cannot be read.
 pub fn has_errors(kind: FilesystemKind, device: &Path) -> Result<bool, FilesystemError> {
     if kind != FilesystemKind::Ext4 {
         return Ok(false);
@@ -154,18 +155,18 @@ pub fn has_errors(kind: FilesystemKind, device: &Path) -> Result<bool, Filesyste
     Ok(state[0] & 2 != 0)
 }
 
-/// Removes every signature from a disk: only for disks that the configuration says to wipe.
+/// Removes all signatures from a disk. Only for disks that the configuration allows to wipe.
 ///
 /// # Errors
-/// When `wipefs` fails.
+/// If `wipefs` fails.
 pub fn wipe_signatures(device: &Path) -> Result<(), ToolError> {
     run("wipefs", &["--all".as_ref(), "--quiet".as_ref(), device.as_os_str()]).map(drop)
 }
 
-/// The size in bytes of the file system of a mapping, as its mount point has it; 0 where it is to have none.
+/// Returns the size in bytes of a mapping's file system, or 0 for [`FilesystemKind::None`].
 ///
 /// # Errors
-/// [`FilesystemError::NotThere`] when something else is mounted there: what is grown goes by the mount point.
+/// [`FilesystemError::NotThere`] if something else is mounted at the mount point, because that would be grown instead.
 pub fn filesystem_size(kind: FilesystemKind, device: &Path, at: &Path) -> Result<u64, FilesystemError> {
     let Some(name) = kind.name() else { return Ok(0) };
     let examine = |path: &Path| IoError::when("examine", path);
@@ -179,12 +180,12 @@ pub fn filesystem_size(kind: FilesystemKind, device: &Path, at: &Path) -> Result
     Ok(facts.blocks().saturating_mul(u64::try_from(facts.block_size()).unwrap_or(0)))
 }
 
-/// Grows a mounted file system to the size of its mapping. One that has it stays as it is.
+/// Grows a mounted file system to the size of its mapping. Does nothing if it has that size.
 ///
 /// # Errors
-/// When the tool fails.
+/// If the tool fails.
 pub fn grow_filesystem(kind: FilesystemKind, device: &Path, at: &Path) -> Result<(), FilesystemError> {
-    // XFS is told by its mount point, ext4 by its device
+    // xfs_growfs takes a mount point, resize2fs a device
     let what = if kind == FilesystemKind::Xfs { at } else { device };
     kind.growing_tool().map_or(Ok(()), |tool| Ok(run(tool.name, &[what.as_os_str()]).map(drop)?))
 }
@@ -222,7 +223,7 @@ mod tests {
         }
     }
 
-    /// Whatever else is mounted there, and be it of the right kind, is not what is to be grown.
+    /// Another file system at the mount point is not grown, even if it has the right kind.
     #[test]
     fn a_file_system_is_measured_where_it_is_mounted_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
-//! A copy of a LUKS2 header, in memory, that volumes are opened from.
+//! Copies a LUKS2 header to memory. Volumes are opened from that copy.
 //!
-//! What was checked is what is used, then, whatever happens to the disk meanwhile, and whatever it gives to whoever reads next. To
-//! check what libcryptsetup itself has loaded from the disk would do as well, but libcryptsetup tells it only since 2.4.
+//! So the agent uses exactly the header that it has checked, even if the disk changes meanwhile or returns something else to the next
+//! reader. Checking the header that libcryptsetup has loaded would do as well, but libcryptsetup shows it only since 2.4.
 
 use std::fs::File;
 use std::io;
@@ -14,28 +14,28 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::luks2::{DATA_OFFSET, KeyslotArea, Luks2Header, PolicyViolation, ProvenKeyslot, keyslot_areas};
 
-/// A header that cannot be copied, or a copy that does not say what opened it.
+/// A header that cannot be copied, or a copy whose keyslot cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// There are no metadata, or more than fit.
+    /// The metadata is missing or too large.
     #[error("its metadata is missing or does not fit")]
     NoRoom,
-    /// The header names areas that cannot be.
+    /// The header has invalid keyslot areas.
     #[error(transparent)]
     Areas(#[from] PolicyViolation),
-    /// A keyslot would overwrite the metadata.
+    /// A keyslot area would overwrite the metadata.
     #[error("one of its keyslots overlaps its metadata")]
     Overlap,
-    /// The disk or the kernel failed.
+    /// Reading the disk or writing the copy failed.
     #[error("cannot copy it")]
     Copy(#[source] io::Error),
-    /// A keyslot opened that the header does not name.
+    /// The key opened a keyslot that the header does not list.
     #[error("keyslot {number} opened, but the header does not list it")]
     OtherKeyslot {
         /// Its number.
         number: u32,
     },
-    /// A keyslot of the copy cannot be read.
+    /// Reading a keyslot from the copy failed.
     #[error("cannot read keyslot {number}")]
     Keyslot {
         /// Its number.
@@ -45,22 +45,22 @@ pub enum CopyError {
     },
 }
 
-/// A header and the keyslots that it names.
+/// A header in memory, with the areas of its keyslots.
 pub(super) struct HeaderCopy {
     file: File,
     areas: Vec<KeyslotArea>,
 }
 
 impl HeaderCopy {
-    /// Copies `header`, and from `disk` the key material of its keyslots: 252 KiB each.
+    /// Copies `header`, and the key material of its keyslots from `disk`: 252 KiB each.
     ///
     /// # Errors
-    /// What in the header makes it impossible, or whatever the disk or the kernel says.
+    /// If the header is invalid, the disk cannot be read or the copy cannot be written.
     pub(super) fn new(header: &Luks2Header, disk: &File) -> Result<Self, CopyError> {
         let both = header.copies().ok_or(CopyError::NoRoom)?;
         let areas = header.metadata.as_ref().map(keyslot_areas).transpose()?;
         let areas = areas.unwrap_or_default();
-        // the areas are bounded by what the metadata say of their own size, which this is
+        // keyslot_areas() only knows the size that the metadata claims; this is the real one
         if areas.iter().any(|area| area.bytes.start < both.len() as u64) {
             return Err(CopyError::Overlap);
         }
@@ -79,24 +79,25 @@ impl HeaderCopy {
         Ok(Self { file, areas })
     }
 
-    /// Describes a keyslot, which has just opened from this copy.
+    /// Describes a keyslot that the key has just opened from this copy.
     ///
     /// # Errors
-    /// When there is no such keyslot, or the copy cannot be read.
+    /// If there is no such keyslot or the copy cannot be read.
     pub(super) fn proven(&self, number: u32) -> Result<ProvenKeyslot, CopyError> {
         let area = self.areas.iter().find(|area| area.number == number);
         let area = area.ok_or(CopyError::OtherKeyslot { number })?;
         ProvenKeyslot::read(&self.file, area).map_err(|source| CopyError::Keyslot { number, source })
     }
 
-    /// Where the copy is found for as long as it lives.
+    /// Returns the path of the copy, valid as long as the copy lives.
     pub(super) fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 }
 
-/// An empty file in memory, which nobody executes: kernels can be told to make no others (sysctl vm.memfd_noexec), and before 6.3
-/// know no such flag.
+/// Creates an empty file in memory that nobody can execute.
+///
+/// A kernel may refuse any other (sysctl vm.memfd_noexec). Kernels before 6.3 do not know the flag.
 fn memory_file() -> nix::Result<File> {
     let file = |flags| memfd_create(c"luks2-header", MFdFlags::MFD_CLOEXEC | flags).map(File::from);
     // nix has no name for it

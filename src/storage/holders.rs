@@ -1,4 +1,4 @@
-//! Who holds an open volume, so that it cannot be closed. Runs in the worker.
+//! Finds out who holds an open volume and keeps it from being closed. Runs in the worker.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,46 +12,46 @@ use super::dm::{self, DmError};
 use crate::discover::{Mount, Mounts, Roots};
 use crate::disk::DevNo;
 
-/// How many of those that hold a volume are named.
+/// How many holders a message names.
 const NAMED: usize = 5;
 
-/// When holders are looked for.
+/// When to look for holders.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// Before anything is unmounted or closed.
+    /// Before the volume is unmounted or closed.
     Before,
-    /// After the kernel has refused to unmount or to close it.
+    /// After the kernel has refused to unmount or close the volume.
     AfterFailure,
 }
 
-/// An open volume, as device-mapper and the mount table have it.
+/// An open volume in device-mapper and the mount table.
 #[derive(Debug)]
 pub(crate) struct Volume<'a> {
     /// Mapper name.
     pub(crate) mapper: &'a str,
-    /// The number of its mapping.
+    /// The device number of its mapping.
     pub(crate) device: DevNo,
 }
 
 impl Volume<'_> {
-    /// Its mounts in this namespace, in the order of mounting.
+    /// Returns its mounts in this namespace, in the order of mounting.
     pub(crate) fn mounts<'t>(&self, table: &'t Mounts) -> impl DoubleEndedIterator<Item = &'t Mount> {
         let device = self.device;
         table.iter().filter(move |mount| mount.devno == device)
     }
 
-    /// All that would keep it from being closed once `own`, one of its mounts, is unmounted; in words.
+    /// Describes everything that would keep the volume open after its mount `own` is unmounted.
     ///
     /// # Errors
-    /// When device-mapper cannot be asked.
+    /// If device-mapper does not answer.
     pub(crate) fn holders(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, DmError> {
         self.look(table, own, When::Before)
     }
 
-    /// All that has kept it from being unmounted or closed, in words; `own` is not among it.
+    /// Describes everything that has kept the volume from being unmounted or closed, except its mount `own`.
     ///
     /// # Errors
-    /// When device-mapper cannot be asked.
+    /// If device-mapper does not answer.
     pub(crate) fn hinderers(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, DmError> {
         self.look(table, own, When::AfterFailure)
     }
@@ -60,13 +60,13 @@ impl Volume<'_> {
         let mut found = self.mounted_too(table, own);
         let apart = self.mounted_apart(table, own);
         let opened = dm::open_count(self.mapper)?;
-        // a file system opens its device once, wherever it is mounted
+        // a file system opens its device once, however often it is mounted
         let is_mounted = self.mounts(table).next().is_some() || !apart.is_empty();
         let is_opened = opened > u32::from(is_mounted);
         let busy: Vec<&Mount> = self.mounts(table).filter(|mount| is_busy(mount, table)).collect();
         found.extend(apart);
         found.extend(self.swap_and_devices());
-        // nobody is looked into without need: that can wait for a process which hangs
+        // look at processes only if necessary, because a process that hangs can block the look
         if when == When::AfterFailure || is_opened || !busy.is_empty() {
             found.extend(self.processes());
         }
@@ -82,7 +82,7 @@ impl Volume<'_> {
         Ok(found)
     }
 
-    /// Other mounts of it, and what is mounted on it or made of its directories.
+    /// Finds its other mounts, mounts on its directories, and overlays that use them.
     fn mounted_too(&self, table: &Mounts, own: Option<&Mount>) -> Vec<String> {
         let is_own = |mount: &Mount| own.is_some_and(|own| own.id == mount.id);
         let mut found = Vec::new();
@@ -100,14 +100,14 @@ impl Volume<'_> {
         found
     }
 
-    /// Mounts in other namespaces that stay when `own` is unmounted; one process is named for each namespace.
+    /// Finds mounts in other namespaces that remain when `own` is unmounted. Names one process for each namespace.
     fn mounted_apart(&self, table: &Mounts, own: Option<&Mount>) -> Vec<String> {
         let mut known: BTreeSet<u32> = table.iter().map(|mount| mount.id).collect();
         let mut found = Vec::new();
         for pid in pids() {
             let Ok(theirs) = Mounts::read_of(&Roots::host(), &pid) else { continue };
             for mount in self.mounts(&theirs) {
-                // the number of a mount is that of no other, in whatever namespace
+                // mount ids are unique across namespaces
                 let is_new = known.insert(mount.id);
                 if is_new && !own.is_some_and(|own| table.takes_along(own, &theirs, mount)) {
                     let (who, at) = (process(&pid), shown(&mount.point));
@@ -132,7 +132,7 @@ impl Volume<'_> {
         found
     }
 
-    /// Processes that use it, each with one thing that it does.
+    /// Finds processes that use it, each with one of its uses.
     fn processes(&self) -> Vec<String> {
         let uses = |pid: String| {
             let dir = Path::new("/proc").join(&pid);
@@ -148,7 +148,7 @@ impl Volume<'_> {
         pids().filter_map(uses).collect()
     }
 
-    /// A file of it in the memory of a process (proc_pid_maps(5)).
+    /// Finds a file of the volume that a process has mapped into memory (proc_pid_maps(5)).
     fn mapped(&self, process: &Path) -> Option<PathBuf> {
         let maps = fs::read_to_string(process.join("maps")).ok()?;
         let device = format!("{:02x}:{:02x}", self.device.major, self.device.minor);
@@ -156,7 +156,7 @@ impl Volume<'_> {
         fields.find_map(|mut fields| (fields.next()? == device).then(|| fields.nth(1).unwrap_or_default().into()))
     }
 
-    /// Whether a path leads to a file on it, or to its node. A file system of the network is not asked, and so not waited for.
+    /// Returns whether a path leads to a file on the volume or to its node. Does not wait for network file systems.
     fn has(&self, path: &Path) -> bool {
         let Ok(file) = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else { return false };
         let on = DevNo { major: file.stx_dev_major, minor: file.stx_dev_minor };
@@ -166,15 +166,16 @@ impl Volume<'_> {
     }
 }
 
-/// The first few of those that hold a volume, for a sentence.
+/// Joins the first few holders of a volume for a message.
 pub(crate) fn list(holders: &[String]) -> String {
     let more = holders.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", holders[..holders.len().min(NAMED)].join(", "))
 }
 
-/// Whether anything uses a mount that its path leads to. The kernel unmounts by this call what nobody uses, but not before it is asked
-/// for the second time; and between the two, the mount is used.
+/// Returns whether the mount at its path is in use.
+///
+/// The kernel unmounts an unused mount by this call, but only the second time in a row, and the mount is used between two calls.
 fn is_busy(mount: &Mount, table: &Mounts) -> bool {
     table.of(&mount.point).is_ok_and(|found| found.id == mount.id)
         && umount2(&mount.point, MntFlags::MNT_EXPIRE | MntFlags::UMOUNT_NOFOLLOW) == Err(Errno::EBUSY)
@@ -195,13 +196,13 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Devices and files with swap on them (proc_swaps(5)).
+/// Returns the devices and files in use as swap (proc_swaps(5)).
 fn swap_files() -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/swaps").unwrap_or_default();
     text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(PathBuf::from).collect()
 }
 
-/// Files that are loop devices.
+/// Returns the files behind loop devices.
 fn loop_files() -> Vec<PathBuf> {
     let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|entry| entry.path());
     let texts = disks.filter_map(|disk| fs::read_to_string(disk.join("loop/backing_file")).ok());

@@ -1,7 +1,7 @@
-//! The kernel's side of a volume: libcryptsetup, device-mapper, file systems and mounts. Each way to change one stands once.
+//! Volumes in the kernel: libcryptsetup, device-mapper, file systems and mounts. Each way to change one exists once.
 //!
 //! May import: `discover`, `disk`, `error`, `key`, `luks2`.
-//! Never: a decision on what may be done, the network, the configuration.
+//! Never: a decision about what to do, the network, the configuration.
 
 pub mod cryptsetup;
 pub mod dm;

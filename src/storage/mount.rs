@@ -1,4 +1,4 @@
-//! Mounts and mount points.
+//! Mounts volumes and prepares mount points.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,17 @@ pub enum MountError {
     /// A tool could not be run.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// A mount point that is taken.
+    /// Something is mounted at the mount point.
     #[error(
         "mount point {path} is taken: {source_device} is mounted there; unmount it, or choose another filesystem.mount_base"
     )]
     Taken {
         /// The mount point.
         path: PathBuf,
-        /// What is mounted.
+        /// The source of that mount.
         source_device: String,
     },
-    /// A mount point with something in it, which a new volume would hide.
+    /// The mount point has files that a new volume would hide.
     #[error(
         "mount point {path} is not empty: it contains {entries}; move them away, or choose another filesystem.mount_base, then run 'luks-agent provision'"
     )]
@@ -37,7 +37,7 @@ pub enum MountError {
         /// Its entries.
         entries: String,
     },
-    /// A mount point that cannot be made.
+    /// The mount point cannot be created.
     #[error("cannot create mount point {path}: {reason}; {remedy}")]
     NotMade {
         /// The mount point.
@@ -47,13 +47,13 @@ pub enum MountError {
         /// What to do about it.
         remedy: &'static str,
     },
-    /// A mount point that is no directory.
+    /// The mount point is not a directory.
     #[error("mount point {path} is not a directory; move it away, or choose another filesystem.mount_base")]
     NotADirectory {
         /// The mount point.
         path: PathBuf,
     },
-    /// The mount table is unknown.
+    /// The mount table cannot be read.
     #[error("{0}")]
     Table(String),
     /// A system call failed.
@@ -68,15 +68,16 @@ pub struct MountSpec {
     pub at: PathBuf,
     /// The file system on the volume.
     pub filesystem: FilesystemKind,
-    /// MountSpec options.
+    /// Mount options.
     pub options: Vec<String>,
 }
 
-/// Mounts a mapping; a mount point that does not exist is made. Files in it do not keep a volume from its place: gives back a
-/// warning that names what is hidden now.
+/// Mounts a mapping and creates the mount point if it does not exist.
+///
+/// Mounts over files in the mount point. Returns a warning that names the files that are hidden now.
 ///
 /// # Errors
-/// When the mount point is taken or no directory, or `mount` fails.
+/// If something is mounted at the mount point, it is not a directory, or `mount` fails.
 pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountError> {
     let Some(kind) = mount.filesystem.name() else { return Ok(None) };
     let path = &mount.at;
@@ -95,11 +96,12 @@ pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountEr
     Ok(hidden.map(warning))
 }
 
-/// Makes a mount point if it is not there, and checks that a volume can be mounted there for the first time: with nothing in
-/// it that would be hidden. The directory is durable then, whoever made it: after a power cut there may be no space for another.
+/// Prepares the first mount of a volume: creates the mount point if it does not exist, and checks that it is empty.
+///
+/// Flushes the directory to disk, whoever created it, because after a power cut there may be no space to create it again.
 ///
 /// # Errors
-/// When the mount point is taken, not empty or no directory, or cannot be made.
+/// If something is mounted at the mount point, it is not an empty directory, or it cannot be created.
 pub fn prepare_first_mount(path: &Path) -> Result<(), MountError> {
     if let Some(entries) = prepare_mount_point(path)? {
         return Err(MountError::NotEmpty { path: path.to_owned(), entries });
@@ -111,10 +113,10 @@ pub fn prepare_first_mount(path: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Makes a directory and what is missing above it, each durable before the next is made in it.
+/// Creates a directory and its missing parents, and flushes each before it creates the next.
 ///
-/// There is nowhere else to mount the volume when that fails: what uses it looks for it at its mount point, and what waits for the
-/// node to be ready is not started without.
+/// If that fails, the volume cannot be mounted anywhere else: its users expect it at this mount point, and services that wait for
+/// the node to be ready do not start without it.
 fn make_mount_point(path: &Path) -> Result<(), MountError> {
     let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
     let make = |dir: &Path| {
@@ -138,7 +140,7 @@ fn make_mount_point(path: &Path) -> Result<(), MountError> {
     missing.into_iter().rev().try_for_each(make).map_err(not_made)
 }
 
-/// Makes a mount point if it is not there; says what is in it.
+/// Creates a mount point if it does not exist. Returns the names of the files in it.
 fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
     if let Some(source) = mounted_at(&Roots::host(), path).map_err(|e| MountError::Table(chain(e)))?.pop() {
         return Err(MountError::Taken { path: path.to_owned(), source_device: source.display().to_string() });
@@ -156,7 +158,7 @@ fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
     Ok(some_of(names))
 }
 
-/// The first few of these names, for a sentence; `None` if there are none.
+/// Joins the first few names for a message. Returns `None` if there are none.
 fn some_of(mut names: Vec<String>) -> Option<String> {
     const SHOWN: usize = 3;
     names.sort();
@@ -171,7 +173,7 @@ fn some_of(mut names: Vec<String>) -> Option<String> {
 /// Unmounts a path.
 ///
 /// # Errors
-/// When it is in use.
+/// If it is in use.
 pub fn unmount(path: &Path) -> Result<(), ToolError> {
     run("umount", &[path.as_os_str()]).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Programs of the distribution: the only way to run one.
+//! Runs programs of the distribution. The only place that does.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 /// A program of the distribution that could not be run, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
-    /// A tool that is not installed.
+    /// The tool is not installed.
     #[error("'{tool}' is not installed: install package {package}")]
     NotInstalled {
         /// The program.
@@ -16,7 +16,7 @@ pub enum ToolError {
         /// The package that has it.
         package: &'static str,
     },
-    /// A tool that could not be started.
+    /// The tool could not be started.
     #[error("cannot start '{tool}'")]
     Start {
         /// The program.
@@ -25,7 +25,7 @@ pub enum ToolError {
         #[source]
         source: io::Error,
     },
-    /// A tool that failed.
+    /// The tool failed.
     #[error("'{tool}' failed, {status}: {output}")]
     Failed {
         /// The program.
@@ -37,7 +37,7 @@ pub enum ToolError {
     },
 }
 
-/// Where the tools are looked for, whatever the environment says.
+/// Where to look for tools, regardless of the environment.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A program of the distribution.
@@ -57,15 +57,15 @@ pub(super) fn need(tools: impl IntoIterator<Item = Tool>) -> Result<(), ToolErro
     }
 }
 
-/// Where a tool is.
+/// Returns the path of a tool.
 fn find(tool: &str) -> Option<PathBuf> {
     std::env::split_paths(PATH).map(|dir| dir.join(tool)).find(|path| path.is_file())
 }
 
-/// Runs a program of the distribution, gives what it printed.
+/// Runs a tool and returns its standard output.
 pub(super) fn run(tool: &str, args: &[&OsStr]) -> Result<String, ToolError> {
-    // by its path: for a name, with another PATH than its own, the standard library copies the whole process to start it, and
-    // this one has all its memory locked
+    // start it by its path: for a name and a changed PATH, the standard library forks the whole process, and this one has all its
+    // memory locked
     let output = Command::new(find(tool).unwrap_or_else(|| tool.into()))
         .args(args)
         .env("PATH", PATH)

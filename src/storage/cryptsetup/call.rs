@@ -1,4 +1,4 @@
-//! One call of libcryptsetup: with what was tried, and what libcryptsetup logged meanwhile.
+//! Calls libcryptsetup and collects the error messages that it logs.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn log_line(level: CryptLogLevel, message: &str, _: Option<&mut ()>) {
 
 c_logging_callback!(log_callback, (), log_line);
 
-/// Runs one libcryptsetup call and gives its failure a context.
+/// Adds the attempted action and the collected log to the error of a libcryptsetup call.
 pub(super) fn call<T>(action: impl Into<String>, result: Result<T, LibcryptErr>) -> Result<T, LuksError> {
     let log = LOG.take();
     result.map_err(|source| LuksError::Call { action: action.into(), log, source })

@@ -1,4 +1,4 @@
-//! Why libcryptsetup, or the agent before it, does not use a volume.
+//! The errors of LUKS2 volumes and their mappings.
 
 use std::{fmt, io};
 
@@ -9,21 +9,21 @@ use crate::error::chain;
 use crate::luks2::{DATA_OFFSET, HeaderError, PolicyViolation};
 use crate::storage::header_copy::CopyError;
 
-/// What libcryptsetup said when it failed.
+/// A volume that cannot be formatted, opened, grown or closed.
 #[derive(Debug, thiserror::Error)]
 pub enum LuksError {
-    /// A call failed.
+    /// A call of libcryptsetup failed.
     #[error("cannot {action}{}", LogLines(.log))]
     Call {
-        /// What was tried.
+        /// The action that failed, as a verb phrase.
         action: String,
-        /// libcryptsetup's own error messages meanwhile.
+        /// The error messages that libcryptsetup logged.
         log: Vec<String>,
         /// The error.
         #[source]
         source: LibcryptErr,
     },
-    /// No keyslot takes the passphrase.
+    /// The passphrase opens no keyslot.
     #[error(
         "the data key opens no keyslot of {luks_uuid}: its keyslots were changed, or it was formatted with another key; restore the state file or the LUKS2 header, whichever was changed, from a backup"
     )]
@@ -31,13 +31,13 @@ pub enum LuksError {
         /// The volume.
         luks_uuid: Uuid,
     },
-    /// A header that libcryptsetup has loaded, and that is not there to be read, or cannot be handed on.
+    /// libcryptsetup has loaded the header, but the agent cannot read or copy it.
     #[error(
         "cannot check the LUKS2 header: {}; find out what else writes to the disk, then restore the header from a backup",
         chain(.0)
     )]
     Header(HeaderFault),
-    /// Another header than expected.
+    /// The header belongs to another volume.
     #[error("the header has LUKS UUID {found}, expected {expected}")]
     OtherVolume {
         /// UUID expected.
@@ -45,18 +45,18 @@ pub enum LuksError {
         /// UUID found.
         found: Uuid,
     },
-    /// A header that does not pass the policy.
+    /// The header does not pass the policy.
     #[error(transparent)]
     Policy(#[from] PolicyViolation),
-    /// A mapping that is not as it was made.
+    /// The mapping is not what the agent created.
     #[error("mapping {mapper} is not what luks-agent created: {what}")]
     Mapping {
         /// Mapper name.
         mapper: String,
-        /// What is otherwise.
+        /// The difference.
         what: String,
     },
-    /// A disk that has no room for data behind the header.
+    /// The disk has no room for data behind the header.
     #[error(
         "the disk is too small: {size} bytes, of which the LUKS2 header takes {DATA_OFFSET}; use a disk of at least twice that size"
     )]
@@ -69,7 +69,7 @@ pub enum LuksError {
     Sync(#[source] io::Error),
 }
 
-/// What is the matter with a header.
+/// Why a header cannot be checked.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub enum HeaderFault {

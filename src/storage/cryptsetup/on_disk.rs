@@ -1,4 +1,4 @@
-//! A header on a disk, and the copy of it that a volume is opened from.
+//! Loads the header of a volume from its disk, and opens a copy of it after the policy check.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::key::Passphrase;
 use crate::luks2::{Expected, Luks2Header, check_header};
 use crate::storage::header_copy::HeaderCopy;
 
-/// A header as it stands on the disk, before its policy is asked.
+/// A header on a disk, before the policy check.
 pub(super) struct OnDisk {
     pub(super) cd: CryptDevice,
     file: File,
@@ -22,7 +22,7 @@ pub(super) struct OnDisk {
 }
 
 impl OnDisk {
-    /// Has libcryptsetup load the header, which repairs a damaged copy, reads it, and checks that it is the expected volume.
+    /// Loads the header with libcryptsetup, which repairs a damaged copy, then reads it and checks its UUID.
     pub(super) fn load(device: &Path, luks_uuid: Uuid) -> Result<Self, LuksError> {
         let mut cd = init(device)?;
         call("read the LUKS2 header", cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None))?;
@@ -34,12 +34,12 @@ impl OnDisk {
         Ok(Self { cd, file, header })
     }
 
-    /// Its JSON.
+    /// Returns its JSON.
     pub(super) fn metadata(&self) -> &serde_json::Value {
         self.header.metadata.as_ref().unwrap_or(&serde_json::Value::Null)
     }
 
-    /// Checks the policy, and loads a copy of what has passed it.
+    /// Checks the header against the policy and loads a copy of the header that has passed.
     pub(super) fn checked(&self, device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
         check_header(self.metadata(), expected)?;
         let copy = HeaderCopy::new(&self.header, &self.file).map_err(|e| LuksError::Header(e.into()))?;
@@ -51,9 +51,9 @@ impl OnDisk {
     }
 }
 
-/// A handle on the copy of a header that has passed the policy, and on the disk that the data are on.
+/// A handle on a copy of a header that has passed the policy, and on the disk with the data.
 pub(super) struct Checked {
-    // dropped before what it reads
+    // declared first, so that it is dropped before the copy that it reads
     pub(super) cd: CryptDevice,
     pub(super) copy: HeaderCopy,
 }
@@ -62,8 +62,9 @@ pub(super) fn load(device: &Path, expected: &Expected) -> Result<Checked, LuksEr
     OnDisk::load(device, expected.luks_uuid)?.checked(device, expected)
 }
 
-/// Proves that the passphrase opens the volume, without opening it. `keyring`: [`CryptActivate::KEYRING_KEY`] leaves the volume
-/// key in the keyring of this thread.
+/// Proves that the passphrase opens the volume, without opening it.
+///
+/// With [`CryptActivate::KEYRING_KEY`] as `keyring`, it leaves the volume key in the keyring of this thread.
 pub(super) fn check_key(
     volume: &mut Checked,
     luks_uuid: Uuid,
@@ -79,7 +80,7 @@ pub(super) fn check_key(
     }
 }
 
-/// What libcryptsetup says when no keyslot takes the passphrase.
+/// Returns whether this is the error of libcryptsetup for a passphrase that opens no keyslot.
 pub(super) fn is_not_permitted(error: &LibcryptErr) -> bool {
     matches!(error, LibcryptErr::IOError(e) if e.raw_os_error() == Some(nix::libc::EPERM))
 }
