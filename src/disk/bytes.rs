@@ -1,8 +1,8 @@
-//! Numbers of bytes as people read them.
+//! Formats numbers of bytes.
 
 use std::fmt;
 
-/// A number of bytes as people read it, in binary units.
+/// A number of bytes that is displayed in binary units, such as `1.5 GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 

@@ -1,4 +1,4 @@
-//! Which role a disk has, by what it carries, by the configured rules and by the rules of EC2.
+//! Decides the role of a disk from what it carries, the configured rules and the rules of EC2.
 
 use super::facts::{DeviceFacts, DiskKind};
 use super::role::{MODEL_EBS, MODEL_INSTANCE_STORE, Role};
@@ -8,8 +8,10 @@ fn ignored(because: impl Into<String>) -> Role {
     Role::Ignored { because: because.into() }
 }
 
-/// The role of a disk: what carries the system first, then what can never be a target, then the configured rules, first
-/// match wins, then the EC2 rules. Everything else is ignored.
+/// Decides the role of a disk.
+///
+/// Boot disks come first, then disks that can never be a target, then the configured rules, of which the first match wins, then the
+/// EC2 rules. All other disks are ignored.
 pub fn classify(facts: &DeviceFacts, rules: &[MatchRule]) -> Role {
     if let Some(because) = &facts.system {
         return Role::Boot { because: because.clone() };
@@ -44,7 +46,7 @@ pub fn classify(facts: &DeviceFacts, rules: &[MatchRule]) -> Role {
             Some(key) if key.starts_with("ebs") => Role::Ebs,
             Some(key) if key.starts_with("ephemeral") => Role::InstanceStore,
             Some(key) => ignored(format!("block device mapping entry '{key}'")),
-            // the mapping of a running instance lists what the launch asked for
+            // the mapping lists only the volumes of the launch request
             None => Role::Unclear {
                 because: "xen disk that the block device mapping of IMDS does not list: it may be an EBS volume that was attached later"
                     .to_owned(),
@@ -59,8 +61,8 @@ pub fn classify(facts: &DeviceFacts, rules: &[MatchRule]) -> Role {
     }
 }
 
-/// Whether people would call it a disk. What the kernel makes of files, memory or other disks is only worth a row of a
-/// report when it has a role.
+/// Returns whether reports show a disk. Devices that the kernel makes from files, memory or other disks are shown only if they have a
+/// role.
 pub fn is_shown(kind: DiskKind, role: &Role) -> bool {
     match kind {
         DiskKind::Loop | DiskKind::Ram | DiskKind::DeviceMapper | DiskKind::Md => !matches!(role, Role::Ignored { .. }),
@@ -155,7 +157,7 @@ mod tests {
         ] {
             assert_eq!(role(rule) == Role::Ebs, hit, "{rule}: {:?}", role(rule));
         }
-        // What is not known matches nothing, not even `*`.
+        // an unknown property matches nothing, not even `*`
         let bare = disk("vdb", DiskKind::Virtio, None);
         assert_ne!(classify(&bare, &rules("[[volumes.match]]\nserial = \"*\"\nrole = \"ebs\"\n")), Role::Ebs);
         let xen = DeviceFacts { kind: DiskKind::Xen, ..bare.clone() };
@@ -179,7 +181,7 @@ mod tests {
         assert_eq!(role("nvme1n1", DiskKind::Nvme, "vol1").to_string(), "ignored");
         assert_eq!(role("nvme1n1", DiskKind::Nvme, "vol2"), Role::InstanceStore);
         assert_eq!(role("sda", DiskKind::Scsi, "x"), Role::Ebs);
-        // Only because a rule names them.
+        // only because a rule names them
         assert_eq!(role("dm-3", DiskKind::DeviceMapper, "x"), Role::Ebs);
         assert_eq!(role("md0", DiskKind::Md, "x"), Role::Ebs);
     }

@@ -1,4 +1,4 @@
-//! What is on a disk, as a worker found it.
+//! The content of a disk and the evidence for it.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use uuid::Uuid;
 use super::bytes::Bytes;
 use crate::luks2::Token;
 
-/// What a worker found on a disk that it had opened exclusively.
+/// The content of a disk. A worker examines it after it has opened the disk exclusively.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Content {
-    /// No signature of any kind, and all that was read is zero.
+    /// No signature of any kind, and all bytes that were read are zero.
     Blank {
         /// How much was read.
         evidence: Evidence,
@@ -25,28 +25,28 @@ pub enum Content {
         /// The agent's token in it, if there is one.
         token: Option<Box<Token>>,
     },
-    /// What a torn format of our own leaves behind, and nothing else: a header with the UUID that the state file records
-    /// as intended, or bytes in the header area alone.
+    /// The remains of an interrupted format of our own and nothing else: a damaged header with the intended UUID in the state file,
+    /// or bytes in the header area only.
     Unfinished,
-    /// Signatures that are not LUKS2.
+    /// Other signatures than LUKS2.
     Foreign {
-        /// What blkid calls them, with their offsets.
+        /// Their names in blkid, with offsets.
         signatures: Vec<String>,
     },
-    /// No signature and no structure: each block that was read is uniformly random, or zero. So read blocks that were never written
-    /// of an EBS volume with EBS encryption, and so do encrypted data without a header.
+    /// No signature and no structure: each block that was read is uniformly random or zero. EBS volumes with EBS encryption can read
+    /// like that where they were never written; encrypted data without a header does as well.
     Noise {
-        /// Where the first non-zero byte was seen.
+        /// The offset of the first non-zero byte that was read.
         offset: u64,
         /// How much was read.
         evidence: NoiseEvidence,
     },
     /// Data without a known signature.
     Unrecognised {
-        /// Where the first non-zero byte was seen.
+        /// The offset of the first non-zero byte that was read.
         offset: u64,
     },
-    /// It could not be read, or not in time: nothing is known of what is on it.
+    /// Unknown, because the disk could not be read, or not in time.
     Unknown {
         /// Why.
         reason: String,
@@ -68,12 +68,12 @@ impl fmt::Display for Content {
     }
 }
 
-/// How much of a disk was read before it counted as noise.
+/// The evidence that a disk holds nothing but noise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoiseEvidence {
     /// Bytes read.
     pub read: u64,
-    /// How many of them are in blocks that are uniformly random; the others are zero.
+    /// How many of them are in uniformly random blocks. The others are zero.
     pub random: u64,
     /// Size of the disk in bytes.
     pub of: u64,
@@ -87,7 +87,7 @@ impl fmt::Display for NoiseEvidence {
     }
 }
 
-/// How much of a disk was read before it counted as blank.
+/// The evidence that a disk is blank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Bytes read, all of them zero.
@@ -111,7 +111,7 @@ impl fmt::Display for Evidence {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BlankScan {
-    /// All of a volume of up to 1 GiB; of a larger one both ends and samples between them.
+    /// All of a volume of up to 1 GiB; both ends of a larger one, and samples between them.
     Sampled,
     /// All of it.
     Full,
@@ -122,6 +122,6 @@ pub enum BlankScan {
 pub struct Scan {
     /// How much.
     pub how: BlankScan,
-    /// How long it may take in all, unless all is to be read of a disk of any size.
+    /// How long it may take in total. [`BlankScan::Full`] has no limit.
     pub within: Duration,
 }

@@ -1,4 +1,4 @@
-//! What sysfs, udev and the mount table tell of a disk.
+//! The facts about disks from sysfs, udev and the mount table.
 //!
 //! Sizes are in bytes. Names are kernel names as in `/sys/block` (`nvme1n1`, `xvdb`).
 
@@ -23,7 +23,7 @@ pub struct DevNo {
 }
 
 impl DevNo {
-    /// Takes the `st_rdev` of a device node apart.
+    /// Splits the `st_rdev` of a device node.
     pub fn from_rdev(rdev: u64) -> Option<Self> {
         let part = |number: u64| u32::try_from(number).ok();
         Some(Self { major: part(stat::major(rdev))?, minor: part(stat::minor(rdev))? })
@@ -45,7 +45,7 @@ impl FromStr for DevNo {
     }
 }
 
-/// The driver family a whole disk belongs to; decides which rules may apply to it.
+/// The driver family of a whole disk. It decides which rules apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskKind {
@@ -57,9 +57,9 @@ pub enum DiskKind {
     Scsi,
     /// Virtio block: common in test machines.
     Virtio,
-    /// A device-mapper device; only ever a target when a rule names it.
+    /// A device-mapper device. A target only if a rule names it.
     DeviceMapper,
-    /// A software RAID array; only ever a target when a rule names it.
+    /// A software RAID array. A target only if a rule names it.
     Md,
     /// Loop devices.
     Loop,
@@ -82,24 +82,24 @@ pub struct Holder {
     pub dm_uuid: Option<String>,
     /// Size in bytes.
     pub size: u64,
-    /// Where this holder is mounted, in the order of mounting.
+    /// Its mount points, in the order of mounting.
     pub mounts: Vec<PathBuf>,
-    /// Whether something is stacked on the holder in turn.
+    /// Whether another device is stacked on the holder.
     pub held: bool,
 }
 
 impl Holder {
-    /// The LUKS UUID when this holder is an open LUKS2 volume.
+    /// Returns the LUKS UUID if this holder is an open LUKS2 volume.
     pub fn luks_uuid(&self) -> Option<Uuid> {
         let rest = self.dm_uuid.as_deref()?.strip_prefix("CRYPT-LUKS2-")?;
         Uuid::parse_str(rest.get(..32)?).ok()
     }
 }
 
-/// One whole disk as sysfs, udev and the mount table describe it; nothing of it was opened.
+/// One whole disk as sysfs, udev and the mount table describe it. It was not opened for that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceFacts {
-    /// Kernel name; may be another disk's after a reboot.
+    /// Kernel name. It may belong to another disk after a reboot.
     pub name: String,
     /// The device node, `/dev/NAME`.
     pub path: PathBuf,
@@ -107,7 +107,7 @@ pub struct DeviceFacts {
     pub links: Vec<PathBuf>,
     /// Device number.
     pub devno: DevNo,
-    /// The kernel's sequence number of this disk, unique while the machine is up (Linux 5.15).
+    /// The kernel's sequence number of this disk, unique until the next reboot (since Linux 5.15).
     pub diskseq: Option<u64>,
     /// Size in bytes.
     pub size: u64,
@@ -129,21 +129,21 @@ pub struct DeviceFacts {
     pub zoned: bool,
     /// Kernel names of its partitions.
     pub partitions: Vec<String>,
-    /// What is stacked on the disk or its partitions.
+    /// The devices that are stacked on the disk or its partitions.
     pub holders: Vec<Holder>,
-    /// Where the disk itself or one of its partitions is mounted.
+    /// The mount points of the disk and its partitions.
     pub mounts: Vec<PathBuf>,
-    /// Why it is a boot disk, when it is one: `carries / through nvme0n1p1`.
+    /// Why it is a boot disk, if it is one: `carries / through nvme0n1p1`.
     pub system: Option<String>,
     /// Its key in the IMDS block device mapping (`ami`, `root`, `ebs1`, `ephemeral0`, `swap`), Xen only.
     pub mapping: Option<String>,
-    /// What a worker found on it; `None` when it was not opened.
+    /// The content that a worker found; `None` if no worker has examined it.
     pub content: Option<Content>,
 }
 
 impl DeviceFacts {
-    /// What tells this disk from the others across reboots: its serial number, or on Xen, where there is none and the
-    /// name is given by the block device mapping, its name.
+    /// Returns the identity of the disk across reboots: its serial number. Xen disks have none, so it is their name, which the block
+    /// device mapping determines.
     pub fn identity(&self) -> String {
         match &self.serial {
             Some(serial) => serial.clone(),
@@ -151,12 +151,12 @@ impl DeviceFacts {
         }
     }
 
-    /// The open LUKS2 mapping on the whole disk, if there is one.
+    /// Returns the open LUKS2 mapping on the whole disk, if there is one.
     pub fn mapping_of(&self, luks_uuid: Uuid) -> Option<&Holder> {
         self.holders.iter().find(|h| h.luks_uuid() == Some(luks_uuid))
     }
 
-    /// The mapper name of a volume that is open on this disk, or is to be opened: break-glass may have given it another name.
+    /// Returns the mapper name of a volume on this disk. An open volume may have another name after break-glass.
     pub fn mapper_of(&self, luks_uuid: Uuid) -> String {
         let opened = self.mapping_of(luks_uuid).and_then(|mapping| mapping.dm_name.clone());
         opened.unwrap_or_else(|| mapper_name(luks_uuid))
@@ -165,7 +165,7 @@ impl DeviceFacts {
 
 #[cfg(test)]
 impl DeviceFacts {
-    /// An EBS volume of 1 GiB that nobody uses, without a serial number, not looked at.
+    /// Returns an unused EBS volume of 1 GiB without a serial number that was not examined.
     pub(crate) fn sample(name: &str, minor: u32) -> Self {
         Self {
             name: name.to_owned(),
@@ -192,31 +192,32 @@ impl DeviceFacts {
     }
 }
 
-/// All disks of the machine, and whether the boot disk among them is known.
+/// All disks of the machine, and why nothing may be formatted, if so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Every disk, sorted by serial number, then by name.
     pub devices: Vec<DeviceFacts>,
-    /// Why the boot disk could not be resolved; then nothing may be formatted.
+    /// Why the boot disk could not be resolved. Nothing may be formatted then.
     pub boot_unresolved: Option<String>,
-    /// What in memory the state directory lies on; then nothing may be formatted, since a reboot would lose its record.
+    /// The file system in memory that holds the state directory, if it is in memory. Nothing may be formatted then, because a reboot
+    /// would lose the record.
     #[serde(default)]
     pub state_in_memory: Option<String>,
-    /// This instance; only asked for where a volume of luks-agent turns up and there is no state file.
+    /// The instance id. Known only if a volume of luks-agent was found but there is no state file.
     pub instance_id: Option<String>,
-    /// What the kernel lacks to make or open volumes; only found out of what a plan needs.
+    /// The ciphers that the plan needs but the kernel lacks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_ciphers: Vec<MissingCipher>,
 }
 
-/// A way to encrypt that this kernel does not have.
+/// An encryption that this kernel does not support.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingCipher {
-    /// Which.
+    /// The encryption.
     pub encryption: Encryption,
-    /// What is missing of it.
+    /// What is missing.
     pub reason: String,
-    /// The kernel modules that would have it.
+    /// The kernel modules that would provide it.
     pub modules: Vec<String>,
 }
 

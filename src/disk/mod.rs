@@ -1,7 +1,7 @@
-//! What a disk is: its facts, its role, what is on it. Plain data and pure judgements.
+//! The facts, the role and the content of a disk. Plain data and pure functions.
 //!
 //! May import: `luks2`.
-//! Never: a device, a file, or what is to be done with a disk.
+//! Never: a device, a file, or a decision about what to do with a disk.
 
 mod bytes;
 mod classify;

@@ -1,14 +1,14 @@
-//! What a disk is to the agent: boot, EBS, instance store, or none of its business.
+//! The role of a disk: boot, EBS, instance store, unclear or ignored.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What a disk is to the agent.
+/// The role of a disk for the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Role {
-    /// Carries the running system: never a target.
+    /// Carries the running system. Never a target.
     Boot {
         /// What it carries.
         because: String,
@@ -17,12 +17,12 @@ pub enum Role {
     Ebs,
     /// An instance store volume.
     InstanceStore,
-    /// It may be an EBS volume, and nothing says so: never a target, and never passed over in silence.
+    /// May be an EBS volume, but nothing confirms it. Never a target, but always reported.
     Unclear {
         /// What is missing.
         because: String,
     },
-    /// Not for the agent.
+    /// Left alone.
     Ignored {
         /// Why not.
         because: String,

@@ -1,4 +1,4 @@
-//! `[[volumes.match]]` rules: what a disk is, by its path, serial number or model.
+//! `[[volumes.match]]` rules: give a disk a role by its path, serial number or model.
 
 use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -6,13 +6,13 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use super::facts::DeviceFacts;
 use super::role::{MODEL_EBS, Role};
 
-/// One `[[volumes.match]]` rule: the first of `path`, `serial` and `model` that are given must all match.
+/// One `[[volumes.match]]` rule. Those of `path`, `serial` and `model` that it has must all match.
 #[derive(Debug, Clone)]
 pub struct MatchRule {
     path: Option<GlobMatcher>,
     serial: Option<GlobMatcher>,
     model: Option<GlobMatcher>,
-    /// The role it gives.
+    /// The role of disks that match.
     pub role: RuleRole,
 }
 
@@ -39,7 +39,7 @@ impl From<RuleRole> for Role {
 }
 
 impl MatchRule {
-    /// Whether all that the rule gives matches the disk; `path` is compared with the device node and every link to it.
+    /// Returns whether all patterns of the rule match the disk. `path` may match the device node or any link to it.
     pub fn matches(&self, facts: &DeviceFacts) -> bool {
         let text = |glob: &Option<GlobMatcher>, value: &Option<String>| match (glob, value) {
             (None, _) => true,
@@ -53,18 +53,20 @@ impl MatchRule {
         path && text(&self.serial, &facts.serial) && text(&self.model, &facts.model)
     }
 
-    /// The rule behind all others that `volumes.require_rule` adds.
+    /// Returns the last rule, which `volumes.require_rule` adds: it ignores all other disks.
     pub(crate) fn ignores_the_rest() -> Self {
         Self { path: None, serial: None, model: None, role: RuleRole::Ignore }
     }
 
-    /// Whether it is the one that `volumes.require_rule` adds, so that no rule names what it matches.
+    /// Returns whether this is the rule that `volumes.require_rule` adds. No configured rule names the disks that it matches.
     pub fn is_the_rest(&self) -> bool {
         self.path.is_none() && self.serial.is_none() && self.model.is_none()
     }
 
-    /// The link of udev's by which this rule may mean a disk, although nothing matches it: udev has made no link to the disk
-    /// yet, or on this system none by the name that EC2 has for an EBS volume. Links by what is on a disk mean no blank one.
+    /// Returns the path pattern of this rule if the rule may mean a disk that it does not match.
+    ///
+    /// udev may not have made the links to the disk yet, or this system makes no link with the EC2 name of an EBS volume. Links that
+    /// depend on the content of a disk do not count, because a blank disk has none.
     pub fn may_mean(&self, facts: &DeviceFacts) -> Option<&str> {
         const BY_CONTENT: [&str; 4] = ["by-label/", "by-partlabel/", "by-partuuid/", "by-uuid/"];
         let pattern = self.path.as_ref()?.glob().glob();

@@ -1,4 +1,4 @@
-//! Where on the disk keyslots keep their key material.
+//! The areas on the disk that hold the key material of keyslots.
 
 use std::ops::Range;
 
@@ -7,26 +7,26 @@ use serde_json::Value;
 use super::layout::DATA_OFFSET;
 use super::violation::{PolicyViolation, shown, violation};
 
-/// Size of the binary part of each of the two copies of a header, in bytes; `json_size` is what follows it (LUKS2 on-disk format,
-/// section 2).
+/// The size in bytes of the binary part of each header copy. `json_size` does not include it (LUKS2 on-disk format, section 2).
 const BINARY_HEADER: u64 = 4096;
 /// How many times the anti-forensic splitter writes a volume key to a keyslot's area (LUKS2 on-disk format, section 3.2.2).
 const STRIPES: u64 = 4000;
 
-/// Where on the disk the key material of a keyslot is.
+/// The area of a keyslot on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyslotArea {
     /// Number of the keyslot.
     pub(crate) number: u32,
-    /// Its first byte, and the one behind its last.
+    /// Its byte offsets.
     pub(crate) bytes: Range<u64>,
 }
 
-/// The areas of all keyslots in the order of the disk: behind both copies of the metadata, before the data, and no two of them in
-/// one place (LUKS2 on-disk format, sections 3.2.1 and 3.6).
+/// Returns the areas of all keyslots in the order of the disk.
+///
+/// They lie between both copies of the metadata and the data, and do not overlap (LUKS2 on-disk format, sections 3.2.1 and 3.6).
 ///
 /// # Errors
-/// The first that is elsewhere.
+/// Names the first area for which that is not so.
 pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<KeyslotArea>, PolicyViolation> {
     let number = |value: Option<&Value>| value.and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok());
     let config = |name: &str| metadata.pointer(&format!("/config/{name}"));
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// The metadata of a header with one keyslot, as far as areas are concerned.
+    /// Returns the metadata of a header with one keyslot, with only the fields that matter for areas.
     fn header() -> Value {
         json!({
             "keyslots": {"0": {"type": "luks2", "key_size": 64, "area": {"offset": "32768", "size": "258048"}}},
@@ -126,7 +126,7 @@ mod tests {
             ("18446744073709551615", "0"),
             ("12288", "18446744073709551615"),
             ("12288", "-1"),
-            // the area of its keyslot is then within the metadata, or behind all keyslots
+            // the area of its keyslot then overlaps the metadata, or lies behind the keyslots area
             ("28672", "16711680"),
             ("12288", "131072"),
         ] {

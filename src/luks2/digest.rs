@@ -1,8 +1,8 @@
-//! SHA-256 in hex, as the state file has it.
+//! SHA-256 in hex, as in the state file.
 
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 of all parts, one after the other.
+/// Returns the SHA-256 of the concatenated parts, in hex.
 pub(crate) fn sha256_hex(parts: &[&[u8]]) -> String {
     let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part));
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,7 +1,7 @@
-//! The LUKS2 header as far as it must be known to tell whose a disk is, and to hand on what was checked of it.
+//! Reads LUKS2 headers: enough to identify a volume and to copy a header that was checked.
 //!
-//! Read by us and not by libcryptsetup, which would repair a damaged copy, and examining must not write; and which tells what it
-//! has loaded only since 2.4.
+//! libcryptsetup is not used for that. It would repair a damaged copy, but examining a disk must not write. And it shows the header
+//! that it has loaded only since 2.4.
 
 use std::fs::File;
 use std::io;
@@ -13,29 +13,29 @@ use uuid::Uuid;
 
 /// Size of the binary header; the JSON area follows it (LUKS2 on-disk format, section 2.1).
 const BINARY: usize = 4096;
-/// Where the checksum is, longest algorithm included (section 2.1).
+/// The position of the checksum, large enough for the longest algorithm (section 2.1).
 const CHECKSUM: Range<usize> = 448..512;
-/// What the two copies begin with (section 2.1).
+/// The magic numbers of the two copies (section 2.1).
 const PRIMARY: &[u8; 6] = b"LUKS\xba\xbe";
 const SECONDARY: &[u8; 6] = b"SKUL\xba\xbe";
-/// Sizes that a copy can have, and so offsets of the secondary one (section 2.2).
+/// The possible sizes of a copy, and so the possible offsets of the secondary copy (section 2.2).
 const SIZES: [u64; 9] = [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 
 /// A LUKS2 header that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
-    /// A read of a binary header failed.
+    /// Reading a binary header failed.
     #[error("it cannot be read at byte {offset}")]
     Binary {
-        /// Where on the disk.
+        /// The offset of the binary header.
         offset: u64,
         /// Why.
         source: io::Error,
     },
-    /// A read of a JSON area failed.
+    /// Reading a JSON area failed.
     #[error("its LUKS2 metadata cannot be read")]
     Metadata(#[source] io::Error),
-    /// No copy of the header has its checksum.
+    /// No copy of the header has the right checksum.
     #[error("its LUKS2 header is damaged")]
     Damaged,
     /// There is no header.
@@ -46,20 +46,20 @@ pub enum HeaderError {
 /// One copy of a header.
 pub(crate) struct Luks2Header {
     pub(crate) luks_uuid: Uuid,
-    /// The JSON area, when it is one.
+    /// The JSON area, if it is valid JSON.
     pub(crate) metadata: Option<serde_json::Value>,
-    /// Whether its checksum is right, without which libcryptsetup does not take it for a header.
+    /// Whether its checksum is right. libcryptsetup ignores a header with a wrong one.
     pub(crate) intact: bool,
     binary: [u8; BINARY],
-    /// Size of binary header and JSON area in bytes, when it is a possible one.
+    /// The size of binary header and JSON area in bytes, if it is a possible one.
     size: Option<usize>,
 }
 
 impl Luks2Header {
-    /// The primary copy if it is intact, else a secondary one if that is; else whatever there is.
+    /// Reads the primary copy if it is intact, else an intact secondary copy, else a damaged one.
     ///
     /// # Errors
-    /// When the disk cannot be read.
+    /// If the disk cannot be read.
     pub(crate) fn read(file: &File) -> Result<Option<Self>, HeaderError> {
         let primary = Self::read_at(file, 0, PRIMARY)?;
         if primary.as_ref().is_some_and(|h| h.intact) {
@@ -69,7 +69,7 @@ impl Luks2Header {
         for offset in SIZES {
             let Some(secondary) = Self::read_at(file, offset, SECONDARY)? else { continue };
             let better = match &damaged {
-                // with another UUID it would be of a volume that was on the disk before
+                // a copy with another UUID belongs to a volume that was on the disk before
                 Some(found) if found.metadata.is_some() => secondary.intact && secondary.luks_uuid == found.luks_uuid,
                 _ => secondary.metadata.is_some(),
             };
@@ -80,10 +80,10 @@ impl Luks2Header {
         Ok(damaged)
     }
 
-    /// As [`read`](Self::read), of a disk that has an intact one.
+    /// Reads an intact copy, like [`read`](Self::read).
     ///
     /// # Errors
-    /// When it has not.
+    /// If there is none.
     pub(crate) fn read_intact(file: &File) -> Result<Self, HeaderError> {
         match Self::read(file)? {
             Some(header) if header.intact => Ok(header),
@@ -92,12 +92,14 @@ impl Luks2Header {
         }
     }
 
-    /// Both copies, as they stand from byte 0. Metadata are written anew, so that a reader finds nothing else in them, however it
-    /// reads JSON. `None` when there are none, or they have no room.
+    /// Returns both copies as they are stored from byte 0 on.
+    ///
+    /// Serialises the metadata again, so that every JSON parser reads the same in it. Returns `None` if there is no metadata or it does
+    /// not fit.
     pub(crate) fn copies(&self) -> Option<Vec<u8>> {
         let size = self.size?;
         let mut json = self.metadata.as_ref()?.to_string().into_bytes();
-        // it ends with a NUL (section 3)
+        // the JSON ends with a NUL byte (section 3)
         if json.len() >= size - BINARY {
             return None;
         }
@@ -106,7 +108,7 @@ impl Luks2Header {
         let mut binary = self.binary;
         binary[72..104].fill(0);
         binary[72..78].copy_from_slice(b"sha256");
-        // where a longer one may have been
+        // a longer checksum may have been here
         binary[CHECKSUM].fill(0);
         let copy = |magic: &[u8], offset: usize| {
             let mut binary = binary;
@@ -150,8 +152,7 @@ impl Luks2Header {
     }
 }
 
-/// Section 2.1: `csum_alg` 72..104 says by what `csum` is calculated. An algorithm that is none of ours cannot be judged, and counts
-/// as right.
+/// Returns whether the checksum is right. `csum_alg` at 72..104 names its algorithm (section 2.1); an unknown algorithm counts as right.
 fn has_its_checksum(header: [u8; BINARY], json: &[u8]) -> bool {
     if header[72..104].strip_prefix(b"sha256").is_none_or(|rest| rest.iter().any(|b| *b != 0)) {
         return true;
@@ -159,7 +160,7 @@ fn has_its_checksum(header: [u8; BINARY], json: &[u8]) -> bool {
     header[CHECKSUM][..32] == checksum(header, json)
 }
 
-/// Section 2.1: of binary header and JSON area, with zeros in the place of `csum`.
+/// Computes the checksum of binary header and JSON area, with zeros in place of `csum` (section 2.1).
 fn checksum(mut header: [u8; BINARY], json: &[u8]) -> [u8; 32] {
     header[CHECKSUM].fill(0);
     Sha256::new().chain_update(header).chain_update(json).finalize().into()
@@ -178,7 +179,7 @@ mod tests {
         assert!(Luks2Header::read(&File::open(dir.path()).unwrap()).is_err(), "a directory cannot be read");
     }
 
-    /// A copy of a header, of 16 KiB.
+    /// Returns a copy of a header of 16 KiB.
     fn copy(magic: &[u8], luks_uuid: Uuid, json: &[u8], intact: bool) -> Vec<u8> {
         let mut bytes = vec![0; 0x4000];
         bytes[..6].copy_from_slice(magic);

@@ -1,8 +1,8 @@
-//! The keyslot that a volume's data key opens, and whether it is still what it was.
+//! The keyslot that a volume's data key opens, and the check that it is still intact.
 //!
-//! A keyslot's area holds the volume key, encrypted and split over 4000 stripes: with one wrong byte no key opens the volume any
-//! more. The header's checksum does not cover the area. While the volume is open nothing else reads it, so that damage shows at
-//! the next boot, too late.
+//! A keyslot's area holds the volume key, encrypted and split into 4000 stripes: with one wrong byte, no key opens the volume. The
+//! header's checksum does not cover the area, and nothing else reads it while the volume is open. Without this check, damage would
+//! show only at the next boot, when it is too late.
 
 use std::fs::File;
 use std::io;
@@ -16,19 +16,19 @@ use super::areas::{KeyslotArea, keyslot_areas};
 use super::digest::sha256_hex;
 use super::violation::PolicyViolation;
 
-/// A keyslot that is not on the disk as it was.
+/// A keyslot that has changed since it opened the volume.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyslotError {
-    /// The header names areas that cannot be.
+    /// The header has invalid keyslot areas.
     #[error(transparent)]
     Areas(#[from] PolicyViolation),
-    /// It is gone.
+    /// The header has no such keyslot.
     #[error("keyslot {number}, which the data key opened, no longer exists{LOST}")]
     Gone {
         /// Its number.
         number: u32,
     },
-    /// Its area is not what it was.
+    /// Its area has changed.
     #[error("keyslot {number} is damaged: its area on the disk has changed since it opened the volume{LOST}")]
     Damaged {
         /// Its number.
@@ -44,24 +44,24 @@ pub enum KeyslotError {
     },
 }
 
-/// What follows from a keyslot that is lost.
+/// The consequence of a lost keyslot, and the remedy.
 const LOST: &str = ", so the data key cannot open the volume again; back up its data now, while it is open, then restore the LUKS2 header from a backup or reformat the volume";
 
-/// A keyslot as it was when it opened with the data key, so that it can be checked without one.
+/// A keyslot that the data key has opened. It can be checked later without the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProvenKeyslot {
-    /// Its number.
+    /// The number of the keyslot.
     pub number: u32,
-    /// SHA-256 of its area, in hex.
+    /// The SHA-256 of its area, in hex.
     pub sha256: String,
 }
 
 impl ProvenKeyslot {
-    /// Describes the keyslot whose area is in `file`, a disk or a copy of its header.
+    /// Describes the keyslot in this area of `file`, a disk or a copy of its header.
     ///
     /// # Errors
-    /// When the area cannot be read.
+    /// If the area cannot be read.
     pub(crate) fn read(file: &File, area: &KeyslotArea) -> io::Result<Self> {
         let bytes = &area.bytes;
         let mut material = vec![0; usize::try_from(bytes.end - bytes.start).map_err(io::Error::other)?];
@@ -69,10 +69,10 @@ impl ProvenKeyslot {
         Ok(Self { number: area.number, sha256: sha256_hex(&[&material]) })
     }
 
-    /// Checks that the keyslot is on the disk as it was. `metadata` are those of the header on it.
+    /// Checks that the keyslot on the disk is unchanged. `metadata` is that of the header on the disk.
     ///
     /// # Errors
-    /// What of it is not.
+    /// Names what has changed.
     pub(crate) fn check(&self, disk: &File, metadata: &Value) -> Result<(), KeyslotError> {
         let areas = keyslot_areas(metadata)?;
         let number = self.number;
@@ -86,8 +86,9 @@ impl ProvenKeyslot {
     }
 }
 
-/// Has the kernel read from the disk what it has in its cache, perhaps since the volume was opened. Without it the check is
-/// weaker, and no less true.
+/// Drops the cached area, so that the kernel reads it from the disk.
+///
+/// The cache may date from when the volume was opened. If dropping it fails, the check still runs, but on cached bytes.
 fn forget_cached(disk: &File, KeyslotArea { bytes, .. }: &KeyslotArea) {
     if let (Ok(offset), Ok(length)) = (bytes.start.try_into(), (bytes.end - bytes.start).try_into())
         && let Err(e) = posix_fadvise(disk, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED)

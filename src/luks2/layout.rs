@@ -1,22 +1,23 @@
-//! How a volume is laid out and encrypted.
+//! The layout and encryption of a volume.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Where the data segment starts, in bytes: libcryptsetup's default, set explicitly.
+/// The offset of the data segment in bytes: libcryptsetup's default, set explicitly.
 pub const DATA_OFFSET: u64 = 16 << 20;
-/// The largest encryption sector there is, in bytes.
+/// The largest possible encryption sector in bytes.
 const LARGEST_SECTOR: u64 = 4096;
 
-/// Mapper name of a volume.
+/// Returns the mapper name of a volume.
 pub fn mapper_name(luks_uuid: Uuid) -> String {
     format!("luks-{luks_uuid}")
 }
 
-/// The size in bytes to which the mapping of a volume grows on a disk of `disk` bytes: all that lies behind the header, in whole
-/// encryption sectors of whatever size. 0 where the disk has no room for any.
+/// Returns the size in bytes to which a mapping grows on a disk of `disk` bytes.
+///
+/// That is everything behind the header, rounded down to the largest encryption sector; 0 if the disk has no room for one.
 pub fn grown_size(disk: u64) -> u64 {
     let data = disk.saturating_sub(DATA_OFFSET);
     data - data % LARGEST_SECTOR
@@ -37,7 +38,7 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// Cipher and mode apart, as libcryptsetup takes them.
+    /// Returns cipher and mode separately, as libcryptsetup takes them.
     pub fn parts(self) -> (&'static str, &'static str) {
         match self {
             Self::AesXtsPlain64 => ("aes", "xts-plain64"),
@@ -47,11 +48,11 @@ impl Cipher {
     }
 }
 
-/// dm-crypt flags, stored in the header, so that any opener uses them.
+/// The dm-crypt flags. They are stored in the header, so that every program that opens the volume uses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flags {
-    /// Let discards through.
+    /// Pass discards to the disk.
     pub discards: bool,
     /// Decrypt in the context of the reader.
     pub no_read_workqueue: bool,
@@ -60,7 +61,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// By the name that each has in the header (LUKS2 on-disk format, section 3.6).
+    /// Returns each flag with its name in the header (LUKS2 on-disk format, section 3.6).
     pub(super) fn named(self) -> [(&'static str, bool); 3] {
         [
             ("allow-discards", self.discards),
@@ -77,7 +78,7 @@ impl fmt::Display for Flags {
     }
 }
 
-/// Cipher and key of a volume: what the kernel must have to open it.
+/// The cipher and key size of a volume. The kernel must support them to open it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Encryption {
     /// Cipher and mode.
@@ -93,7 +94,7 @@ impl fmt::Display for Encryption {
     }
 }
 
-/// How the sectors of a volume are encrypted.
+/// The encryption of a volume's sectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {

@@ -1,10 +1,10 @@
 //! What a volume is on disk: layout, header, token, keyslot, and the policy that a header must pass.
 //!
-//! It reads files that it is given and opens none. The LUKS2 on-disk format is specified at
+//! It reads open files but opens none itself. The LUKS2 on-disk format is specified at
 //! <https://gitlab.com/cryptsetup/LUKS2-docs>.
 //!
 //! May import: `key`.
-//! Never: libcryptsetup, device-mapper, or what disks there are.
+//! Never: libcryptsetup, device-mapper, or the disks of the machine.
 
 mod areas;
 mod digest;

@@ -1,4 +1,4 @@
-//! What a header must look like before it is used.
+//! The policy that a header must pass before it is used.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,22 +15,22 @@ use crate::key::WrappedKey;
 /// [`DATA_OFFSET`] as the header writes it.
 const DATA_OFFSET_TEXT: &str = "16777216";
 
-/// What is asked of a header before it is used. Each volume is held to the policy it was made under, so that one made by
-/// an older release still opens.
+/// The layout that a header must have. Each volume must pass the policy of the release that made it, so that volumes of older
+/// releases still open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "policy", content = "layout")]
 pub enum HeaderPolicy {
-    /// A layout that the agent could have made. The state file of format version 1 recorded none.
+    /// Any layout that the agent can make. Format version 1 of the state file did not record the layout.
     #[default]
     #[serde(rename = "1")]
     Possible,
-    /// The very layout that it was made with.
+    /// Exactly the layout that the volume was made with.
     #[serde(rename = "2")]
     Recorded(Layout),
 }
 
 impl HeaderPolicy {
-    /// What a volume needs of the kernel; where that was not recorded, what is the default.
+    /// Returns the encryption that the kernel must support; the default if the layout was not recorded.
     pub fn encryption(self) -> Encryption {
         match self {
             Self::Possible => Encryption { cipher: Cipher::AesXtsPlain64, key_size: 512 },
@@ -39,8 +39,10 @@ impl HeaderPolicy {
     }
 }
 
-/// What the header of a volume must be, by the state file. Whoever can write to the disk could otherwise have it opened
-/// with a null cipher, at another offset, or with another's key.
+/// The header that a volume must have according to the state file.
+///
+/// Without this check, anybody who can write to the disk could make the agent open it with a null cipher, at another offset or with
+/// another key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// LUKS UUID.
@@ -53,12 +55,12 @@ pub struct Expected {
     pub key_arn: String,
 }
 
-/// Checks LUKS2 metadata against what is expected of it. The UUID is not part of the metadata.
+/// Checks the metadata of a LUKS2 header. The UUID is not part of the metadata.
 ///
 /// # Errors
-/// The first thing found that is not as it should be.
+/// Names the first violation.
 pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolation> {
-    // libcryptsetup is C, and to it a name that has a NUL in it would be another name
+    // libcryptsetup is written in C, so it would see only a part of a name with a NUL byte
     if has_nul(metadata) {
         return violation("its metadata contains a NUL byte");
     }
@@ -148,8 +150,10 @@ fn check_flags(metadata: &Value, policy: HeaderPolicy) -> Result<(), PolicyViola
     if found.is_some_and(as_made) { Ok(()) } else { violation(format!("its flags are {}", shown(list))) }
 }
 
-/// libcryptsetup takes any key for the volume key when the digest is not as long as its hash (2.6.1): what is read through
-/// the mapping would be noise, and look like a volume without a file system.
+/// Checks the digest of the volume key.
+///
+/// If the digest is not as long as its hash, libcryptsetup 2.6.1 accepts any key as the volume key. The mapping would then read as
+/// noise, like a volume without a file system.
 fn check_digest(metadata: &Value) -> Result<(), PolicyViolation> {
     let digests = metadata.get("digests").and_then(Value::as_object).map(|map| map.values().collect::<Vec<_>>());
     let Some([digest]) = digests.as_deref() else {
@@ -191,7 +195,7 @@ fn check_token(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolat
     }
 }
 
-/// A keyslot that is not encrypted gives the volume key to whoever reads the disk, and opens with any passphrase.
+/// Checks a keyslot. One that is not encrypted reveals the volume key to everybody who can read the disk, and opens with any passphrase.
 fn check_keyslot(id: &str, keyslot: &Value, policy: HeaderPolicy) -> Result<(), PolicyViolation> {
     let kind = keyslot.get("type");
     if kind.and_then(Value::as_str) != Some("luks2") {

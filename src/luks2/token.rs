@@ -1,6 +1,6 @@
 //! The agent's LUKS2 token.
 //!
-//! It makes a volume recoverable without the boot volume that made it: it holds the wrapped key and says which KMS key unwraps it.
+//! With it a volume can be recovered without the boot volume: it holds the wrapped key and names the KMS key that unwraps it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,10 +9,10 @@ use crate::key::WrappedKey;
 
 /// Token type. Types that start with `luks2-` are cryptsetup's own (LUKS2 on-disk format, section 3.3).
 pub const TOKEN_TYPE: &str = "luks-agent-awskms";
-/// Subsystem label of the header: how blkid and udev tell our volumes.
+/// Subsystem label of the header, by which blkid and udev recognise volumes of luks-agent.
 pub const SUBSYSTEM: &str = "luks-agent";
 
-/// The token as it stands in the JSON area.
+/// The token in the JSON area of a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
     /// Always [`TOKEN_TYPE`].
@@ -26,25 +26,25 @@ pub struct Token {
     pub wrapped_key: WrappedKey,
     /// ARN of the KMS key that unwraps it.
     pub key_arn: String,
-    /// The instance that made the volume, where there was an instance metadata service to tell.
+    /// The instance that made the volume, if there was an instance metadata service.
     pub instance_id: Option<String>,
 }
 
 impl Token {
-    /// A token that is not assigned to a keyslot yet.
+    /// Makes a token that is not assigned to a keyslot yet.
     pub fn new(wrapped_key: WrappedKey, key_arn: String, instance_id: Option<String>) -> Self {
         Self { kind: TOKEN_TYPE.to_owned(), keyslots: Vec::new(), version: 1, wrapped_key, key_arn, instance_id }
     }
 
-    /// The first token of ours in a LUKS2 metadata object.
+    /// Finds the first luks-agent token in LUKS2 metadata.
     ///
     /// # Errors
-    /// When there is one that this release cannot read: then the volume is the agent's all the same.
+    /// If this release cannot read it. The volume belongs to the agent all the same.
     pub fn find(metadata: &Value) -> Result<Option<Self>, serde_json::Error> {
         ours(metadata).next().map(|(_, token)| Self::deserialize(token)).transpose()
     }
 
-    /// The number of that token.
+    /// Returns the number of that token.
     pub fn find_id(metadata: &Value) -> Option<u32> {
         ours(metadata).next().and_then(|(id, _)| id.parse().ok())
     }

@@ -1,10 +1,10 @@
-//! Why a header is not used.
+//! The reason why the agent does not use a header.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// A header that is valid LUKS2 but not one the agent makes.
+/// A header that is valid LUKS2 but not what the agent wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct PolicyViolation(pub(super) String);
 
@@ -22,7 +22,7 @@ pub(super) fn violation<T>(text: impl Into<String>) -> Result<T, PolicyViolation
     Err(PolicyViolation(text.into()))
 }
 
-/// What a value of the metadata says, for a message.
+/// Formats a value of the metadata for a message.
 pub(super) fn shown(value: Option<&Value>) -> String {
     value.map_or("missing".to_owned(), |value| {
         value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string())
