@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
-use super::tool::{Tool, ToolError, need, run};
+use super::tool::{Tool, ToolError, require, run};
 use crate::error::IoError;
 
 /// The file systems the agent makes.
@@ -82,7 +82,7 @@ pub fn check_tools(kind: FilesystemKind) -> Result<(), ToolError> {
     if let Some(mkfs) = kind.making_tool() {
         tools.extend([mkfs, Tool { name: "mount", package: "mount or util-linux" }]);
     }
-    need(tools)
+    require(tools)
 }
 
 /// Checks that the tools that grow file systems of these kinds are installed.
@@ -90,7 +90,7 @@ pub fn check_tools(kind: FilesystemKind) -> Result<(), ToolError> {
 /// # Errors
 /// [`ToolError::NotInstalled`] names the program and its package.
 pub fn check_growing_tools(kinds: impl IntoIterator<Item = FilesystemKind>) -> Result<(), ToolError> {
-    need(kinds.into_iter().filter_map(FilesystemKind::growing_tool))
+    require(kinds.into_iter().filter_map(FilesystemKind::growing_tool))
 }
 
 /// Makes a file system on a mapping, even if the tool finds a signature there.

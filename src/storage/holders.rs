@@ -16,8 +16,8 @@ use crate::disk::DevNo;
 const NAMED: usize = 5;
 
 /// When to look for holders.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum When {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
     /// Before the volume is unmounted or closed.
     Before,
     /// After the kernel has refused to unmount or close the volume.
@@ -40,35 +40,23 @@ impl Volume<'_> {
         table.iter().filter(move |mount| mount.devno == device)
     }
 
-    /// Describes everything that would keep the volume open after its mount `own` is unmounted.
+    /// Describes everything that holds the volume, except its mount `own`.
     ///
     /// # Errors
     /// If device-mapper does not answer.
-    pub(crate) fn holders(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, DmError> {
-        self.look(table, own, When::Before)
-    }
-
-    /// Describes everything that has kept the volume from being unmounted or closed, except its mount `own`.
-    ///
-    /// # Errors
-    /// If device-mapper does not answer.
-    pub(crate) fn hinderers(&self, table: &Mounts, own: Option<&Mount>) -> Result<Vec<String>, DmError> {
-        self.look(table, own, When::AfterFailure)
-    }
-
-    fn look(&self, table: &Mounts, own: Option<&Mount>, when: When) -> Result<Vec<String>, DmError> {
-        let mut found = self.mounted_too(table, own);
-        let apart = self.mounted_apart(table, own);
+    pub(crate) fn find_holders(&self, table: &Mounts, own: Option<&Mount>, when: When) -> Result<Vec<String>, DmError> {
+        let mut found = self.find_mounts_here(table, own);
+        let apart = self.find_mounts_elsewhere(table, own);
         let opened = dm::open_count(self.mapper)?;
         // a file system opens its device once, however often it is mounted
         let is_mounted = self.mounts(table).next().is_some() || !apart.is_empty();
         let is_opened = opened > u32::from(is_mounted);
         let busy: Vec<&Mount> = self.mounts(table).filter(|mount| is_busy(mount, table)).collect();
         found.extend(apart);
-        found.extend(self.swap_and_devices());
+        found.extend(self.find_swap_and_devices());
         // look at processes only if necessary, because a process that hangs can block the look
         if when == When::AfterFailure || is_opened || !busy.is_empty() {
-            found.extend(self.processes());
+            found.extend(self.find_processes());
         }
         if found.is_empty() {
             found.extend(
@@ -83,7 +71,7 @@ impl Volume<'_> {
     }
 
     /// Finds its other mounts, mounts on its directories, and overlays that use them.
-    fn mounted_too(&self, table: &Mounts, own: Option<&Mount>) -> Vec<String> {
+    fn find_mounts_here(&self, table: &Mounts, own: Option<&Mount>) -> Vec<String> {
         let is_own = |mount: &Mount| own.is_some_and(|own| own.id == mount.id);
         let mut found = Vec::new();
         for mount in self.mounts(table).filter(|mount| !is_own(mount)) {
@@ -93,7 +81,7 @@ impl Volume<'_> {
         for mount in table.iter().filter(|mount| mount.devno != self.device) {
             if self.mounts(table).any(|ours| ours.id == mount.parent) {
                 found.push(format!("{} is mounted on it at {}", shown(&mount.source), shown(&mount.point)));
-            } else if mount.layers_if_overlay().iter().any(|layer| self.has(layer)) {
+            } else if mount.layers_if_overlay().iter().any(|layer| self.leads_to(layer)) {
                 found.push(format!("the overlay at {} uses it", shown(&mount.point)));
             }
         }
@@ -101,16 +89,16 @@ impl Volume<'_> {
     }
 
     /// Finds mounts in other namespaces that remain when `own` is unmounted. Names one process for each namespace.
-    fn mounted_apart(&self, table: &Mounts, own: Option<&Mount>) -> Vec<String> {
+    fn find_mounts_elsewhere(&self, table: &Mounts, own: Option<&Mount>) -> Vec<String> {
         let mut known: BTreeSet<u32> = table.iter().map(|mount| mount.id).collect();
         let mut found = Vec::new();
-        for pid in pids() {
+        for pid in list_pids() {
             let Ok(theirs) = Mounts::read_of(&Roots::host(), &pid) else { continue };
             for mount in self.mounts(&theirs) {
                 // mount ids are unique across namespaces
                 let is_new = known.insert(mount.id);
                 if is_new && !own.is_some_and(|own| table.takes_along(own, &theirs, mount)) {
-                    let (who, at) = (process(&pid), shown(&mount.point));
+                    let (who, at) = (describe_process(&pid), shown(&mount.point));
                     found.push(format!("{who} has it mounted at {at} in another mount namespace"));
                 }
             }
@@ -118,11 +106,11 @@ impl Volume<'_> {
         found
     }
 
-    fn swap_and_devices(&self) -> Vec<String> {
-        let on_it = |paths: Vec<PathBuf>| paths.into_iter().filter(|path| self.has(path));
+    fn find_swap_and_devices(&self) -> Vec<String> {
+        let on_it = |paths: Vec<PathBuf>| paths.into_iter().filter(|path| self.leads_to(path));
         let mut found: Vec<String> =
-            on_it(swap_files()).map(|path| format!("{} is in use as swap", shown(&path))).collect();
-        found.extend(on_it(loop_files()).map(|path| format!("a loop device uses {}", shown(&path))));
+            on_it(list_swap_files()).map(|path| format!("{} is in use as swap", shown(&path))).collect();
+        found.extend(on_it(list_loop_files()).map(|path| format!("a loop device uses {}", shown(&path))));
         for holder in fs::read_dir(format!("/sys/dev/block/{}/holders", self.device)).into_iter().flatten().flatten() {
             let name = holder.file_name().to_string_lossy().into_owned();
             let dm_name = fs::read_to_string(holder.path().join("dm/name"));
@@ -133,23 +121,23 @@ impl Volume<'_> {
     }
 
     /// Finds processes that use it, each with one of its uses.
-    fn processes(&self) -> Vec<String> {
+    fn find_processes(&self) -> Vec<String> {
         let uses = |pid: String| {
             let dir = Path::new("/proc").join(&pid);
-            let linked = |link: PathBuf| self.has(&link).then(|| fs::read_link(link).unwrap_or_default());
+            let linked = |link: PathBuf| self.leads_to(&link).then(|| fs::read_link(link).unwrap_or_default());
             let files = fs::read_dir(dir.join("fd")).into_iter().flatten().flatten().map(|fd| ("has open", fd.path()));
             let links =
                 [("has its working directory in", "cwd"), ("has its root directory in", "root"), ("runs", "exe")];
             let links = links.into_iter().map(|(what, name)| (what, dir.join(name)));
             let linked = links.chain(files).find_map(|(what, link)| Some((what, linked(link)?)));
-            let (what, path) = linked.or_else(|| Some(("has mapped", self.mapped(&dir)?)))?;
-            Some(format!("{} {what} {}", process(&pid), shown(&path)))
+            let (what, path) = linked.or_else(|| Some(("has mapped", self.find_mapped_file(&dir)?)))?;
+            Some(format!("{} {what} {}", describe_process(&pid), shown(&path)))
         };
-        pids().filter_map(uses).collect()
+        list_pids().filter_map(uses).collect()
     }
 
     /// Finds a file of the volume that a process has mapped into memory (proc_pid_maps(5)).
-    fn mapped(&self, process: &Path) -> Option<PathBuf> {
+    fn find_mapped_file(&self, process: &Path) -> Option<PathBuf> {
         let maps = fs::read_to_string(process.join("maps")).ok()?;
         let device = format!("{:02x}:{:02x}", self.device.major, self.device.minor);
         let mut fields = maps.lines().map(|line| line.split_whitespace().skip(3));
@@ -157,7 +145,7 @@ impl Volume<'_> {
     }
 
     /// Returns whether a path leads to a file on the volume or to its node. Does not wait for network file systems.
-    fn has(&self, path: &Path) -> bool {
+    fn leads_to(&self, path: &Path) -> bool {
         let Ok(file) = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE) else { return false };
         let on = DevNo { major: file.stx_dev_major, minor: file.stx_dev_minor };
         let node = DevNo { major: file.stx_rdev_major, minor: file.stx_rdev_minor };
@@ -167,7 +155,7 @@ impl Volume<'_> {
 }
 
 /// Joins the first few holders of a volume for a message.
-pub(crate) fn list(holders: &[String]) -> String {
+pub(crate) fn join_some(holders: &[String]) -> String {
     let more = holders.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", holders[..holders.len().min(NAMED)].join(", "))
@@ -181,13 +169,13 @@ fn is_busy(mount: &Mount, table: &Mounts) -> bool {
         && umount2(&mount.point, MntFlags::MNT_EXPIRE | MntFlags::UMOUNT_NOFOLLOW) == Err(Errno::EBUSY)
 }
 
-fn pids() -> impl Iterator<Item = String> {
+fn list_pids() -> impl Iterator<Item = String> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn process(pid: &str) -> String {
+fn describe_process(pid: &str) -> String {
     let name = fs::read_to_string(Path::new("/proc").join(pid).join("comm")).unwrap_or_default();
     format!("process {pid} ({})", name.trim())
 }
@@ -197,13 +185,13 @@ fn shown(path: &Path) -> String {
 }
 
 /// Returns the devices and files in use as swap (proc_swaps(5)).
-fn swap_files() -> Vec<PathBuf> {
+fn list_swap_files() -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/swaps").unwrap_or_default();
     text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(PathBuf::from).collect()
 }
 
 /// Returns the files behind loop devices.
-fn loop_files() -> Vec<PathBuf> {
+fn list_loop_files() -> Vec<PathBuf> {
     let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|entry| entry.path());
     let texts = disks.filter_map(|disk| fs::read_to_string(disk.join("loop/backing_file")).ok());
     texts.map(|text| text.trim_end().into()).collect()

@@ -155,11 +155,11 @@ fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
     for entry in fs::read_dir(path).map_err(IoError::when("list", path))? {
         names.push(entry.map_err(IoError::when("list", path))?.file_name().to_string_lossy().into_owned());
     }
-    Ok(some_of(names))
+    Ok(join_some(names))
 }
 
 /// Joins the first few names for a message. Returns `None` if there are none.
-fn some_of(mut names: Vec<String>) -> Option<String> {
+fn join_some(mut names: Vec<String>) -> Option<String> {
     const SHOWN: usize = 3;
     names.sort();
     let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("'{}'", name.escape_debug())).collect();
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_a_mount_hides_is_named_in_part_and_without_control_characters() {
-        let names = |names: &[&str]| some_of(names.iter().map(|name| (*name).to_owned()).collect());
+        let names = |names: &[&str]| join_some(names.iter().map(|name| (*name).to_owned()).collect());
         assert_eq!(names(&[]), None);
         assert_eq!(names(&["b", "a\u{1b}[2J"]).unwrap(), r"'a\u{1b}[2J', 'b'");
         assert_eq!(names(&["e", "d", "c", "b", "a"]).unwrap(), "'a', 'b', 'c' and 2 more");

@@ -50,7 +50,7 @@ pub(super) struct Tool {
 }
 
 /// Checks that all of these tools are installed.
-pub(super) fn need(tools: impl IntoIterator<Item = Tool>) -> Result<(), ToolError> {
+pub(super) fn require(tools: impl IntoIterator<Item = Tool>) -> Result<(), ToolError> {
     match tools.into_iter().find(|tool| find(tool.name).is_none()) {
         Some(Tool { name, package }) => Err(ToolError::NotInstalled { tool: name, package }),
         None => Ok(()),

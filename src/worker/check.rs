@@ -16,7 +16,7 @@ pub(super) fn check(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer, W
     let job::Check { target, expected, mapper, filesystem, keyslot } = job;
     let disk = claim(target, stage)?;
     stage.enter("checking");
-    let metadata = header_is(&disk, expected)?;
+    let metadata = read_checked_header(&disk, expected)?;
     keyslot.as_ref().map_or(Ok(()), |keyslot| keyslot.check(&disk, &metadata))?;
     if let Err(e) = dm::check(mapper, target.devno, expected.header) {
         return Ok(Answer::Sound { unsound: Some(chain(e)), filesystem_errors: false });
@@ -30,7 +30,7 @@ pub(super) fn check(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer, W
 }
 
 /// Checks the header against the state file, as far as that is possible without a key. Returns its metadata.
-pub(super) fn header_is(disk: &File, expected: &Expected) -> Result<serde_json::Value, WorkerError> {
+pub(super) fn read_checked_header(disk: &File, expected: &Expected) -> Result<serde_json::Value, WorkerError> {
     let Luks2Header { luks_uuid, metadata, .. } = Luks2Header::read_intact(disk)?;
     let metadata = metadata.unwrap_or_default();
     if luks_uuid != expected.luks_uuid {

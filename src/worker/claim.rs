@@ -68,7 +68,7 @@ fn number(sequence: Option<u64>) -> String {
 pub(super) fn claim(target: &Target, stage: &mut Stage<'_>) -> Result<File, ClaimError> {
     let path = &target.path;
     let file = open(target)?;
-    same_disk(target, &file)?;
+    check_same_disk(target, &file)?;
     let since = Instant::now();
     loop {
         match file.try_lock() {
@@ -94,7 +94,7 @@ pub(super) fn open(target: &Target) -> Result<File, ClaimError> {
     Ok(File::open(&target.path).map_err(IoError::when("open", &target.path))?)
 }
 
-pub(super) fn same_disk(target: &Target, mut file: &File) -> Result<(), ClaimError> {
+pub(super) fn check_same_disk(target: &Target, mut file: &File) -> Result<(), ClaimError> {
     let path = &target.path;
     let metadata = file.metadata().map_err(IoError::when("examine", path))?;
     if !metadata.file_type().is_block_device() || DevNo::from_rdev(metadata.rdev()) != Some(target.devno) {

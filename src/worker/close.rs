@@ -12,7 +12,7 @@ use crate::error::{IoError, chain};
 use crate::job::Extent;
 use crate::storage::cryptsetup::{self, LuksError, Mapping};
 use crate::storage::dm::{self, DmError};
-use crate::storage::holders::{Volume, list};
+use crate::storage::holders::{Volume, When, join_some};
 use crate::storage::mount::{self, MountError};
 use crate::storage::{MountSpec, ToolError};
 
@@ -54,7 +54,7 @@ pub(crate) enum CloseError {
         at: PathBuf,
     },
     /// It is in use.
-    #[error("it is in use, so nothing was changed: {}; stop what uses it, then try again", list(.holders))]
+    #[error("it is in use, so nothing was changed: {}; stop what uses it, then try again", join_some(.holders))]
     InUse {
         /// Who uses it, as phrases.
         holders: Vec<String>,
@@ -63,7 +63,7 @@ pub(crate) enum CloseError {
     #[error("it is in use, so nothing was changed")]
     NotUnmounted(#[source] Box<Self>),
     /// Its mapping could not be removed.
-    #[error("it is still in use: {}", list(.holders))]
+    #[error("it is still in use: {}", join_some(.holders))]
     Held {
         /// Who uses it, as phrases.
         holders: Vec<String>,
@@ -122,17 +122,17 @@ pub(crate) fn close(mapper: &str, extent: &Extent) -> Result<(), CloseError> {
 }
 
 fn close_whole(volume: &Volume<'_>, node: &Path, how: Option<&MountSpec>) -> Result<(), CloseError> {
-    let own = patiently(|| {
-        let table = mount_table()?;
-        let own = how.and_then(|how| own_mount(volume, &table, how)).cloned();
-        refuse_if_held(volume.holders(&table, own.as_ref())?)?;
+    let own = retry(|| {
+        let table = read_mount_table()?;
+        let own = how.and_then(|how| find_own_mount(volume, &table, how)).cloned();
+        refuse_if_held(volume.find_holders(&table, own.as_ref(), When::Before)?)?;
         let Some(mount) = &own else { return Ok(None) };
         let Err(e) = unmount(mount) else { return Ok(own) };
         // for example a process in another mount namespace with its working directory there
-        refuse_if_held(volume.hinderers(&table, Some(mount))?)?;
+        refuse_if_held(volume.find_holders(&table, Some(mount), When::AfterFailure)?)?;
         Err(CloseError::NotUnmounted(Box::new(e)))
     })?;
-    let Err(why) = patiently(|| remove(volume)) else { return Ok(()) };
+    let Err(why) = retry(|| remove(volume)) else { return Ok(()) };
     let after = match (how, own) {
         (Some(how), Some(own)) => {
             let at = own.point;
@@ -153,15 +153,15 @@ fn refuse_if_held(holders: Vec<String>) -> Result<(), CloseError> {
 
 /// Returns the agent's own mount: the one at the recorded mount point, or else the first of the whole file system, because the
 /// record may have changed.
-fn own_mount<'t>(volume: &Volume<'_>, table: &'t Mounts, how: &MountSpec) -> Option<&'t Mount> {
+fn find_own_mount<'t>(volume: &Volume<'_>, table: &'t Mounts, how: &MountSpec) -> Option<&'t Mount> {
     let whole = || volume.mounts(table).filter(|mount| mount.root == Path::new("/"));
     whole().find(|mount| mount.point == how.at).or_else(|| whole().next())
 }
 
 fn close_as_far_as_possible(volume: &Volume<'_>) -> Result<(), CloseError> {
-    patiently(|| {
+    retry(|| {
         // unmount in reverse order, because later mounts may be on top of earlier ones
-        for mount in volume.mounts(&mount_table()?).rev() {
+        for mount in volume.mounts(&read_mount_table()?).rev() {
             // `remove` reports mounts that are left
             let _ = unmount(mount);
         }
@@ -177,13 +177,13 @@ fn remove(volume: &Volume<'_>) -> Result<(), CloseError> {
         Mapping::Empty | Mapping::Open => {}
     }
     let Err(e) = cryptsetup::close(volume.mapper) else { return Ok(()) };
-    let holders = volume.hinderers(&mount_table()?, None)?;
+    let holders = volume.find_holders(&read_mount_table()?, None, When::AfterFailure)?;
     Err(if holders.is_empty() { e.into() } else { CloseError::Held { holders } })
 }
 
 /// Unmounts one mount, but nothing that was mounted over it: `umount` takes the topmost mount at a path.
 fn unmount(mount: &Mount) -> Result<(), CloseError> {
-    let table = mount_table()?;
+    let table = read_mount_table()?;
     if !table.iter().any(|now| now.id == mount.id) {
         return Ok(());
     }
@@ -194,12 +194,12 @@ fn unmount(mount: &Mount) -> Result<(), CloseError> {
     Ok(mount::unmount(&mount.point)?)
 }
 
-fn mount_table() -> Result<Mounts, CloseError> {
+fn read_mount_table() -> Result<Mounts, CloseError> {
     Mounts::read(&Roots::host()).map_err(|e| CloseError::MountTable { reason: chain(e) })
 }
 
 /// Retries something for a while until it succeeds.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T, CloseError>) -> Result<T, CloseError> {
+fn retry<T>(mut attempt: impl FnMut() -> Result<T, CloseError>) -> Result<T, CloseError> {
     let since = Instant::now();
     loop {
         match attempt() {

@@ -18,17 +18,23 @@ pub(super) fn examine(
     stage: &mut Stage<'_>,
 ) -> Result<Answer, WorkerError> {
     let disk = claim(target, stage)?;
-    Ok(Answer::Content { content: content("examining", &disk, intent, scan, stage) })
+    Ok(Answer::Content { content: examine_content("examining", &disk, intent, scan, stage) })
 }
 
-pub(super) fn header(target: &Target, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
+pub(super) fn read_header(target: &Target, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let disk = claim(target, stage)?;
     stage.enter("reading the header");
-    Ok(Answer::Header { content: probe::volume(&disk)? })
+    Ok(Answer::Header { content: probe::read_volume(&disk)? })
 }
 
 /// Examines the disk through the descriptor of the claim.
-pub(super) fn content(what: &str, disk: &File, intent: Option<Uuid>, scan: Scan, stage: &mut Stage<'_>) -> Content {
+pub(super) fn examine_content(
+    what: &str,
+    disk: &File,
+    intent: Option<Uuid>,
+    scan: Scan,
+    stage: &mut Stage<'_>,
+) -> Content {
     stage.enter(what);
     probe::probe(&path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
 }

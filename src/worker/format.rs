@@ -1,8 +1,8 @@
 //! Formats a disk: LUKS2 header, mapping and file system.
 
-use super::claim::{claim, open, same_disk};
+use super::claim::{check_same_disk, claim, open};
 use super::error::WorkerError;
-use super::examine::content;
+use super::examine::examine_content;
 use super::stage::Stage;
 use crate::disk::Content;
 use crate::job::{self, Answer, Basis};
@@ -28,12 +28,12 @@ pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Sta
         Basis::Blank { .. } | Basis::Wipe { .. } => None,
     };
     // the plan may be minutes old, so examine the disk again
-    let found = content("examining once more", &disk, intent, *scan, stage);
+    let found = examine_content("examining once more", &disk, intent, *scan, stage);
     if !still_allowed(basis, &found) {
         return Ok(Answer::Changed { content: found });
     }
     // the steps below open the disk by its name
-    same_disk(target, &open(target)?)?;
+    check_same_disk(target, &open(target)?)?;
     // never format over a complete header: an agent that has lost its record, for example because its boot volume was
     // restored from an old snapshot, would destroy data otherwise
     let complete = matches!((basis, &found), (Basis::Unfinished { .. }, Content::Luks2 { .. }))

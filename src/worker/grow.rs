@@ -1,6 +1,6 @@
 //! Grows an open volume.
 
-use super::check::header_is;
+use super::check::read_checked_header;
 use super::claim::claim;
 use super::error::WorkerError;
 use super::stage::Stage;
@@ -14,7 +14,7 @@ use crate::storage::{cryptsetup, dm, filesystem};
 pub(super) fn grow(job: &job::Grow, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let job::Grow { target, expected, mapper, filesystem, mount_point, .. } = job;
     let disk = claim(target, stage)?;
-    header_is(&disk, expected)?;
+    read_checked_header(&disk, expected)?;
     dm::check(mapper, target.devno, expected.header)?;
     let mapping = dm::node(mapper)?;
     let size = || {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub use super::reader::Progress;
 use super::reader::{CHUNK, ReadError, Reader};
 use super::sample::Part;
-use super::signatures::{SignatureError, is_luks, signatures};
+use super::signatures::{SignatureError, find_signatures, is_luks};
 use crate::disk::{Content, Evidence, Scan};
 use crate::error::chain;
 use crate::luks2::{DATA_OFFSET, HeaderError, Luks2Header, Token};
@@ -76,8 +76,8 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
         return Ok(Content::Luks2 { luks_uuid: *luks_uuid, token: Some(Box::new(token)) });
     }
     // blkid reports that a read failed, but not where
-    let signatures =
-        signatures(&file).map_err(|e| reader.unreadable(progress).err().map_or(e.into(), ProbeError::from))?;
+    let signatures = find_signatures(&file)
+        .map_err(|e| reader.find_unreadable(progress).err().map_or(e.into(), ProbeError::from))?;
     let header = header?;
     if let (Some(header), Some(intended)) = (&header, intent)
         && header.luks_uuid == intended
@@ -89,7 +89,7 @@ fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'
     let torn = is_torn(header.as_ref(), intent, &signatures, &mut reader)?;
     if let Some(header) = header
         && !torn
-        && let Some(content) = volume_of(header)?
+        && let Some(content) = describe_volume(header)?
     {
         return Ok(content);
     }
@@ -128,7 +128,7 @@ fn is_torn(
 
 /// Examines the disk behind a torn header, then the header area itself. Returns `None` if all of it is zero.
 fn examine_behind_header(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Content>, ReadError> {
-    if let Some(offset) = reader.first_not_zero(reader.ranges(DATA_OFFSET), progress)? {
+    if let Some(offset) = reader.first_not_zero(reader.choose_parts(DATA_OFFSET), progress)? {
         return reader.noise_or_data(DATA_OFFSET, offset, progress).map(Some);
     }
     let area = Part { at: 0, length: DATA_OFFSET.min(reader.size) };
@@ -140,7 +140,7 @@ fn examine_behind_header(reader: &mut Reader, progress: Progress<'_>) -> Result<
 
 /// Examines all of a disk without signatures. Returns `None` if all of it is zero.
 fn examine_all(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Content>, ReadError> {
-    if let Some(offset) = reader.first_not_zero(reader.ranges(0), progress)? {
+    if let Some(offset) = reader.first_not_zero(reader.choose_parts(0), progress)? {
         return reader.noise_or_data(0, offset, progress).map(Some);
     }
     // read the place of a header again: the scan takes a while, and if the volume is attached to several instances,
@@ -158,11 +158,11 @@ fn examine_all(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Con
 ///
 /// # Errors
 /// If the disk cannot be read or its luks-agent token is invalid.
-pub(super) fn volume(file: &File) -> Result<Option<Content>, ProbeError> {
-    Luks2Header::read(file)?.map_or(Ok(None), volume_of)
+pub(super) fn read_volume(file: &File) -> Result<Option<Content>, ProbeError> {
+    Luks2Header::read(file)?.map_or(Ok(None), describe_volume)
 }
 
-fn volume_of(header: Luks2Header) -> Result<Option<Content>, ProbeError> {
+fn describe_volume(header: Luks2Header) -> Result<Option<Content>, ProbeError> {
     let Luks2Header { luks_uuid, metadata: Some(metadata), .. } = header else { return Ok(None) };
     let token = Token::find(&metadata).map_err(ProbeError::Token)?;
     Ok(Some(Content::Luks2 { luks_uuid, token: token.map(Box::new) }))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::libc::{EINVAL, O_DIRECT};
 
 use super::noise::{self, Counts};
-use super::sample::{ALIGN, Part, random_fraction, ranges};
+use super::sample::{ALIGN, Part, choose_parts, random_fraction};
 use crate::disk::{BlankScan, Bytes, Content, NoiseEvidence, Scan};
 
 /// The size of one read in bytes.
@@ -88,19 +88,19 @@ impl Reader {
         Ok(Self { file, size, scan, since, read: 0, buffer, zeros: vec![0; CHUNK], start })
     }
 
-    pub(super) fn ranges(&self, from: u64) -> Vec<Part> {
-        ranges(from, self.size, self.scan.how, random_fraction())
+    pub(super) fn choose_parts(&self, from: u64) -> Vec<Part> {
+        choose_parts(from, self.size, self.scan.how, random_fraction())
     }
 
     /// Reads all parts and fails with the place of the first read error, whatever is on the disk.
-    pub(super) fn unreadable(&mut self, progress: Progress<'_>) -> Result<(), ReadError> {
-        self.first(self.ranges(0), progress, |_| None).map(|_| ())
+    pub(super) fn find_unreadable(&mut self, progress: Progress<'_>) -> Result<(), ReadError> {
+        self.find(self.choose_parts(0), progress, |_| None).map(|_| ())
     }
 
     /// Returns the offset of the first byte that is not zero.
     pub(super) fn first_not_zero(
         &mut self,
-        ranges: impl IntoIterator<Item = Part>,
+        parts: impl IntoIterator<Item = Part>,
         progress: Progress<'_>,
     ) -> Result<Option<u64>, ReadError> {
         let zeros = std::mem::take(&mut self.zeros);
@@ -109,7 +109,7 @@ impl Reader {
             true => None,
             false => bytes.iter().position(|b| *b != 0),
         };
-        let found = self.first(ranges, progress, not_zero);
+        let found = self.find(parts, progress, not_zero);
         self.zeros = zeros;
         found
     }
@@ -124,7 +124,7 @@ impl Reader {
         self.read = 0;
         let (mut all, mut begins_as_stream) = (Counts::default(), None);
         let zeros = std::mem::take(&mut self.zeros);
-        let structured = self.first(self.ranges(from), progress, |bytes| {
+        let structured = self.find(self.choose_parts(from), progress, |bytes| {
             begins_as_stream.get_or_insert_with(|| noise::is_stream(bytes));
             let mut is_noise = |block: &[u8]| block == &zeros[..block.len()] || all.add_if_noise(block);
             bytes.chunks(noise::BLOCK).position(|block| !is_noise(block))
@@ -140,15 +140,15 @@ impl Reader {
     }
 
     /// Reads until `wanted` finds something, and returns its offset.
-    fn first(
+    fn find(
         &mut self,
-        ranges: impl IntoIterator<Item = Part>,
+        parts: impl IntoIterator<Item = Part>,
         progress: Progress<'_>,
         mut wanted: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Option<u64>, ReadError> {
-        let ranges: Vec<Part> = ranges.into_iter().collect();
-        let total = self.read + ranges.iter().map(|part| part.length).sum::<u64>();
-        for part in ranges {
+        let parts: Vec<Part> = parts.into_iter().collect();
+        let total = self.read + parts.iter().map(|part| part.length).sum::<u64>();
+        for part in parts {
             let mut at = part.at;
             while at < part.end() {
                 let want = usize::try_from(part.end() - at).map_or(CHUNK, |left| left.min(CHUNK));

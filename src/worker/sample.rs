@@ -34,7 +34,7 @@ impl Part {
 /// Returns the parts to read from byte `from` on.
 ///
 /// `start`, in 0..1, shifts the samples, so that a later check can find data that this one misses because the data is regular.
-pub(super) fn ranges(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<Part> {
+pub(super) fn choose_parts(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<Part> {
     if scan == BlankScan::Full || size <= WHOLE_UP_TO {
         return vec![Part { at: from, length: size.saturating_sub(from) }];
     }
@@ -71,17 +71,17 @@ mod tests {
     #[test]
     fn a_large_disk_is_read_at_both_ends_and_sampled_between() {
         let size = 10 << 30;
-        let ranges = ranges(0, size, BlankScan::Sampled, 0.5);
-        let read = |offset: u64| ranges.iter().any(|part| (part.at..part.end()).contains(&offset));
+        let parts = choose_parts(0, size, BlankScan::Sampled, 0.5);
+        let read = |offset: u64| parts.iter().any(|part| (part.at..part.end()).contains(&offset));
         assert!(read(0) && read(END - 1) && read(size - END) && read(size - 1));
-        let between = ranges.iter().filter(|part| (END..size - END).contains(&part.at)).count() as u64;
+        let between = parts.iter().filter(|part| (END..size - END).contains(&part.at)).count() as u64;
         assert!(between >= SAMPLES, "{between}");
     }
 
     #[test]
     fn each_check_looks_elsewhere() {
-        let ranges = |start| ranges(0, 10 << 30, BlankScan::Sampled, start);
-        assert_ne!(ranges(0.1), ranges(0.9));
+        let parts = |start| choose_parts(0, 10 << 30, BlankScan::Sampled, start);
+        assert_ne!(parts(0.1), parts(0.9));
         let fractions: Vec<f64> = std::iter::repeat_with(random_fraction).take(100).collect();
         assert!(fractions.iter().all(|f| (0.0..1.0).contains(f)), "{fractions:?}");
         assert!(fractions.iter().any(|f| *f < 0.5) && fractions.iter().any(|f| *f > 0.5), "{fractions:?}");
@@ -92,27 +92,27 @@ mod tests {
         fn ranges_stay_on_the_disk_and_do_not_overlap(
             size in (DATA_OFFSET / 512 + 1..40 << 21).prop_map(|s| s * 512), start in 0.0..1.0, from in prop_oneof![Just(0), Just(DATA_OFFSET)],
         ) {
-            let ranges = ranges(from, size, BlankScan::Sampled, start);
-            prop_assert_eq!(ranges[0].at, from);
-            let last = ranges[ranges.len() - 1];
+            let parts = choose_parts(from, size, BlankScan::Sampled, start);
+            prop_assert_eq!(parts[0].at, from);
+            let last = parts[parts.len() - 1];
             prop_assert_eq!(last.end(), size);
-            for pair in ranges.windows(2) {
+            for pair in parts.windows(2) {
                 prop_assert!(pair[0].end() <= pair[1].at);
             }
-            prop_assert!(ranges.iter().all(|part| part.at % 512 == 0 && part.length > 0));
+            prop_assert!(parts.iter().all(|part| part.at % 512 == 0 && part.length > 0));
             if size <= WHOLE_UP_TO {
-                prop_assert_eq!(ranges.len(), 1);
+                prop_assert_eq!(parts.len(), 1);
                 return Ok(());
             }
             // both ends, and between them samples that leave no more out in one place than in another
-            let (head, tail) = (ranges[0].end(), last.at);
+            let (head, tail) = (parts[0].end(), last.at);
             prop_assert!(head >= END && size - tail >= END);
             let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
-            for pair in ranges.windows(2) {
+            for pair in parts.windows(2) {
                 let gap = pair[1].at - pair[0].end();
                 prop_assert!(gap <= stride - SAMPLE as u64 + ALIGN as u64, "{gap} between {pair:?}, stride {stride}");
             }
-            let whole = ranges.iter().filter(|part| part.length == SAMPLE as u64).count() as u64;
+            let whole = parts.iter().filter(|part| part.length == SAMPLE as u64).count() as u64;
             prop_assert!(whole + 1 >= SAMPLES, "{whole} samples");
         }
     }

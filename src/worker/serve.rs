@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::check::check;
 use super::close;
 use super::error::WorkerError;
-use super::examine::{examine, header};
+use super::examine::{examine, read_header};
 use super::format::format;
 use super::grow::grow;
 use super::input::Input;
@@ -29,7 +29,7 @@ pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
             Ok(Some(Request { job, key })) => perform(job, key, &mut |answer| send(output, &answer)),
             Ok(None) => return Ok(()),
             // nobody knows where the next job would begin
-            Err(error) => return send(output, &failed(error)),
+            Err(error) => return send(output, &answer_failure(error)),
         };
         send(output, &answer)?;
     }
@@ -63,26 +63,26 @@ fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io
     let mut stage = Stage { send, last: None, since: Instant::now() };
     let done = match job {
         Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
-        Job::Header { target } => header(&target, &mut stage),
+        Job::Header { target } => read_header(&target, &mut stage),
         Job::Format(job) => format(&job, key, &mut stage),
         Job::Unlock(job) => unlock(&job, key, &mut stage),
         Job::Check(job) => check(&job, &mut stage),
         Job::Grow(job) => grow(&job, key, &mut stage),
-        Job::Cipher { encryption } => cipher(encryption, &mut stage),
+        Job::Cipher { encryption } => try_cipher(encryption, &mut stage),
         Job::Close { mapper, extent } => {
             stage.enter("closing");
             close::close(&mapper, &extent).map(|()| Answer::Closed).map_err(WorkerError::from)
         }
     };
-    done.unwrap_or_else(failed)
+    done.unwrap_or_else(answer_failure)
 }
 
 /// Turns an error and its causes into the answer to a job.
-fn failed(error: WorkerError) -> Answer {
+fn answer_failure(error: WorkerError) -> Answer {
     Answer::Failed { message: chain(error) }
 }
 
-fn cipher(encryption: Encryption, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
+fn try_cipher(encryption: Encryption, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     stage.enter("trying the cipher");
     Ok(Answer::Cipher { missing: dm::missing_cipher(encryption)? })
 }

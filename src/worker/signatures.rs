@@ -15,7 +15,7 @@ pub(super) fn is_luks(signature: &str) -> bool {
 }
 
 /// Returns all superblocks and partition tables that blkid finds, including those with a wrong checksum.
-pub(super) fn signatures(file: &File) -> Result<Vec<String>, SignatureError> {
+pub(super) fn find_signatures(file: &File) -> Result<Vec<String>, SignatureError> {
     let mut probe = BlkidProbe::new()?;
     probe.set_device(file.as_raw_fd(), 0, 0)?;
     probe.enable_superblocks(true)?;
