@@ -4,6 +4,7 @@
 //! one copy is damaged.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::tool::{ToolError, run};
@@ -17,13 +18,50 @@ pub enum DmError {
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// The mapping differs from its record.
-    #[error("mapping {mapper} is not what luks-agent created: {what}; close the volume and unlock it again")]
+    #[error("mapping {mapper} is not what luks-agent created: {difference}; close the volume and unlock it again")]
     Differs {
         /// Mapper name.
         mapper: String,
         /// The difference.
-        what: String,
+        difference: Difference,
     },
+    /// `dmsetup` printed no number where the open count should be.
+    #[error("'dmsetup info' printed the invalid open count '{count}' for mapping {mapper}")]
+    OpenCount {
+        /// Mapper name.
+        mapper: String,
+        /// What it printed.
+        count: String,
+    },
+}
+
+/// How a mapping differs from its record.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// Its table is not a single target `crypt`.
+    Table(String),
+    /// One of its parameters has another value.
+    Value {
+        /// The parameter, up to the verb.
+        what: &'static str,
+        /// Its value.
+        found: String,
+        /// The recorded value.
+        expected: String,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table(table) => write!(f, "its table is not a single crypt target: {table}"),
+            Self::Value { what, found, expected } => write!(f, "{what} {found}, expected {expected}"),
+        }
+    }
+}
+
+fn differs(what: &'static str, found: impl ToString, expected: impl ToString) -> Result<(), Difference> {
+    Err(Difference::Value { what, found: found.to_string(), expected: expected.to_string() })
 }
 
 /// Checks that a mapping is on this disk and encrypts as recorded.
@@ -33,7 +71,7 @@ pub enum DmError {
 pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), DmError> {
     // without --showkeys, dmsetup prints zeros for a key that is not in the kernel's keyring
     let table = run("dmsetup", &["table".as_ref(), "--".as_ref(), mapper.as_ref()])?;
-    check_table(&table, disk, policy).map_err(|what| DmError::Differs { mapper: mapper.to_owned(), what })
+    check_table(&table, disk, policy).map_err(|difference| DmError::Differs { mapper: mapper.to_owned(), difference })
 }
 
 /// Returns how often a mapping is open: once for its file system and once for each other user.
@@ -42,8 +80,8 @@ pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), DmEr
 /// If `dmsetup` fails.
 pub fn open_count(mapper: &str) -> Result<u32, DmError> {
     let count = dmsetup(&["info", "--columns", "--noheadings", "-o", "open", "--", mapper])?;
-    let what = || format!("'dmsetup info' printed the invalid open count '{}'", count.trim());
-    count.trim().parse().map_err(|_| DmError::Differs { mapper: mapper.to_owned(), what: what() })
+    let count = count.trim();
+    count.parse().map_err(|_| DmError::OpenCount { mapper: mapper.to_owned(), count: count.to_owned() })
 }
 
 /// Returns what this kernel lacks for an encryption, or `None` if it lacks nothing. Modules that it can load do not count as missing.
@@ -115,24 +153,23 @@ fn dmsetup(args: &[&str]) -> Result<String, ToolError> {
 }
 
 /// Checks the parameters of target `crypt`, see `Documentation/admin-guide/device-mapper/dm-crypt.rst` of Linux.
-fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), String> {
-    let differs = |what: &str, found: &str, expected: &str| Err(format!("{what} {found}, expected {expected}"));
-    let no_crypt_target = || Err(format!("its table is not a single crypt target: {}", table.trim()));
+fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), Difference> {
+    let not_crypt = || Err(Difference::Table(table.trim().to_owned()));
     let fields: Vec<&str> = table.split_whitespace().collect();
     let [_start, _length, "crypt", cipher, key, iv_offset, below, offset, options @ ..] = fields.as_slice() else {
-        return no_crypt_target();
+        return not_crypt();
     };
     // the number of options comes before the options
     let (count, options) = options.split_first().map_or((Some(0), options), |(count, rest)| (count.parse().ok(), rest));
     if count != Some(options.len()) {
-        return no_crypt_target();
+        return not_crypt();
     }
     let (disk, data_offset) = (disk.to_string(), (DATA_OFFSET / 512).to_string());
     if *below != disk {
-        return differs("it maps device", below, &disk);
+        return differs("it maps device", below, disk);
     }
     if *offset != data_offset {
-        return differs("its data starts at sector", offset, &data_offset);
+        return differs("its data starts at sector", offset, data_offset);
     }
     if *iv_offset != "0" {
         return differs("its IV offset is", iv_offset, "0");
@@ -141,7 +178,7 @@ fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), Str
     let (name, mode) = layout.cipher.parts();
     let recorded = format!("{name}-{mode}");
     if *cipher != recorded {
-        return differs("its cipher is", cipher, &recorded);
+        return differs("its cipher is", cipher, recorded);
     }
     // `:BYTES:TYPE:DESCRIPTION` for a key in the keyring, else hexadecimal
     let bytes = match key.strip_prefix(':') {
@@ -151,12 +188,12 @@ fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), Str
     let recorded = layout.key_size / 8;
     if bytes != Some(recorded) {
         let found = bytes.map_or("an unknown number of".to_owned(), |bytes| bytes.to_string());
-        return differs("its volume key is", &format!("{found} bytes"), &recorded.to_string());
+        return differs("its volume key is", format!("{found} bytes"), recorded);
     }
     check_options(options, layout)
 }
 
-fn check_options(options: &[&str], layout: Layout) -> Result<(), String> {
+fn check_options(options: &[&str], layout: Layout) -> Result<(), Difference> {
     let has = |option: &str| options.contains(&option);
     let flags = Flags {
         discards: has("allow_discards"),
@@ -164,11 +201,11 @@ fn check_options(options: &[&str], layout: Layout) -> Result<(), String> {
         no_write_workqueue: has("no_write_workqueue"),
     };
     if flags != layout.flags {
-        return Err(format!("its flags are {flags}, expected {}", layout.flags));
+        return differs("its flags are", flags, layout.flags);
     }
     let sector = options.iter().find_map(|option| option.strip_prefix("sector_size:")).unwrap_or("512");
     if sector != layout.sector_size.to_string() {
-        return Err(format!("its sector size is {sector} bytes, expected {}", layout.sector_size));
+        return differs("its sector size is", format!("{sector} bytes"), layout.sector_size);
     }
     Ok(())
 }
@@ -208,7 +245,7 @@ mod tests {
             ("allow_discards", "no_read_workqueue", "its flags are no-read-workqueue, expected allow-discards"),
             ("sector_size:4096", "same_cpu_crypt", "its sector size is 512 bytes, expected 4096"),
         ] {
-            let said = check(&TABLE.replace(from, to)).unwrap_err();
+            let said = check(&TABLE.replace(from, to)).unwrap_err().to_string();
             assert!(said.contains(named), "{said}");
         }
         assert!(check(&TABLE.repeat(2)).is_err() && check("").is_err());

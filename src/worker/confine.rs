@@ -1,23 +1,32 @@
 //! Takes the network away from a worker and from the programs that it starts, whatever their code tries to do.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 
 use nix::libc;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
 };
 
 /// The socket families that stay available: for udev, device-mapper, the journal and the kernel's ciphers. None of them reaches
 /// another machine.
 const FAMILIES: [libc::c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
 
+/// A seccomp filter that could not be made or applied.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum ConfineError {
+    /// It could not be made.
+    Filter(#[from] BackendError),
+    /// The kernel did not accept it.
+    Apply(#[from] seccompiler::Error),
+}
+
 /// Takes the network away from this process and its children for good.
 ///
 /// # Errors
 /// If the kernel has no seccomp filters or the service manager forbids them.
-pub fn no_network() -> Result<(), Box<dyn Error>> {
+pub fn no_network() -> Result<(), ConfineError> {
     let is_not = |family: libc::c_int| {
         let family = u64::from(family.unsigned_abs());
         SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
