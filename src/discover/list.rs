@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::boot;
 use super::error::DiscoverError;
 use super::facts::read_facts;
 use super::links::links_by_name;
@@ -12,7 +11,7 @@ use super::mount_points::MountPoints;
 use super::roots::Roots;
 use super::sysfs::{Sysfs, is_gone};
 use super::table::Mounts;
-use super::xen;
+use super::{boot, xen};
 use crate::disk::{DeviceFacts, Inventory};
 use crate::error::chain;
 

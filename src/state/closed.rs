@@ -3,9 +3,8 @@
 //! The list is in memory, so a reboot opens all volumes. A disk that was detached and reattached has a new sequence
 //! number, and its volume no longer counts as closed.
 
-use std::fs;
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::filesystem::FilesystemKind;
 use super::tool::{ToolError, run};
-use crate::discover::{Roots, mounted_at};
-use crate::error::{IoError, chain};
+use crate::discover::{BackingError, Roots, mounted_at};
+use crate::error::IoError;
 
 /// A file system that could not be mounted or unmounted.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +54,8 @@ pub enum MountError {
         path: PathBuf,
     },
     /// The mount table cannot be read.
-    #[error("{0}")]
-    Table(String),
+    #[error(transparent)]
+    Table(#[from] BackingError),
     /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
@@ -142,7 +142,7 @@ fn make_mount_point(path: &Path) -> Result<(), MountError> {
 
 /// Creates a mount point if it does not exist. Returns the names of the files in it.
 fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
-    if let Some(source) = mounted_at(&Roots::host(), path).map_err(|e| MountError::Table(chain(e)))?.pop() {
+    if let Some(source) = mounted_at(&Roots::host(), path)?.pop() {
         return Err(MountError::Taken { path: path.to_owned(), source_device: source.display().to_string() });
     }
     match fs::symlink_metadata(path) {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::discover::{Mount, Mounts, Roots};
+use crate::discover::{BackingError, Mount, Mounts, Roots};
 use crate::disk::DevNo;
 use crate::error::{IoError, chain};
 use crate::job::Extent;
@@ -40,11 +40,8 @@ pub(crate) enum CloseError {
     #[error("the node of its mapping is not a device")]
     NoDeviceNumber,
     /// The mount table is unknown.
-    #[error("{reason}")]
-    MountTable {
-        /// Why.
-        reason: String,
-    },
+    #[error(transparent)]
+    MountTable(#[from] BackingError),
     /// Something is mounted over it.
     #[error("{by} is mounted over it at {at}")]
     Covered {
@@ -187,7 +184,7 @@ fn unmount(mount: &Mount) -> Result<(), CloseError> {
     if !table.iter().any(|now| now.id == mount.id) {
         return Ok(());
     }
-    let top = table.of(&mount.point).map_err(|e| CloseError::MountTable { reason: chain(e) })?;
+    let top = table.of(&mount.point)?;
     if top.id != mount.id {
         return Err(CloseError::Covered { by: top.source.clone(), at: top.point.clone() });
     }
@@ -195,7 +192,7 @@ fn unmount(mount: &Mount) -> Result<(), CloseError> {
 }
 
 fn read_mount_table() -> Result<Mounts, CloseError> {
-    Mounts::read(&Roots::host()).map_err(|e| CloseError::MountTable { reason: chain(e) })
+    Ok(Mounts::read(&Roots::host())?)
 }
 
 /// Retries something for a while until it succeeds.
