@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Basis, Plan, Step};
+use super::model::{Action, Plan, Step};
 use crate::config::Config;
 use crate::disk::Inventory;
+use crate::job::Basis;
 use crate::luks2::Encryption;
 use crate::state::State;
 

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::owner::{Owner, Owners};
-use super::{Change, Planner, Subject, policy};
+use super::policy::policy;
 use crate::config::{Config, Policy};
-use crate::disk::{Bytes, DeviceFacts, Role, classify};
+use crate::disk::{DeviceFacts, Role, classify};
 use crate::state::{State, VolumeRecord, VolumeRole};
 
 /// That fewer volumes of a role are there than `[volumes.expect]` asks for.
@@ -112,49 +112,4 @@ pub(super) fn successors<'a>(
         });
     }
     successors
-}
-
-impl Planner<'_> {
-    /// An instance store volume that no disk belongs to, and that no new disk replaces.
-    pub(super) fn gone(&mut self, subject: Subject, record: &VolumeRecord) {
-        let luks_uuid = record.luks_uuid;
-        if is_superseded(self.owners.state, record) && record.serial.is_some() {
-            self.plan.changes.push(Change::Forget { luks_uuid });
-            return self.leave(subject, "gone: a newer volume has taken its place; its record is removed".to_owned());
-        }
-        let role = VolumeRole::InstanceStore;
-        match expected(self.config, role) {
-            None => self.refuse(
-                subject,
-                true,
-                format!("known instance store volume, LUKS UUID {luks_uuid}, {}, is gone, and no blank instance store takes its place", Bytes(record.size)),
-                "instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least".to_owned(),
-            ),
-            Some(expected) if self.there(role) < expected as usize => {
-                self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
-            }
-            // its record stays: it may be a disk that comes late, and costs nothing
-            Some(_) => {
-                let because = "gone: instance store is lost when the instance stops; volumes.expect.instance_store is satisfied without it";
-                self.leave(subject, because.to_owned());
-            }
-        }
-    }
-
-    /// How many volumes of a role are open, or will be when the plan is carried out.
-    fn there(&self, role: VolumeRole) -> usize {
-        let steps = self.plan.steps.iter().filter(|step| step.role == role).count();
-        let left = self.plan.left.iter().filter_map(|left| left.volume.as_ref());
-        steps + left.filter(|volume| volume.role == role).count()
-    }
-
-    /// What `[volumes.expect]` asks for and is not there.
-    pub(super) fn shortfalls(&mut self) {
-        for role in [VolumeRole::Ebs, VolumeRole::InstanceStore] {
-            let Some(short) = Shortfall::of(self.config, role, self.there(role)) else { continue };
-            let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
-            self.refuse(subject, true, short.evidence(), short.remedy());
-            self.plan.shortfalls.push(short);
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Volumes that are smaller than their disks, and how they are to grow.
 
-use super::{Action, Planner, Subject};
+use super::model::{Action, Subject};
+use super::planner::Planner;
 use crate::disk::{DeviceFacts, Holder};
 use crate::luks2::{DATA_OFFSET, grown_size};
 use crate::state::VolumeRecord;

@@ -9,10 +9,15 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::*;
-use crate::disk::{DevNo, DiskKind, Evidence, Holder, MODEL_INSTANCE_STORE, MissingCipher, NoiseEvidence};
+use crate::config::Config;
+use crate::disk::{
+    Bytes, Content, DevNo, DeviceFacts, DiskKind, Evidence, Holder, Inventory, MODEL_INSTANCE_STORE, MissingCipher,
+    NoiseEvidence,
+};
 use crate::key::WrappedKey;
 use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout, Token};
-use crate::state::KeyRecord;
+use crate::state::{KeyRecord, Phase, State, VolumeRecord, VolumeRole};
+use crate::storage::FilesystemKind;
 
 const GIB: u64 = 1 << 30;
 

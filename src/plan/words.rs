@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk::DeviceFacts;
+use crate::state::VolumeRole;
 
 /// What keeps a disk from being used.
 pub(super) fn in_use(facts: &DeviceFacts) -> String {
@@ -23,4 +24,43 @@ pub(super) fn in_use(facts: &DeviceFacts) -> String {
 /// Names of disks for a sentence.
 pub(super) fn names<'a>(devices: impl IntoIterator<Item = &'a DeviceFacts>) -> String {
     devices.into_iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) const CHECK_VOLUME: &str = "nothing was changed: check that the right volume is attached";
+
+pub(super) const CHECK_READABLE: &str = "it is not touched while it cannot be read: check the volume, then try again";
+
+pub(super) const DETACH_ONE: &str =
+    "detach one of them, or add a [[volumes.match]] rule with path and role = \"ignore\" for one";
+
+pub(super) fn same_serial(facts: &DeviceFacts, twins: &[&DeviceFacts]) -> String {
+    let serial = facts.identity();
+    format!("it has the serial number of {}, {serial}: they may be one disk", names(twins.iter().copied()))
+}
+
+/// What to do about a disk of which nobody says what it is.
+pub fn name_it(facts: &DeviceFacts) -> String {
+    let path = facts.path.display();
+    format!(
+        "add a [[volumes.match]] rule with path = \"{path}\" and role = \"ebs\" to have it encrypted if it is blank, or role = \"ignore\" to leave it as it is"
+    )
+}
+
+/// What to do about a disk that is not blank.
+pub(super) fn wipe_or_ignore(facts: &DeviceFacts) -> String {
+    let path = facts.path.display();
+    format!(
+        "if it holds nothing you need, make it blank with 'wipefs --all {path}' and 'blkdiscard --zeroout {path}'; otherwise add a [[volumes.match]] rule with role = \"ignore\""
+    )
+}
+
+/// What to do about a disk with noise on it.
+pub(super) fn take_or_ignore(facts: &DeviceFacts, role: VolumeRole) -> String {
+    match role {
+        VolumeRole::Ebs if facts.serial.is_some() => format!(
+            "blocks never written of a volume with EBS encryption read so, and encrypted data without a header do: if it is new, set volumes.noise = \"format-ebs\", and see the README for what that risks; or {}",
+            wipe_or_ignore(facts)
+        ),
+        VolumeRole::Ebs | VolumeRole::InstanceStore => wipe_or_ignore(facts),
+    }
 }

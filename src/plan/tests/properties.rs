@@ -10,8 +10,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::*;
-use crate::config::Noise;
-use crate::disk::{MatchRule, RuleRole};
+use crate::config::{Noise, Policy, WhenNotBlank};
+use crate::disk::{MatchRule, Role, RuleRole, classify};
 use crate::job::Basis;
 
 const DISKS: u32 = 4;

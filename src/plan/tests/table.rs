@@ -1,5 +1,6 @@
 //! One row for each combination of mode, role, record, content and use that is decided differently.
 
+use super::super::words::{CHECK_READABLE, CHECK_VOLUME, wipe_or_ignore};
 use super::Mode::{Provision, Unlock};
 use super::*;
 use crate::job::Basis;

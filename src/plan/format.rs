@@ -1,0 +1,139 @@
+//! The one place where a disk is set down to be formatted, and what stands against it.
+
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::ciphers;
+use super::model::{Action, Step, Subject};
+use super::planner::Planner;
+use super::unknown::{Whose, restore};
+use super::words::{DETACH_ONE, in_use, same_serial, wipe_or_ignore};
+use crate::config::Config;
+use crate::disk::{Bytes, DeviceFacts, Inventory, MatchRule, RuleRole};
+use crate::job::Basis;
+use crate::luks2::DATA_OFFSET;
+use crate::state::VolumeRole;
+use crate::storage::FilesystemKind;
+
+impl Planner<'_> {
+    /// The one place where a disk is set down to be formatted: what stands against it, whatever it was that spoke for it.
+    pub(super) fn format(
+        &mut self,
+        facts: &DeviceFacts,
+        subject: Subject,
+        role: VolumeRole,
+        resume: Option<Uuid>,
+        basis: Basis,
+        mount_point: Option<PathBuf>,
+    ) {
+        if let Some((evidence, remedy)) = self.objection(facts, &basis) {
+            return self.refuse(subject, false, evidence, remedy);
+        }
+        let filesystem = match &basis {
+            // as it was begun: what is there already may be kept
+            Basis::Unfinished { luks_uuid } => {
+                self.owners.state.volume(*luks_uuid).map_or(self.config.filesystem.kind, |record| record.filesystem)
+            }
+            Basis::Blank { .. } | Basis::Noise { .. } | Basis::Wipe { .. } => self.config.filesystem.kind,
+        };
+        // one that an older release has put into another is not taken again
+        let recorded = mount_point.filter(|at| self.mount_points.nested(at).is_none());
+        let mount_point = match (filesystem, recorded) {
+            (FilesystemKind::None, _) => None,
+            (_, Some(at)) => Some(at),
+            (_, None) => Some(self.mount_points.next()),
+        };
+        if let Some(at) = &mount_point
+            && let Some(other) = self.mount_points.nested(at)
+        {
+            let evidence = format!(
+                "mount points {} and {}, which is another volume's, would lie one inside the other",
+                at.display(),
+                other.display()
+            );
+            return self.refuse(subject, false, evidence, "choose another filesystem.mount_base".to_owned());
+        }
+        let action = Action::Format { resume, basis, mount_point, filesystem };
+        self.plan.steps.push(Step { device: facts.clone(), role, action });
+    }
+
+    fn objection(&self, facts: &DeviceFacts, basis: &Basis) -> Option<(String, String)> {
+        if let Some(reason) = &self.owners.inventory.boot_unresolved {
+            return Some((
+                format!("the boot disk could not be resolved: {reason}"),
+                "nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found"
+                    .to_owned(),
+            ));
+        }
+        if let Some(on) = &self.owners.inventory.state_in_memory {
+            return Some((
+                format!("a reboot would lose the record of a new volume: the state directory lies on {on}"),
+                format!(
+                    "move {} to the boot volume, or set state.dir to a directory there",
+                    self.config.state.dir.display()
+                ),
+            ));
+        }
+        // a new key would go into a new state file, and the old one could not come back
+        let lost = |other: &&DeviceFacts| self.unknown_volume(other).is_some_and(|volume| volume.whose == Whose::Lost);
+        if let Some(ours) = self.owners.others(facts).find(lost) {
+            return Some((
+                format!("this node's state file may be lost: {} holds a volume of luks-agent", ours.name),
+                format!(
+                    "{}; to go on without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it",
+                    restore(self.config)
+                ),
+            ));
+        }
+        if let Some(volume) = self.owners.formerly_on(facts) {
+            return Some((
+                format!("known volume, LUKS UUID {}, was on it before it was used on another disk", volume.luks_uuid),
+                "it may have data that the other lacks: detach it, or add a [[volumes.match]] rule with role = \"ignore\""
+                    .to_owned(),
+            ));
+        }
+        let twins = self.owners.twins(facts);
+        if !twins.is_empty() {
+            return Some((same_serial(facts, &twins), DETACH_ONE.to_owned()));
+        }
+        if facts.content.is_some() && (!facts.mounts.is_empty() || !facts.holders.is_empty()) {
+            return Some((in_use(facts), "unmount and release it".to_owned()));
+        }
+        if !facts.partitions.is_empty() && !matches!(basis, Basis::Wipe { .. }) {
+            return Some((format!("it has partitions: {}", facts.partitions.join(", ")), wipe_or_ignore(facts)));
+        }
+        let missing = ciphers::missing(self.owners.inventory, ciphers::of_new(self.config, self.owners.state, basis));
+        if matches!(basis, Basis::Unfinished { .. }) || missing.is_some() {
+            return missing;
+        }
+        unresolved_ignore(self.config, self.owners.inventory, facts).or_else(|| unfit(self.config, facts))
+    }
+}
+
+/// Why no volume can be made on a disk as the configuration has it.
+fn unfit(config: &Config, facts: &DeviceFacts) -> Option<(String, String)> {
+    let ignore = "or add a [[volumes.match]] rule with role = \"ignore\"";
+    if facts.size < 2 * DATA_OFFSET {
+        let evidence = format!("it has {}, and a LUKS2 header alone takes {}", Bytes(facts.size), Bytes(DATA_OFFSET));
+        return Some((evidence, format!("attach a disk of {} at least, {ignore}", Bytes(2 * DATA_OFFSET))));
+    }
+    let sector = config.luks.sector_size.filter(|sector| !facts.size.is_multiple_of(u64::from(*sector)))?;
+    Some((
+        format!("its size, {} bytes, is not a multiple of luks.sector_size, {sector}", facts.size),
+        format!("take luks.sector_size out of the configuration, so that each disk gets one that fits, {ignore}"),
+    ))
+}
+
+/// That a rule which says to ignore a disk by a link of udev's may mean this one, whose links are not there.
+fn unresolved_ignore(config: &Config, inventory: &Inventory, facts: &DeviceFacts) -> Option<(String, String)> {
+    let means_another = |rule: &&MatchRule| inventory.devices.iter().any(|other| rule.matches(other));
+    // the first rule that matches decides
+    let earlier = config.volumes.rules.iter().take_while(|rule| !rule.matches(facts));
+    let ignores = earlier.filter(|rule| rule.role == RuleRole::Ignore);
+    let link = ignores.filter(|rule| !means_another(rule)).find_map(|rule| rule.may_mean(facts))?;
+    Some((
+        format!("a [[volumes.match]] rule says to ignore {link}, which does not exist, and it may be this disk"),
+        "see whether 'udevadm settle' makes the link, or name the disk by its serial number in the rule".to_owned(),
+    ))
+}

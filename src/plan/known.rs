@@ -1,0 +1,125 @@
+//! Known volumes: open ones, and those whose header is on a disk.
+
+use super::ciphers;
+use super::growth::{outgrown, shrunk};
+use super::model::{Action, Change, Left, Mode, Step, Subject};
+use super::planner::Planner;
+use super::words::names;
+use crate::disk::{Content, DeviceFacts, classify};
+use crate::state::{VolumeRecord, VolumeRole};
+
+impl Planner<'_> {
+    /// A known volume that is open.
+    pub(super) fn open(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+        let Some(mapping) = facts.mapping_of(record.luks_uuid) else { return self.not_open(subject, Some(record)) };
+        if let Some((evidence, remedy)) = shrunk(facts, mapping) {
+            return self.refuse(subject, true, evidence, remedy);
+        }
+        // every volume is looked at when it is asked for: without a sign of it here, a file system can be smaller than its
+        // mapping, such as one restored from an older snapshot
+        if self.mode == Mode::Grow {
+            return match self.growth(facts, record, mapping) {
+                Ok(action) => self.plan.steps.push(Step { device: facts.clone(), role, action }),
+                Err((known, evidence, remedy)) => self.refuse(subject, known, evidence, remedy),
+            };
+        }
+        let mount_point = self.mount_points.of(record);
+        let mounts = &mapping.mounts;
+        let (because, mount_point) = match (&mount_point, &facts.system) {
+            (None, _) => ("open".to_owned(), None),
+            (Some(at), _) if mounts.contains(at) => (format!("open, mounted at {}", at.display()), mount_point),
+            (Some(at), Some(system)) => (format!("open, but not mounted at {}: it {system}", at.display()), None),
+            (Some(_), None) => return self.unlock(facts, role, record, true),
+        };
+        self.follow(facts, role, record);
+        if self.mode == Mode::Provision
+            && self.config.volumes.grow
+            && outgrown(facts, record, mapping)
+            && let Ok(action) = self.growth(facts, record, mapping)
+        {
+            return self.plan.steps.push(Step { device: facts.clone(), role, action });
+        }
+        let volume = Some(VolumeRecord { mount_point, ..record.clone() });
+        self.plan.left.push(Left { subject, because, volume });
+    }
+
+    /// A disk with the header of a known volume.
+    pub(super) fn header(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+        let luks_uuid = record.luks_uuid;
+        let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
+        let original = |other: &&&DeviceFacts| record.is_for(other);
+        if let Some(open) = others.iter().find(|other| other.mapping_of(luks_uuid).is_some()) {
+            return self.refuse(
+                subject,
+                false,
+                format!("its header is a copy: LUKS UUID {luks_uuid} is open on {}", open.name),
+                "detach the copy".to_owned(),
+            );
+        }
+        if let Some(other) = others.iter().find(original).filter(|_| !record.is_for(facts)) {
+            return self.refuse(
+                subject,
+                false,
+                format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was last used", other.name),
+                format!("detach the copy; or detach {}, if the copy is what you want", other.name),
+            );
+        }
+        if !others.is_empty() && (!record.is_for(facts) || others.iter().any(|other| record.is_for(other))) {
+            return self.refuse(
+                subject,
+                true,
+                format!(
+                    "LUKS UUID {luks_uuid} is also on {}, and nothing tells which of them is the volume",
+                    names(others)
+                ),
+                "detach all but the one that you want".to_owned(),
+            );
+        }
+        let unseen = |other: &&DeviceFacts| matches!(other.content, None | Some(Content::Unknown { .. }));
+        let original = self.owners.others(facts).find(|other| record.is_for(other) && unseen(other));
+        if let Some(original) = original.filter(|_| record.serial.is_some() && !record.is_for(facts)) {
+            return self.refuse(
+                subject,
+                true,
+                format!(
+                    "its header may be a copy: LUKS UUID {luks_uuid} was last used on {}, which could not be examined",
+                    original.name
+                ),
+                format!("release or repair {0}; or detach {0} if this copy is what you want", original.name),
+            );
+        }
+        self.unlock(facts, role, record, false);
+    }
+
+    /// A volume is on the disk that it was used on last: should the one that it was made for come back, it has older data.
+    fn follow(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord) {
+        let Some(serial) = &facts.serial else { return };
+        let others = self.owners.state.volumes.iter().filter(|v| v.luks_uuid != record.luks_uuid);
+        let is_taken = others.into_iter().any(|v| v.serial.as_ref() == Some(serial));
+        if record.serial.as_ref() == Some(serial) || role != record.role || is_taken {
+            return;
+        }
+        self.plan.changes.push(Change::Moved {
+            luks_uuid: record.luks_uuid,
+            serial: serial.clone(),
+            device: facts.name.clone(),
+        });
+    }
+
+    fn unlock(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord, open: bool) {
+        let missing = ciphers::missing(self.owners.inventory, record.header.encryption()).filter(|_| !open);
+        if let Some((evidence, remedy)) = missing {
+            let subject = Subject::of(facts, &classify(facts, &self.config.volumes.rules));
+            return self.refuse(subject, true, evidence, remedy);
+        }
+        self.follow(facts, role, record);
+        let action = Action::Unlock {
+            luks_uuid: record.luks_uuid,
+            key: record.key,
+            mount_point: self.mount_points.of(record),
+            filesystem: record.filesystem,
+            open,
+        };
+        self.plan.steps.push(Step { device: facts.clone(), role, action });
+    }
+}

@@ -1,0 +1,55 @@
+//! The disks of known volumes, without their headers.
+
+use super::model::{Mode, Subject};
+use super::planner::Planner;
+use super::words::{CHECK_READABLE, CHECK_VOLUME, DETACH_ONE, in_use, same_serial};
+use crate::disk::{Content, DeviceFacts};
+use crate::job::Basis;
+use crate::state::{VolumeRecord, VolumeRole};
+
+impl Planner<'_> {
+    /// The disk of a known volume, without its header.
+    pub(super) fn lost(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+        let luks_uuid = record.luks_uuid;
+        let twins = self.owners.twins(facts);
+        if !twins.is_empty() {
+            return self.refuse(
+                subject,
+                true,
+                format!("known volume, LUKS UUID {luks_uuid} expected, but {}", same_serial(facts, &twins)),
+                DETACH_ONE.to_owned(),
+            );
+        }
+        // what either says is EBS does not come back blank
+        let kind = if record.role == VolumeRole::Ebs { VolumeRole::Ebs } else { role };
+        let (evidence, remedy) = match (&facts.content, kind, self.mode) {
+            (Some(Content::Blank { evidence }), VolumeRole::InstanceStore, Mode::Provision) => {
+                // a name says little while the volume may be where nobody could look
+                let hidden = self.owners.may_be_hidden(facts, record);
+                let replaces = Some(luks_uuid).filter(|_| !hidden);
+                let mount_point = self.mount_points.of(record).filter(|_| !hidden);
+                let basis = Basis::Blank { evidence: *evidence, replaces };
+                return self.format(facts, subject, role, None, basis, mount_point);
+            }
+            (Some(Content::Blank { .. }), VolumeRole::InstanceStore, Mode::Unlock) => (
+                format!("known instance store volume, LUKS UUID {luks_uuid}, came back blank"),
+                "instance store is lost at a stop: run 'luks-agent provision' to format it again",
+            ),
+            (Some(Content::Blank { evidence }), VolumeRole::Ebs, _) => (
+                format!("known EBS volume, LUKS UUID {luks_uuid}, came back blank ({evidence})"),
+                "restore it from a snapshot; it is not formatted again while the state file knows it",
+            ),
+            (Some(content @ Content::Unknown { .. }), _, _) => {
+                (format!("known volume, LUKS UUID {luks_uuid} expected, but {}", content), CHECK_READABLE)
+            }
+            (Some(content), _, _) => {
+                (format!("known volume, LUKS UUID {luks_uuid} expected, but found: {}", content), CHECK_VOLUME)
+            }
+            (None, _, _) => (
+                format!("known volume, LUKS UUID {luks_uuid} expected, but {}", in_use(facts)),
+                "release it, then try again",
+            ),
+        };
+        self.refuse(subject, true, evidence, remedy.to_owned());
+    }
+}

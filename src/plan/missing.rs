@@ -1,0 +1,97 @@
+//! Known volumes that no disk belongs to, and volumes that `[volumes.expect]` asks for.
+
+use super::expect::{Shortfall, expected, is_superseded};
+use super::model::{Change, Mode, Subject};
+use super::planner::Planner;
+use crate::config::Policy;
+use crate::disk::Bytes;
+use crate::state::{Phase, VolumeRecord, VolumeRole};
+
+impl Planner<'_> {
+    /// Known volumes that no disk belongs to.
+    pub(super) fn missing(&mut self) {
+        let devices = &self.owners.inventory.devices;
+        let replaced = |v: &VolumeRecord| self.successors.values().any(|gone| gone.luks_uuid == v.luks_uuid);
+        // one whose formatting was interrupted may have replaced one that the node had
+        let counts = |v: &VolumeRecord| v.phase == Phase::Committed || v.role == VolumeRole::InstanceStore;
+        let is_missing = |v: &&VolumeRecord| counts(v) && !self.owners.is_seen(v) && !replaced(v);
+        let missing: Vec<_> = self.owners.state.volumes.iter().filter(is_missing).collect();
+        for volume in missing {
+            let subject = Subject {
+                device: None,
+                role: volume.role.to_string(),
+                serial: volume.serial.clone(),
+                size: volume.size,
+                content: None,
+            };
+            let gone = match devices.iter().find(|facts| volume.is_for(facts)) {
+                Some(disk) => format!("is no longer on {}, which was its disk", disk.name),
+                None => "is not attached".to_owned(),
+            };
+            let attach = match &volume.serial {
+                Some(serial) => format!("attach {serial} again"),
+                None => format!("attach it again, as {}", volume.device),
+            };
+            match volume.role {
+                _ if self.policy(volume.role) == Policy::Ignore => {
+                    self.leave(subject, "not attached; the configuration says ignore".to_owned());
+                }
+                // no disk was looked at, and one without a serial number that has grown is known by its header alone
+                VolumeRole::Ebs if self.mode == Mode::Grow => self.not_open(subject, Some(volume)),
+                VolumeRole::Ebs => self.refuse(
+                    subject,
+                    true,
+                    format!("known EBS volume, LUKS UUID {}, {gone}", volume.luks_uuid),
+                    attach,
+                ),
+                VolumeRole::InstanceStore if self.mode == Mode::Grow => {
+                    self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
+                }
+                VolumeRole::InstanceStore => self.gone(subject, volume),
+            }
+        }
+    }
+
+    /// An instance store volume that no disk belongs to, and that no new disk replaces.
+    fn gone(&mut self, subject: Subject, record: &VolumeRecord) {
+        let luks_uuid = record.luks_uuid;
+        if is_superseded(self.owners.state, record) && record.serial.is_some() {
+            self.plan.changes.push(Change::Forget { luks_uuid });
+            return self.leave(subject, "gone: a newer volume has taken its place; its record is removed".to_owned());
+        }
+        let role = VolumeRole::InstanceStore;
+        match expected(self.config, role) {
+            None => self.refuse(
+                subject,
+                true,
+                format!("known instance store volume, LUKS UUID {luks_uuid}, {}, is gone, and no blank instance store takes its place", Bytes(record.size)),
+                "instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least".to_owned(),
+            ),
+            Some(expected) if self.there(role) < expected as usize => {
+                self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
+            }
+            // its record stays: it may be a disk that comes late, and costs nothing
+            Some(_) => {
+                let because = "gone: instance store is lost when the instance stops; volumes.expect.instance_store is satisfied without it";
+                self.leave(subject, because.to_owned());
+            }
+        }
+    }
+
+    /// How many volumes of a role are open, or will be when the plan is carried out.
+    fn there(&self, role: VolumeRole) -> usize {
+        let steps = self.plan.steps.iter().filter(|step| step.role == role).count();
+        let left = self.plan.left.iter().filter_map(|left| left.volume.as_ref());
+        steps + left.filter(|volume| volume.role == role).count()
+    }
+
+    /// What `[volumes.expect]` asks for and is not there.
+    pub(super) fn shortfalls(&mut self) {
+        for role in [VolumeRole::Ebs, VolumeRole::InstanceStore] {
+            let Some(short) = Shortfall::of(self.config, role, self.there(role)) else { continue };
+            let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
+            self.refuse(subject, true, short.evidence(), short.remedy());
+            self.plan.shortfalls.push(short);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Disks that the state file does not know.
+
+use super::model::{Mode, Subject};
+use super::planner::Planner;
+use super::policy::{is_wipeable, may_take_noise, may_wipe};
+use super::unknown::UnknownVolume;
+use super::words::{CHECK_READABLE, in_use, take_or_ignore, wipe_or_ignore};
+use crate::disk::{Content, DeviceFacts};
+use crate::job::Basis;
+use crate::state::{Phase, VolumeRole};
+
+impl Planner<'_> {
+    /// A volume that the state file does not know.
+    pub(super) fn unknown(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole) {
+        if let Some(UnknownVolume { evidence, remedy, .. }) = self.unknown_volume(facts) {
+            return self.refuse(subject, false, evidence, remedy);
+        }
+        // A disk in use is looked at for whose volume it is, not to be made blank. One that was blank a moment ago has words of its own.
+        let is_free = facts.holders.is_empty() && facts.mounts.is_empty();
+        let tells = |content: &&Content| is_free || matches!(content, Content::Blank { .. });
+        let Some(content) = facts.content.as_ref().filter(tells) else {
+            return self.refuse(
+                subject,
+                false,
+                in_use(facts),
+                "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\""
+                    .to_owned(),
+            );
+        };
+        let gone = self.successors.get(&facts.name).copied();
+        match content {
+            Content::Blank { evidence } => match (self.mode, gone) {
+                (Mode::Provision, _) => {
+                    let basis = Basis::Blank { evidence: *evidence, replaces: gone.map(|record| record.luks_uuid) };
+                    let mount_point = gone.and_then(|record| self.mount_points.of(record));
+                    self.format(facts, subject, role, None, basis, mount_point);
+                }
+                (Mode::Unlock, Some(record)) => self.refuse(
+                    subject,
+                    true,
+                    format!("blank, and known instance store volume, LUKS UUID {}, is gone", record.luks_uuid),
+                    "instance store is lost at a stop: run 'luks-agent provision' to format it again".to_owned(),
+                ),
+                (Mode::Unlock | Mode::Grow, _) => {
+                    self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
+                }
+            },
+            Content::Noise { evidence, .. } if self.may_take_noise(facts, role) => {
+                let basis = Basis::Noise { evidence: *evidence, begun: None };
+                self.format(facts, subject, role, None, basis, None);
+            }
+            content if is_wipeable(content) && may_wipe(self.mode, self.config, self.owners.state, facts, role) => {
+                // one that was begun here has its mount point already
+                let begun = self.owners.by_identity(facts).filter(|record| record.phase == Phase::Intent);
+                let mount_point = gone.or(begun).and_then(|record| self.mount_points.of(record));
+                let replaces = gone.map(|record| record.luks_uuid);
+                self.format(facts, subject, role, None, Basis::Wipe { found: content.clone(), replaces }, mount_point);
+            }
+            Content::Noise { .. } => {
+                self.refuse(subject, false, format!("not blank: {}", content), take_or_ignore(facts, role));
+            }
+            Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
+                self.refuse(subject, false, format!("not blank: {}", content), wipe_or_ignore(facts));
+            }
+            Content::Unknown { .. } => self.refuse(subject, true, content.to_string(), CHECK_READABLE.to_owned()),
+        }
+    }
+
+    pub(super) fn may_take_noise(&self, facts: &DeviceFacts, role: VolumeRole) -> bool {
+        may_take_noise(self.mode, self.config, self.owners.state, facts, role)
+    }
+}

@@ -1,0 +1,151 @@
+//! The walk over the disks: which of them each rule of the other files is for.
+
+use std::collections::BTreeMap;
+
+use super::expect;
+use super::model::{Left, Mode, Plan, Refusal, Subject};
+use super::mount_points::MountPoints;
+use super::owner::{Owner, Owners, ignored_by_rule};
+use super::policy::{is_wipeable, may_wipe, policy};
+use super::unknown::{UnknownVolume, Whose, unknown_volume};
+use super::words::name_it;
+use crate::config::{Config, Policy};
+use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
+use crate::state::{Phase, State, VolumeRecord, VolumeRole};
+
+/// Decides what to do with every disk. `inventory` has the content of the disks that are free to be opened.
+pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -> Plan {
+    // by serial number, so that neither mount points nor words depend on how the kernel numbered the disks
+    let mut inventory = inventory.clone();
+    inventory.devices.sort_by(|a, b| by_serial(a).cmp(&by_serial(b)));
+    let owners = Owners { state, inventory: &inventory, rules: &config.volumes.rules };
+    let successors = expect::successors(config, &owners, |facts| match &facts.content {
+        Some(Content::Blank { .. }) => true,
+        Some(content) => is_wipeable(content) && may_wipe(mode, config, state, facts, VolumeRole::InstanceStore),
+        None => false,
+    });
+    let mut planner = Planner {
+        mode,
+        config,
+        owners,
+        mount_points: MountPoints::new(&owners, &config.filesystem.mount_base),
+        successors,
+        plan: Plan::default(),
+    };
+    for facts in &inventory.devices {
+        planner.device(facts);
+    }
+    planner.missing();
+    if mode != Mode::Grow {
+        planner.shortfalls();
+    }
+    if mode == Mode::Unlock {
+        planner.plan.leave_strangers();
+    }
+    planner.plan
+}
+
+fn by_serial(facts: &DeviceFacts) -> impl Ord {
+    (facts.serial.is_none(), &facts.serial, &facts.name)
+}
+
+pub(super) struct Planner<'a> {
+    pub(super) mode: Mode,
+    pub(super) config: &'a Config,
+    pub(super) owners: Owners<'a>,
+    pub(super) mount_points: MountPoints<'a>,
+    /// Which volume that is gone a new disk takes the place of, by the name of the disk.
+    pub(super) successors: BTreeMap<String, &'a VolumeRecord>,
+    pub(super) plan: Plan,
+}
+
+impl Planner<'_> {
+    fn device(&mut self, facts: &DeviceFacts) {
+        let role = classify(facts, &self.config.volumes.rules);
+        let subject = Subject::of(facts, &role);
+        if let Some(volume) = self.owners.mapping_itself(facts) {
+            return self.leave(subject, format!("the open mapping of volume {}", volume.luks_uuid));
+        }
+        let owner = self.owners.of(facts);
+        let role = match role {
+            Role::Boot { because } | Role::Ignored { because } => {
+                return self.no_target(facts, subject, owner, because);
+            }
+            Role::Unclear { because } => return self.unclear(facts, subject, owner, because),
+            Role::Ebs => VolumeRole::Ebs,
+            Role::InstanceStore => VolumeRole::InstanceStore,
+        };
+        if self.policy(role) == Policy::Ignore {
+            return self.leave(subject, "the configuration says ignore".to_owned());
+        }
+        match (owner, owner.record().map(|record| record.phase)) {
+            (Owner::Open(record), Some(Phase::Committed)) => self.open(facts, subject, role, record),
+            (_, phase) if self.mode == Mode::Grow => {
+                self.not_open(subject, owner.record().filter(|_| phase == Some(Phase::Committed)))
+            }
+            (Owner::Header(record), Some(Phase::Committed)) => self.header(facts, subject, role, record),
+            (Owner::Identity(record), Some(Phase::Committed)) => self.lost(facts, subject, role, record),
+            (Owner::Open(record) | Owner::Header(record) | Owner::Identity(record), _) => {
+                self.unfinished(facts, subject, role, record);
+            }
+            (Owner::Nobody, _) => {
+                let before = self.plan.refusals.len();
+                self.unknown(facts, subject, role);
+                let ours = self.unknown_volume(facts).is_some_and(|volume| volume.whose != Whose::Other);
+                let stranger = !ours && !self.successors.contains_key(&facts.name);
+                self.plan.refusals[before..].iter_mut().for_each(|refusal| refusal.stranger = stranger);
+            }
+        }
+    }
+
+    pub(super) fn policy(&self, role: VolumeRole) -> Policy {
+        policy(self.config, role)
+    }
+
+    /// A disk that carries the system or is ignored. One of ours is not forgotten because of it: swap or `/usr` on an open
+    /// volume makes its disk carry the system.
+    fn no_target(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
+        let Some(record) = owner.record().filter(|record| record.phase == Phase::Committed) else {
+            return self.leave(subject, because);
+        };
+        if ignored_by_rule(&self.config.volumes.rules, facts) || self.policy(record.role) == Policy::Ignore {
+            return self.leave(subject, because);
+        }
+        if facts.mapping_of(record.luks_uuid).is_some() {
+            return self.open(facts, subject, record.role, record);
+        }
+        self.refuse(
+            subject,
+            true,
+            format!("known volume, LUKS UUID {}, is on a disk that is left alone: {because}", record.luks_uuid),
+            "if it is the right disk, put right what keeps it from being used; otherwise add a [[volumes.match]] rule with role = \"ignore\"".to_owned(),
+        );
+    }
+
+    /// A disk that may be an EBS volume. It is not encrypted on a guess, and the node does not pass for encrypted while it is there.
+    fn unclear(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
+        let is_known = owner.record().is_some_and(|record| record.phase == Phase::Committed);
+        if is_known || self.mode == Mode::Grow || self.config.volumes.ebs == Policy::Ignore {
+            return self.no_target(facts, subject, owner, because);
+        }
+        match self.unknown_volume(facts) {
+            Some(UnknownVolume { evidence, remedy, .. }) => self.refuse(subject, false, evidence, remedy),
+            None => {
+                self.refuse(subject, false, because, name_it(facts));
+                self.plan.refusals.last_mut().into_iter().for_each(|refusal| refusal.stranger = true);
+            }
+        }
+    }
+
+    pub(super) fn unknown_volume(&self, facts: &DeviceFacts) -> Option<UnknownVolume> {
+        unknown_volume(self.config, self.owners.state, self.owners.inventory, facts)
+    }
+
+    pub(super) fn refuse(&mut self, subject: Subject, known: bool, evidence: String, remedy: String) {
+        self.plan.refusals.push(Refusal { subject, evidence, remedy, known, stranger: false });
+    }
+
+    pub(super) fn leave(&mut self, subject: Subject, because: String) {
+        self.plan.left.push(Left { subject, because, volume: None });
+    }
+}

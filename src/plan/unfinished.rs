@@ -1,0 +1,92 @@
+//! Volumes whose formatting was interrupted.
+
+use super::model::{Mode, Subject};
+use super::planner::Planner;
+use super::words::{CHECK_VOLUME, in_use, names, wipe_or_ignore};
+use crate::disk::{Bytes, Content, DeviceFacts};
+use crate::job::Basis;
+use crate::state::{Phase, VolumeRecord, VolumeRole};
+
+impl Planner<'_> {
+    /// A volume whose formatting began and was never recorded as ended.
+    pub(super) fn unfinished(
+        &mut self,
+        facts: &DeviceFacts,
+        subject: Subject,
+        role: VolumeRole,
+        record: &VolumeRecord,
+    ) {
+        if self.mode == Mode::Unlock {
+            return self.leave(
+                subject,
+                "its formatting was interrupted, so it holds no data; 'luks-agent provision' finishes it".to_owned(),
+            );
+        }
+        let luks_uuid = record.luks_uuid;
+        if let Some((evidence, remedy)) = self.not_the_unfinished(facts, record) {
+            return self.refuse(subject, false, evidence, remedy);
+        }
+        let resume = Some(luks_uuid);
+        let mount_point = self.mount_points.of(record);
+        if let Some(mapping) = facts.mapping_of(luks_uuid) {
+            if facts.holders.len() == 1 && facts.mounts.is_empty() && mapping.mounts.is_empty() && !mapping.held {
+                return self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
+            }
+            return self.refuse(
+                subject,
+                false,
+                format!("its formatting is not recorded as finished, yet {}", in_use(facts)),
+                "unmount and release it if it holds nothing you need, then run 'luks-agent provision'".to_owned(),
+            );
+        }
+        match &facts.content {
+            Some(Content::Luks2 { luks_uuid: found, .. }) if *found == luks_uuid => {
+                self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
+            }
+            Some(Content::Unfinished) => {
+                self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
+            }
+            Some(Content::Blank { evidence }) => {
+                let basis = Basis::Blank { evidence: *evidence, replaces: None };
+                self.format(facts, subject, role, resume, basis, mount_point);
+            }
+            Some(Content::Noise { evidence, .. }) if self.may_take_noise(facts, role) => {
+                let basis = Basis::Noise { evidence: *evidence, begun: resume };
+                self.format(facts, subject, role, resume, basis, mount_point);
+            }
+            Some(_) | None => self.unknown(facts, subject, role),
+        }
+    }
+
+    /// Why a disk is not the one that an unfinished volume was begun on, although it is open on it or its header is there.
+    fn not_the_unfinished(&self, facts: &DeviceFacts, record: &VolumeRecord) -> Option<(String, String)> {
+        let luks_uuid = record.luks_uuid;
+        let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
+        if !others.is_empty() {
+            return Some((
+                format!("LUKS UUID {luks_uuid}, whose formatting was interrupted, is also on {}", names(others)),
+                "it holds no data: detach or wipe all but one".to_owned(),
+            ));
+        }
+        let newest = self.owners.by_identity(facts).filter(|known| known.luks_uuid != luks_uuid);
+        if let Some(known) = newest.filter(|known| known.phase == Phase::Committed) {
+            return Some((
+                format!(
+                    "known volume, LUKS UUID {} expected, but found {luks_uuid}, whose formatting was interrupted",
+                    known.luks_uuid
+                ),
+                CHECK_VOLUME.to_owned(),
+            ));
+        }
+        let same = match (&record.serial, &facts.serial) {
+            (Some(recorded), Some(serial)) => recorded == serial,
+            (None, _) | (_, None) => record.size == facts.size,
+        };
+        let made_for = match &record.serial {
+            Some(serial) => format!("serial number {serial}"),
+            None => format!("{}, {}", record.device, Bytes(record.size)),
+        };
+        let evidence = format!("its header is a copy: the formatting of {luks_uuid} began on another disk, {made_for}");
+        (!same).then(|| (evidence, wipe_or_ignore(facts)))
+    }
+}
