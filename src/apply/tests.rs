@@ -4,20 +4,23 @@ mod crash;
 mod growing;
 mod order;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::*;
 use crate::config::Config;
-use crate::disk::{DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
-use crate::key::{DataKey, WrappedKey};
-use crate::kms::GeneratedKey;
+use crate::disk::{Content, DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
+use crate::job::{self, Answer, Basis, Host, HostError, Job};
+use crate::key::{DataKey, Passphrase, WrappedKey};
+use crate::kms::{Class, GeneratedKey, KeyService, KmsError};
 use crate::luks2::{DATA_OFFSET, Expected, ProvenKeyslot, Token};
 use crate::plan::{Mode, plan};
+use crate::state::{self, Phase, State, StateDir};
 use crate::storage::FilesystemKind;
-use crate::{job, state};
 
 const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1";
 

@@ -1,5 +1,7 @@
 //! A run is cut before, in the middle of and after every single call; the next run has to get everywhere all the same.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Cuts the run at every call. `prepare` makes the machine, provisioned or not.

@@ -1,6 +1,7 @@
 //! What is asked of whom, in which order, and what the state file says by then.
 
 use super::*;
+use crate::luks2::HeaderPolicy;
 
 fn formatted(outcome: &Outcome) -> usize {
     outcome.results.iter().filter(|result| matches!(result, StepResult::Formatted { .. })).count()

@@ -1,0 +1,53 @@
+//! Grows a volume.
+
+use std::cell::RefCell;
+
+use uuid::Uuid;
+
+use super::context::Apply;
+use super::outcome::{StepResult, failure, unrecorded};
+use crate::job::{self, Answer, Host, Job, Target};
+use crate::key::Passphrase;
+use crate::kms::KeyService;
+use crate::plan::{Action, Step};
+use crate::state::State;
+
+impl<K: KeyService, H: Host> Apply<'_, K, H> {
+    /// Grows a volume, and then has the recorded size follow: until it does, the next run looks at the volume again.
+    pub(super) async fn grow(
+        &self,
+        step: &Step,
+        luks_uuid: Uuid,
+        key: Option<&Passphrase>,
+        state: &RefCell<State>,
+    ) -> StepResult {
+        let Action::Grow { mapping, filesystem, mount_point, .. } = &step.action else {
+            unreachable!("checked by the caller")
+        };
+        let Some(expected) = state.borrow().expected(luks_uuid) else { return unrecorded(luks_uuid) };
+        let job = Job::Grow(job::Grow {
+            target: Target::from(&step.device),
+            expected,
+            mapper: step.device.mapper_of(luks_uuid),
+            mapping: *mapping,
+            filesystem: *filesystem,
+            mount_point: mount_point.clone(),
+        });
+        let result = match self.host.run(&step.device.name, job, key).await {
+            Ok(Answer::Grown) => StepResult::Grown,
+            Ok(Answer::Unchanged) => StepResult::Unchanged,
+            other => return failure(other),
+        };
+        let size = step.device.size;
+        if state.borrow().volume(luks_uuid).is_some_and(|volume| volume.size == size) {
+            return result;
+        }
+        let recorded = self.update(state, |s| {
+            s.volumes.iter_mut().filter(|v| v.luks_uuid == luks_uuid).for_each(|v| v.size = size);
+        });
+        match recorded {
+            Ok(()) => result,
+            Err(message) => StepResult::Failed { message: format!("grown, but its size was not recorded: {message}") },
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Volumes that are about to be formatted, as the state file has them before.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::context::Apply;
+use crate::error::chain;
+use crate::job::{Basis, Host};
+use crate::kms::KeyService;
+use crate::luks2::{Flags, HeaderPolicy, Layout};
+use crate::plan::{Action, Plan, Step};
+use crate::state::{Phase, State, VolumeRecord};
+
+/// A volume that is about to be formatted.
+#[derive(Debug)]
+pub(super) struct Intent {
+    pub(super) luks_uuid: Uuid,
+    /// The record that its own took the place of.
+    pub(super) replaced: Option<VolumeRecord>,
+}
+
+impl<K: KeyService, H: Host> Apply<'_, K, H> {
+    /// Records every volume that is about to be formatted and has a key, in one durable write; by index of its step.
+    pub(super) fn record_intents(
+        &self,
+        plan: &Plan,
+        state: &mut State,
+        key: Option<u32>,
+    ) -> Result<BTreeMap<usize, Intent>, String> {
+        let mut next = state.clone();
+        let mut intents = BTreeMap::new();
+        for (index, step) in plan.steps.iter().enumerate() {
+            let Action::Format { resume, basis, mount_point, filesystem } = &step.action else { continue };
+            let luks_uuid = resume.unwrap_or_else(Uuid::new_v4);
+            let header = HeaderPolicy::Recorded(self.layout(step));
+            let (made_with, replaced) = match basis {
+                // its header may have a keyslot already
+                Basis::Unfinished { luks_uuid } => (next.volume(*luks_uuid).map(|v| (v.key, v.header)), None),
+                Basis::Blank { replaces, .. } | Basis::Wipe { replaces, .. } => {
+                    (key.map(|key| (key, header)), *replaces)
+                }
+                Basis::Noise { .. } => (key.map(|key| (key, header)), None),
+            };
+            let Some((key, header)) = made_with else { continue };
+            let record = VolumeRecord {
+                luks_uuid,
+                key,
+                serial: step.device.serial.clone(),
+                device: step.device.name.clone(),
+                role: step.role,
+                size: step.device.size,
+                mount_point: mount_point.clone(),
+                filesystem: *filesystem,
+                header,
+                phase: Phase::Intent,
+                keyslot: None,
+                former_serials: Vec::new(),
+            };
+            let outdated = |v: &VolumeRecord| {
+                v.luks_uuid == luks_uuid || (v.phase == Phase::Intent && v.identity() == record.identity())
+            };
+            next.volumes.retain(|v| !outdated(v));
+            let at = next.volumes.iter().position(|v| Some(v.luks_uuid) == replaced);
+            let replaced = at.map(|at| next.volumes.remove(at));
+            next.volumes.push(record);
+            intents.insert(index, Intent { luks_uuid, replaced });
+        }
+        if next != *state {
+            self.save(&next).map_err(|e| format!("not formatted: {}", chain(e)))?;
+            *state = next;
+        }
+        Ok(intents)
+    }
+
+    /// How a new volume is to be encrypted.
+    pub(super) fn layout(&self, step: &Step) -> Layout {
+        let luks = &self.config.luks;
+        Layout {
+            cipher: luks.cipher,
+            key_size: luks.key_size,
+            sector_size: luks.sector_size.unwrap_or_else(|| safe_sector_size(step)),
+            flags: Flags {
+                discards: luks.discards,
+                no_read_workqueue: luks.no_read_workqueue,
+                no_write_workqueue: luks.no_write_workqueue,
+            },
+        }
+    }
+}
+
+/// 4096 where the disk writes that much atomically, else what it calls a sector: an encryption sector that is larger than
+/// what the disk writes at once can be torn by a power cut (`cryptsetup-luksFormat`(8), `--sector-size`).
+fn safe_sector_size(step: &Step) -> u32 {
+    let device = &step.device;
+    if device.physical_block_size >= 4096 && device.size.is_multiple_of(4096) {
+        4096
+    } else {
+        device.logical_block_size
+    }
+}

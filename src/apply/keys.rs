@@ -1,0 +1,141 @@
+//! The keys that a plan needs: which, and from where.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::context::Apply;
+use super::outcome::KeyError;
+use crate::job::{Basis, Host};
+use crate::key::Passphrase;
+use crate::kms::{Class, KeyService};
+use crate::plan::{Action, Plan, Step};
+use crate::state::{KeyRecord, State, VERSION};
+
+/// What the key service gave.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    /// By id; `None` for one that it did not give.
+    known: BTreeMap<u32, Option<Passphrase>>,
+    /// The first reason it gave none.
+    pub(super) error: Option<KeyError>,
+}
+
+impl Keys {
+    pub(super) fn insert(&mut self, id: u32, result: Result<Passphrase, KeyError>) {
+        let passphrase = result.map_err(|e| self.fail(e)).ok();
+        self.known.insert(id, passphrase);
+    }
+
+    pub(super) fn fail(&mut self, error: KeyError) {
+        self.error.get_or_insert(error);
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&Passphrase> {
+        self.known.get(&id)?.as_ref()
+    }
+
+    /// Whether the service was waited for until the deadline: another call would be waited for as long again.
+    pub(super) fn gave_up_waiting(&self) -> bool {
+        let Some(KeyError::Service(e)) = &self.error else { return false };
+        matches!(e.class(), Class::Transient | Class::KeyNotReady | Class::NoCredentials)
+    }
+}
+
+/// Whether a plan needs a key to be carried out.
+pub fn needs_key(plan: &Plan, state: &State) -> bool {
+    !keys_to_unwrap(plan, state).is_empty() || plan.steps.iter().any(|step| is_new(&step.action))
+}
+
+/// Keys of volumes that have to be opened, or whose formatting is to be ended.
+pub(super) fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
+    let key = |step: &Step| match &step.action {
+        Action::Unlock { key, open: false, .. } | Action::Grow { key, mapping: true, .. } => Some(*key),
+        Action::Format { basis: Basis::Unfinished { luks_uuid }, .. } => state.volume(*luks_uuid).map(|v| v.key),
+        Action::Unlock { .. } | Action::Grow { .. } | Action::Format { .. } => None,
+    };
+    plan.steps.iter().filter_map(key).collect()
+}
+
+/// Whether a volume is to be made with the node's key, rather than with one that is recorded for it.
+pub(super) fn is_new(action: &Action) -> bool {
+    match action {
+        Action::Format { basis, .. } => !matches!(basis, Basis::Unfinished { .. }),
+        Action::Unlock { .. } | Action::Grow { .. } => false,
+    }
+}
+
+impl<K: KeyService, H: Host> Apply<'_, K, H> {
+    pub(super) async fn unwrap(&self, state: &State, id: u32) -> Result<Passphrase, KeyError> {
+        let record = state.key(id).ok_or(KeyError::Unrecorded(id))?;
+        let data_key = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
+        Ok(data_key.passphrase())
+    }
+
+    /// The key that new volumes are made with: the node's, or a new one where there is none, or where the state file came
+    /// or may have come from another instance (an image or a snapshot), whose key must not get new volumes. `None` when the service has just
+    /// failed to give it, and is not asked again.
+    pub(super) async fn key_for_new_volumes(
+        &self,
+        state: &mut State,
+        keys: &mut Keys,
+    ) -> Result<Option<u32>, KeyError> {
+        // where only one of them is known, this may be any instance
+        let same_instance = state.instance_id == self.instance_id;
+        // one that nothing was made with yet, and of a KMS key that is no longer configured, never worked
+        let configured = &self.config.kms.key_id;
+        let abandoned = |key: &KeyRecord| {
+            key.configured_key_id != *configured && !state.volumes.iter().any(|volume| volume.key == key.id)
+        };
+        if let Some(record) = state.keys.last().filter(|key| !abandoned(key))
+            && same_instance
+        {
+            let id = record.id;
+            if record.configured_key_id != *configured {
+                tracing::warn!(
+                    kms_key = record.key_arn,
+                    "kms.key_id is {configured} now, but this node's data key is wrapped by {}, for new volumes too",
+                    record.key_arn
+                );
+            }
+            if !keys.known.contains_key(&id) {
+                keys.insert(id, self.unwrap(state, id).await);
+            }
+            return Ok(keys.get(id).map(|_| id));
+        }
+        if keys.gave_up_waiting() {
+            return Ok(None);
+        }
+        let generated = self.keys.generate().await?;
+        let id = state.keys.iter().map(|key| key.id).max().unwrap_or(0) + 1;
+        let mut next = state.clone();
+        next.version = VERSION;
+        next.keys.retain(|key| !abandoned(key));
+        next.instance_id.clone_from(&self.instance_id);
+        next.keys.push(KeyRecord {
+            id,
+            wrapped_key: generated.wrapped_key,
+            configured_key_id: self.config.kms.key_id.clone(),
+            key_arn: generated.key_arn.clone(),
+            created: Timestamp::now(),
+        });
+        self.save(&next)?;
+        *state = next;
+        // proof, with what the disk now holds, before the first write to any volume
+        let stored = match self.store {
+            Some(store) => store.load()?,
+            None => state.clone(),
+        };
+        let record = stored.key(id).ok_or(KeyError::Unrecorded(id))?;
+        let unwrapped = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
+        if !unwrapped.same_as(&generated.data_key) {
+            // nothing was made with it, and nothing shall be
+            state.keys.retain(|key| key.id != id);
+            self.save(state)?;
+            return Err(KeyError::NotProven { key_arn: generated.key_arn });
+        }
+        tracing::info!(kms_key = record.key_arn, "the node's data key is wrapped, stored and proven");
+        keys.insert(id, Ok(unwrapped.passphrase()));
+        Ok(Some(id))
+    }
+}

@@ -1,0 +1,95 @@
+//! What became of a plan and of its steps.
+
+use uuid::Uuid;
+
+use crate::disk::Content;
+use crate::error::chain;
+use crate::job::{Answer, HostError};
+use crate::kms::KmsError;
+use crate::state::StateError;
+
+/// What became of a plan.
+#[derive(Debug)]
+pub struct Outcome {
+    /// One result for each step of the plan, in its order.
+    pub results: Vec<StepResult>,
+    /// Why there was no key, when there was none.
+    pub key_error: Option<KeyError>,
+}
+
+/// What became of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepResult {
+    /// Encrypted, open, mounted.
+    Formatted {
+        /// LUKS UUID.
+        luks_uuid: Uuid,
+        /// What is worth a warning all the same.
+        warning: Option<String>,
+    },
+    /// Opened or mounted or both.
+    Unlocked {
+        /// LUKS UUID.
+        luks_uuid: Uuid,
+        /// Whether its file system is marked with errors.
+        filesystem_errors: bool,
+        /// What is worth a warning all the same.
+        warning: Option<String>,
+    },
+    /// Larger than it was.
+    Grown,
+    /// As large as its disk already.
+    Unchanged,
+    /// Not formatted: the disk is no longer what it was when the plan was made.
+    Changed {
+        /// What is on it now.
+        content: Content,
+    },
+    /// No key, so nothing was tried.
+    NoKey,
+    /// Failed, for this reason.
+    Failed {
+        /// The reason, causes included.
+        message: String,
+    },
+    /// No answer within the deadline.
+    Hung {
+        /// The same in words.
+        message: String,
+    },
+}
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The key service said no, or nothing.
+    #[error(transparent)]
+    Service(#[from] KmsError),
+    /// The state file could not be written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// KMS unwrapped something else than it had wrapped.
+    #[error(
+        "KMS key {key_arn} unwraps the new wrapped key to another data key than it gave with it; nothing was formatted, and the volumes made before are not concerned; run the command again, and if this repeats, check what answers at kms.endpoint_url"
+    )]
+    NotProven {
+        /// The KMS key.
+        key_arn: String,
+    },
+    /// The state file refers to a key that it does not hold.
+    #[error("the state file has no key {0}")]
+    Unrecorded(u32),
+}
+
+pub(super) fn failure(answer: Result<Answer, HostError>) -> StepResult {
+    match answer {
+        Ok(Answer::Failed { message }) => StepResult::Failed { message },
+        Ok(other) => StepResult::Failed { message: format!("the worker process sent an unexpected answer: {other:?}") },
+        Err(e @ HostError::Hung { .. }) => StepResult::Hung { message: chain(e) },
+        Err(e) => StepResult::Failed { message: chain(e) },
+    }
+}
+
+pub(super) fn unrecorded(luks_uuid: Uuid) -> StepResult {
+    StepResult::Failed { message: format!("the state file does not say how {luks_uuid} was made") }
+}

@@ -1,0 +1,71 @@
+//! What is written to the state file besides new volumes.
+
+use std::cell::RefCell;
+
+use super::context::Apply;
+use crate::error::chain;
+use crate::job::Host;
+use crate::kms::KeyService;
+use crate::plan::Change;
+use crate::state::{State, StateError};
+
+impl<K: KeyService, H: Host> Apply<'_, K, H> {
+    /// Changes the state file as the plan says. Not being able to, the boot volume full say, keeps no volume closed: the next run
+    /// finds the same.
+    pub(super) fn record(&self, changes: &[&Change], state: &mut State) {
+        let mut next = state.clone();
+        for change in changes {
+            match change {
+                Change::Forget { luks_uuid } => next.volumes.retain(|v| v.luks_uuid != *luks_uuid),
+                Change::Moved { luks_uuid, serial, device } => {
+                    let volume = next.volumes.iter_mut().find(|v| v.luks_uuid == *luks_uuid);
+                    if let Some(volume) = volume {
+                        let former = volume.serial.replace(serial.clone());
+                        volume.former_serials.retain(|known| known != serial);
+                        volume.former_serials.extend(former);
+                        volume.device.clone_from(device);
+                    }
+                }
+            }
+        }
+        self.save_changes(next, state);
+    }
+
+    /// Has volumes that were not opened on another disk recorded where they were `before`.
+    pub(super) fn undo(&self, unused: &[&Change], before: &State, state: &mut State) {
+        let mut next = state.clone();
+        for change in unused {
+            let Change::Moved { luks_uuid, .. } = change else { continue };
+            let volume = next.volumes.iter_mut().find(|v| v.luks_uuid == *luks_uuid);
+            if let (Some(volume), Some(was)) = (volume, before.volume(*luks_uuid)) {
+                volume.serial.clone_from(&was.serial);
+                volume.device.clone_from(&was.device);
+                volume.former_serials.clone_from(&was.former_serials);
+            }
+        }
+        self.save_changes(next, state);
+    }
+
+    fn save_changes(&self, next: State, state: &mut State) {
+        if next == *state {
+            return;
+        }
+        match self.save(&next) {
+            Ok(()) => *state = next,
+            Err(e) => tracing::warn!("could not update the state file: {}; the next run tries again", chain(e)),
+        }
+    }
+
+    /// Changes the state file and, if that is durable, the state.
+    pub(super) fn update(&self, state: &RefCell<State>, change: impl FnOnce(&mut State)) -> Result<(), String> {
+        let mut next = state.borrow().clone();
+        change(&mut next);
+        self.save(&next).map_err(chain)?;
+        *state.borrow_mut() = next;
+        Ok(())
+    }
+
+    pub(super) fn save(&self, state: &State) -> Result<(), StateError> {
+        self.store.map_or(Ok(()), |store| store.save(state))
+    }
+}

@@ -1,0 +1,85 @@
+//! The order of all steps.
+
+use std::cell::RefCell;
+
+use futures_util::future::join_all;
+
+use super::context::Apply;
+use super::keys::{Keys, is_new, keys_to_unwrap};
+use super::outcome::{Outcome, StepResult};
+use crate::job::Host;
+use crate::kms::KeyService;
+use crate::plan::{Action, Change, Plan};
+use crate::state::State;
+
+/// The step that opens the volume of a change, by index.
+fn step_of(plan: &Plan, change: &Change) -> Option<usize> {
+    let Change::Moved { luks_uuid: moved, .. } = change else { return None };
+    plan.steps
+        .iter()
+        .position(|step| matches!(&step.action, Action::Unlock { luks_uuid, open: false, .. } if luks_uuid == moved))
+}
+
+/// Whether there is the key that opens the volume of a change.
+fn has_key(plan: &Plan, change: &Change, keys: &Keys) -> bool {
+    let step = step_of(plan, change).and_then(|at| plan.steps.get(at));
+    step.is_some_and(|step| matches!(&step.action, Action::Unlock { key, .. } if keys.get(*key).is_some()))
+}
+
+impl<K: KeyService, H: Host> Apply<'_, K, H> {
+    /// Does what the plan says, on all disks at once. One that fails or hangs does not stop the others.
+    pub async fn run(&self, plan: &Plan, state: State) -> Outcome {
+        let mut state = state;
+        // of what is to be opened, the record changes when it is
+        let (moved, known): (Vec<_>, Vec<_>) = plan.changes.iter().partition(|change| step_of(plan, change).is_some());
+        self.record(&known, &mut state);
+        let mut keys = Keys::default();
+        // together, so that a service that does not answer is waited for once
+        let wanted = keys_to_unwrap(plan, &state);
+        let unwrapped = join_all(wanted.iter().map(|id| self.unwrap(&state, *id))).await;
+        for (id, result) in wanted.into_iter().zip(unwrapped) {
+            keys.insert(id, result);
+        }
+        let mut key = None;
+        if plan.steps.iter().any(|step| is_new(&step.action)) {
+            match self.key_for_new_volumes(&mut state, &mut keys).await {
+                Ok(found) => key = found,
+                Err(e) => keys.fail(e),
+            }
+        }
+        let intents = self.record_intents(plan, &mut state, key);
+        // before the volume is used, so that a power cut does not leave the older copy the recorded one
+        let before = state.clone();
+        let moved: Vec<_> = moved.into_iter().filter(|change| has_key(plan, change, &keys)).collect();
+        self.record(&moved, &mut state);
+        let state = RefCell::new(state);
+        let steps = plan.steps.iter().enumerate().map(async |(index, step)| {
+            let result = match &step.action {
+                Action::Format { .. } => match intents.as_ref().map(|intents| intents.get(&index)) {
+                    Ok(Some(intent)) => self.format(step, intent, &state, &keys).await,
+                    Ok(None) => StepResult::NoKey,
+                    Err(reason) => StepResult::Failed { message: reason.clone() },
+                },
+                Action::Unlock { luks_uuid, key, open, .. } => match keys.get(*key) {
+                    None if !open => StepResult::NoKey,
+                    passphrase => self.unlock(step, *luks_uuid, *open, passphrase, &state).await,
+                },
+                Action::Grow { luks_uuid, key, mapping, .. } => match keys.get(*key) {
+                    None if *mapping => StepResult::NoKey,
+                    passphrase => self.grow(step, *luks_uuid, passphrase, &state).await,
+                },
+            };
+            tracing::debug!(device = step.device.name, ?result, "step ended");
+            result
+        });
+        let results = join_all(steps).await;
+        // one that hangs may be mounted yet
+        let is_unused = |change: &&&Change| {
+            let result = step_of(plan, change).and_then(|at| results.get(at));
+            !matches!(result, Some(StepResult::Unlocked { .. } | StepResult::Hung { .. }))
+        };
+        let unused: Vec<_> = moved.iter().filter(is_unused).copied().collect();
+        self.undo(&unused, &before, &mut state.into_inner());
+        Outcome { results, key_error: keys.error }
+    }
+}

@@ -1,0 +1,65 @@
+//! Opens and mounts a volume.
+
+use std::cell::RefCell;
+
+use uuid::Uuid;
+
+use super::context::Apply;
+use super::outcome::{StepResult, failure, unrecorded};
+use crate::job::{self, Answer, Host, Job, Target};
+use crate::key::Passphrase;
+use crate::kms::KeyService;
+use crate::luks2::ProvenKeyslot;
+use crate::plan::{Action, Step};
+use crate::state::State;
+use crate::storage::MountSpec;
+
+impl<K: KeyService, H: Host> Apply<'_, K, H> {
+    pub(super) async fn unlock(
+        &self,
+        step: &Step,
+        luks_uuid: Uuid,
+        open: bool,
+        key: Option<&Passphrase>,
+        state: &RefCell<State>,
+    ) -> StepResult {
+        let Some(expected) = state.borrow().expected(luks_uuid) else { return unrecorded(luks_uuid) };
+        let (mount_point, filesystem) = match &step.action {
+            Action::Format { mount_point, filesystem, .. }
+            | Action::Unlock { mount_point, filesystem, .. }
+            | Action::Grow { mount_point, filesystem, .. } => (mount_point, *filesystem),
+        };
+        let options = &self.config.filesystem.options;
+        let mount = mount_point.clone().map(|at| MountSpec { at, filesystem, options: options.clone() });
+        let mapper = step.device.mapper_of(luks_uuid);
+        let job = Job::Unlock(job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount });
+        match self.host.run(&step.device.name, job, key).await {
+            Ok(Answer::Unlocked { keyslot, filesystem_errors, warning }) => {
+                if let Some(keyslot) = keyslot {
+                    self.record_keyslot(step, luks_uuid, &keyslot, state);
+                }
+                if let Some(warning) = &warning {
+                    tracing::warn!(device = step.device.name, "{}: {warning}", step.device.name);
+                }
+                StepResult::Unlocked { luks_uuid, filesystem_errors, warning }
+            }
+            other => failure(other),
+        }
+    }
+
+    /// Records the keyslot that has just opened, where another one is recorded or none: the volume was made by an earlier release,
+    /// or somebody has changed the keyslot. Not being able to keeps no volume closed.
+    fn record_keyslot(&self, step: &Step, luks_uuid: Uuid, keyslot: &ProvenKeyslot, state: &RefCell<State>) {
+        if state.borrow().volume(luks_uuid).is_none_or(|volume| volume.keyslot.as_ref() == Some(keyslot)) {
+            return;
+        }
+        let recorded = self.update(state, |s| {
+            let volume = s.volumes.iter_mut().find(|v| v.luks_uuid == luks_uuid);
+            volume.into_iter().for_each(|v| v.keyslot = Some(keyslot.clone()));
+        });
+        if let Err(message) = recorded {
+            let device = &step.device.name;
+            tracing::warn!(device, "{device}: its keyslot was not recorded, and 'health' cannot check it: {message}");
+        }
+    }
+}
