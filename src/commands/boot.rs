@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::discover::{Roots, discover};
 use crate::disk::Inventory;
 use crate::job::Host;
-use crate::plan::{Mode, Plan, Shortfall};
+use crate::plan::{Mode, Plan};
 
 /// How often a boot looks for disks that it waits for, and how often it says so.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(super) async fn plan_once_complete(
         if plan.shortfalls.is_empty() || is_last {
             return Ok(plan);
         }
-        let missing = plan.shortfalls.iter().map(Shortfall::evidence).collect::<Vec<_>>().join(", ");
+        let missing = plan.shortfalls.iter().map(|short| short.finding().evidence).collect::<Vec<_>>().join(", ");
         let left = until.saturating_duration_since(Instant::now());
         tracing::warn!("{missing}; waiting for more, {} s at most", left.as_secs());
         seen = wait_for_other_disks(config, &found, left.min(PROGRESS)).await?;

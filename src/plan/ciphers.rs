@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::finding::{Finding, Severity};
 use super::model::{Action, Plan, Step};
 use crate::config::Config;
 use crate::disk::Inventory;
@@ -33,12 +34,12 @@ pub(super) fn of_new(config: &Config, state: &State, basis: &Basis) -> Encryptio
 }
 
 /// Why a volume that is encrypted so can be neither made nor opened, and what to do about it.
-pub(super) fn missing(inventory: &Inventory, encryption: Encryption) -> Option<(String, String)> {
+pub(super) fn missing(inventory: &Inventory, encryption: Encryption, severity: Severity) -> Option<Finding> {
     let missing = inventory.missing_ciphers.iter().find(|missing| missing.encryption == encryption)?;
     let evidence = format!("this kernel cannot encrypt with {encryption}: {}", missing.reason);
     let modules = missing.modules.join(" ");
     let remedy = format!(
         "load what is missing with 'modprobe -a {modules}', or install the kernel's package that has these modules; then try again"
     );
-    Some((evidence, remedy))
+    Some(Finding { severity, evidence, remedy })
 }

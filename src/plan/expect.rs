@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::finding::Finding;
 use super::owner::{Owner, Owners};
 use super::policy::policy;
 use crate::config::{Config, Policy};
@@ -37,14 +38,12 @@ impl Shortfall {
         }
     }
 
-    /// What a report says.
-    pub fn evidence(&self) -> String {
-        format!("found {} of at least {} {} volumes", self.there, self.expected, self.role)
-    }
-
-    /// What to do about it.
-    pub fn remedy(&self) -> String {
-        format!("attach what is missing, or lower {}", self.key())
+    /// What a report says, and what to do about it.
+    pub fn finding(&self) -> Finding {
+        Finding::wrong(
+            format!("found {} of at least {} {} volumes", self.there, self.expected, self.role),
+            format!("attach what is missing, or lower {}", self.key()),
+        )
     }
 }
 

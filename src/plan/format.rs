@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::ciphers;
+use super::finding::{Finding, Severity};
 use super::model::{Action, Step, Subject};
 use super::planner::Planner;
 use super::unknown::{Whose, restore};
@@ -27,8 +28,8 @@ impl Planner<'_> {
         basis: Basis,
         mount_point: Option<PathBuf>,
     ) {
-        if let Some((evidence, remedy)) = self.objection(facts, &basis) {
-            return self.refuse(subject, false, evidence, remedy);
+        if let Some(finding) = self.objection(facts, &basis) {
+            return self.refuse(subject, finding);
         }
         let filesystem = match &basis {
             // as it was begun: what is there already may be kept
@@ -52,22 +53,21 @@ impl Planner<'_> {
                 at.display(),
                 other.display()
             );
-            return self.refuse(subject, false, evidence, "choose another filesystem.mount_base".to_owned());
+            return self.refuse(subject, Finding::refused(evidence, "choose another filesystem.mount_base"));
         }
         let action = Action::Format { resume, basis, mount_point, filesystem };
         self.plan.steps.push(Step { device: facts.clone(), role, action });
     }
 
-    fn objection(&self, facts: &DeviceFacts, basis: &Basis) -> Option<(String, String)> {
+    fn objection(&self, facts: &DeviceFacts, basis: &Basis) -> Option<Finding> {
         if let Some(reason) = &self.owners.inventory.boot_unresolved {
-            return Some((
+            return Some(Finding::refused(
                 format!("the boot disk could not be resolved: {reason}"),
-                "nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found"
-                    .to_owned(),
+                "nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found",
             ));
         }
         if let Some(on) = &self.owners.inventory.state_in_memory {
-            return Some((
+            return Some(Finding::refused(
                 format!("a reboot would lose the record of a new volume: the state directory lies on {on}"),
                 format!(
                     "move {} to the boot volume, or set state.dir to a directory there",
@@ -78,7 +78,7 @@ impl Planner<'_> {
         // a new key would go into a new state file, and the old one could not come back
         let lost = |other: &&DeviceFacts| self.unknown_volume(other).is_some_and(|volume| volume.whose == Whose::Lost);
         if let Some(ours) = self.owners.others(facts).find(lost) {
-            return Some((
+            return Some(Finding::refused(
                 format!("this node's state file may be lost: {} holds a volume of luks-agent", ours.name),
                 format!(
                     "{}; to go on without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it",
@@ -87,23 +87,26 @@ impl Planner<'_> {
             ));
         }
         if let Some(volume) = self.owners.formerly_on(facts) {
-            return Some((
+            return Some(Finding::refused(
                 format!("known volume, LUKS UUID {}, was on it before it was used on another disk", volume.luks_uuid),
-                "it may have data that the other lacks: detach it, or add a [[volumes.match]] rule with role = \"ignore\""
-                    .to_owned(),
+                "it may have data that the other lacks: detach it, or add a [[volumes.match]] rule with role = \"ignore\"",
             ));
         }
         let twins = self.owners.twins(facts);
         if !twins.is_empty() {
-            return Some((same_serial(facts, &twins), DETACH_ONE.to_owned()));
+            return Some(Finding::refused(same_serial(facts, &twins), DETACH_ONE));
         }
         if facts.content.is_some() && (!facts.mounts.is_empty() || !facts.holders.is_empty()) {
-            return Some((in_use(facts), "unmount and release it".to_owned()));
+            return Some(Finding::refused(in_use(facts), "unmount and release it"));
         }
         if !facts.partitions.is_empty() && !matches!(basis, Basis::Wipe { .. }) {
-            return Some((format!("it has partitions: {}", facts.partitions.join(", ")), wipe_or_ignore(facts)));
+            return Some(Finding::refused(
+                format!("it has partitions: {}", facts.partitions.join(", ")),
+                wipe_or_ignore(facts),
+            ));
         }
-        let missing = ciphers::missing(self.owners.inventory, ciphers::of_new(self.config, self.owners.state, basis));
+        let encryption = ciphers::of_new(self.config, self.owners.state, basis);
+        let missing = ciphers::missing(self.owners.inventory, encryption, Severity::Refused);
         if matches!(basis, Basis::Unfinished { .. }) || missing.is_some() {
             return missing;
         }
@@ -112,28 +115,31 @@ impl Planner<'_> {
 }
 
 /// Why no volume can be made on a disk as the configuration has it.
-fn unfit(config: &Config, facts: &DeviceFacts) -> Option<(String, String)> {
+fn unfit(config: &Config, facts: &DeviceFacts) -> Option<Finding> {
     let ignore = "or add a [[volumes.match]] rule with role = \"ignore\"";
     if facts.size < 2 * DATA_OFFSET {
         let evidence = format!("it has {}, and a LUKS2 header alone takes {}", Bytes(facts.size), Bytes(DATA_OFFSET));
-        return Some((evidence, format!("attach a disk of {} at least, {ignore}", Bytes(2 * DATA_OFFSET))));
+        return Some(Finding::refused(
+            evidence,
+            format!("attach a disk of {} at least, {ignore}", Bytes(2 * DATA_OFFSET)),
+        ));
     }
     let sector = config.luks.sector_size.filter(|sector| !facts.size.is_multiple_of(u64::from(*sector)))?;
-    Some((
+    Some(Finding::refused(
         format!("its size, {} bytes, is not a multiple of luks.sector_size, {sector}", facts.size),
         format!("take luks.sector_size out of the configuration, so that each disk gets one that fits, {ignore}"),
     ))
 }
 
 /// That a rule which says to ignore a disk by a link of udev's may mean this one, whose links are not there.
-fn unresolved_ignore(config: &Config, inventory: &Inventory, facts: &DeviceFacts) -> Option<(String, String)> {
+fn unresolved_ignore(config: &Config, inventory: &Inventory, facts: &DeviceFacts) -> Option<Finding> {
     let means_another = |rule: &&MatchRule| inventory.devices.iter().any(|other| rule.matches(other));
     // the first rule that matches decides
     let earlier = config.volumes.rules.iter().take_while(|rule| !rule.matches(facts));
     let ignores = earlier.filter(|rule| rule.role == RuleRole::Ignore);
     let link = ignores.filter(|rule| !means_another(rule)).find_map(|rule| rule.may_mean(facts))?;
-    Some((
+    Some(Finding::refused(
         format!("a [[volumes.match]] rule says to ignore {link}, which does not exist, and it may be this disk"),
-        "see whether 'udevadm settle' makes the link, or name the disk by its serial number in the rule".to_owned(),
+        "see whether 'udevadm settle' makes the link, or name the disk by its serial number in the rule",
     ))
 }

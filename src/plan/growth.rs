@@ -1,5 +1,6 @@
 //! Volumes that are smaller than their disks, and how they are to grow.
 
+use super::finding::Finding;
 use super::model::{Action, Subject};
 use super::planner::Planner;
 use crate::disk::{DeviceFacts, Holder};
@@ -14,12 +15,12 @@ pub(super) fn outgrown(facts: &DeviceFacts, record: &VolumeRecord, mapping: &Hol
 }
 
 /// That the disk of an open volume has shrunk, and what to do about it.
-pub(super) fn shrunk(facts: &DeviceFacts, mapping: &Holder) -> Option<(String, String)> {
+pub(super) fn shrunk(facts: &DeviceFacts, mapping: &Holder) -> Option<Finding> {
     let needed = mapping.size.saturating_add(DATA_OFFSET);
     (needed > facts.size).then(|| {
-        (
+        Finding::wrong(
             format!("its disk is smaller than the open volume: it has {} bytes, {needed} are in use", facts.size),
-            "nothing was changed, and what lies behind its end cannot be read: check that the right disk is attached, and restore the volume from a snapshot if it is".to_owned(),
+            "nothing was changed, and what lies behind its end cannot be read: check that the right disk is attached, and restore the volume from a snapshot if it is",
         )
     })
 }
@@ -31,10 +32,10 @@ impl Planner<'_> {
         facts: &DeviceFacts,
         record: &VolumeRecord,
         mapping: &Holder,
-    ) -> Result<Action, (bool, String, String)> {
+    ) -> Result<Action, Finding> {
         if let Some(system) = &facts.system {
             let remedy = "what carries the system is not touched: grow it with 'cryptsetup resize' and the file system's own tool";
-            return Err((false, format!("it {system}"), remedy.to_owned()));
+            return Err(Finding::refused(format!("it {system}"), remedy));
         }
         let expected = self.mount_points.of(record);
         let mount_point = match record.filesystem {
@@ -44,7 +45,7 @@ impl Planner<'_> {
                 let unmounted = || {
                     let evidence = format!("volume {} is open, but not mounted", record.luks_uuid);
                     let remedy = "its file system can only grow while it is mounted: mount it with 'luks-agent unlock', then try again";
-                    (true, evidence, remedy.to_owned())
+                    Finding::wrong(evidence, remedy)
                 };
                 Some(at.cloned().ok_or_else(unmounted)?)
             }
@@ -64,9 +65,10 @@ impl Planner<'_> {
         match record {
             Some(record) => self.refuse(
                 subject,
-                true,
-                format!("known volume, LUKS UUID {}, is not open", record.luks_uuid),
-                "open it with 'luks-agent unlock', then try again".to_owned(),
+                Finding::wrong(
+                    format!("known volume, LUKS UUID {}, is not open", record.luks_uuid),
+                    "open it with 'luks-agent unlock', then try again",
+                ),
             ),
             None => self.leave(subject, "no known volume is open on it".to_owned()),
         }

@@ -1,26 +1,27 @@
 //! Known volumes: open ones, and those whose header is on a disk.
 
 use super::ciphers;
+use super::finding::{Finding, Severity};
 use super::growth::{outgrown, shrunk};
 use super::model::{Action, Change, Left, Mode, Step, Subject};
 use super::planner::Planner;
 use super::words::names;
-use crate::disk::{Content, DeviceFacts, classify};
+use crate::disk::{Content, DeviceFacts, Holder, classify};
 use crate::state::{VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
     /// A known volume that is open.
     pub(super) fn open(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
         let Some(mapping) = facts.mapping_of(record.luks_uuid) else { return self.not_open(subject, Some(record)) };
-        if let Some((evidence, remedy)) = shrunk(facts, mapping) {
-            return self.refuse(subject, true, evidence, remedy);
+        if let Some(finding) = shrunk(facts, mapping) {
+            return self.refuse(subject, finding);
         }
         // every volume is looked at when it is asked for: without a sign of it here, a file system can be smaller than its
         // mapping, such as one restored from an older snapshot
         if self.mode == Mode::Grow {
             return match self.growth(facts, record, mapping) {
                 Ok(action) => self.plan.steps.push(Step { device: facts.clone(), role, action }),
-                Err((known, evidence, remedy)) => self.refuse(subject, known, evidence, remedy),
+                Err(finding) => self.refuse(subject, finding),
             };
         }
         let mount_point = self.mount_points.of(record);
@@ -29,7 +30,7 @@ impl Planner<'_> {
             (None, _) => ("open".to_owned(), None),
             (Some(at), _) if mounts.contains(at) => (format!("open, mounted at {}", at.display()), mount_point),
             (Some(at), Some(system)) => (format!("open, but not mounted at {}: it {system}", at.display()), None),
-            (Some(_), None) => return self.unlock(facts, role, record, true),
+            (Some(_), None) => return self.unlock(facts, role, record, Some(mapping)),
         };
         self.follow(facts, role, record);
         if self.mode == Mode::Provision
@@ -51,44 +52,45 @@ impl Planner<'_> {
         if let Some(open) = others.iter().find(|other| other.mapping_of(luks_uuid).is_some()) {
             return self.refuse(
                 subject,
-                false,
-                format!("its header is a copy: LUKS UUID {luks_uuid} is open on {}", open.name),
-                "detach the copy".to_owned(),
+                Finding::refused(
+                    format!("its header is a copy: LUKS UUID {luks_uuid} is open on {}", open.name),
+                    "detach the copy",
+                ),
             );
         }
         if let Some(other) = others.iter().find(original).filter(|_| !record.is_for(facts)) {
             return self.refuse(
                 subject,
-                false,
-                format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was last used", other.name),
-                format!("detach the copy; or detach {}, if the copy is what you want", other.name),
+                Finding::refused(
+                    format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was last used", other.name),
+                    format!("detach the copy; or detach {}, if the copy is what you want", other.name),
+                ),
             );
         }
         if !others.is_empty() && (!record.is_for(facts) || others.iter().any(|other| record.is_for(other))) {
             return self.refuse(
                 subject,
-                true,
-                format!(
-                    "LUKS UUID {luks_uuid} is also on {}, and nothing tells which of them is the volume",
-                    names(others)
+                Finding::wrong(
+                    format!(
+                        "LUKS UUID {luks_uuid} is also on {}, and nothing tells which of them is the volume",
+                        names(others)
+                    ),
+                    "detach all but the one that you want",
                 ),
-                "detach all but the one that you want".to_owned(),
             );
         }
         let unseen = |other: &&DeviceFacts| matches!(other.content, None | Some(Content::Unknown { .. }));
         let original = self.owners.others(facts).find(|other| record.is_for(other) && unseen(other));
         if let Some(original) = original.filter(|_| record.serial.is_some() && !record.is_for(facts)) {
-            return self.refuse(
-                subject,
-                true,
+            return self.refuse(subject, Finding::wrong(
                 format!(
                     "its header may be a copy: LUKS UUID {luks_uuid} was last used on {}, which could not be examined",
                     original.name
                 ),
                 format!("release or repair {0}; or detach {0} if this copy is what you want", original.name),
-            );
+            ));
         }
-        self.unlock(facts, role, record, false);
+        self.unlock(facts, role, record, None);
     }
 
     /// A volume is on the disk that it was used on last: should the one that it was made for come back, it has older data.
@@ -106,11 +108,13 @@ impl Planner<'_> {
         });
     }
 
-    fn unlock(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord, open: bool) {
-        let missing = ciphers::missing(self.owners.inventory, record.header.encryption()).filter(|_| !open);
-        if let Some((evidence, remedy)) = missing {
+    fn unlock(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord, mapping: Option<&Holder>) {
+        let encryption = record.header.encryption();
+        let missing =
+            ciphers::missing(self.owners.inventory, encryption, Severity::Wrong).filter(|_| mapping.is_none());
+        if let Some(finding) = missing {
             let subject = Subject::of(facts, &classify(facts, &self.config.volumes.rules));
-            return self.refuse(subject, true, evidence, remedy);
+            return self.refuse(subject, finding);
         }
         self.follow(facts, role, record);
         let action = Action::Unlock {
@@ -118,7 +122,7 @@ impl Planner<'_> {
             key: record.key,
             mount_point: self.mount_points.of(record),
             filesystem: record.filesystem,
-            open,
+            open: mapping.is_some(),
         };
         self.plan.steps.push(Step { device: facts.clone(), role, action });
     }

@@ -1,5 +1,6 @@
 //! The disks of known volumes, without their headers.
 
+use super::finding::Finding;
 use super::model::{Mode, Subject};
 use super::planner::Planner;
 use super::words::{CHECK_READABLE, CHECK_VOLUME, DETACH_ONE, in_use, same_serial};
@@ -15,9 +16,10 @@ impl Planner<'_> {
         if !twins.is_empty() {
             return self.refuse(
                 subject,
-                true,
-                format!("known volume, LUKS UUID {luks_uuid} expected, but {}", same_serial(facts, &twins)),
-                DETACH_ONE.to_owned(),
+                Finding::wrong(
+                    format!("known volume, LUKS UUID {luks_uuid} expected, but {}", same_serial(facts, &twins)),
+                    DETACH_ONE,
+                ),
             );
         }
         // what either says is EBS does not come back blank
@@ -50,6 +52,6 @@ impl Planner<'_> {
                 "release it, then try again",
             ),
         };
-        self.refuse(subject, true, evidence, remedy.to_owned());
+        self.refuse(subject, Finding::wrong(evidence, remedy));
     }
 }

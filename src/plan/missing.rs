@@ -1,6 +1,7 @@
 //! Known volumes that no disk belongs to, and volumes that `[volumes.expect]` asks for.
 
 use super::expect::{Shortfall, expected, is_superseded};
+use super::finding::Finding;
 use super::model::{Change, Mode, Subject};
 use super::planner::Planner;
 use crate::config::Policy;
@@ -40,9 +41,7 @@ impl Planner<'_> {
                 VolumeRole::Ebs if self.mode == Mode::Grow => self.not_open(subject, Some(volume)),
                 VolumeRole::Ebs => self.refuse(
                     subject,
-                    true,
-                    format!("known EBS volume, LUKS UUID {}, {gone}", volume.luks_uuid),
-                    attach,
+                    Finding::wrong(format!("known EBS volume, LUKS UUID {}, {gone}", volume.luks_uuid), attach),
                 ),
                 VolumeRole::InstanceStore if self.mode == Mode::Grow => {
                     self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
@@ -61,12 +60,10 @@ impl Planner<'_> {
         }
         let role = VolumeRole::InstanceStore;
         match expected(self.config, role) {
-            None => self.refuse(
-                subject,
-                true,
+            None => self.refuse(subject, Finding::wrong(
                 format!("known instance store volume, LUKS UUID {luks_uuid}, {}, is gone, and no blank instance store takes its place", Bytes(record.size)),
-                "instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least".to_owned(),
-            ),
+                "instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least",
+            )),
             Some(expected) if self.there(role) < expected as usize => {
                 self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
             }
@@ -90,7 +87,7 @@ impl Planner<'_> {
         for role in [VolumeRole::Ebs, VolumeRole::InstanceStore] {
             let Some(short) = Shortfall::of(self.config, role, self.there(role)) else { continue };
             let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
-            self.refuse(subject, true, short.evidence(), short.remedy());
+            self.refuse(subject, short.finding());
             self.plan.shortfalls.push(short);
         }
     }

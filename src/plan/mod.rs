@@ -5,6 +5,7 @@
 
 mod ciphers;
 mod expect;
+mod finding;
 mod format;
 mod growth;
 mod known;
@@ -24,6 +25,7 @@ mod words;
 
 pub use ciphers::needed_ciphers;
 pub use expect::{Shortfall, may_be_gone};
+pub use finding::{Finding, Severity};
 pub use model::{Action, Change, Left, Mode, Plan, Refusal, Step, Subject};
 pub use owner::{disk_of, is_ignored, locked_out, record_of};
 pub use planner::plan;

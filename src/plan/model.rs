@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::expect::Shortfall;
+use super::finding::Finding;
 use crate::disk::{Content, DeviceFacts, Role};
 use crate::job::Basis;
 use crate::state::{VolumeRecord, VolumeRole};
@@ -58,9 +59,9 @@ pub enum Change {
 impl Plan {
     /// Makes nothing of the refusals of disks that are not the node's: they are named, and count no more.
     pub fn leave_strangers(&mut self) {
-        let strangers = self.refusals.extract_if(.., |refusal| refusal.stranger);
-        self.left.extend(strangers.map(|Refusal { subject, evidence, .. }| {
-            let because = format!("not one of this node's volumes, left alone: {evidence}");
+        let strangers = self.refusals.extract_if(.., |refusal| refusal.is_stranger);
+        self.left.extend(strangers.map(|Refusal { subject, finding, .. }| {
+            let because = format!("not one of this node's volumes, left alone: {}", finding.evidence);
             Left { subject, because, volume: None }
         }));
     }
@@ -127,14 +128,10 @@ pub enum Action {
 pub struct Refusal {
     /// Which disk; or the disk that should be there.
     pub subject: Subject,
-    /// What was found.
-    pub evidence: String,
-    /// What to do about it.
-    pub remedy: String,
-    /// Whether a known volume is not what it should be; otherwise it is a refusal to format for safety.
-    pub known: bool,
+    /// Why, and what to do about it.
+    pub finding: Finding,
     /// Whether it is about a disk that neither the state file nor what is on it connects with this node.
-    pub stranger: bool,
+    pub is_stranger: bool,
 }
 
 /// A disk that needs no work.

@@ -1,5 +1,6 @@
 //! Disks that the state file does not know.
 
+use super::finding::Finding;
 use super::model::{Mode, Subject};
 use super::planner::Planner;
 use super::policy::{is_wipeable, may_take_noise, may_wipe};
@@ -12,20 +13,17 @@ use crate::state::{Phase, VolumeRole};
 impl Planner<'_> {
     /// A volume that the state file does not know.
     pub(super) fn unknown(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole) {
-        if let Some(UnknownVolume { evidence, remedy, .. }) = self.unknown_volume(facts) {
-            return self.refuse(subject, false, evidence, remedy);
+        if let Some(UnknownVolume { finding, .. }) = self.unknown_volume(facts) {
+            return self.refuse(subject, finding);
         }
         // A disk in use is looked at for whose volume it is, not to be made blank. One that was blank a moment ago has words of its own.
         let is_free = facts.holders.is_empty() && facts.mounts.is_empty();
         let tells = |content: &&Content| is_free || matches!(content, Content::Blank { .. });
         let Some(content) = facts.content.as_ref().filter(tells) else {
-            return self.refuse(
-                subject,
-                false,
+            return self.refuse(subject, Finding::refused(
                 in_use(facts),
-                "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\""
-                    .to_owned(),
-            );
+                "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\"",
+            ));
         };
         let gone = self.successors.get(&facts.name).copied();
         match content {
@@ -37,9 +35,10 @@ impl Planner<'_> {
                 }
                 (Mode::Unlock, Some(record)) => self.refuse(
                     subject,
-                    true,
-                    format!("blank, and known instance store volume, LUKS UUID {}, is gone", record.luks_uuid),
-                    "instance store is lost at a stop: run 'luks-agent provision' to format it again".to_owned(),
+                    Finding::wrong(
+                        format!("blank, and known instance store volume, LUKS UUID {}, is gone", record.luks_uuid),
+                        "instance store is lost at a stop: run 'luks-agent provision' to format it again",
+                    ),
                 ),
                 (Mode::Unlock | Mode::Grow, _) => {
                     self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
@@ -57,12 +56,12 @@ impl Planner<'_> {
                 self.format(facts, subject, role, None, Basis::Wipe { found: content.clone(), replaces }, mount_point);
             }
             Content::Noise { .. } => {
-                self.refuse(subject, false, format!("not blank: {}", content), take_or_ignore(facts, role));
+                self.refuse(subject, Finding::refused(format!("not blank: {content}"), take_or_ignore(facts, role)));
             }
             Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
-                self.refuse(subject, false, format!("not blank: {}", content), wipe_or_ignore(facts));
+                self.refuse(subject, Finding::refused(format!("not blank: {content}"), wipe_or_ignore(facts)));
             }
-            Content::Unknown { .. } => self.refuse(subject, true, content.to_string(), CHECK_READABLE.to_owned()),
+            Content::Unknown { .. } => self.refuse(subject, Finding::wrong(content.to_string(), CHECK_READABLE)),
         }
     }
 

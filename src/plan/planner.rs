@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::expect;
+use super::finding::Finding;
 use super::model::{Left, Mode, Plan, Refusal, Subject};
 use super::mount_points::MountPoints;
 use super::owner::{Owner, Owners, ignored_by_rule};
@@ -92,8 +93,8 @@ impl Planner<'_> {
                 let before = self.plan.refusals.len();
                 self.unknown(facts, subject, role);
                 let ours = self.unknown_volume(facts).is_some_and(|volume| volume.whose != Whose::Other);
-                let stranger = !ours && !self.successors.contains_key(&facts.name);
-                self.plan.refusals[before..].iter_mut().for_each(|refusal| refusal.stranger = stranger);
+                let is_stranger = !ours && !self.successors.contains_key(&facts.name);
+                self.plan.refusals[before..].iter_mut().for_each(|refusal| refusal.is_stranger = is_stranger);
             }
         }
     }
@@ -114,12 +115,10 @@ impl Planner<'_> {
         if facts.mapping_of(record.luks_uuid).is_some() {
             return self.open(facts, subject, record.role, record);
         }
-        self.refuse(
-            subject,
-            true,
+        self.refuse(subject, Finding::wrong(
             format!("known volume, LUKS UUID {}, is on a disk that is left alone: {because}", record.luks_uuid),
-            "if it is the right disk, put right what keeps it from being used; otherwise add a [[volumes.match]] rule with role = \"ignore\"".to_owned(),
-        );
+            "if it is the right disk, put right what keeps it from being used; otherwise add a [[volumes.match]] rule with role = \"ignore\"",
+        ));
     }
 
     /// A disk that may be an EBS volume. It is not encrypted on a guess, and the node does not pass for encrypted while it is there.
@@ -129,10 +128,10 @@ impl Planner<'_> {
             return self.no_target(facts, subject, owner, because);
         }
         match self.unknown_volume(facts) {
-            Some(UnknownVolume { evidence, remedy, .. }) => self.refuse(subject, false, evidence, remedy),
+            Some(UnknownVolume { finding, .. }) => self.refuse(subject, finding),
             None => {
-                self.refuse(subject, false, because, name_it(facts));
-                self.plan.refusals.last_mut().into_iter().for_each(|refusal| refusal.stranger = true);
+                self.refuse(subject, Finding::refused(because, name_it(facts)));
+                self.plan.refusals.last_mut().into_iter().for_each(|refusal| refusal.is_stranger = true);
             }
         }
     }
@@ -141,8 +140,8 @@ impl Planner<'_> {
         unknown_volume(self.config, self.owners.state, self.owners.inventory, facts)
     }
 
-    pub(super) fn refuse(&mut self, subject: Subject, known: bool, evidence: String, remedy: String) {
-        self.plan.refusals.push(Refusal { subject, evidence, remedy, known, stranger: false });
+    pub(super) fn refuse(&mut self, subject: Subject, finding: Finding) {
+        self.plan.refusals.push(Refusal { subject, finding, is_stranger: false });
     }
 
     pub(super) fn leave(&mut self, subject: Subject, because: String) {

@@ -169,8 +169,11 @@ fn lines(plan: &Plan) -> Vec<String> {
         format!("{}: {what}", step.device.name)
     });
     let refusals = plan.refusals.iter().map(|r| {
-        let verdict = if r.known { "wrong" } else { "refused" };
-        format!("{}: {verdict}: {} -> {}", name(&r.subject), r.evidence, r.remedy)
+        let verdict = match r.finding.severity {
+            Severity::Wrong => "wrong",
+            Severity::Refused => "refused",
+        };
+        format!("{}: {verdict}: {} -> {}", name(&r.subject), r.finding.evidence, r.finding.remedy)
     });
     let left = plan.left.iter().map(|left| {
         let volume = left.volume.as_ref();
@@ -200,7 +203,7 @@ fn check(
     let plan = plan(mode, config, &state(volumes), &inventory(devices));
     let lines: Vec<_> = lines(&plan).into_iter().filter(|line| about_absent || !line.starts_with("nobody")).collect();
     assert_eq!(lines, expected, "{what}");
-    for Refusal { subject, evidence, remedy, known: _, stranger: _ } in &plan.refusals {
+    for Refusal { subject, finding: Finding { evidence, remedy, severity: _ }, is_stranger: _ } in &plan.refusals {
         let is_of_a_role = evidence.contains("of at least");
         let is_gone = evidence.contains("is gone, and no blank instance store");
         let named = subject.device.is_some() || subject.serial.is_some() || remedy.contains(" as ");

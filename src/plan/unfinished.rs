@@ -1,5 +1,6 @@
 //! Volumes whose formatting was interrupted.
 
+use super::finding::Finding;
 use super::model::{Mode, Subject};
 use super::planner::Planner;
 use super::words::{CHECK_VOLUME, in_use, names, wipe_or_ignore};
@@ -23,8 +24,8 @@ impl Planner<'_> {
             );
         }
         let luks_uuid = record.luks_uuid;
-        if let Some((evidence, remedy)) = self.not_the_unfinished(facts, record) {
-            return self.refuse(subject, false, evidence, remedy);
+        if let Some(finding) = self.not_the_unfinished(facts, record) {
+            return self.refuse(subject, finding);
         }
         let resume = Some(luks_uuid);
         let mount_point = self.mount_points.of(record);
@@ -34,9 +35,10 @@ impl Planner<'_> {
             }
             return self.refuse(
                 subject,
-                false,
-                format!("its formatting is not recorded as finished, yet {}", in_use(facts)),
-                "unmount and release it if it holds nothing you need, then run 'luks-agent provision'".to_owned(),
+                Finding::refused(
+                    format!("its formatting is not recorded as finished, yet {}", in_use(facts)),
+                    "unmount and release it if it holds nothing you need, then run 'luks-agent provision'",
+                ),
             );
         }
         match &facts.content {
@@ -59,23 +61,23 @@ impl Planner<'_> {
     }
 
     /// Why a disk is not the one that an unfinished volume was begun on, although it is open on it or its header is there.
-    fn not_the_unfinished(&self, facts: &DeviceFacts, record: &VolumeRecord) -> Option<(String, String)> {
+    fn not_the_unfinished(&self, facts: &DeviceFacts, record: &VolumeRecord) -> Option<Finding> {
         let luks_uuid = record.luks_uuid;
         let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
         if !others.is_empty() {
-            return Some((
+            return Some(Finding::refused(
                 format!("LUKS UUID {luks_uuid}, whose formatting was interrupted, is also on {}", names(others)),
-                "it holds no data: detach or wipe all but one".to_owned(),
+                "it holds no data: detach or wipe all but one",
             ));
         }
         let newest = self.owners.by_identity(facts).filter(|known| known.luks_uuid != luks_uuid);
         if let Some(known) = newest.filter(|known| known.phase == Phase::Committed) {
-            return Some((
+            return Some(Finding::refused(
                 format!(
                     "known volume, LUKS UUID {} expected, but found {luks_uuid}, whose formatting was interrupted",
                     known.luks_uuid
                 ),
-                CHECK_VOLUME.to_owned(),
+                CHECK_VOLUME,
             ));
         }
         let same = match (&record.serial, &facts.serial) {
@@ -87,6 +89,6 @@ impl Planner<'_> {
             None => format!("{}, {}", record.device, Bytes(record.size)),
         };
         let evidence = format!("its header is a copy: the formatting of {luks_uuid} began on another disk, {made_for}");
-        (!same).then(|| (evidence, wipe_or_ignore(facts)))
+        (!same).then(|| Finding::refused(evidence, wipe_or_ignore(facts)))
     }
 }

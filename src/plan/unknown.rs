@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
+use super::finding::Finding;
 use super::owner::ignored_by_rule;
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Holder, Inventory, Role, classify};
-use crate::luks2::mapper_name;
+use crate::luks2::{Token, mapper_name};
 use crate::state::{self, State};
 
 /// Whose an unknown volume is.
@@ -26,10 +27,8 @@ pub struct UnknownVolume {
     pub luks_uuid: Uuid,
     /// Whose it is.
     pub whose: Whose,
-    /// What was found.
-    pub evidence: String,
-    /// What to do about it.
-    pub remedy: String,
+    /// What was found, and what to do about it.
+    pub finding: Finding,
 }
 
 /// Whether a worker should read the header of a disk that is in use: a LUKS2 volume is open on it that the state file does
@@ -78,18 +77,47 @@ pub fn unknown_volume(
             let evidence = format!(
                 "LUKS2 volume {luks_uuid}, open under a name that luks-agent gives, and there is no state file; its header could not be read: {reason}"
             );
-            return Some(UnknownVolume { luks_uuid, whose: Whose::Lost, evidence, remedy: lost_remedy(config, true) });
+            let remedy = format!("{}{}", while_open(mapping), restore(config));
+            return Some(UnknownVolume { luks_uuid, whose: Whose::Lost, finding: Finding::refused(evidence, remedy) });
         }
         _ => return None,
     };
+    let whose = whose_is(state, inventory, token);
     // whoever can write to the disk wrote this: no control characters for a terminal
     let key = token.key_arn.escape_debug();
+    let made_on = made_on(inventory, token);
+    let finding = match whose {
+        Whose::Lost => Finding::refused(
+            format!(
+                "LUKS2 volume {luks_uuid}, which luks-agent made on {made_on}, and there is no state file; its key is wrapped by {key}"
+            ),
+            format!("{}{}", while_open(mapping), restore(config)),
+        ),
+        Whose::Newer => Finding::refused(
+            format!(
+                "LUKS2 volume {luks_uuid}, which luks-agent made on this node and the state file does not know; its key is wrapped by {key}"
+            ),
+            format!(
+                "it is not formatted: the state file is older than the volume; {}restore a newer copy of {}, or get the data back as 'break-glass' in the README says",
+                while_open(mapping),
+                state::file(&config.state.dir).display()
+            ),
+        ),
+        Whose::Other => Finding::refused(
+            format!(
+                "LUKS2 volume {luks_uuid} of luks-agent on {made_on}, unknown to this node's state file; its key is wrapped by {key}"
+            ),
+            "it is not formatted; see 'break-glass' in the README to get its data back",
+        ),
+    };
+    Some(UnknownVolume { luks_uuid, whose, finding })
+}
+
+fn whose_is(state: &State, inventory: &Inventory, token: &Token) -> Whose {
     let made_on = token.instance_id.as_deref();
-    let elsewhere = || made_on.unwrap_or("an unknown instance").escape_debug();
-    let here = made_on.is_some() && made_on == inventory.instance_id.as_deref();
-    let whose = if lost {
+    if state.keys.is_empty() {
         Whose::Lost
-    } else if here
+    } else if is_made_here(inventory, token)
         || made_on.is_none()
         || made_on == state.instance_id.as_deref()
         || state.keys.iter().any(|known| known.wrapped_key == token.wrapped_key)
@@ -97,34 +125,20 @@ pub fn unknown_volume(
         Whose::Newer
     } else {
         Whose::Other
-    };
-    let (evidence, remedy) = match whose {
-        Whose::Lost => {
-            let made_on = if here { "this instance".to_owned() } else { elsewhere().to_string() };
-            let evidence = format!(
-                "LUKS2 volume {luks_uuid}, which luks-agent made on {made_on}, and there is no state file; its key is wrapped by {key}"
-            );
-            (evidence, lost_remedy(config, mapping.is_some()))
-        }
-        Whose::Newer => (
-            format!(
-                "LUKS2 volume {luks_uuid}, which luks-agent made on this node and the state file does not know; its key is wrapped by {key}"
-            ),
-            format!(
-                "it is not formatted: the state file is older than the volume; {}restore a newer copy of {}, or get the data back as 'break-glass' in the README says",
-                while_open(mapping.is_some()),
-                state::file(&config.state.dir).display()
-            ),
-        ),
-        Whose::Other => (
-            format!(
-                "LUKS2 volume {luks_uuid} of luks-agent on {}, unknown to this node's state file; its key is wrapped by {key}",
-                elsewhere()
-            ),
-            "it is not formatted; see 'break-glass' in the README to get its data back".to_owned(),
-        ),
-    };
-    Some(UnknownVolume { luks_uuid, whose, evidence, remedy })
+    }
+}
+
+fn is_made_here(inventory: &Inventory, token: &Token) -> bool {
+    token.instance_id.is_some() && token.instance_id == inventory.instance_id
+}
+
+/// The instance that a token names, in words.
+fn made_on(inventory: &Inventory, token: &Token) -> String {
+    if is_made_here(inventory, token) {
+        return "this instance".to_owned();
+    }
+    // see above: no control characters
+    token.instance_id.as_deref().unwrap_or("an unknown instance").escape_debug().to_string()
 }
 
 /// Whether a mapping is called as the agent calls those of its volumes.
@@ -132,12 +146,9 @@ pub fn has_our_name(holder: &Holder, luks_uuid: Uuid) -> bool {
     holder.dm_name.as_deref() == Some(mapper_name(luks_uuid).as_str())
 }
 
-fn lost_remedy(config: &Config, open: bool) -> String {
-    format!("{}{}", while_open(open), restore(config))
-}
-
-fn while_open(open: bool) -> &'static str {
-    if open { "back up its data now, while it is open; " } else { "" }
+/// What to do first where the volume is open.
+fn while_open(mapping: Option<(&Holder, Uuid)>) -> &'static str {
+    if mapping.is_some() { "back up its data now, while it is open; " } else { "" }
 }
 
 /// What to do when the state file is lost.

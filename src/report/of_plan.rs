@@ -4,7 +4,7 @@ use super::report::Report;
 use super::row::Row;
 use super::verdict::Verdict;
 use crate::disk::Bytes;
-use crate::plan::{Action, Left, Plan, Refusal, Step, Subject};
+use crate::plan::{Action, Finding, Left, Plan, Refusal, Severity, Step, Subject};
 
 impl Report {
     /// Returns the report of `plan`: what `provision` would do. A refusal does not fail the plan, but shows in the exit code.
@@ -13,7 +13,7 @@ impl Report {
         let count = |what: Verdict| plan.steps.iter().filter(|step| planned(step).result == what).count();
         let (format, unlock, grow) =
             (count(Verdict::WouldFormat), count(Verdict::WouldUnlock), count(Verdict::WouldGrow));
-        let wrong = plan.refusals.iter().filter(|refusal| refusal.known).count();
+        let wrong = plan.refusals.iter().filter(|refusal| refusal.finding.severity == Severity::Wrong).count();
         let refused = plan.refusals.len() - wrong;
         let grow = if grow > 0 { format!(", would grow {grow}") } else { String::new() };
         let mut summary = format!("would format {format}, would unlock {unlock}{grow}, {refused} refused");
@@ -43,9 +43,13 @@ impl Row {
     }
 
     fn refusal(refusal: &Refusal) -> Self {
-        let result = if refusal.known { Verdict::Wrong } else { Verdict::Refused };
-        let mut row = Self::new(&refusal.subject, result).because(&refusal.evidence);
-        row.remedy = Some(refusal.remedy.clone());
+        let Finding { severity, evidence, remedy } = &refusal.finding;
+        let result = match severity {
+            Severity::Wrong => Verdict::Wrong,
+            Severity::Refused => Verdict::Refused,
+        };
+        let mut row = Self::new(&refusal.subject, result).because(evidence);
+        row.remedy = Some(remedy.clone());
         row
     }
 

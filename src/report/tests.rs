@@ -10,7 +10,7 @@ use crate::disk::{Content, DeviceFacts, Evidence};
 use crate::job::Basis;
 use crate::kms::{Class, KmsError};
 use crate::luks2::HeaderPolicy;
-use crate::plan::{Action, Left, Plan, Refusal, Step, Subject};
+use crate::plan::{Action, Finding, Left, Plan, Refusal, Severity, Step, Subject};
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
 
@@ -71,10 +71,11 @@ fn subject(n: u32) -> Subject {
     }
 }
 
-fn refusal(n: u32, known: bool) -> Refusal {
+fn refusal(n: u32, severity: Severity) -> Refusal {
     let (evidence, remedy) = ("not blank: ext4 at byte 1080".to_owned(), "wipe it".to_owned());
+    let finding = Finding { severity, evidence, remedy };
     let content = Some(Content::Foreign { signatures: vec!["ext4 at byte 1080".to_owned()] });
-    Refusal { subject: Subject { content, ..subject(n) }, evidence, remedy, known, stranger: false }
+    Refusal { subject: Subject { content, ..subject(n) }, finding, is_stranger: false }
 }
 
 fn unchanged(n: u32) -> Left {
@@ -102,7 +103,7 @@ fn left(n: u32) -> Left {
 
 fn plan() -> Plan {
     let lost = Subject { device: None, content: None, ..subject(8) };
-    let absent = Refusal { subject: lost, ..refusal(8, true) };
+    let absent = Refusal { subject: lost, ..refusal(8, Severity::Wrong) };
     Plan {
         steps: vec![
             format(1, blank()),
@@ -111,7 +112,7 @@ fn plan() -> Plan {
             unlock(4, false),
             unlock(5, true),
         ],
-        refusals: vec![refusal(7, false), absent],
+        refusals: vec![refusal(7, Severity::Refused), absent],
         left: vec![unchanged(6), left(9)],
         ..Plan::default()
     }
@@ -199,7 +200,7 @@ fn exit_codes_of_outcomes() {
     let changed = || StepResult::Changed { content: Content::Unfinished };
     let service = |class| Some(KeyError::Service(KmsError::of_class(class)));
     let state = StateError::InMemory { path: Path::new("/run").into(), on: "the tmpfs on /run".to_owned() };
-    let (none, safety, known) = (vec![], vec![refusal(7, false)], vec![refusal(7, true)]);
+    let (none, safety, known) = (vec![], vec![refusal(7, Severity::Refused)], vec![refusal(7, Severity::Wrong)]);
     for (what, results, key_error, refusals, code) in [
         ("nothing to do", vec![], None, &none, 0),
         ("done", vec![good()], None, &none, 0),
@@ -231,9 +232,9 @@ fn exit_codes_of_plans() {
     let plan = |refusals| Plan { steps: vec![format(1, blank())], refusals, left: vec![], ..Plan::default() };
     for (refusals, code) in [
         (vec![], 0),
-        (vec![refusal(7, false)], 3),
-        (vec![refusal(7, true)], 1),
-        (vec![refusal(7, false), refusal(8, true)], 1),
+        (vec![refusal(7, Severity::Refused)], 3),
+        (vec![refusal(7, Severity::Wrong)], 1),
+        (vec![refusal(7, Severity::Refused), refusal(8, Severity::Wrong)], 1),
     ] {
         assert_eq!(Report::of_plan(&plan(refusals)).exit_code(), code);
     }
@@ -245,7 +246,11 @@ fn a_second_run_says_that_nothing_changed() {
     let left = |left| Plan { steps: vec![], refusals: vec![], left, ..Plan::default() };
     assert_eq!(say(left(vec![unchanged(1), unchanged(2)])), "nothing changed: 2 unchanged");
     assert_eq!(say(left(vec![])), "no volumes, nothing changed");
-    let refused =
-        Plan { steps: vec![], refusals: vec![refusal(1, false)], left: vec![unchanged(2)], ..Plan::default() };
+    let refused = Plan {
+        steps: vec![],
+        refusals: vec![refusal(1, Severity::Refused)],
+        left: vec![unchanged(2)],
+        ..Plan::default()
+    };
     assert_eq!(say(refused), "nothing changed: 1 unchanged, 1 refused");
 }

@@ -6,7 +6,7 @@ use crate::config::{Config, Policy};
 use crate::disk::classify;
 use crate::error::chain;
 use crate::job::{self, Answer, Host, HostError, Job, Target};
-use crate::plan::{Shortfall, Subject, is_ignored, locked_out, policy};
+use crate::plan::{Finding, Shortfall, Subject, is_ignored, locked_out, policy};
 use crate::report::{Row, Verdict};
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
@@ -91,7 +91,8 @@ pub(super) fn shortfalls(config: &Config, there: impl Fn(VolumeRole) -> usize) -
     let short = |role: VolumeRole| {
         let short = Shortfall::of(config, role, there(role))?;
         let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
-        Some(Row::new(&subject, Verdict::Missing).because(short.evidence()).with_remedy(short.remedy()))
+        let Finding { evidence, remedy, .. } = short.finding();
+        Some(Row::new(&subject, Verdict::Missing).because(evidence).with_remedy(remedy))
     };
     [VolumeRole::Ebs, VolumeRole::InstanceStore].into_iter().filter_map(short).collect()
 }

@@ -587,8 +587,8 @@ fn cases(config: &Config, state: &State, inventory: &Inventory, plan: &Plan) -> 
         );
     }
     add(plan.left.iter().any(|left| left.volume.is_some()), "left: mounted");
-    add(plan.refusals.iter().any(|refusal| !refusal.known), "refusal: safety");
-    add(plan.refusals.iter().any(|refusal| refusal.known), "refusal: known volume");
+    add(plan.refusals.iter().any(|refusal| refusal.finding.severity == Severity::Refused), "refusal: safety");
+    add(plan.refusals.iter().any(|refusal| refusal.finding.severity == Severity::Wrong), "refusal: known volume");
     let plainly = |record: &VolumeRecord| {
         record.phase == Phase::Committed
             && inventory.devices.iter().any(|disk| is_plainly_on(record, disk, config, inventory))

@@ -1038,7 +1038,7 @@ fn new_instance_store_takes_the_place_of_what_a_stop_took() {
 fn instance_store_that_is_gone_is_expected_until_it_is_replaced_or_fewer_are_fine() {
     let gone = |config: &Config, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts>| {
         let plan = plan(Provision, config, &state(volumes), &inventory(devices));
-        let refusals = plan.refusals.iter().filter(|refusal| refusal.known).count();
+        let refusals = plan.refusals.iter().filter(|refusal| refusal.finding.severity == Severity::Wrong).count();
         let forgotten = plan.changes.iter().map(|change| match change {
             Change::Forget { luks_uuid } => luks_uuid.as_u128(),
             Change::Moved { .. } => 0,
@@ -1066,7 +1066,7 @@ fn instance_store_that_is_gone_is_expected_until_it_is_replaced_or_fewer_are_fin
 fn what_is_expected_is_counted_and_told() {
     let short = |config: &Config, mode, devices: Vec<DeviceFacts>| {
         let plan = plan(mode, config, &state(vec![known(1, "/mnt", &ebs(1))]), &inventory(devices));
-        plan.shortfalls.iter().map(Shortfall::evidence).collect::<Vec<_>>().join(", ")
+        plan.shortfalls.iter().map(|short| short.finding().evidence).collect::<Vec<_>>().join(", ")
     };
     let one = || vec![with(header(1), ebs(1))];
     let opened = vec![open(1, &["/mnt"], ebs(1)), ebs(2)];
@@ -1115,7 +1115,7 @@ fn instance_store_whose_formatting_was_interrupted_is_missed_as_well() {
     for mode in [Provision, Unlock] {
         let plan = plan(mode, &config(""), &state(volumes()), &inventory(there()));
         assert_eq!(plan.refusals.len(), 1, "{mode:?}");
-        assert!(plan.refusals[0].evidence.contains("is gone"), "{}", plan.refusals[0].evidence);
+        assert!(plan.refusals[0].finding.evidence.contains("is gone"), "{}", plan.refusals[0].finding.evidence);
     }
     let two = vec![intent(1, "/mnt1", &store(1)), intent(2, "/mnt2", &store(2))];
     assert_eq!(formats(&config(""), two, vec![store(7), store(8)]), "vol7=/mnt1 for #1 vol8=/mnt2 for #2");
@@ -1150,7 +1150,11 @@ fn strangers_are_told_from_what_is_connected_with_this_node() {
         let what = content.to_string();
         let devices = vec![with(header(1), ebs(1)), with(content, ebs(2))];
         let mut plan = plan(Provision, &config(""), &state, &inventory(devices.clone()));
-        assert_eq!(plan.refusals.iter().map(|refusal| refusal.stranger).collect::<Vec<_>>(), [is_stranger], "{what}");
+        assert_eq!(
+            plan.refusals.iter().map(|refusal| refusal.is_stranger).collect::<Vec<_>>(),
+            [is_stranger],
+            "{what}"
+        );
         plan.leave_strangers();
         assert_eq!(plan.refusals.is_empty(), is_stranger, "{what}");
         let unlock = super::plan(Unlock, &config(""), &state, &inventory(devices));
@@ -1158,7 +1162,7 @@ fn strangers_are_told_from_what_is_connected_with_this_node() {
     }
     // a known volume that is not as it should be is none
     let unlock = plan(Unlock, &config(""), &state, &inventory(vec![with(foreign(), ebs(1))]));
-    assert!(unlock.refusals[0].known && !unlock.refusals[0].stranger);
+    assert!(unlock.refusals[0].finding.severity == Severity::Wrong && !unlock.refusals[0].is_stranger);
 }
 
 #[test]
@@ -1168,7 +1172,11 @@ fn a_disk_that_a_known_volume_was_on_before_is_never_formatted() {
     for (config, former) in [(config(""), ebs(1)), (taken.clone(), ebs(1)), (taken, with(noise(), ebs(1)))] {
         let plan = plan(Provision, &config, &state(moved()), &inventory(vec![with(header(7), ebs(2)), former]));
         assert_eq!((plan.steps.len(), plan.refusals.len()), (1, 1));
-        assert!(plan.refusals[0].evidence.contains("was on it before"), "{}", plan.refusals[0].evidence);
+        assert!(
+            plan.refusals[0].finding.evidence.contains("was on it before"),
+            "{}",
+            plan.refusals[0].finding.evidence
+        );
     }
 }
 
@@ -1308,7 +1316,7 @@ fn with_require_rule_only_what_a_rule_names_is_taken() {
     assert!(!wants_probe(&named, &ebs(2)), "it is not even opened");
     // a volume that is known is not passed over because of it
     let plan = plan(Provision, &named, &state(vec![known(2, "/mnt", &ebs(2))]), &inventory(vec![ebs(2)]));
-    assert!(plan.refusals[0].known, "{:?}", plan.refusals);
+    assert!(plan.refusals[0].finding.severity == Severity::Wrong, "{:?}", plan.refusals);
     let opened = vec![open(2, &["/mnt"], ebs(2))];
     check(
         "open",
