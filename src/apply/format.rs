@@ -9,62 +9,33 @@ use super::outcome::{StepResult, failure};
 use crate::disk::Content;
 use crate::job::{self, Answer, Basis, Host, Job, Target};
 use crate::kms::KeyService;
-use crate::luks2::{FormatSpec, HeaderPolicy};
-use crate::plan::{Action, Step};
+use crate::luks2::{Expected, FormatSpec, HeaderPolicy};
+use crate::plan::{Format, Step, Unlock};
 use crate::state::{Phase, State};
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
-    pub(super) async fn format(&self, step: &Step, intent: &Intent, state: &RefCell<State>, keys: &Keys) -> StepResult {
+    /// Formats a disk, records that as done, and mounts the volume.
+    pub(super) async fn format(
+        &self,
+        step: &Step,
+        format: &Format,
+        intent: &Intent,
+        state: &RefCell<State>,
+        keys: &Keys,
+    ) -> StepResult {
         let luks_uuid = intent.luks_uuid;
-        let Action::Format { basis, filesystem, mount_point, .. } = &step.action else {
-            unreachable!("checked by the caller")
-        };
-        let (expected, passphrase) = {
+        let (key, expected, passphrase) = {
             let state = state.borrow();
-            let key = state.volume(luks_uuid).and_then(|volume| keys.get(volume.key));
-            let (Some(expected), Some(passphrase)) = (state.expected(luks_uuid), key) else {
+            let Some(key) = state.volume(luks_uuid).map(|volume| volume.key) else { return StepResult::NoKey };
+            let (Some(expected), Some(passphrase)) = (state.expected(luks_uuid), keys.get(key)) else {
                 return StepResult::NoKey;
             };
-            (expected, passphrase)
+            (key, expected, passphrase)
         };
-        let layout = match expected.header {
-            HeaderPolicy::Recorded(layout) => layout,
-            HeaderPolicy::Possible => self.layout(step),
-        };
-        let had_one = intent.replaced.as_ref().is_some_and(|replaced| replaced.phase == Phase::Committed);
-        let first_mount = match basis {
-            // it was found empty when the work was begun
-            Basis::Unfinished { .. } => None,
-            // it was this node's before
-            Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } if had_one => None,
-            Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } => mount_point.clone(),
-        };
-        let job = Job::Format(job::Format {
-            target: Target::from(&step.device),
-            basis: basis.clone(),
-            first_mount,
-            scan: self.config.volumes.scan(),
-            spec: FormatSpec { expected, layout, instance_id: self.instance_id.clone() },
-            filesystem: *filesystem,
-        });
+        let job = Job::Format(self.format_job(step, format, intent, expected));
         let keyslot = match self.host.run(&step.device.name, job, Some(passphrase)).await {
             Ok(Answer::Formatted { keyslot }) => keyslot,
-            Ok(Answer::Changed { content }) => {
-                // half formatted by us, it still is, although nobody can look just now
-                if matches!((basis, &content), (Basis::Unfinished { .. }, Content::Unknown { .. })) {
-                    return StepResult::Changed { content };
-                }
-                // it is not ours after all, and an intent left behind could make it look so; what it was to replace, it
-                // may be after all
-                let forgotten = self.update(state, |s| {
-                    s.volumes.retain(|v| v.luks_uuid != luks_uuid);
-                    s.volumes.extend(intent.replaced.clone());
-                });
-                return match forgotten {
-                    Ok(()) => StepResult::Changed { content },
-                    Err(message) => StepResult::Failed { message },
-                };
-            }
+            Ok(Answer::Changed { content }) => return self.forget(&format.basis, intent, content, state),
             other => return failure(other),
         };
         // in one write, so that a crash leaves both or neither
@@ -77,10 +48,54 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         if let Err(message) = committed {
             return StepResult::Failed { message: format!("formatted, but not mounted: {message}") };
         }
-        let mounted = self.unlock(step, luks_uuid, true, None, state).await;
+        let Format { ref mount_point, filesystem, .. } = *format;
+        let unlock = Unlock { luks_uuid, key, mount_point: mount_point.clone(), filesystem, is_open: true };
+        let mounted = self.unlock(step, &unlock, None, state).await;
         if let StepResult::Unlocked { luks_uuid, warning, .. } = mounted {
             return StepResult::Formatted { luks_uuid, warning };
         }
         mounted
+    }
+
+    fn format_job(&self, step: &Step, format: &Format, intent: &Intent, expected: Expected) -> job::Format {
+        let Format { basis, mount_point, filesystem, .. } = format;
+        let layout = match expected.header {
+            HeaderPolicy::Recorded(layout) => layout,
+            HeaderPolicy::Possible => self.layout(step),
+        };
+        let had_one = intent.replaced.as_ref().is_some_and(|replaced| replaced.phase == Phase::Committed);
+        let first_mount = match basis {
+            // it was found empty when the work was begun
+            Basis::Unfinished { .. } => None,
+            // it was this node's before
+            Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } if had_one => None,
+            Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } => mount_point.clone(),
+        };
+        job::Format {
+            target: Target::from(&step.device),
+            basis: basis.clone(),
+            first_mount,
+            scan: self.config.volumes.scan(),
+            spec: FormatSpec { expected, layout, instance_id: self.instance_id.clone() },
+            filesystem: *filesystem,
+        }
+    }
+
+    /// Takes the intent out of the state file again, because the disk is no longer what the plan was based on.
+    fn forget(&self, basis: &Basis, intent: &Intent, content: Content, state: &RefCell<State>) -> StepResult {
+        // half formatted by us, it still is, although nobody can look just now
+        if matches!((basis, &content), (Basis::Unfinished { .. }, Content::Unknown { .. })) {
+            return StepResult::Changed { content };
+        }
+        // it is not ours after all, and an intent left behind could make it look so; what it was to replace, it
+        // may be after all
+        let forgotten = self.update(state, |s| {
+            s.volumes.retain(|v| v.luks_uuid != intent.luks_uuid);
+            s.volumes.extend(intent.replaced.clone());
+        });
+        match forgotten {
+            Ok(()) => StepResult::Changed { content },
+            Err(message) => StepResult::Failed { message },
+        }
     }
 }

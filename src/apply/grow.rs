@@ -2,14 +2,12 @@
 
 use std::cell::RefCell;
 
-use uuid::Uuid;
-
 use super::context::Apply;
 use super::outcome::{StepResult, failure, unrecorded};
 use crate::job::{self, Answer, Host, Job, Target};
 use crate::key::Passphrase;
 use crate::kms::KeyService;
-use crate::plan::{Action, Step};
+use crate::plan::{Grow, Step};
 use crate::state::State;
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
@@ -17,21 +15,19 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     pub(super) async fn grow(
         &self,
         step: &Step,
-        luks_uuid: Uuid,
+        grow: &Grow,
         key: Option<&Passphrase>,
         state: &RefCell<State>,
     ) -> StepResult {
-        let Action::Grow { mapping, filesystem, mount_point, .. } = &step.action else {
-            unreachable!("checked by the caller")
-        };
+        let luks_uuid = grow.luks_uuid;
         let Some(expected) = state.borrow().expected(luks_uuid) else { return unrecorded(luks_uuid) };
         let job = Job::Grow(job::Grow {
             target: Target::from(&step.device),
             expected,
             mapper: step.device.mapper_of(luks_uuid),
-            mapping: *mapping,
-            filesystem: *filesystem,
-            mount_point: mount_point.clone(),
+            mapping: grow.grows_mapping,
+            filesystem: grow.filesystem,
+            mount_point: grow.mount_point.clone(),
         });
         let result = match self.host.run(&step.device.name, job, key).await {
             Ok(Answer::Grown) => StepResult::Grown,

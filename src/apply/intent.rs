@@ -9,7 +9,7 @@ use crate::error::chain;
 use crate::job::{Basis, Host};
 use crate::kms::KeyService;
 use crate::luks2::{Flags, HeaderPolicy, Layout};
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Format, Plan, Step};
 use crate::state::{Phase, State, VolumeRecord};
 
 /// A volume that is about to be formatted.
@@ -31,7 +31,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mut next = state.clone();
         let mut intents = BTreeMap::new();
         for (index, step) in plan.steps.iter().enumerate() {
-            let Action::Format { resume, basis, mount_point, filesystem } = &step.action else { continue };
+            let Action::Format(Format { resume, basis, mount_point, filesystem }) = &step.action else { continue };
             let luks_uuid = resume.unwrap_or_else(Uuid::new_v4);
             let header = HeaderPolicy::Recorded(self.layout(step));
             let (made_with, replaced) = match basis {

@@ -9,7 +9,7 @@ use super::outcome::KeyError;
 use crate::job::{Basis, Host};
 use crate::key::Passphrase;
 use crate::kms::{Class, KeyService};
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Format, Grow, Plan, Step, Unlock};
 use crate::state::{KeyRecord, State, VERSION};
 
 /// What the key service gave.
@@ -50,9 +50,13 @@ pub fn needs_key(plan: &Plan, state: &State) -> bool {
 /// Keys of volumes that have to be opened, or whose formatting is to be ended.
 pub(super) fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
     let key = |step: &Step| match &step.action {
-        Action::Unlock { key, open: false, .. } | Action::Grow { key, mapping: true, .. } => Some(*key),
-        Action::Format { basis: Basis::Unfinished { luks_uuid }, .. } => state.volume(*luks_uuid).map(|v| v.key),
-        Action::Unlock { .. } | Action::Grow { .. } | Action::Format { .. } => None,
+        Action::Unlock(Unlock { key, is_open: false, .. }) | Action::Grow(Grow { key, grows_mapping: true, .. }) => {
+            Some(*key)
+        }
+        Action::Format(Format { basis: Basis::Unfinished { luks_uuid }, .. }) => {
+            state.volume(*luks_uuid).map(|v| v.key)
+        }
+        Action::Unlock(_) | Action::Grow(_) | Action::Format(_) => None,
     };
     plan.steps.iter().filter_map(key).collect()
 }
@@ -60,8 +64,8 @@ pub(super) fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
 /// Whether a volume is to be made with the node's key, rather than with one that is recorded for it.
 pub(super) fn is_new(action: &Action) -> bool {
     match action {
-        Action::Format { basis, .. } => !matches!(basis, Basis::Unfinished { .. }),
-        Action::Unlock { .. } | Action::Grow { .. } => false,
+        Action::Format(format) => !matches!(format.basis, Basis::Unfinished { .. }),
+        Action::Unlock(_) | Action::Grow(_) => false,
     }
 }
 

@@ -9,21 +9,21 @@ use super::keys::{Keys, is_new, keys_to_unwrap};
 use super::outcome::{Outcome, StepResult};
 use crate::job::Host;
 use crate::kms::KeyService;
-use crate::plan::{Action, Change, Plan};
+use crate::plan::{Action, Change, Plan, Unlock};
 use crate::state::State;
 
 /// The step that opens the volume of a change, by index.
 fn step_of(plan: &Plan, change: &Change) -> Option<usize> {
     let Change::Moved { luks_uuid: moved, .. } = change else { return None };
-    plan.steps
-        .iter()
-        .position(|step| matches!(&step.action, Action::Unlock { luks_uuid, open: false, .. } if luks_uuid == moved))
+    plan.steps.iter().position(
+        |step| matches!(&step.action, Action::Unlock(Unlock { luks_uuid, is_open: false, .. }) if luks_uuid == moved),
+    )
 }
 
 /// Whether there is the key that opens the volume of a change.
 fn has_key(plan: &Plan, change: &Change, keys: &Keys) -> bool {
     let step = step_of(plan, change).and_then(|at| plan.steps.get(at));
-    step.is_some_and(|step| matches!(&step.action, Action::Unlock { key, .. } if keys.get(*key).is_some()))
+    step.is_some_and(|step| matches!(&step.action, Action::Unlock(unlock) if keys.get(unlock.key).is_some()))
 }
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
@@ -55,18 +55,18 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let state = RefCell::new(state);
         let steps = plan.steps.iter().enumerate().map(async |(index, step)| {
             let result = match &step.action {
-                Action::Format { .. } => match intents.as_ref().map(|intents| intents.get(&index)) {
-                    Ok(Some(intent)) => self.format(step, intent, &state, &keys).await,
+                Action::Format(format) => match intents.as_ref().map(|intents| intents.get(&index)) {
+                    Ok(Some(intent)) => self.format(step, format, intent, &state, &keys).await,
                     Ok(None) => StepResult::NoKey,
                     Err(reason) => StepResult::Failed { message: reason.clone() },
                 },
-                Action::Unlock { luks_uuid, key, open, .. } => match keys.get(*key) {
-                    None if !open => StepResult::NoKey,
-                    passphrase => self.unlock(step, *luks_uuid, *open, passphrase, &state).await,
+                Action::Unlock(unlock) => match keys.get(unlock.key) {
+                    None if !unlock.is_open => StepResult::NoKey,
+                    passphrase => self.unlock(step, unlock, passphrase, &state).await,
                 },
-                Action::Grow { luks_uuid, key, mapping, .. } => match keys.get(*key) {
-                    None if *mapping => StepResult::NoKey,
-                    passphrase => self.grow(step, *luks_uuid, passphrase, &state).await,
+                Action::Grow(grow) => match keys.get(grow.key) {
+                    None if grow.grows_mapping => StepResult::NoKey,
+                    passphrase => self.grow(step, grow, passphrase, &state).await,
                 },
             };
             tracing::debug!(device = step.device.name, ?result, "step ended");

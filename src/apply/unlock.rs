@@ -10,7 +10,7 @@ use crate::job::{self, Answer, Host, Job, Target};
 use crate::key::Passphrase;
 use crate::kms::KeyService;
 use crate::luks2::ProvenKeyslot;
-use crate::plan::{Action, Step};
+use crate::plan::{Step, Unlock};
 use crate::state::State;
 use crate::storage::MountSpec;
 
@@ -18,17 +18,12 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     pub(super) async fn unlock(
         &self,
         step: &Step,
-        luks_uuid: Uuid,
-        open: bool,
+        unlock: &Unlock,
         key: Option<&Passphrase>,
         state: &RefCell<State>,
     ) -> StepResult {
+        let Unlock { luks_uuid, ref mount_point, filesystem, is_open: open, .. } = *unlock;
         let Some(expected) = state.borrow().expected(luks_uuid) else { return unrecorded(luks_uuid) };
-        let (mount_point, filesystem) = match &step.action {
-            Action::Format { mount_point, filesystem, .. }
-            | Action::Unlock { mount_point, filesystem, .. }
-            | Action::Grow { mount_point, filesystem, .. } => (mount_point, *filesystem),
-        };
         let options = &self.config.filesystem.options;
         let mount = mount_point.clone().map(|at| MountSpec { at, filesystem, options: options.clone() });
         let mapper = step.device.mapper_of(luks_uuid);

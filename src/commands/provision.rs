@@ -11,7 +11,7 @@ use super::preflight::{lock, patience_with_another_run, preflight};
 use crate::apply::Apply;
 use crate::config::Config;
 use crate::job::Workers;
-use crate::plan::{Action, Change, Mode, Plan, Step};
+use crate::plan::{Action, Change, Mode, Plan, Step, Unlock};
 use crate::report::{Report, Row, Verdict, planned};
 use crate::state::closed::{self, Closed};
 use crate::state::{Phase, State, StateDir};
@@ -71,7 +71,7 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
     };
     let mut plan = keys.meanwhile(&state, &likely, plan).await?;
     let left = leave_closed(&mut plan, &closed);
-    let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format { .. }));
+    let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format(_)));
     let instance_id = if formats { instance.id().await } else { None };
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id };
     let outcome = apply.run(&plan, state).await;
@@ -87,13 +87,13 @@ fn has_volumes(state: &State) -> bool {
 /// Removes the unlocking of volumes that somebody closed from a plan. Returns their rows.
 fn leave_closed(plan: &mut Plan, closed: &[Closed]) -> Vec<Row> {
     let is_closed = |step: &mut Step| {
-        let Action::Unlock { luks_uuid, open: false, .. } = step.action else { return false };
+        let Action::Unlock(Unlock { luks_uuid, is_open: false, .. }) = step.action else { return false };
         closed.iter().any(|closed| closed.is(luks_uuid, &step.device))
     };
     let left: Vec<Step> = plan.steps.extract_if(.., is_closed).collect();
     let is_left = |change: &Change| {
         let Change::Moved { luks_uuid: moved, .. } = change else { return false };
-        left.iter().any(|step| matches!(&step.action, Action::Unlock { luks_uuid, .. } if luks_uuid == moved))
+        left.iter().any(|step| matches!(&step.action, Action::Unlock(unlock) if unlock.luks_uuid == *moved))
     };
     plan.changes.retain(|change| !is_left(change));
     let row = |step: Step| Row {

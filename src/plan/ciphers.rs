@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::action::{Action, Step, Unlock};
 use super::finding::{Finding, Severity};
-use super::model::{Action, Plan, Step};
+use super::model::Plan;
 use crate::config::Config;
 use crate::disk::Inventory;
 use crate::job::Basis;
@@ -13,11 +14,11 @@ use crate::state::State;
 /// How the volumes are encrypted that a plan makes or opens. One that is open has its cipher.
 pub fn needed_ciphers(config: &Config, state: &State, plan: &Plan) -> BTreeSet<Encryption> {
     let needed = |step: &Step| match &step.action {
-        Action::Unlock { luks_uuid, open: false, .. } => {
+        Action::Unlock(Unlock { luks_uuid, is_open: false, .. }) => {
             state.volume(*luks_uuid).map(|volume| volume.header.encryption())
         }
-        Action::Format { basis, .. } => Some(of_new(config, state, basis)),
-        Action::Unlock { open: true, .. } | Action::Grow { .. } => None,
+        Action::Format(format) => Some(of_new(config, state, &format.basis)),
+        Action::Unlock(_) | Action::Grow(_) => None,
     };
     plan.steps.iter().filter_map(needed).collect()
 }

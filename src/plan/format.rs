@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
+use super::action::{Action, Format, Step};
 use super::ciphers;
 use super::finding::{Finding, Severity};
-use super::model::{Action, Step, Subject};
+use super::model::Subject;
 use super::planner::Planner;
 use super::unknown::{Whose, restore};
 use super::words::{DETACH_ONE, in_use, same_serial, wipe_or_ignore};
@@ -55,7 +56,7 @@ impl Planner<'_> {
             );
             return self.refuse(subject, Finding::refused(evidence, "choose another filesystem.mount_base"));
         }
-        let action = Action::Format { resume, basis, mount_point, filesystem };
+        let action = Action::Format(Format { resume, basis, mount_point, filesystem });
         self.plan.steps.push(Step { device: facts.clone(), role, action });
     }
 

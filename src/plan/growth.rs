@@ -1,7 +1,8 @@
 //! Volumes that are smaller than their disks, and how they are to grow.
 
+use super::action::{Action, Grow};
 use super::finding::Finding;
-use super::model::{Action, Subject};
+use super::model::Subject;
 use super::planner::Planner;
 use crate::disk::{DeviceFacts, Holder};
 use crate::luks2::{DATA_OFFSET, grown_size};
@@ -50,14 +51,14 @@ impl Planner<'_> {
                 Some(at.cloned().ok_or_else(unmounted)?)
             }
         };
-        Ok(Action::Grow {
+        Ok(Action::Grow(Grow {
             luks_uuid: record.luks_uuid,
             key: record.key,
             mount_point,
             filesystem: record.filesystem,
             from: record.size,
-            mapping: mapping.size < grown_size(facts.size),
-        })
+            grows_mapping: mapping.size < grown_size(facts.size),
+        }))
     }
 
     /// A disk that no known volume is open on, where only what is open is wanted.

@@ -1,9 +1,10 @@
 //! Known volumes: open ones, and those whose header is on a disk.
 
+use super::action::{Action, Step, Unlock};
 use super::ciphers;
 use super::finding::{Finding, Severity};
 use super::growth::{outgrown, shrunk};
-use super::model::{Action, Change, Left, Mode, Step, Subject};
+use super::model::{Change, Left, Mode, Subject};
 use super::planner::Planner;
 use super::words::names;
 use crate::disk::{Content, DeviceFacts, Holder, classify};
@@ -117,13 +118,13 @@ impl Planner<'_> {
             return self.refuse(subject, finding);
         }
         self.follow(facts, role, record);
-        let action = Action::Unlock {
+        let action = Action::Unlock(Unlock {
             luks_uuid: record.luks_uuid,
             key: record.key,
             mount_point: self.mount_points.of(record),
             filesystem: record.filesystem,
-            open: mapping.is_some(),
-        };
+            is_open: mapping.is_some(),
+        });
         self.plan.steps.push(Step { device: facts.clone(), role, action });
     }
 }

@@ -3,6 +3,7 @@
 //! May import: `config`, `disk`, `job`, `luks2`, `state`, `storage`.
 //! Never: a file, a clock, the network; nor `worker`, which does not import it either.
 
+mod action;
 mod ciphers;
 mod expect;
 mod finding;
@@ -23,10 +24,11 @@ mod unfinished;
 mod unknown;
 mod words;
 
+pub use action::{Action, Format, Grow, Step, Unlock};
 pub use ciphers::needed_ciphers;
 pub use expect::{Shortfall, may_be_gone};
 pub use finding::{Finding, Severity};
-pub use model::{Action, Change, Left, Mode, Plan, Refusal, Step, Subject};
+pub use model::{Change, Left, Mode, Plan, Refusal, Subject};
 pub use owner::{disk_of, is_ignored, locked_out, record_of};
 pub use planner::plan;
 pub use policy::{may_be_taken, policy, wants_probe};

@@ -1,15 +1,12 @@
 //! What a plan says: steps, refusals, what is left alone, and how the state file is to follow.
 
-use std::path::PathBuf;
-
 use uuid::Uuid;
 
+use super::action::Step;
 use super::expect::Shortfall;
 use super::finding::Finding;
 use crate::disk::{Content, DeviceFacts, Role};
-use crate::job::Basis;
-use crate::state::{VolumeRecord, VolumeRole};
-use crate::storage::FilesystemKind;
+use crate::state::VolumeRecord;
 
 /// Whether formatting is allowed at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,62 +62,6 @@ impl Plan {
             Left { subject, because, volume: None }
         }));
     }
-}
-
-/// Work on one disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// The disk.
-    pub device: DeviceFacts,
-    /// What it is.
-    pub role: VolumeRole,
-    /// What to do.
-    pub action: Action,
-}
-
-/// The things that can be done with a disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Encrypt it, then open and mount it.
-    Format {
-        /// The record of an earlier attempt that did not end, to be taken up.
-        resume: Option<Uuid>,
-        /// Why this may be done.
-        basis: Basis,
-        /// Where to mount it.
-        mount_point: Option<PathBuf>,
-        /// What to make on it.
-        filesystem: FilesystemKind,
-    },
-    /// Open it unless it is open, mount it unless it is mounted.
-    Unlock {
-        /// Its LUKS UUID.
-        luks_uuid: Uuid,
-        /// Id of the key that opens it.
-        key: u32,
-        /// Where to mount it.
-        mount_point: Option<PathBuf>,
-        /// What is on it.
-        filesystem: FilesystemKind,
-        /// Whether the mapping is there already, so that no key is needed.
-        open: bool,
-    },
-    /// Grow an open volume to the size of its disk: the mapping, then the file system.
-    Grow {
-        /// Its LUKS UUID.
-        luks_uuid: Uuid,
-        /// Id of the key that opens it.
-        key: u32,
-        /// Where its file system is mounted; `None` where it has none.
-        mount_point: Option<PathBuf>,
-        /// What is on it.
-        filesystem: FilesystemKind,
-        /// Size of the disk in bytes when the volume was made or last grown.
-        from: u64,
-        /// Whether the mapping is to grow too, for which the key is needed: it has the size of the disk already where that had
-        /// grown before the volume was opened.
-        mapping: bool,
-    },
 }
 
 /// Something that is not done, for safety or because something is missing.

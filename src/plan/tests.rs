@@ -153,15 +153,15 @@ fn lines(plan: &Plan) -> Vec<String> {
     let name = |subject: &Subject| subject.device.clone().unwrap_or_else(|| "nobody".to_owned());
     let steps = plan.steps.iter().map(|step| {
         let what = match &step.action {
-            Action::Format { resume, basis, mount_point, .. } => {
+            Action::Format(Format { resume, basis, mount_point, .. }) => {
                 let resume = resume.map_or(String::new(), |uuid| format!(" as {uuid}"));
                 format!("format{resume} at {}: {basis}", at(mount_point))
             }
-            Action::Unlock { luks_uuid, mount_point, open, .. } => {
-                format!("{} {luks_uuid} at {}", if *open { "mount" } else { "unlock" }, at(mount_point))
+            Action::Unlock(Unlock { luks_uuid, mount_point, is_open, .. }) => {
+                format!("{} {luks_uuid} at {}", if *is_open { "mount" } else { "unlock" }, at(mount_point))
             }
-            Action::Grow { luks_uuid, mount_point, from, mapping, .. } => {
-                let what = if *mapping { "grow" } else { "grow file system of" };
+            Action::Grow(Grow { luks_uuid, mount_point, from, grows_mapping, .. }) => {
+                let what = if *grows_mapping { "grow" } else { "grow file system of" };
                 let size = Bytes(*from);
                 format!("{what} {luks_uuid} at {} from {size} to {}", at(mount_point), Bytes(step.device.size))
             }

@@ -33,13 +33,12 @@ impl Row {
             size: step.device.size,
             content: step.device.content.clone(),
         };
-        let (luks_uuid, mount_point) = match &step.action {
-            Action::Format { resume, mount_point, .. } => (*resume, mount_point),
-            Action::Unlock { luks_uuid, mount_point, .. } | Action::Grow { luks_uuid, mount_point, .. } => {
-                (Some(*luks_uuid), mount_point)
-            }
+        let luks_uuid = match &step.action {
+            Action::Format(format) => format.resume,
+            Action::Unlock(unlock) => Some(unlock.luks_uuid),
+            Action::Grow(grow) => Some(grow.luks_uuid),
         };
-        Self::new(&subject, result).volume(luks_uuid, mount_point.clone())
+        Self::new(&subject, result).volume(luks_uuid, step.action.mount_point().cloned())
     }
 
     fn refusal(refusal: &Refusal) -> Self {
@@ -65,10 +64,12 @@ impl Row {
 /// Returns the row of a step that would be done.
 pub fn planned(step: &Step) -> Row {
     match &step.action {
-        Action::Format { basis, .. } => Row::step(step, Verdict::WouldFormat).because(basis.to_string()),
-        Action::Unlock { open: true, .. } => Row::step(step, Verdict::WouldUnlock).because("already open, not mounted"),
-        Action::Unlock { .. } => Row::step(step, Verdict::WouldUnlock),
-        Action::Grow { from, .. } => Row::step(step, Verdict::WouldGrow).because(growth(*from, step.device.size)),
+        Action::Format(format) => Row::step(step, Verdict::WouldFormat).because(format.basis.to_string()),
+        Action::Unlock(unlock) if unlock.is_open => {
+            Row::step(step, Verdict::WouldUnlock).because("already open, not mounted")
+        }
+        Action::Unlock(_) => Row::step(step, Verdict::WouldUnlock),
+        Action::Grow(grow) => Row::step(step, Verdict::WouldGrow).because(growth(grow.from, step.device.size)),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::disk::{Content, DeviceFacts, Evidence};
 use crate::job::Basis;
 use crate::kms::{Class, KmsError};
 use crate::luks2::HeaderPolicy;
-use crate::plan::{Action, Finding, Left, Plan, Refusal, Severity, Step, Subject};
+use crate::plan::{Action, Finding, Format, Grow, Left, Plan, Refusal, Severity, Step, Subject, Unlock};
 use crate::state::{Phase, StateError, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
 
@@ -38,25 +38,31 @@ fn format(n: u32, basis: Basis) -> Step {
         Basis::Unfinished { .. } => Content::Unfinished,
         Basis::Wipe { .. } => Content::Unrecognised { offset: 4096 },
     };
-    let action = Action::Format { resume: None, basis, mount_point: at(n), filesystem: FilesystemKind::Xfs };
+    let action = Action::Format(Format { resume: None, basis, mount_point: at(n), filesystem: FilesystemKind::Xfs });
     Step { device: DeviceFacts { content: Some(content), ..disk(n) }, role: VolumeRole::Ebs, action }
 }
 
-fn unlock(n: u32, open: bool) -> Step {
-    let action = Action::Unlock { luks_uuid: id(n), key: 1, mount_point: at(n), filesystem: FilesystemKind::Xfs, open };
+fn unlock(n: u32, is_open: bool) -> Step {
+    let action = Action::Unlock(Unlock {
+        luks_uuid: id(n),
+        key: 1,
+        mount_point: at(n),
+        filesystem: FilesystemKind::Xfs,
+        is_open,
+    });
     let content = Some(Content::Luks2 { luks_uuid: id(n), token: None });
     Step { device: DeviceFacts { content, ..disk(n) }, role: VolumeRole::InstanceStore, action }
 }
 
 fn grow(n: u32, from: u64) -> Step {
-    let action = Action::Grow {
+    let action = Action::Grow(Grow {
         luks_uuid: id(n),
         key: 1,
         mount_point: at(n),
         filesystem: FilesystemKind::Xfs,
         from,
-        mapping: true,
-    };
+        grows_mapping: true,
+    });
     Step { device: disk(n), role: VolumeRole::Ebs, action }
 }
 

@@ -251,11 +251,7 @@ fn rows(plan: &Plan) -> BTreeSet<String> {
 }
 
 fn mount_point(step: &Step) -> Option<PathBuf> {
-    match &step.action {
-        Action::Format { mount_point, .. } | Action::Unlock { mount_point, .. } | Action::Grow { mount_point, .. } => {
-            mount_point.clone()
-        }
-    }
+    step.action.mount_point().cloned()
 }
 
 proptest! {
@@ -267,13 +263,13 @@ proptest! {
         let plan = plan(Mode::Provision, &config, &world.0, &world.1);
         for step in &plan.steps {
             match &step.action {
-                Action::Format { resume, basis, .. } => may_be_formatted(step, *resume, basis, &config, &world),
-                Action::Unlock { luks_uuid, open, .. } => {
+                Action::Format(Format { resume, basis, .. }) => may_be_formatted(step, *resume, basis, &config, &world),
+                Action::Unlock(Unlock { luks_uuid, is_open, .. }) => {
                     assert_eq!(world.0.volume(*luks_uuid).map(|v| v.phase), Some(Phase::Committed));
                     assert_eq!(record_on(&step.device), Some(*luks_uuid));
-                    assert_eq!(*open, step.device.mapping_of(*luks_uuid).is_some());
+                    assert_eq!(*is_open, step.device.mapping_of(*luks_uuid).is_some());
                 }
-                Action::Grow { .. } => panic!("not configured: {step:?}"),
+                Action::Grow(_) => panic!("not configured: {step:?}"),
             }
         }
     }
@@ -283,7 +279,7 @@ proptest! {
         let config = config(text);
         let unlocks = |mode| {
             let plan = plan(mode, &config, &world.0, &world.1);
-            plan.steps.into_iter().filter(|step| matches!(step.action, Action::Unlock { .. })).collect::<Vec<_>>()
+            plan.steps.into_iter().filter(|step| matches!(step.action, Action::Unlock(_))).collect::<Vec<_>>()
         };
         let unlock = plan(Mode::Unlock, &config, &world.0, &world.1);
         prop_assert_eq!(&unlock.steps, &unlocks(Mode::Unlock));
@@ -298,19 +294,19 @@ proptest! {
         on.volumes.grow = true;
         let (state, inventory) = &world;
         let (grows, others): (Vec<_>, Vec<_>) =
-            plan(Mode::Provision, &on, state, inventory).steps.into_iter().partition(|s| matches!(s.action, Action::Grow { .. }));
+            plan(Mode::Provision, &on, state, inventory).steps.into_iter().partition(|s| matches!(s.action, Action::Grow(_)));
         prop_assert_eq!(others, plan(Mode::Provision, &off, state, inventory).steps);
         let asked_for = plan(Mode::Grow, &off, state, inventory).steps;
         for step in &grows {
             prop_assert!(asked_for.contains(step), "{:?}", step);
         }
         for step in asked_for {
-            let Action::Grow { luks_uuid, mount_point, mapping, .. } = &step.action else { panic!("{step:?}") };
+            let Action::Grow(Grow { luks_uuid, mount_point, grows_mapping, .. }) = &step.action else { panic!("{step:?}") };
             let open = step.device.mapping_of(*luks_uuid).expect("an open mapping");
             prop_assert_eq!(state.volume(*luks_uuid).map(|v| v.phase), Some(Phase::Committed));
             prop_assert_eq!(&step.device.system, &None);
             prop_assert!(open.size + DATA_OFFSET <= step.device.size);
-            prop_assert!(!mapping || open.size + DATA_OFFSET < step.device.size);
+            prop_assert!(!grows_mapping || open.size + DATA_OFFSET < step.device.size);
             prop_assert!(mount_point.as_ref().is_none_or(|at| open.mounts.contains(at)));
         }
     }
@@ -329,14 +325,14 @@ proptest! {
             prop_assert_eq!(names, expected);
 
             // grown is what is mounted wherever that is
-            let given = plan.steps.iter().filter(|step| !matches!(step.action, Action::Grow { .. }));
+            let given = plan.steps.iter().filter(|step| !matches!(step.action, Action::Grow(_)));
             let points: Vec<_> = given.filter_map(mount_point).collect();
             let mounted = plan.left.iter().filter_map(|l| l.volume.as_ref()?.mount_point.clone());
             let points: Vec<_> = points.into_iter().chain(mounted).collect();
             prop_assert_eq!(points.iter().collect::<BTreeSet<_>>().len(), points.len(), "{:?}", points);
             let volumes: Vec<_> = plan.steps.iter().filter_map(|s| match &s.action {
-                Action::Format { resume, .. } => *resume,
-                Action::Unlock { luks_uuid, .. } | Action::Grow { luks_uuid, .. } => Some(*luks_uuid),
+                Action::Format(Format { resume, .. }) => *resume,
+                Action::Unlock(Unlock { luks_uuid, .. }) | Action::Grow(Grow { luks_uuid, .. }) => Some(*luks_uuid),
             }).collect();
             prop_assert_eq!(volumes.iter().collect::<BTreeSet<_>>().len(), volumes.len());
         }
@@ -350,7 +346,7 @@ proptest! {
         state.volumes.retain(|volume| volume.phase == Phase::Committed);
         let text = if ebs { "" } else { "[volumes]\nebs = \"ignore\"" };
         for step in plan(Mode::Provision, &config(text), &state, &inventory).steps {
-            if let Action::Format { resume, basis, .. } = step.action {
+            if let Action::Format(Format { resume, basis, .. }) = step.action {
                 prop_assert!(matches!(step.device.content, Some(Content::Blank { .. })), "{:?}", step.device);
                 prop_assert!(matches!(basis, Basis::Blank { .. }) && resume.is_none(), "{:?}", basis);
             }
@@ -379,10 +375,10 @@ proptest! {
                 let Some(disk) = inventory.devices.iter().find(on_it) else { continue };
                 let mapping = disk.mapping_of(record.luks_uuid);
                 let unlocked = plan.steps.iter().find(|step| step.device == *disk).is_some_and(|step| match step.action {
-                    Action::Unlock { luks_uuid, key, open, .. } => {
-                        (luks_uuid, key, open) == (record.luks_uuid, record.key, mapping.is_some())
+                    Action::Unlock(Unlock { luks_uuid, key, is_open, .. }) => {
+                        (luks_uuid, key, is_open) == (record.luks_uuid, record.key, mapping.is_some())
                     }
-                    Action::Format { .. } | Action::Grow { .. } => false,
+                    Action::Format(_) | Action::Grow(_) => false,
                 });
                 let mounted = plan.left.iter().filter_map(|left| left.volume.as_ref()).any(|volume| {
                     let at = |mapping: &Holder| volume.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
@@ -574,15 +570,19 @@ fn cases(config: &Config, state: &State, inventory: &Inventory, plan: &Plan) -> 
         add(
             true,
             match &step.action {
-                Action::Format { basis: Basis::Blank { replaces: None, .. }, .. } => "step: format, blank",
-                Action::Format { basis: Basis::Blank { replaces: Some(_), .. }, .. } => "step: format, blank, replaces",
-                Action::Format { basis: Basis::Unfinished { .. }, .. } => "step: format, unfinished",
-                Action::Format { basis: Basis::Noise { begun: None, .. }, .. } => "step: format, noise",
-                Action::Format { basis: Basis::Noise { begun: Some(_), .. }, .. } => "step: format, noise, begun",
-                Action::Format { basis: Basis::Wipe { .. }, .. } => "step: format, wipe",
-                Action::Unlock { open: false, .. } => "step: unlock",
-                Action::Unlock { open: true, .. } => "step: mount",
-                Action::Grow { .. } => "step: grow",
+                Action::Format(Format { basis: Basis::Blank { replaces: None, .. }, .. }) => "step: format, blank",
+                Action::Format(Format { basis: Basis::Blank { replaces: Some(_), .. }, .. }) => {
+                    "step: format, blank, replaces"
+                }
+                Action::Format(Format { basis: Basis::Unfinished { .. }, .. }) => "step: format, unfinished",
+                Action::Format(Format { basis: Basis::Noise { begun: None, .. }, .. }) => "step: format, noise",
+                Action::Format(Format { basis: Basis::Noise { begun: Some(_), .. }, .. }) => {
+                    "step: format, noise, begun"
+                }
+                Action::Format(Format { basis: Basis::Wipe { .. }, .. }) => "step: format, wipe",
+                Action::Unlock(Unlock { is_open: false, .. }) => "step: unlock",
+                Action::Unlock(Unlock { is_open: true, .. }) => "step: mount",
+                Action::Grow(_) => "step: grow",
             },
         );
     }

@@ -917,13 +917,9 @@ fn volumes_that_are_not_there() {
 fn mount_points() {
     let points = |config: &Config, volumes, devices| {
         let plan = plan(Provision, config, &state(volumes), &inventory(devices));
-        let steps = plan.steps.iter().map(|step| match &step.action {
-            Action::Format { mount_point, .. }
-            | Action::Unlock { mount_point, .. }
-            | Action::Grow { mount_point, .. } => {
-                let at = mount_point.as_ref().map_or("-".to_owned(), |at| at.display().to_string());
-                format!("{}={at}", step.device.serial.as_deref().unwrap_or_default())
-            }
+        let steps = plan.steps.iter().map(|step| {
+            let at = step.action.mount_point().map_or("-".to_owned(), |at| at.display().to_string());
+            format!("{}={at}", step.device.serial.as_deref().unwrap_or_default())
         });
         steps.collect::<Vec<_>>().join(" ")
     };
@@ -969,7 +965,7 @@ fn expecting(more: &str) -> Config {
 fn formats(config: &Config, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts>) -> String {
     let plan = plan(Provision, config, &state(volumes), &inventory(devices));
     let formats = plan.steps.iter().filter_map(|step| match &step.action {
-        Action::Format { basis, mount_point, .. } => {
+        Action::Format(Format { basis, mount_point, .. }) => {
             let at = mount_point.as_ref().map_or("-".to_owned(), |at| at.display().to_string());
             let replaces = match basis {
                 Basis::Blank { replaces: Some(gone), .. } | Basis::Wipe { replaces: Some(gone), .. } => {
@@ -982,7 +978,7 @@ fn formats(config: &Config, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts
             };
             Some(format!("{}={at}{replaces}", step.device.serial.as_deref().unwrap_or(&step.device.name)))
         }
-        Action::Unlock { .. } | Action::Grow { .. } => None,
+        Action::Unlock(_) | Action::Grow(_) => None,
     });
     formats.collect::<Vec<_>>().join(" ")
 }
