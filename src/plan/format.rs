@@ -18,17 +18,21 @@ use crate::luks2::DATA_OFFSET;
 use crate::state::VolumeRole;
 use crate::storage::FilesystemKind;
 
+/// A proposal to format a disk.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    /// The LUKS UUID of an interrupted attempt to continue.
+    pub(super) resume: Option<Uuid>,
+    /// Why the disk may be formatted.
+    pub(super) basis: Basis,
+    /// The mount point that is recorded for it.
+    pub(super) mount_point: Option<PathBuf>,
+}
+
 impl Planner<'_> {
     /// The one place where a disk is set down to be formatted: what stands against it, whatever it was that spoke for it.
-    pub(super) fn format(
-        &mut self,
-        facts: &DeviceFacts,
-        subject: Subject,
-        role: VolumeRole,
-        resume: Option<Uuid>,
-        basis: Basis,
-        mount_point: Option<PathBuf>,
-    ) {
+    pub(super) fn format(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, proposal: Proposal) {
+        let Proposal { resume, basis, mount_point } = proposal;
         if let Some(finding) = self.objection(facts, &basis) {
             return self.refuse(subject, finding);
         }

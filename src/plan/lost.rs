@@ -1,6 +1,7 @@
 //! The disks of known volumes, without their headers.
 
 use super::finding::Finding;
+use super::format::Proposal;
 use super::model::{Mode, Subject};
 use super::planner::Planner;
 use super::words::{CHECK_READABLE, CHECK_VOLUME, DETACH_ONE, in_use, same_serial};
@@ -31,7 +32,7 @@ impl Planner<'_> {
                 let replaces = Some(luks_uuid).filter(|_| !hidden);
                 let mount_point = self.mount_points.of(record).filter(|_| !hidden);
                 let basis = Basis::Blank { evidence: *evidence, replaces };
-                return self.format(facts, subject, role, None, basis, mount_point);
+                return self.format(facts, subject, role, Proposal { resume: None, basis, mount_point });
             }
             (Some(Content::Blank { .. }), VolumeRole::InstanceStore, Mode::Unlock) => (
                 format!("known instance store volume, LUKS UUID {luks_uuid}, came back blank"),

@@ -1,6 +1,7 @@
 //! Disks that the state file does not know.
 
 use super::finding::Finding;
+use super::format::Proposal;
 use super::model::{Mode, Subject};
 use super::planner::Planner;
 use super::policy::{is_wipeable, may_take_noise, may_wipe};
@@ -31,7 +32,7 @@ impl Planner<'_> {
                 (Mode::Provision, _) => {
                     let basis = Basis::Blank { evidence: *evidence, replaces: gone.map(|record| record.luks_uuid) };
                     let mount_point = gone.and_then(|record| self.mount_points.of(record));
-                    self.format(facts, subject, role, None, basis, mount_point);
+                    self.format(facts, subject, role, Proposal { resume: None, basis, mount_point });
                 }
                 (Mode::Unlock, Some(record)) => self.refuse(
                     subject,
@@ -46,14 +47,15 @@ impl Planner<'_> {
             },
             Content::Noise { evidence, .. } if self.may_take_noise(facts, role) => {
                 let basis = Basis::Noise { evidence: *evidence, begun: None };
-                self.format(facts, subject, role, None, basis, None);
+                self.format(facts, subject, role, Proposal { resume: None, basis, mount_point: None });
             }
             content if is_wipeable(content) && may_wipe(self.mode, self.config, self.owners.state, facts, role) => {
                 // one that was begun here has its mount point already
                 let begun = self.owners.by_identity(facts).filter(|record| record.phase == Phase::Intent);
                 let mount_point = gone.or(begun).and_then(|record| self.mount_points.of(record));
                 let replaces = gone.map(|record| record.luks_uuid);
-                self.format(facts, subject, role, None, Basis::Wipe { found: content.clone(), replaces }, mount_point);
+                let basis = Basis::Wipe { found: content.clone(), replaces };
+                self.format(facts, subject, role, Proposal { resume: None, basis, mount_point });
             }
             Content::Noise { .. } => {
                 self.refuse(subject, Finding::refused(format!("not blank: {content}"), take_or_ignore(facts, role)));

@@ -1,6 +1,7 @@
 //! Volumes whose formatting was interrupted.
 
 use super::finding::Finding;
+use super::format::Proposal;
 use super::model::{Mode, Subject};
 use super::planner::Planner;
 use super::words::{CHECK_VOLUME, in_use, names, wipe_or_ignore};
@@ -31,7 +32,8 @@ impl Planner<'_> {
         let mount_point = self.mount_points.of(record);
         if let Some(mapping) = facts.mapping_of(luks_uuid) {
             if facts.holders.len() == 1 && facts.mounts.is_empty() && mapping.mounts.is_empty() && !mapping.held {
-                return self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
+                let basis = Basis::Unfinished { luks_uuid };
+                return self.format(facts, subject, role, Proposal { resume, basis, mount_point });
             }
             return self.refuse(
                 subject,
@@ -43,18 +45,20 @@ impl Planner<'_> {
         }
         match &facts.content {
             Some(Content::Luks2 { luks_uuid: found, .. }) if *found == luks_uuid => {
-                self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
+                let basis = Basis::Unfinished { luks_uuid };
+                self.format(facts, subject, role, Proposal { resume, basis, mount_point });
             }
             Some(Content::Unfinished) => {
-                self.format(facts, subject, role, resume, Basis::Unfinished { luks_uuid }, mount_point);
+                let basis = Basis::Unfinished { luks_uuid };
+                self.format(facts, subject, role, Proposal { resume, basis, mount_point });
             }
             Some(Content::Blank { evidence }) => {
                 let basis = Basis::Blank { evidence: *evidence, replaces: None };
-                self.format(facts, subject, role, resume, basis, mount_point);
+                self.format(facts, subject, role, Proposal { resume, basis, mount_point });
             }
             Some(Content::Noise { evidence, .. }) if self.may_take_noise(facts, role) => {
                 let basis = Basis::Noise { evidence: *evidence, begun: resume };
-                self.format(facts, subject, role, resume, basis, mount_point);
+                self.format(facts, subject, role, Proposal { resume, basis, mount_point });
             }
             Some(_) | None => self.unknown(facts, subject, role),
         }
