@@ -213,11 +213,11 @@ disk_moved() {
     before=$(sha256sum <"$(raw "$ebs_2")")
 
     ./volume.sh attach node2 "$ebs_2"
-    wait_for node2 180 "the refusal by the daemon's run" "journalctl -b -u luks-agent-provision.service | grep -q '$ebs_2.*refused\|refused.*$ebs_2\|unknown to this node'"
+    wait_for node2 180 "the refusal by the daemon's run" "journalctl -b -u luks-agent-provision.service | grep -q '$ebs_2.*refused\|refused.*$ebs_2\|state file does not list'"
     plan=$(on node2 'luks-agent provision 2>&1') || code=$?
     equal "$code" 3 "node2: exit code of provision"
-    contains "$plan" "of luks-agent on $node1_id, unknown to this node's state file; its key is wrapped by $key_arn" "node2: provision"
-    contains "$plan" "it is not formatted; see 'break-glass' in the README to get its data back" "node2: provision"
+    contains "$plan" "which luks-agent made on $node1_id and this node's state file does not list; its key is wrapped by $key_arn" "node2: provision"
+    contains "$plan" "it is not formatted; see 'break-glass' in the README to recover its data" "node2: provision"
     equal "$(sha256sum <"$(raw "$ebs_2")")" "$before" "the moved disk, byte by byte"
     is_sealed "$ebs_2"
     if on node2 'luks-agent help' | grep -q '^ *adopt'; then

@@ -40,7 +40,7 @@ pub(super) fn missing(inventory: &Inventory, encryption: Encryption, severity: S
     let evidence = format!("this kernel cannot encrypt with {encryption}: {}", missing.reason);
     let modules = missing.modules.join(" ");
     let remedy = format!(
-        "load what is missing with 'modprobe -a {modules}', or install the kernel's package that has these modules; then try again"
+        "load the missing modules with 'modprobe -a {modules}', or install the kernel package that contains them, then try again"
     );
     Some(Finding { severity, evidence, remedy })
 }

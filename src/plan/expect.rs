@@ -42,7 +42,7 @@ impl Shortfall {
     pub fn finding(&self) -> Finding {
         Finding::wrong(
             format!("found {} of at least {} {} volumes", self.there, self.expected, self.role),
-            format!("attach what is missing, or lower {}", self.key()),
+            format!("attach the missing volumes, or lower {}", self.key()),
         )
     }
 }

@@ -54,7 +54,7 @@ impl Planner<'_> {
             && let Some(other) = self.mount_points.nested(at)
         {
             let evidence = format!(
-                "mount points {} and {}, which is another volume's, would lie one inside the other",
+                "mount point {} and {}, the mount point of another volume, would be nested",
                 at.display(),
                 other.display()
             );
@@ -68,12 +68,12 @@ impl Planner<'_> {
         if let Some(reason) = &self.owners.inventory.boot_unresolved {
             return Some(Finding::refused(
                 format!("the boot disk could not be resolved: {reason}"),
-                "nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found",
+                "the agent formats nothing while any disk might be the boot disk; 'luks-agent status' shows what it found",
             ));
         }
         if let Some(on) = &self.owners.inventory.state_in_memory {
             return Some(Finding::refused(
-                format!("a reboot would lose the record of a new volume: the state directory lies on {on}"),
+                format!("a reboot would lose the record of a new volume: the state directory is on {on}"),
                 format!(
                     "move {} to the boot volume, or set state.dir to a directory there",
                     self.config.state.dir.display()
@@ -86,15 +86,18 @@ impl Planner<'_> {
             return Some(Finding::refused(
                 format!("this node's state file may be lost: {} holds a volume of luks-agent", ours.name),
                 format!(
-                    "{}; to go on without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it",
+                    "{}; to continue without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it",
                     restore(self.config)
                 ),
             ));
         }
         if let Some(volume) = self.owners.formerly_on(facts) {
             return Some(Finding::refused(
-                format!("known volume, LUKS UUID {}, was on it before it was used on another disk", volume.luks_uuid),
-                "it may have data that the other lacks: detach it, or add a [[volumes.match]] rule with role = \"ignore\"",
+                format!(
+                    "known volume, LUKS UUID {}, was on this disk before it moved to another one",
+                    volume.luks_uuid
+                ),
+                "detach it, or add a [[volumes.match]] rule with role = \"ignore\"; it may hold data that the other disk lacks",
             ));
         }
         let twins = self.owners.twins(facts);
@@ -123,16 +126,16 @@ impl Planner<'_> {
 fn unfit(config: &Config, facts: &DeviceFacts) -> Option<Finding> {
     let ignore = "or add a [[volumes.match]] rule with role = \"ignore\"";
     if facts.size < 2 * DATA_OFFSET {
-        let evidence = format!("it has {}, and a LUKS2 header alone takes {}", Bytes(facts.size), Bytes(DATA_OFFSET));
+        let evidence = format!("it has {}, but the LUKS2 header alone takes {}", Bytes(facts.size), Bytes(DATA_OFFSET));
         return Some(Finding::refused(
             evidence,
-            format!("attach a disk of {} at least, {ignore}", Bytes(2 * DATA_OFFSET)),
+            format!("attach a disk of at least {}, {ignore}", Bytes(2 * DATA_OFFSET)),
         ));
     }
     let sector = config.luks.sector_size.filter(|sector| !facts.size.is_multiple_of(u64::from(*sector)))?;
     Some(Finding::refused(
         format!("its size, {} bytes, is not a multiple of luks.sector_size, {sector}", facts.size),
-        format!("take luks.sector_size out of the configuration, so that each disk gets one that fits, {ignore}"),
+        format!("remove luks.sector_size from the configuration, so that each disk gets a size that fits, {ignore}"),
     ))
 }
 
@@ -144,7 +147,7 @@ fn unresolved_ignore(config: &Config, inventory: &Inventory, facts: &DeviceFacts
     let ignores = earlier.filter(|rule| rule.role == RuleRole::Ignore);
     let link = ignores.filter(|rule| !means_another(rule)).find_map(|rule| rule.may_mean(facts))?;
     Some(Finding::refused(
-        format!("a [[volumes.match]] rule says to ignore {link}, which does not exist, and it may be this disk"),
-        "see whether 'udevadm settle' makes the link, or name the disk by its serial number in the rule",
+        format!("a [[volumes.match]] rule ignores {link}, which does not exist and may be this disk"),
+        "check whether 'udevadm settle' creates the link, or match the disk by its serial number in the rule",
     ))
 }

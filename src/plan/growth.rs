@@ -20,8 +20,8 @@ pub(super) fn shrunk(facts: &DeviceFacts, mapping: &Holder) -> Option<Finding> {
     let needed = mapping.size.saturating_add(DATA_OFFSET);
     (needed > facts.size).then(|| {
         Finding::wrong(
-            format!("its disk is smaller than the open volume: it has {} bytes, {needed} are in use", facts.size),
-            "nothing was changed, and what lies behind its end cannot be read: check that the right disk is attached, and restore the volume from a snapshot if it is",
+            format!("the disk is smaller than its open volume: it has {} bytes, {needed} are in use", facts.size),
+            "check that the right disk is attached, and restore the volume from a snapshot if it is; data past the end of the disk cannot be read, and nothing was changed",
         )
     })
 }
@@ -35,7 +35,7 @@ impl Planner<'_> {
         mapping: &Holder,
     ) -> Result<Action, Finding> {
         if let Some(system) = &facts.system {
-            let remedy = "what carries the system is not touched: grow it with 'cryptsetup resize' and the file system's own tool";
+            let remedy = "the agent does not grow a volume that carries the system; grow it with 'cryptsetup resize' and the file system's own tool";
             return Err(Finding::refused(format!("it {system}"), remedy));
         }
         let expected = self.mount_points.of(record);
@@ -45,7 +45,7 @@ impl Planner<'_> {
                 let at = mapping.mounts.iter().find(|at| Some(*at) == expected.as_ref()).or(mapping.mounts.first());
                 let unmounted = || {
                     let evidence = format!("volume {} is open, but not mounted", record.luks_uuid);
-                    let remedy = "its file system can only grow while it is mounted: mount it with 'luks-agent unlock', then try again";
+                    let remedy = "a file system can only grow while it is mounted; mount it with 'luks-agent unlock', then try again";
                     Finding::wrong(evidence, remedy)
                 };
                 Some(at.cloned().ok_or_else(unmounted)?)

@@ -64,7 +64,7 @@ impl Planner<'_> {
                 subject,
                 Finding::refused(
                     format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was last used", other.name),
-                    format!("detach the copy; or detach {}, if the copy is what you want", other.name),
+                    format!("detach the copy; or detach {} to use the copy", other.name),
                 ),
             );
         }
@@ -73,10 +73,10 @@ impl Planner<'_> {
                 subject,
                 Finding::wrong(
                     format!(
-                        "LUKS UUID {luks_uuid} is also on {}, and nothing tells which of them is the volume",
+                        "LUKS UUID {luks_uuid} is also on {}, and the agent cannot tell which of them is the volume",
                         names(others)
                     ),
-                    "detach all but the one that you want",
+                    "detach all except the one to use",
                 ),
             );
         }
@@ -88,7 +88,7 @@ impl Planner<'_> {
                     "its header may be a copy: LUKS UUID {luks_uuid} was last used on {}, which could not be examined",
                     original.name
                 ),
-                format!("release or repair {0}; or detach {0} if this copy is what you want", original.name),
+                format!("release or repair {0}; or detach {0} to use this copy", original.name),
             ));
         }
         self.unlock(facts, role, record, None);

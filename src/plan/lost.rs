@@ -18,7 +18,7 @@ impl Planner<'_> {
             return self.refuse(
                 subject,
                 Finding::wrong(
-                    format!("known volume, LUKS UUID {luks_uuid} expected, but {}", same_serial(facts, &twins)),
+                    format!("expected known volume, LUKS UUID {luks_uuid}, but {}", same_serial(facts, &twins)),
                     DETACH_ONE,
                 ),
             );
@@ -36,20 +36,20 @@ impl Planner<'_> {
             }
             (Some(Content::Blank { .. }), VolumeRole::InstanceStore, Mode::Unlock) => (
                 format!("known instance store volume, LUKS UUID {luks_uuid}, came back blank"),
-                "instance store is lost at a stop: run 'luks-agent provision' to format it again",
+                "instance store does not survive a stop; run 'luks-agent provision' to format it again",
             ),
             (Some(Content::Blank { evidence }), VolumeRole::Ebs, _) => (
                 format!("known EBS volume, LUKS UUID {luks_uuid}, came back blank ({evidence})"),
-                "restore it from a snapshot; it is not formatted again while the state file knows it",
+                "restore it from a snapshot; the agent does not format it while the state file lists it",
             ),
             (Some(content @ Content::Unknown { .. }), _, _) => {
-                (format!("known volume, LUKS UUID {luks_uuid} expected, but {}", content), CHECK_READABLE)
+                (format!("expected known volume, LUKS UUID {luks_uuid}, but {}", content), CHECK_READABLE)
             }
             (Some(content), _, _) => {
-                (format!("known volume, LUKS UUID {luks_uuid} expected, but found: {}", content), CHECK_VOLUME)
+                (format!("expected known volume, LUKS UUID {luks_uuid}, but found: {}", content), CHECK_VOLUME)
             }
             (None, _, _) => (
-                format!("known volume, LUKS UUID {luks_uuid} expected, but {}", in_use(facts)),
+                format!("expected known volume, LUKS UUID {luks_uuid}, but {}", in_use(facts)),
                 "release it, then try again",
             ),
         };

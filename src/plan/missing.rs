@@ -56,13 +56,13 @@ impl Planner<'_> {
         let luks_uuid = record.luks_uuid;
         if is_superseded(self.owners.state, record) && record.serial.is_some() {
             self.plan.changes.push(Change::Forget { luks_uuid });
-            return self.leave(subject, "gone: a newer volume has taken its place; its record is removed".to_owned());
+            return self.leave(subject, "gone: a newer volume replaced it; its record is removed".to_owned());
         }
         let role = VolumeRole::InstanceStore;
         match expected(self.config, role) {
             None => self.refuse(subject, Finding::wrong(
                 format!("known instance store volume, LUKS UUID {luks_uuid}, {}, is gone, and no blank instance store takes its place", Bytes(record.size)),
-                "instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least",
+                "instance store is lost when the instance stops; if this instance has fewer instance store volumes now, set volumes.expect.instance_store to the minimum that it must have",
             )),
             Some(expected) if self.there(role) < expected as usize => {
                 self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());

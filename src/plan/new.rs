@@ -38,11 +38,11 @@ impl Planner<'_> {
                     subject,
                     Finding::wrong(
                         format!("blank, and known instance store volume, LUKS UUID {}, is gone", record.luks_uuid),
-                        "instance store is lost at a stop: run 'luks-agent provision' to format it again",
+                        "instance store does not survive a stop; run 'luks-agent provision' to format it again",
                     ),
                 ),
                 (Mode::Unlock | Mode::Grow, _) => {
-                    self.leave(subject, "blank and not known yet; 'luks-agent provision' encrypts it".to_owned());
+                    self.leave(subject, "blank and new; 'luks-agent provision' encrypts it".to_owned());
                 }
             },
             Content::Noise { evidence, .. } if self.may_take_noise(facts, role) => {

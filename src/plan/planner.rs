@@ -116,8 +116,8 @@ impl Planner<'_> {
             return self.open(facts, subject, record.role, record);
         }
         self.refuse(subject, Finding::wrong(
-            format!("known volume, LUKS UUID {}, is on a disk that is left alone: {because}", record.luks_uuid),
-            "if it is the right disk, put right what keeps it from being used; otherwise add a [[volumes.match]] rule with role = \"ignore\"",
+            format!("known volume, LUKS UUID {}, is on a disk that the agent does not use: {because}", record.luks_uuid),
+            "if it is the right disk, remove the cause; otherwise add a [[volumes.match]] rule with role = \"ignore\"",
         ));
     }
 

@@ -21,7 +21,7 @@ impl Planner<'_> {
         if self.mode == Mode::Unlock {
             return self.leave(
                 subject,
-                "its formatting was interrupted, so it holds no data; 'luks-agent provision' finishes it".to_owned(),
+                "formatting was interrupted, so it holds no data; 'luks-agent provision' finishes it".to_owned(),
             );
         }
         let luks_uuid = record.luks_uuid;
@@ -38,8 +38,8 @@ impl Planner<'_> {
             return self.refuse(
                 subject,
                 Finding::refused(
-                    format!("its formatting is not recorded as finished, yet {}", in_use(facts)),
-                    "unmount and release it if it holds nothing you need, then run 'luks-agent provision'",
+                    format!("the state file does not record its formatting as finished, but {}", in_use(facts)),
+                    "if it holds nothing you need, unmount and release it, then run 'luks-agent provision'",
                 ),
             );
         }
@@ -71,14 +71,14 @@ impl Planner<'_> {
         if !others.is_empty() {
             return Some(Finding::refused(
                 format!("LUKS UUID {luks_uuid}, whose formatting was interrupted, is also on {}", names(others)),
-                "it holds no data: detach or wipe all but one",
+                "detach or wipe all but one; it holds no data",
             ));
         }
         let newest = self.owners.by_identity(facts).filter(|known| known.luks_uuid != luks_uuid);
         if let Some(known) = newest.filter(|known| known.phase == Phase::Committed) {
             return Some(Finding::refused(
                 format!(
-                    "known volume, LUKS UUID {} expected, but found {luks_uuid}, whose formatting was interrupted",
+                    "expected known volume, LUKS UUID {}, but found {luks_uuid}, whose formatting was interrupted",
                     known.luks_uuid
                 ),
                 CHECK_VOLUME,

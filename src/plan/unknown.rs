@@ -75,7 +75,7 @@ pub fn unknown_volume(
         Some(Content::Unknown { reason }) if lost => {
             let (_, luks_uuid) = mapping.filter(|(holder, luks_uuid)| has_our_name(holder, *luks_uuid))?;
             let evidence = format!(
-                "LUKS2 volume {luks_uuid}, open under a name that luks-agent gives, and there is no state file; its header could not be read: {reason}"
+                "LUKS2 volume {luks_uuid}, open under a mapper name of luks-agent, and there is no state file; its header could not be read: {reason}"
             );
             let remedy = format!("{}{}", while_open(mapping), restore(config));
             return Some(UnknownVolume { luks_uuid, whose: Whose::Lost, finding: Finding::refused(evidence, remedy) });
@@ -95,19 +95,19 @@ pub fn unknown_volume(
         ),
         Whose::Newer => Finding::refused(
             format!(
-                "LUKS2 volume {luks_uuid}, which luks-agent made on this node and the state file does not know; its key is wrapped by {key}"
+                "LUKS2 volume {luks_uuid}, which luks-agent made on this node and the state file does not list; its key is wrapped by {key}"
             ),
             format!(
-                "it is not formatted: the state file is older than the volume; {}restore a newer copy of {}, or get the data back as 'break-glass' in the README says",
+                "it is not formatted: the state file is older than the volume; {}restore a newer copy of {}, or recover the data as 'break-glass' in the README describes",
                 while_open(mapping),
                 state::file(&config.state.dir).display()
             ),
         ),
         Whose::Other => Finding::refused(
             format!(
-                "LUKS2 volume {luks_uuid} of luks-agent on {made_on}, unknown to this node's state file; its key is wrapped by {key}"
+                "LUKS2 volume {luks_uuid}, which luks-agent made on {made_on} and this node's state file does not list; its key is wrapped by {key}"
             ),
-            "it is not formatted; see 'break-glass' in the README to get its data back",
+            "it is not formatted; see 'break-glass' in the README to recover its data",
         ),
     };
     Some(UnknownVolume { luks_uuid, whose, finding })
@@ -154,7 +154,7 @@ fn while_open(mapping: Option<(&Holder, Uuid)>) -> &'static str {
 /// What to do when the state file is lost.
 pub(super) fn restore(config: &Config) -> String {
     format!(
-        "nothing is formatted: restore {} from a backup of the boot volume, or get the data back as 'break-glass' in the README says",
+        "nothing is formatted; restore {} from a backup of the boot volume, or recover the data as 'break-glass' in the README describes",
         state::file(&config.state.dir).display()
     )
 }

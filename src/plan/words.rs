@@ -26,16 +26,17 @@ pub(super) fn names<'a>(devices: impl IntoIterator<Item = &'a DeviceFacts>) -> S
     devices.into_iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-pub(super) const CHECK_VOLUME: &str = "nothing was changed: check that the right volume is attached";
+pub(super) const CHECK_VOLUME: &str = "check that the right volume is attached; nothing was changed";
 
-pub(super) const CHECK_READABLE: &str = "it is not touched while it cannot be read: check the volume, then try again";
+pub(super) const CHECK_READABLE: &str =
+    "check the volume, then try again; the agent does not touch a disk that it cannot read";
 
 pub(super) const DETACH_ONE: &str =
     "detach one of them, or add a [[volumes.match]] rule with path and role = \"ignore\" for one";
 
 pub(super) fn same_serial(facts: &DeviceFacts, twins: &[&DeviceFacts]) -> String {
     let serial = facts.identity();
-    format!("it has the serial number of {}, {serial}: they may be one disk", names(twins.iter().copied()))
+    format!("it has the same serial number as {}, {serial}: they may be the same disk", names(twins.iter().copied()))
 }
 
 /// What to do about a disk of which nobody says what it is.
@@ -58,7 +59,7 @@ pub(super) fn wipe_or_ignore(facts: &DeviceFacts) -> String {
 pub(super) fn take_or_ignore(facts: &DeviceFacts, role: VolumeRole) -> String {
     match role {
         VolumeRole::Ebs if facts.serial.is_some() => format!(
-            "blocks never written of a volume with EBS encryption read so, and encrypted data without a header do: if it is new, set volumes.noise = \"format-ebs\", and see the README for what that risks; or {}",
+            "unwritten blocks of a volume with EBS encryption look like this, and so does encrypted data without a header; if the volume is new, set volumes.noise = \"format-ebs\" (the README describes the risk); or {}",
             wipe_or_ignore(facts)
         ),
         VolumeRole::Ebs | VolumeRole::InstanceStore => wipe_or_ignore(facts),

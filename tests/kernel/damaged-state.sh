@@ -108,7 +108,7 @@ say "lost: the agent recognises the volumes by their tokens"
 rm -rf "$dir"
 expect_agent 3 provision
 assert_said "which luks-agent made on this instance, and there is no state file" "its key is wrapped by $KEY_ARN" \
-    "this node's state file may be lost: ubdb holds a volume of luks-agent" "nothing is formatted: restore $STATE from a backup" \
+    "this node's state file may be lost: ubdb holds a volume of luks-agent" "nothing is formatted; restore $STATE from a backup" \
     "'break-glass' in the README" "3 refused"
 [[ ! -e $dir ]] || fail "a new state file was begun"
 assert_eq "$(sums)" "$disks" "the known volumes"
@@ -136,7 +136,7 @@ expect_agent 0 unlock
 rm -rf "$dir"
 open_before=$(sums)
 expect_agent 3 provision
-assert_said "ubdb holds a volume of luks-agent" "3 refused" "nothing is formatted: restore $STATE from a backup" \
+assert_said "ubdb holds a volume of luks-agent" "3 refused" "nothing is formatted; restore $STATE from a backup" \
     "while it is open"
 assert_blank ubdd
 expect_agent 1 health
@@ -218,9 +218,9 @@ for open in yes no; do
     restore
     [[ $open == yes ]] || for mapping in /dev/mapper/luks-*; do umount "$mapping" && cryptsetup close "${mapping##*/}"; done
     expect_agent 3 provision
-    assert_said "ubdd" "which luks-agent made on this node and the state file does not know" "1 refused"
+    assert_said "ubdd" "which luks-agent made on this node and the state file does not list" "1 refused"
     expect_agent 1 health
-    assert_said "this node would not survive a reboot, because" "ubdd" "which luks-agent made on this node and the state file does not know" \
+    assert_said "this node would not survive a reboot, because" "ubdd" "which luks-agent made on this node and the state file does not list" \
         "2 of 3 sound"
     rm -rf "$dir"
     cp -a /root/newer "$dir"
@@ -242,7 +242,7 @@ done
 blank ubde
 sed -i 's/"ignore"/"ebs"/' "$CONFIG"
 generated=$(requests /run/requests 'r["operation"] == "GenerateDataKey"')
-lost="a reboot would lose the record of a new volume: the state directory lies on the overlay on $dir"
+lost="a reboot would lose the record of a new volume: the state directory is on the overlay on $dir"
 # exit status 0, as with any disk that is not one of the node's volumes
 expect_agent 0 boot
 assert_said "$lost" "3 unlocked"

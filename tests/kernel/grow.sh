@@ -283,7 +283,7 @@ before=$(sha256sum /dev/ubdd)
 state_before=$(sha256sum "$STATE")
 for command in grow provision unlock; do
     expect_agent 1 "$command"
-    assert_said "wrong" "its disk is smaller than the open volume" "it has 62914560 bytes, 75497472 are in use" "restore the volume from a snapshot" "2 unchanged, 1 failed"
+    assert_said "wrong" "the disk is smaller than its open volume" "it has 62914560 bytes, 75497472 are in use" "restore the volume from a snapshot" "2 unchanged, 1 failed"
     assert_eq "$(tables)" "$tables_before" "the mapping that is larger than its disk"
 done
 work none "$(mapper none)" true none ""

@@ -21,7 +21,7 @@ TOML
 }
 fill() { dd if=/dev/urandom of="/dev/$1" bs=1M count="$(blockdev --getsize64 "/dev/$1")"B iflag=count_bytes oflag=direct status=none; }
 sums() { sha256sum "$@" | cut -d' ' -f1; }
-cause="blocks never written of a volume with EBS encryption read so"
+cause="unwritten blocks of a volume with EBS encryption look like this"
 
 start_fake --log /run/requests
 for disk in ubdb ubdc ubdd; do fill $disk; done
@@ -64,5 +64,5 @@ expect_agent 0 close
 fill ubdb
 before=$(sums /dev/ubdb)
 expect_agent 1 provision
-assert_said "known volume, LUKS UUID" "expected, but found: no signature and no structure"
+assert_said "expected known volume, LUKS UUID" ", but found: no signature and no structure"
 assert_eq "$(sums /dev/ubdb)" "$before" "the known disk"

@@ -113,7 +113,7 @@ volumes '[filesystem]
 type = "ext4"
 mount_base = "/data/inside"' /dev/ubdg
 expect_agent 3 provision
-assert_said "mount points /data/inside and /data, which is another volume's, would lie one inside the other" \
+assert_said "mount point /data/inside and /data, the mount point of another volume, would be nested" \
     "choose another filesystem.mount_base"
 assert_blank ubdg
 volumes '[filesystem]
@@ -133,7 +133,7 @@ type = "ext4"
 mount_base = "/data"'
 volumes "$odd" /dev/mapper/odd
 expect_agent 3 provision
-assert_said "is not a multiple of luks.sector_size, 4096" "take luks.sector_size out of the configuration"
+assert_said "is not a multiple of luks.sector_size, 4096" "remove luks.sector_size from the configuration"
 assert_eq "$(generated) $(sha256sum <"$STATE")" "$before" "data keys made, and the state file"
 assert_blank ubdi
 dmsetup remove odd
@@ -147,7 +147,7 @@ mount_base = "/data"
 path = "/dev/disk/by-id/not-mine"
 role = "ignore"' /dev/ubdi
 expect_agent 3 provision
-assert_said "says to ignore /dev/disk/by-id/not-mine, which does not exist, and it may be this disk"
+assert_said "ignores /dev/disk/by-id/not-mine, which does not exist and may be this disk"
 mkdir -p /dev/disk/by-id
 ln -s ../../ubdi /dev/disk/by-id/not-mine
 expect_agent 0 provision

@@ -91,14 +91,14 @@ bad-ebs)
     for command in unlock provision; do
         expect_agent 1 "$command"
         assert_said "known EBS volume" "came back blank" "restore it from a snapshot" \
-            "expected, but found: LUKS2 volume" "check that the right volume is attached"
+            "expected known volume" ", but found: LUKS2 volume" "check that the right volume is attached"
         assert_blank ubdc
         assert_eq "$(sha256sum </dev/ubdd)" "$other" "the volume with another header"
     done
     say "the same if the configuration calls them instance store, and allows to wipe that"
     sed -i 's/role = "ebs"/role = "instance-store"/; s/^\[filesystem\]/[volumes]\nwhen_not_blank = "wipe-instance-store"\n&/' "$CONFIG"
     expect_agent 1 provision
-    assert_said "known EBS volume" "came back blank" "expected, but found: LUKS2 volume"
+    assert_said "known EBS volume" "came back blank" "expected known volume" ", but found: LUKS2 volume"
     assert_blank ubdc
     assert_eq "$(sha256sum </dev/ubdd)" "$other" "the volume with another header"
     expect_agent 0 close
@@ -178,7 +178,7 @@ original)
         python3 -c "import random; n = 40 << 20; open('/dev/ubdf', 'r+b').write($bytes)"
         before=$(sha256sum </dev/ubdf)
         expect_agent 3 provision
-        assert_said "was on it before it was used on another disk" "detach it"
+        assert_said "was on this disk before it moved to another one" "detach it"
         assert_eq "$(sha256sum </dev/ubdf)" "$before" "the contents of the disk"
     done
     ;;

@@ -33,7 +33,7 @@ fn what_is_grown_and_what_is_not() {
     let system = |facts| DeviceFacts { system: Some("carries /srv".to_owned()), ..facts };
     let open_at = "left #1 at /mnt: open, mounted at /mnt";
     let both = "grow #1 at /mnt from 1 GiB to 2 GiB";
-    let unmounted = "wrong: volume #1 is open, but not mounted -> its file system can only grow while it is mounted: mount it with 'luks-agent unlock', then try again";
+    let unmounted = "wrong: volume #1 is open, but not mounted -> a file system can only grow while it is mounted; mount it with 'luks-agent unlock', then try again";
     let (off, on) = (&config(""), &growing());
     let ignoring = &config("[volumes]\nebs = \"ignore\"");
     let rows: Vec<Row<'_>> = vec![
@@ -103,7 +103,7 @@ fn what_is_grown_and_what_is_not() {
             off,
             made(),
             system(grown()),
-            "refused: it carries /srv -> what carries the system is not touched: grow it with 'cryptsetup resize' and the file system's own tool",
+            "refused: it carries /srv -> the agent does not grow a volume that carries the system; grow it with 'cryptsetup resize' and the file system's own tool",
         ),
         (
             "not open",
@@ -135,7 +135,7 @@ fn a_disk_that_has_shrunk_is_told_and_not_touched() {
         let holders = vec![Holder { size: GIB - DATA_OFFSET + 512, ..mapping(1, &["/mnt"]) }];
         DeviceFacts { holders, ..open(1, &["/mnt"], ebs(1)) }
     };
-    let expected = "nvme1n1: wrong: its disk is smaller than the open volume: it has 1073741824 bytes, 1073742336 are in use -> nothing was changed, and what lies behind its end cannot be read: check that the right disk is attached, and restore the volume from a snapshot if it is";
+    let expected = "nvme1n1: wrong: the disk is smaller than its open volume: it has 1073741824 bytes, 1073742336 are in use -> check that the right disk is attached, and restore the volume from a snapshot if it is; data past the end of the disk cannot be read, and nothing was changed";
     for mode in [Provision, Unlock, Grow] {
         check("shrunk", mode, &growing(), made(), vec![facts()], &[expected]);
     }

@@ -39,7 +39,7 @@ fn disks_that_are_not_known() {
     let parts = || DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..ebs(1) };
     let rows = vec![
         ("blank", Provision, vec![], ebs(1), format!("format at /mnt: {BLANK}")),
-        ("blank", Unlock, vec![], ebs(1), "left: blank and not known yet; 'luks-agent provision' encrypts it".into()),
+        ("blank", Unlock, vec![], ebs(1), "left: blank and new; 'luks-agent provision' encrypts it".into()),
         ("boot", Provision, vec![], system("/ through nvme1n1p1", ebs(1)), "left: carries / through nvme1n1p1".into()),
         ("foreign", Provision, vec![], with(foreign(), ebs(1)), format!("refused: not blank: ext4 at byte 1080 -> {WIPE}")),
         ("foreign", Unlock, vec![], with(foreign(), ebs(1)), format!("{STRANGER}not blank: ext4 at byte 1080")),
@@ -55,7 +55,7 @@ fn disks_that_are_not_known() {
             Provision,
             vec![],
             with(unknown(), ebs(1)),
-            "wrong: it could not be examined: i/o error -> it is not touched while it cannot be read: check the volume, then try again".into(),
+            "wrong: it could not be examined: i/o error -> check the volume, then try again; the agent does not touch a disk that it cannot read".into(),
         ),
         ("LUKS", Provision, vec![], with(luks(), ebs(1)), format!("refused: not blank: LUKS2 volume #7 -> {WIPE}")),
         (
@@ -63,7 +63,7 @@ fn disks_that_are_not_known() {
             Provision,
             vec![],
             with(header(7), store(1)),
-            "refused: LUKS2 volume #7 of luks-agent on i-1, unknown to this node's state file; its key is wrapped by arn:key -> it is not formatted; see 'break-glass' in the README to get its data back".into(),
+            "refused: LUKS2 volume #7, which luks-agent made on i-1 and this node's state file does not list; its key is wrapped by arn:key -> it is not formatted; see 'break-glass' in the README to recover its data".into(),
         ),
         (
             "torn header of nobody",
@@ -126,7 +126,7 @@ fn a_xen_disk_that_nothing_names_is_told_and_never_formatted() {
         )
     };
     let refused = format!("refused: {why} -> {}", remedy("xvdf"));
-    let ours = "refused: LUKS2 volume #7 of luks-agent on i-1, unknown to this node's state file; its key is wrapped by arn:key -> it is not formatted; see 'break-glass' in the README to get its data back";
+    let ours = "refused: LUKS2 volume #7, which luks-agent made on i-1 and this node's state file does not list; its key is wrapped by arn:key -> it is not formatted; see 'break-glass' in the README to recover its data";
     let rows = vec![
         ("not named", Provision, vec![], unnamed("xvdf"), refused.clone()),
         (
@@ -176,7 +176,7 @@ fn a_xen_disk_that_nothing_names_is_told_and_never_formatted() {
 #[test]
 fn noise_is_taken_for_never_written_only_on_unknown_ebs_volumes_and_where_that_is_configured() {
     let found = "no signature and no structure in 1 GiB of 1 GiB: 512 MiB uniformly random, 512 MiB zero";
-    let cause = "blocks never written of a volume with EBS encryption read so, and encrypted data without a header do: if it is new, set volumes.noise = \"format-ebs\", and see the README for what that risks; or ";
+    let cause = "unwritten blocks of a volume with EBS encryption look like this, and so does encrypted data without a header; if the volume is new, set volumes.noise = \"format-ebs\" (the README describes the risk); or ";
     let refused = || format!("refused: not blank: {found}, first seen at byte 0 -> {cause}{WIPE}");
     let format = || format!("format at /mnt: volumes.noise is format-ebs; {found}");
     let on = |facts| with(noise(), facts);
@@ -184,7 +184,7 @@ fn noise_is_taken_for_never_written_only_on_unknown_ebs_volumes_and_where_that_i
     let wipe_alone =
         |facts: &DeviceFacts| format!("refused: not blank: {found}, first seen at byte 0 -> {}", wipe_or_ignore(facts));
     let lost = format!(
-        "wrong: known volume, LUKS UUID #1 expected, but found: {found}, first seen at byte 0 -> nothing was changed: check that the right volume is attached"
+        "wrong: expected known volume, LUKS UUID #1, but found: {found}, first seen at byte 0 -> check that the right volume is attached; nothing was changed"
     );
     one_disk(&config(""), vec![("noise, by default", Provision, vec![], on(ebs(1)), refused())]);
     let parts = DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..on(ebs(1)) };
@@ -230,7 +230,7 @@ fn instance_store_that_may_be_wiped() {
     let mounted = DeviceFacts { mounts: vec!["/data".into()], content: None, ..store(1) };
     let not_examined = DeviceFacts { content: None, ..store(1) };
     let partitioned = DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..with(foreign(), store(1)) };
-    let expected = "known volume, LUKS UUID #1 expected, but found: ext4 at byte 1080";
+    let expected = "expected known volume, LUKS UUID #1, but found: ext4 at byte 1080";
     let rows = vec![
         ("foreign", Provision, vec![], with(foreign(), store(1)), wiped("ext4 at byte 1080")),
         ("partitions", Provision, vec![], partitioned, wiped("ext4 at byte 1080")),
@@ -276,9 +276,10 @@ fn known_volumes() {
     let k = || vec![known(1, "/mnt3", &ebs(1))];
     let ks = || vec![known(1, "/mnt3", &store(1))];
     let in_use = DeviceFacts { content: None, mounts: vec!["/data".into()], ..ebs(1) };
-    let back = "known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; it is not formatted again while the state file knows it";
+    let back = "known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; the agent does not format it while the state file lists it";
     let read_only = DeviceFacts { read_only: true, content: None, ..ebs(1) };
-    let put_right = "if it is the right disk, put right what keeps it from being used; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+    let put_right =
+        "if it is the right disk, remove the cause; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
     let rows = vec![
         ("closed", Provision, k(), with(header(1), ebs(1)), "unlock #1 at /mnt3".into()),
         ("closed", Unlock, k(), with(header(1), ebs(1)), "unlock #1 at /mnt3".into()),
@@ -304,35 +305,35 @@ fn known_volumes() {
             Unlock,
             ks(),
             store(1),
-            "wrong: known instance store volume, LUKS UUID #1, came back blank -> instance store is lost at a stop: run 'luks-agent provision' to format it again".into(),
+            "wrong: known instance store volume, LUKS UUID #1, came back blank -> instance store does not survive a stop; run 'luks-agent provision' to format it again".into(),
         ),
         (
             "another header",
             Provision,
             k(),
             with(header(9), ebs(1)),
-            format!("wrong: known volume, LUKS UUID #1 expected, but found: LUKS2 volume #9 of luks-agent -> {CHECK_VOLUME}"),
+            format!("wrong: expected known volume, LUKS UUID #1, but found: LUKS2 volume #9 of luks-agent -> {CHECK_VOLUME}"),
         ),
         (
             "torn",
             Provision,
             ks(),
             with(Content::Unfinished, store(1)),
-            format!("wrong: known volume, LUKS UUID #1 expected, but found: the beginning of a LUKS2 header of luks-agent -> {CHECK_VOLUME}"),
+            format!("wrong: expected known volume, LUKS UUID #1, but found: the beginning of a LUKS2 header of luks-agent -> {CHECK_VOLUME}"),
         ),
         (
             "not readable",
             Provision,
             ks(),
             with(Content::Unknown { reason: "no answer".into() }, store(1)),
-            format!("wrong: known volume, LUKS UUID #1 expected, but it could not be examined: no answer -> {CHECK_READABLE}"),
+            format!("wrong: expected known volume, LUKS UUID #1, but it could not be examined: no answer -> {CHECK_READABLE}"),
         ),
         (
             "in use",
             Provision,
             k(),
             in_use,
-            "wrong: known volume, LUKS UUID #1 expected, but it is mounted at /data -> release it, then try again".into(),
+            "wrong: expected known volume, LUKS UUID #1, but it is mounted at /data -> release it, then try again".into(),
         ),
         (
             "swap, /usr or the state directory on it",
@@ -360,14 +361,14 @@ fn known_volumes() {
             Provision,
             k(),
             system("swap", DeviceFacts { content: None, ..ebs(1) }),
-            format!("wrong: known volume, LUKS UUID #1, is on a disk that is left alone: carries swap -> {put_right}"),
+            format!("wrong: known volume, LUKS UUID #1, is on a disk that the agent does not use: carries swap -> {put_right}"),
         ),
         (
             "read-only",
             Unlock,
             k(),
             read_only,
-            format!("wrong: known volume, LUKS UUID #1, is on a disk that is left alone: read-only disk -> {put_right}"),
+            format!("wrong: known volume, LUKS UUID #1, is on a disk that the agent does not use: read-only disk -> {put_right}"),
         ),
     ];
     one_disk(&config(""), rows);
@@ -400,10 +401,12 @@ fn unfinished_volumes() {
     let held = DeviceFacts { holders: vec![Holder { held: true, ..mapping(1, &[]) }], ..open(1, &[], ebs(1)) };
     let also = DeviceFacts { mounts: vec!["/data".into()], ..open(1, &[], ebs(1)) };
     let parts = DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..with(header(1), ebs(1)) };
-    let release = "unmount and release it if it holds nothing you need, then run 'luks-agent provision'";
-    let yet = |uses: &str| format!("refused: its formatting is not recorded as finished, yet {uses} -> {release}");
+    let release = "if it holds nothing you need, unmount and release it, then run 'luks-agent provision'";
+    let yet = |uses: &str| {
+        format!("refused: the state file does not record its formatting as finished, but {uses} -> {release}")
+    };
     let mapper = format!("luks-{}", id(1)).replace(&id(1).to_string(), "#1");
-    let left = "left: its formatting was interrupted, so it holds no data; 'luks-agent provision' finishes it";
+    let left = "left: formatting was interrupted, so it holds no data; 'luks-agent provision' finishes it";
     let grown = DeviceFacts { size: 2 * GIB, ..with(header(1), ebs(1)) };
     let rows = vec![
         ("whole header", Provision, i(), with(header(1), ebs(1)), ends()),
@@ -460,7 +463,7 @@ fn unfinished_volumes() {
             vec![intent(2, "/mnt", &xen("xvdb", "ebs1")), known(1, "/mnt3", &ebs(1))],
             with(header(2), ebs(1)),
             format!(
-                "refused: known volume, LUKS UUID #1 expected, but found #2, whose formatting was interrupted -> {CHECK_VOLUME}"
+                "refused: expected known volume, LUKS UUID #1, but found #2, whose formatting was interrupted -> {CHECK_VOLUME}"
             ),
         ),
     ];
@@ -475,15 +478,16 @@ fn what_a_header_says_reaches_no_terminal_as_it_is() {
         .try_into()
         .unwrap();
     assert!(!line.contains(char::is_control), "{line}");
-    assert!(line.contains(r"on i-\r1, ") && line.contains(r"wrapped by arn\u{1b}[2J\nkey"), "{line}");
+    assert!(line.contains(r"on i-\r1 and ") && line.contains(r"wrapped by arn\u{1b}[2J\nkey"), "{line}");
 }
 
 #[test]
 fn where_there_is_no_state_file_no_key_is_made_beside_a_volume_of_luks_agent() {
-    let restore = "nothing is formatted: restore /etc/luks-agent/state/state.json from a backup of the boot volume, or get the data back as 'break-glass' in the README says";
+    let restore = "nothing is formatted; restore /etc/luks-agent/state/state.json from a backup of the boot volume, or recover the data as 'break-glass' in the README describes";
     let lost = "refused: this node's state file may be lost: nvme4n1 holds a volume of luks-agent";
-    let ignore =
-        format!("{restore}; to go on without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it");
+    let ignore = format!(
+        "{restore}; to continue without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it"
+    );
     let on = |instance: Option<&str>, volume: DeviceFacts, state: &State| {
         let devices = vec![ebs(1), with(foreign(), store(2)), volume];
         let inventory = Inventory { instance_id: instance.map(str::to_owned), ..inventory(devices) };
@@ -519,15 +523,12 @@ fn where_there_is_no_state_file_no_key_is_made_beside_a_volume_of_luks_agent() {
     );
     // where there is a state file, neither another node's volume nor one that it does not know keeps a disk waiting
     for (here, by, said) in [
-        ("i-2", "i-1", "of luks-agent on i-1, unknown to this node's state file"),
-        ("i-1", "i-1", "which luks-agent made on this node and the state file does not know"),
+        ("i-2", "i-1", "which luks-agent made on i-1 and this node's state file does not list"),
+        ("i-1", "i-1", "which luks-agent made on this node and the state file does not list"),
     ] {
         let plan = on(Some(here), with(made_on(Some(by)), ebs(4)), &state(vec![]));
         assert_eq!(plan.iter().filter(|line| line.contains(": format at")).count(), 2, "{plan:?}");
-        assert!(
-            plan[2].contains(&format!("refused: LUKS2 volume #4{}{said}", if by == here { ", " } else { " " })),
-            "{plan:?}"
-        );
+        assert!(plan[2].contains(&format!("refused: LUKS2 volume #4, {said}")), "{plan:?}");
     }
 }
 
@@ -560,7 +561,7 @@ fn nothing_is_formatted_when_the_boot_disk_is_not_known() {
     let boot_unresolved = Some("what carries / is not known: x".into());
     let inventory = Inventory { boot_unresolved, ..inventory(devices) };
     let plan = plan(Provision, &wiping(), &state(volumes), &inventory);
-    let refused = "refused: the boot disk could not be resolved: what carries / is not known: x -> nothing is formatted while any disk might be the boot disk; 'luks-agent status' shows what was found";
+    let refused = "refused: the boot disk could not be resolved: what carries / is not known: x -> the agent formats nothing while any disk might be the boot disk; 'luks-agent status' shows what it found";
     let expected = ["nvme1n1", "nvme2n1", "nvme3n1"].map(|name| format!("{name}: {refused}"));
     let mut expected = expected.to_vec();
     expected.push("nvme4n1: unlock #4 at /mnt4".into());
@@ -575,7 +576,7 @@ fn where_a_reboot_empties_the_state_directory_known_volumes_are_opened_and_nothi
     let state_in_memory = Some("the tmpfs on /etc".into());
     let inventory = Inventory { state_in_memory, ..inventory(devices) };
     let plan = plan(Provision, &config(""), &state(volumes), &inventory);
-    let refused = "refused: a reboot would lose the record of a new volume: the state directory lies on the tmpfs on /etc -> move /etc/luks-agent/state to the boot volume, or set state.dir to a directory there";
+    let refused = "refused: a reboot would lose the record of a new volume: the state directory is on the tmpfs on /etc -> move /etc/luks-agent/state to the boot volume, or set state.dir to a directory there";
     let mut expected = ["nvme1n1", "nvme3n1"].map(|name| format!("{name}: {refused}")).to_vec();
     expected.push("nvme4n1: unlock #4 at /mnt4".into());
     expected.push(format!("nvme5n1: {refused}"));
@@ -587,7 +588,9 @@ fn disks_that_cannot_be_told_apart() {
     let twin =
         |n: u32, facts: DeviceFacts| DeviceFacts { serial: Some("vol1".into()), name: format!("nvme{n}n1"), ..facts };
     let same = |n: u32, other: &str| {
-        format!("nvme{n}n1: refused: it has the serial number of {other}, vol1: they may be one disk -> {DETACH}")
+        format!(
+            "nvme{n}n1: refused: it has the same serial number as {other}, vol1: they may be the same disk -> {DETACH}"
+        )
     };
     let plain = config("");
     let rule = config("[[volumes.match]]\npath = \"/dev/nvme2n1\"\nrole = \"ignore\"");
@@ -619,7 +622,7 @@ fn disks_that_cannot_be_told_apart() {
     );
     let expected = |n: u32, other: &str| {
         format!(
-            "nvme{n}n1: wrong: known volume, LUKS UUID #1 expected, but it has the serial number of {other}, vol1: they may be one disk -> {DETACH}"
+            "nvme{n}n1: wrong: expected known volume, LUKS UUID #1, but it has the same serial number as {other}, vol1: they may be the same disk -> {DETACH}"
         )
     };
     check(
@@ -657,7 +660,7 @@ fn disks_that_cannot_be_told_apart() {
     );
     let both = |n: u32, other: &str| {
         format!(
-            "nvme{n}n1: wrong: LUKS UUID #1 is also on {other}, and nothing tells which of them is the volume -> detach all but the one that you want"
+            "nvme{n}n1: wrong: LUKS UUID #1 is also on {other}, and the agent cannot tell which of them is the volume -> detach all except the one to use"
         )
     };
     check(
@@ -683,7 +686,7 @@ fn copies_of_a_known_volume() {
         vec![on(1), on(2)],
         &[
             "nvme1n1: unlock #1 at /mnt",
-            "nvme2n1: refused: its header is a copy: LUKS UUID #1 is on nvme1n1, where it was last used -> detach the copy; or detach nvme1n1, if the copy is what you want",
+            "nvme2n1: refused: its header is a copy: LUKS UUID #1 is on nvme1n1, where it was last used -> detach the copy; or detach nvme1n1 to use the copy",
         ],
     );
     check(
@@ -715,8 +718,8 @@ fn copies_of_a_known_volume() {
         k(),
         vec![on(2), on(3)],
         &[
-            "nvme2n1: wrong: LUKS UUID #1 is also on nvme3n1, and nothing tells which of them is the volume -> detach all but the one that you want",
-            "nvme3n1: wrong: LUKS UUID #1 is also on nvme2n1, and nothing tells which of them is the volume -> detach all but the one that you want",
+            "nvme2n1: wrong: LUKS UUID #1 is also on nvme3n1, and the agent cannot tell which of them is the volume -> detach all except the one to use",
+            "nvme3n1: wrong: LUKS UUID #1 is also on nvme2n1, and the agent cannot tell which of them is the volume -> detach all except the one to use",
         ],
     );
     check(
@@ -726,8 +729,8 @@ fn copies_of_a_known_volume() {
         k(),
         vec![with(Content::Unknown { reason: "no answer".into() }, ebs(1)), on(2)],
         &[
-            "nvme1n1: wrong: known volume, LUKS UUID #1 expected, but it could not be examined: no answer -> it is not touched while it cannot be read: check the volume, then try again",
-            "nvme2n1: wrong: its header may be a copy: LUKS UUID #1 was last used on nvme1n1, which could not be examined -> release or repair nvme1n1; or detach nvme1n1 if this copy is what you want",
+            "nvme1n1: wrong: expected known volume, LUKS UUID #1, but it could not be examined: no answer -> check the volume, then try again; the agent does not touch a disk that it cannot read",
+            "nvme2n1: wrong: its header may be a copy: LUKS UUID #1 was last used on nvme1n1, which could not be examined -> release or repair nvme1n1; or detach nvme1n1 to use this copy",
         ],
     );
     check(
@@ -737,7 +740,7 @@ fn copies_of_a_known_volume() {
         k(),
         vec![ebs(1), on(2)],
         &[
-            "nvme1n1: wrong: known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; it is not formatted again while the state file knows it",
+            "nvme1n1: wrong: known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; the agent does not format it while the state file lists it",
             "nvme2n1: unlock #1 at /mnt",
         ],
     );
@@ -751,7 +754,7 @@ fn copies_of_a_known_volume() {
     );
     let also = |n: u32, other: &str| {
         format!(
-            "nvme{n}n1: refused: LUKS UUID #1, whose formatting was interrupted, is also on {other} -> it holds no data: detach or wipe all but one"
+            "nvme{n}n1: refused: LUKS UUID #1, whose formatting was interrupted, is also on {other} -> detach or wipe all but one; it holds no data"
         )
     };
     check(
@@ -819,7 +822,7 @@ fn names_that_moved() {
         vec![b.clone(), with(Content::Unknown { reason: "no answer".into() }, c.clone())],
         &[
             &format!("xvdb: format at /mnt1: {BLANK}"),
-            "xvdc: wrong: it could not be examined: no answer -> it is not touched while it cannot be read: check the volume, then try again",
+            "xvdc: wrong: it could not be examined: no answer -> check the volume, then try again; the agent does not touch a disk that it cannot read",
         ],
     );
     check(
@@ -848,7 +851,7 @@ fn names_that_moved() {
         vec![known(1, "/mnt", &xen("xvdb", "ebs1"))],
         vec![xen("xvdb", "ebs1")],
         &[
-            "xvdb: wrong: known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; it is not formatted again while the state file knows it",
+            "xvdb: wrong: known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; the agent does not format it while the state file lists it",
         ],
     );
     check(
@@ -858,7 +861,7 @@ fn names_that_moved() {
         vec![VolumeRecord { size: 2 * GIB, ..intent(1, "/mnt3", &b) }],
         vec![with(Content::Unfinished, b.clone())],
         &[
-            "nobody: wrong: known instance store volume, LUKS UUID #1, 2 GiB, is gone, and no blank instance store takes its place -> instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least",
+            "nobody: wrong: known instance store volume, LUKS UUID #1, 2 GiB, is gone, and no blank instance store takes its place -> instance store is lost when the instance stops; if this instance has fewer instance store volumes now, set volumes.expect.instance_store to the minimum that it must have",
             &format!(
                 "xvdb: refused: not blank: the beginning of a LUKS2 header of luks-agent -> {}",
                 WIPE.replace("nvme1n1", "xvdb")
@@ -899,7 +902,7 @@ fn volumes_that_are_not_there() {
             vec![],
             &[
                 "nobody: wrong: known EBS volume, LUKS UUID #1, is not attached -> attach vol1 again",
-                "nobody: wrong: known instance store volume, LUKS UUID #2, 1 GiB, is gone, and no blank instance store takes its place -> instance store is lost when the instance stops: if this instance has less of it now, set volumes.expect.instance_store to the number of volumes it must have at least",
+                "nobody: wrong: known instance store volume, LUKS UUID #2, 1 GiB, is gone, and no blank instance store takes its place -> instance store is lost when the instance stops; if this instance has fewer instance store volumes now, set volumes.expect.instance_store to the minimum that it must have",
             ],
         );
     }
@@ -1025,7 +1028,7 @@ fn new_instance_store_takes_the_place_of_what_a_stop_took() {
         vec![lost],
         vec![store(7)],
         &[
-            "nvme7n1: wrong: blank, and known instance store volume, LUKS UUID #2, is gone -> instance store is lost at a stop: run 'luks-agent provision' to format it again",
+            "nvme7n1: wrong: blank, and known instance store volume, LUKS UUID #2, is gone -> instance store does not survive a stop; run 'luks-agent provision' to format it again",
         ],
     );
 }
@@ -1083,7 +1086,9 @@ fn what_is_expected_is_counted_and_told() {
         &expecting("ebs = 1"),
         vec![],
         vec![],
-        &["nobody: wrong: found 0 of at least 1 ebs volumes -> attach what is missing, or lower volumes.expect.ebs"],
+        &[
+            "nobody: wrong: found 0 of at least 1 ebs volumes -> attach the missing volumes, or lower volumes.expect.ebs",
+        ],
     );
 }
 
@@ -1169,7 +1174,7 @@ fn a_disk_that_a_known_volume_was_on_before_is_never_formatted() {
         let plan = plan(Provision, &config, &state(moved()), &inventory(vec![with(header(7), ebs(2)), former]));
         assert_eq!((plan.steps.len(), plan.refusals.len()), (1, 1));
         assert!(
-            plan.refusals[0].finding.evidence.contains("was on it before"),
+            plan.refusals[0].finding.evidence.contains("was on this disk before"),
             "{}",
             plan.refusals[0].finding.evidence
         );
@@ -1205,7 +1210,7 @@ fn what_does_not_fit_a_disk_is_found_before_anything_is_done() {
     let sectors = config("[luks]\nsector_size = 4096");
     let odd = DeviceFacts { size: GIB + 512, ..ebs(1) };
     let or = "or add a [[volumes.match]] rule with role = \"ignore\"";
-    let rule = format!("take luks.sector_size out of the configuration, so that each disk gets one that fits, {or}");
+    let rule = format!("remove luks.sector_size from the configuration, so that each disk gets a size that fits, {or}");
     let says = format!("refused: its size, 1073742336 bytes, is not a multiple of luks.sector_size, 4096 -> {rule}");
     one_disk(&sectors, vec![("odd", Provision, vec![], odd.clone(), says)]);
     assert_eq!(formats(&sectors, vec![], vec![ebs(1)]), "vol1=/mnt");
@@ -1214,7 +1219,7 @@ fn what_does_not_fit_a_disk_is_found_before_anything_is_done() {
     assert_eq!(formats(&sectors, vec![intent(1, "/mnt", &odd)], vec![with(header(1), odd)]), "vol1=/mnt");
     let small = DeviceFacts { size: 2 * DATA_OFFSET - 512, ..ebs(1) };
     let says = format!(
-        "refused: it has 31.9 MiB, and a LUKS2 header alone takes 16 MiB -> attach a disk of 32 MiB at least, {or}"
+        "refused: it has 31.9 MiB, but the LUKS2 header alone takes 16 MiB -> attach a disk of at least 32 MiB, {or}"
     );
     one_disk(&config(""), vec![("small", Provision, vec![], small, says)]);
 }
@@ -1224,7 +1229,7 @@ fn a_cipher_that_the_kernel_lacks_is_held_against_those_that_need_it_alone() {
     let serpent = config("[luks]\ncipher = \"serpent-xts-plain64\"");
     let encryption = Encryption { cipher: Cipher::SerpentXtsPlain64, key_size: 512 };
     let missing = MissingCipher { encryption, reason: "no such cipher".into(), modules: vec!["serpent".into()] };
-    let remedy = "load what is missing with 'modprobe -a serpent', or install the kernel's package that has these modules; then try again";
+    let remedy = "load the missing modules with 'modprobe -a serpent', or install the kernel package that contains them, then try again";
     let says =
         format!("this kernel cannot encrypt with serpent-xts-plain64 and keys of 512 bits: no such cipher -> {remedy}");
     let flags = Flags::default();
@@ -1295,7 +1300,7 @@ fn an_ignored_link_that_is_not_there_holds_the_disks_that_it_may_mean() {
         vec![],
         vec![ebs(1)],
         &[
-            "nvme1n1: refused: a [[volumes.match]] rule says to ignore /dev/disk/by-id/data, which does not exist, and it may be this disk -> see whether 'udevadm settle' makes the link, or name the disk by its serial number in the rule",
+            "nvme1n1: refused: a [[volumes.match]] rule ignores /dev/disk/by-id/data, which does not exist and may be this disk -> check whether 'udevadm settle' creates the link, or match the disk by its serial number in the rule",
         ],
     );
 }
