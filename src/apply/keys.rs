@@ -98,7 +98,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             if record.configured_key_id != *configured {
                 tracing::warn!(
                     kms_key = record.key_arn,
-                    "kms.key_id is {configured} now, but this node's data key is wrapped by {}, for new volumes too",
+                    "kms.key_id is now {configured}, but {} still wraps this node's data key, also for new volumes",
                     record.key_arn
                 );
             }

@@ -70,7 +70,7 @@ pub enum KeyError {
     State(#[from] StateError),
     /// KMS unwrapped something else than it had wrapped.
     #[error(
-        "KMS key {key_arn} unwraps the new wrapped key to another data key than it gave with it; nothing was formatted, and the volumes made before are not concerned; run the command again, and if this repeats, check what answers at kms.endpoint_url"
+        "KMS key {key_arn}: Decrypt returned a different data key than GenerateDataKey; nothing was formatted and existing volumes are unaffected; run the command again, and if this repeats, check what answers at kms.endpoint_url"
     )]
     NotProven {
         /// The KMS key.

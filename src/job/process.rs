@@ -26,7 +26,7 @@ pub const PARENT: &str = "LUKS_AGENT_PARENT";
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// It could not be started, or the pipe to it broke.
-    #[error("cannot talk to the worker process")]
+    #[error("cannot communicate with the worker process")]
     Io(#[from] io::Error),
     /// It ended without an answer.
     #[error("the worker process ended without an answer, {status}{}{last_words}", if .last_words.is_empty() { "" } else { ": " })]
@@ -38,7 +38,7 @@ pub enum HostError {
     },
     /// It gave no sign of progress.
     #[error("no progress for {} s, last seen {stage}; the disk hangs, and its worker process {pid} {}; check the state of the volume, then run the command again",
-        .after.as_secs(), if *.killed { "was killed" } else { "is left behind: not even SIGKILL ends it now" })]
+        .after.as_secs(), if *.killed { "was killed" } else { "could not be killed: it is stuck in disk I/O" })]
     Hung {
         /// How long it was waited for.
         after: Duration,

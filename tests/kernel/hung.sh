@@ -35,10 +35,10 @@ hangs() {
     assert_contains "$said" "no progress for $deadline s" "the report of the hung disk"
     ((took >= deadline && took < 3 * deadline)) || fail "$1 took $took s with a deadline of $deadline s"
     for at in "${@:2}"; do findmnt -n "$at"; done
-    [[ $said =~ its\ worker\ process\ ([0-9]+)\ (is\ left\ behind|was\ killed) ]] || fail "no word of the worker"
+    [[ $said =~ its\ worker\ process\ ([0-9]+)\ (could\ not\ be\ killed|was\ killed) ]] || fail "no word of the worker"
     worker=${BASH_REMATCH[1]}
     case ${BASH_REMATCH[2]} in
-    'is left behind') grep '^State:' "/proc/$worker/status" ;;
+    'could not be killed') grep '^State:' "/proc/$worker/status" ;;
     'was killed') gone "$worker" || fail "worker $worker lives" ;;
     esac
     say "$1 ended after $took s"
