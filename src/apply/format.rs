@@ -14,7 +14,7 @@ use crate::plan::{Format, Step, Unlock};
 use crate::state::{Phase, State};
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
-    /// Formats a disk, records that as done, and mounts the volume.
+    /// Formats a disk, commits the volume to the state file, and mounts it.
     pub(super) async fn format(
         &self,
         step: &Step,
@@ -38,7 +38,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             Ok(Answer::Changed { content }) => return self.forget(&format.basis, intent, content, state),
             other => return failure(other),
         };
-        // in one write, so that a crash leaves both or neither
+        // in one write, so that after a crash the state file has both or neither
         let committed = self.update(state, |s| {
             if let Some(volume) = s.volumes.iter_mut().find(|v| v.luks_uuid == luks_uuid) {
                 volume.phase = Phase::Committed;
@@ -65,9 +65,9 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         };
         let had_one = intent.replaced.as_ref().is_some_and(|replaced| replaced.phase == Phase::Committed);
         let first_mount = match basis {
-            // it was found empty when the work was begun
+            // the disk was empty when the formatting started
             Basis::Unfinished { .. } => None,
-            // it was this node's before
+            // the disk was this node's before
             Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } if had_one => None,
             Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } => mount_point.clone(),
         };
@@ -81,14 +81,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         }
     }
 
-    /// Takes the intent out of the state file again, because the disk is no longer what the plan was based on.
+    /// Removes the intent from the state file, because the disk is no longer what the plan was based on.
     fn forget(&self, basis: &Basis, intent: &Intent, content: Content, state: &RefCell<State>) -> StepResult {
-        // half formatted by us, it still is, although nobody can look just now
+        // it still is our half-formatted disk, although nobody can read it right now
         if matches!((basis, &content), (Basis::Unfinished { .. }, Content::Unknown { .. })) {
             return StepResult::Changed { content };
         }
-        // it is not ours after all, and an intent left behind could make it look so; what it was to replace, it
-        // may be after all
+        // the disk is not ours, and an intent left behind could make it look so; the volume that it was to replace may
+        // come back
         let forgotten = self.update(state, |s| {
             s.volumes.retain(|v| v.luks_uuid != intent.luks_uuid);
             s.volumes.extend(intent.replaced.clone());

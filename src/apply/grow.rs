@@ -11,7 +11,8 @@ use crate::plan::{Grow, Step};
 use crate::state::State;
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
-    /// Grows a volume, and then has the recorded size follow: until it does, the next run looks at the volume again.
+    /// Grows a volume and then updates its recorded size. Until the size is recorded, the next run looks at the volume
+    /// again.
     pub(super) async fn grow(
         &self,
         step: &Step,

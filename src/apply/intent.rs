@@ -1,4 +1,4 @@
-//! Volumes that are about to be formatted, as the state file has them before.
+//! Intents: records of volumes that are about to be formatted.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,13 @@ use crate::state::{Phase, State, VolumeRecord};
 #[derive(Debug)]
 pub(super) struct Intent {
     pub(super) luks_uuid: Uuid,
-    /// The record that its own took the place of.
+    /// The record that the intent replaced.
     pub(super) replaced: Option<VolumeRecord>,
 }
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
-    /// Records every volume that is about to be formatted and has a key, in one durable write; by index of its step.
+    /// Records every volume that is about to be formatted and has a key, in one durable write. Returns the intents by
+    /// index of the step.
     pub(super) fn record_intents(
         &self,
         plan: &Plan,
@@ -73,7 +74,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         Ok(intents)
     }
 
-    /// How a new volume is to be encrypted.
+    /// Returns the encryption of a new volume.
     pub(super) fn layout(&self, step: &Step) -> Layout {
         let luks = &self.config.luks;
         Layout {
@@ -89,8 +90,8 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     }
 }
 
-/// 4096 where the disk writes that much atomically, else what it calls a sector: an encryption sector that is larger than
-/// what the disk writes at once can be torn by a power cut (`cryptsetup-luksFormat`(8), `--sector-size`).
+/// Returns 4096 if the disk writes that much atomically, otherwise its logical block size: a power cut can tear an
+/// encryption sector that is larger than what the disk writes at once (`cryptsetup-luksFormat`(8), `--sector-size`).
 fn safe_sector_size(step: &Step) -> u32 {
     let device = &step.device;
     if device.physical_block_size >= 4096 && device.size.is_multiple_of(4096) {

@@ -1,4 +1,4 @@
-//! The keys that a plan needs: which, and from where.
+//! The keys that a plan needs, and where they come from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,12 @@ use crate::kms::{Class, KeyService};
 use crate::plan::{Action, Format, Grow, Plan, Step, Unlock};
 use crate::state::{KeyRecord, State, VERSION};
 
-/// What the key service gave.
+/// The keys from the key service.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    /// By id; `None` for one that it did not give.
+    /// By id; `None` for a key that the service did not return.
     known: BTreeMap<u32, Option<Passphrase>>,
-    /// The first reason it gave none.
+    /// The first error.
     pub(super) error: Option<KeyError>,
 }
 
@@ -35,19 +35,19 @@ impl Keys {
         self.known.get(&id)?.as_ref()
     }
 
-    /// Whether the service was waited for until the deadline: another call would be waited for as long again.
+    /// Whether the last call waited for the service until the deadline. Another call would wait as long again.
     pub(super) fn gave_up_waiting(&self) -> bool {
         let Some(KeyError::Service(e)) = &self.error else { return false };
         matches!(e.class(), Class::Transient | Class::KeyNotReady | Class::NoCredentials)
     }
 }
 
-/// Whether a plan needs a key to be carried out.
+/// Whether a plan needs a key.
 pub fn needs_key(plan: &Plan, state: &State) -> bool {
     !keys_to_unwrap(plan, state).is_empty() || plan.steps.iter().any(|step| is_new(&step.action))
 }
 
-/// Keys of volumes that have to be opened, or whose formatting is to be ended.
+/// Returns the keys of volumes to open, and of volumes whose formatting was interrupted.
 pub(super) fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
     let key = |step: &Step| match &step.action {
         Action::Unlock(Unlock { key, is_open: false, .. }) | Action::Grow(Grow { key, grows_mapping: true, .. }) => {
@@ -61,7 +61,7 @@ pub(super) fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
     plan.steps.iter().filter_map(key).collect()
 }
 
-/// Whether a volume is to be made with the node's key, rather than with one that is recorded for it.
+/// Whether a volume is to be made with the node's key rather than with the key recorded for it.
 pub(super) fn is_new(action: &Action) -> bool {
     match action {
         Action::Format(format) => !matches!(format.basis, Basis::Unfinished { .. }),
@@ -76,17 +76,19 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         Ok(data_key.passphrase())
     }
 
-    /// The key that new volumes are made with: the node's, or a new one where there is none, or where the state file came
-    /// or may have come from another instance (an image or a snapshot), whose key must not get new volumes. `None` when the service has just
-    /// failed to give it, and is not asked again.
+    /// Returns the id of the key for new volumes: the node's key, or a new one.
+    ///
+    /// The node gets a new key if it has none, or if the state file came or may have come from another instance (an
+    /// image or a snapshot), because the key of that instance must not get new volumes. Returns `None` if the service
+    /// has just failed; it is not called again.
     pub(super) async fn key_for_new_volumes(
         &self,
         state: &mut State,
         keys: &mut Keys,
     ) -> Result<Option<u32>, KeyError> {
-        // where only one of them is known, this may be any instance
+        // if only one of them is known, this may be any instance
         let same_instance = state.instance_id == self.instance_id;
-        // one that nothing was made with yet, and of a KMS key that is no longer configured, never worked
+        // a key that has no volumes, under a KMS key that is no longer configured, never worked
         let configured = &self.config.kms.key_id;
         let abandoned = |key: &KeyRecord| {
             key.configured_key_id != *configured && !state.volumes.iter().any(|volume| volume.key == key.id)
@@ -125,7 +127,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         });
         self.save(&next)?;
         *state = next;
-        // proof, with what the disk now holds, before the first write to any volume
+        // prove the key with what is now on disk, before the first write to any volume
         let stored = match self.store {
             Some(store) => store.load()?,
             None => state.clone(),
@@ -133,7 +135,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let record = stored.key(id).ok_or(KeyError::Unrecorded(id))?;
         let unwrapped = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
         if !unwrapped.same_as(&generated.data_key) {
-            // nothing was made with it, and nothing shall be
+            // no volume uses this key, and none may
             state.keys.retain(|key| key.id != id);
             self.save(state)?;
             return Err(KeyError::NotProven { key_arn: generated.key_arn });

@@ -1,7 +1,7 @@
-//! Carries a plan out: the order of things and their durability, and nothing that plan could decide.
+//! Carries out a plan: the order of things and their durability, and nothing that `plan` could decide.
 //!
-//! Key, then state file, then disks. A volume is `committed` in the state file, durably, before it is mounted for the
-//! first time; until then it holds no data, and the next run may begin again with it.
+//! First the key, then the state file, then the disks. A volume is `committed` in the state file, durably, before it is
+//! mounted for the first time. Until then it holds no data, and the next run may start over with it.
 //!
 //! May import: `config`, `disk`, `error`, `job`, `key`, `kms`, `luks2`, `plan`, `state`, `storage`.
 //! Never: a decision on what may be done, a device, a report.

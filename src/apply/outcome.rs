@@ -1,4 +1,4 @@
-//! What became of a plan and of its steps.
+//! The results of a plan and of its steps.
 
 use uuid::Uuid;
 
@@ -8,53 +8,53 @@ use crate::job::{Answer, HostError};
 use crate::kms::KmsError;
 use crate::state::StateError;
 
-/// What became of a plan.
+/// The result of a plan.
 #[derive(Debug)]
 pub struct Outcome {
     /// One result for each step of the plan, in its order.
     pub results: Vec<StepResult>,
-    /// Why there was no key, when there was none.
+    /// Why there was no key, if there was none.
     pub key_error: Option<KeyError>,
 }
 
-/// What became of one step.
+/// The result of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepResult {
-    /// Encrypted, open, mounted.
+    /// The volume is encrypted, open and mounted.
     Formatted {
         /// LUKS UUID.
         luks_uuid: Uuid,
-        /// What is worth a warning all the same.
+        /// A warning about it.
         warning: Option<String>,
     },
-    /// Opened or mounted or both.
+    /// The volume was opened or mounted or both.
     Unlocked {
         /// LUKS UUID.
         luks_uuid: Uuid,
         /// Whether its file system is marked with errors.
         filesystem_errors: bool,
-        /// What is worth a warning all the same.
+        /// A warning about it.
         warning: Option<String>,
     },
-    /// Larger than it was.
+    /// The volume has grown.
     Grown,
-    /// As large as its disk already.
+    /// The volume has the size of its disk already.
     Unchanged,
-    /// Not formatted: the disk is no longer what it was when the plan was made.
+    /// Not formatted: the disk is no longer what the plan was based on.
     Changed {
         /// What is on it now.
         content: Content,
     },
-    /// No key, so nothing was tried.
+    /// Skipped: no key.
     NoKey,
-    /// Failed, for this reason.
+    /// The step failed.
     Failed {
-        /// The reason, causes included.
+        /// The reason, including its causes.
         message: String,
     },
-    /// No answer within the deadline.
+    /// The worker made no progress within the deadline.
     Hung {
-        /// The same in words.
+        /// The same as text.
         message: String,
     },
 }
@@ -62,13 +62,13 @@ pub enum StepResult {
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The key service said no, or nothing.
+    /// The key service refused or did not answer.
     #[error(transparent)]
     Service(#[from] KmsError),
     /// The state file could not be written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// KMS unwrapped something else than it had wrapped.
+    /// `Decrypt` returned a different data key than `GenerateDataKey`.
     #[error(
         "KMS key {key_arn}: Decrypt returned a different data key than GenerateDataKey; nothing was formatted and existing volumes are unaffected; run the command again, and if this repeats, check what answers at kms.endpoint_url"
     )]

@@ -1,4 +1,4 @@
-//! What is written to the state file besides new volumes.
+//! Changes to the state file, except for intents.
 
 use std::cell::RefCell;
 
@@ -10,8 +10,8 @@ use crate::plan::Change;
 use crate::state::{State, StateError};
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
-    /// Changes the state file as the plan says. Not being able to, the boot volume full say, keeps no volume closed: the next run
-    /// finds the same.
+    /// Writes the changes of a plan to the state file. If that fails, for example because the boot volume is full,
+    /// volumes are opened all the same, and the next run finds the same changes.
     pub(super) fn record(&self, changes: &[&Change], state: &mut State) {
         let mut next = state.clone();
         for change in changes {
@@ -31,7 +31,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         self.save_changes(next, state);
     }
 
-    /// Has volumes that were not opened on another disk recorded where they were `before`.
+    /// Restores the recorded disks of volumes that were not opened on another disk after all.
     pub(super) fn undo(&self, unused: &[&Change], before: &State, state: &mut State) {
         let mut next = state.clone();
         for change in unused {
@@ -56,7 +56,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         }
     }
 
-    /// Changes the state file and, if that is durable, the state.
+    /// Changes the state file and, once that is durable, the state in memory.
     pub(super) fn update(&self, state: &RefCell<State>, change: impl FnOnce(&mut State)) -> Result<(), String> {
         let mut next = state.borrow().clone();
         change(&mut next);

@@ -1,4 +1,4 @@
-//! The order of all steps.
+//! The order of all steps of a plan.
 
 use std::cell::RefCell;
 
@@ -12,7 +12,7 @@ use crate::kms::KeyService;
 use crate::plan::{Action, Change, Plan, Unlock};
 use crate::state::State;
 
-/// The step that opens the volume of a change, by index.
+/// Returns the index of the step that opens the volume of a change.
 fn step_of(plan: &Plan, change: &Change) -> Option<usize> {
     let Change::Moved { luks_uuid: moved, .. } = change else { return None };
     plan.steps.iter().position(
@@ -20,21 +20,21 @@ fn step_of(plan: &Plan, change: &Change) -> Option<usize> {
     )
 }
 
-/// Whether there is the key that opens the volume of a change.
+/// Whether the key is there that opens the volume of a change.
 fn has_key(plan: &Plan, change: &Change, keys: &Keys) -> bool {
     let step = step_of(plan, change).and_then(|at| plan.steps.get(at));
     step.is_some_and(|step| matches!(&step.action, Action::Unlock(unlock) if keys.get(unlock.key).is_some()))
 }
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
-    /// Does what the plan says, on all disks at once. One that fails or hangs does not stop the others.
+    /// Carries out a plan, on all disks at once. A disk that fails or hangs does not stop the others.
     pub async fn run(&self, plan: &Plan, state: State) -> Outcome {
         let mut state = state;
-        // of what is to be opened, the record changes when it is
+        // the record of a volume that is yet to be opened changes when there is a key for it
         let (moved, known): (Vec<_>, Vec<_>) = plan.changes.iter().partition(|change| step_of(plan, change).is_some());
         self.record(&known, &mut state);
         let mut keys = Keys::default();
-        // together, so that a service that does not answer is waited for once
+        // all at once, so that the run waits only once for a service that does not answer
         let wanted = keys_to_unwrap(plan, &state);
         let unwrapped = join_all(wanted.iter().map(|id| self.unwrap(&state, *id))).await;
         for (id, result) in wanted.into_iter().zip(unwrapped) {
@@ -48,7 +48,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             }
         }
         let intents = self.record_intents(plan, &mut state, key);
-        // before the volume is used, so that a power cut does not leave the older copy the recorded one
+        // before the volume is used, so that a power cut does not leave the older copy recorded
         let before = state.clone();
         let moved: Vec<_> = moved.into_iter().filter(|change| has_key(plan, change, &keys)).collect();
         self.record(&moved, &mut state);
@@ -73,7 +73,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             result
         });
         let results = join_all(steps).await;
-        // one that hangs may be mounted yet
+        // a volume whose worker hangs may still get mounted
         let is_unused = |change: &&&Change| {
             let result = step_of(plan, change).and_then(|at| results.get(at));
             !matches!(result, Some(StepResult::Unlocked { .. } | StepResult::Hung { .. }))

@@ -42,8 +42,8 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         }
     }
 
-    /// Records the keyslot that has just opened, where another one is recorded or none: the volume was made by an earlier release,
-    /// or somebody has changed the keyslot. Not being able to keeps no volume closed.
+    /// Records the keyslot that the key has just opened, if the state file has another one or none: an earlier release
+    /// made the volume, or somebody changed the keyslot. If that fails, the volume stays open.
     fn record_keyslot(&self, step: &Step, luks_uuid: Uuid, keyslot: &ProvenKeyslot, state: &RefCell<State>) {
         if state.borrow().volume(luks_uuid).is_none_or(|volume| volume.keyslot.as_ref() == Some(keyslot)) {
             return;

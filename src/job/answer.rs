@@ -1,4 +1,4 @@
-//! What a worker says.
+//! The answers of a worker.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,49 +9,49 @@ use crate::luks2::ProvenKeyslot;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
 pub enum Answer {
-    /// Still at work.
+    /// The worker is still at work.
     Progress {
-        /// At what.
+        /// The current stage.
         stage: String,
-        /// How much of it is done, in percent.
+        /// How much of the stage is done, in percent.
         percent: Option<u64>,
     },
     /// What is on the disk.
     Content {
-        /// What.
+        /// The content.
         content: Content,
     },
-    /// Which volume its header is of.
+    /// Which volume the header belongs to.
     Header {
-        /// [`Content::Luks2`]; `None` where there is none.
+        /// [`Content::Luks2`]; `None` if there is no header.
         content: Option<Content>,
     },
-    /// Formatted, open, and with a file system; not mounted.
+    /// The disk is formatted, open, and has a file system; it is not mounted.
     Formatted {
-        /// The keyslot that its key opens.
+        /// The keyslot that the key opens.
         keyslot: ProvenKeyslot,
     },
     /// Not formatted: what is on the disk is no longer what the plan was based on.
     Changed {
-        /// What is there now.
+        /// What is on it now.
         content: Content,
     },
-    /// Open and mounted.
+    /// The volume is open and mounted.
     Unlocked {
-        /// The keyslot that opened; `None` where the volume was open.
+        /// The keyslot that opened; `None` if the volume was open already.
         keyslot: Option<ProvenKeyslot>,
         /// Whether its file system is marked with errors.
         filesystem_errors: bool,
-        /// What is worth a warning all the same.
+        /// A warning about it.
         warning: Option<String>,
     },
-    /// Larger than it was.
+    /// The volume has grown.
     Grown,
-    /// As large as its disk already.
+    /// The volume has the size of its disk already.
     Unchanged,
-    /// On the disk as it was made.
+    /// The volume is on the disk as it was made.
     Sound {
-        /// What of it is not as it should be, and no matter of a reboot.
+        /// What is not as it should be, but does not affect a reboot.
         #[serde(skip_serializing_if = "Option::is_none")]
         unsound: Option<String>,
         /// Whether its file system is marked with errors.
@@ -59,14 +59,14 @@ pub enum Answer {
     },
     /// Whether the kernel has a cipher.
     Cipher {
-        /// What it lacks.
+        /// What the kernel lacks; `None` if it has the cipher.
         missing: Option<MissingCipher>,
     },
-    /// Closed.
+    /// The volume is closed.
     Closed,
-    /// Failed.
+    /// The job failed.
     Failed {
-        /// Why, causes included.
+        /// The reason, including its causes.
         message: String,
     },
 }

@@ -15,18 +15,18 @@ pub enum Basis {
     Blank {
         /// The evidence.
         evidence: Evidence,
-        /// The volume that was known under this identity and is gone, instance store after a stop.
+        /// The known volume that it replaces: instance store that was lost at a stop.
         replaces: Option<Uuid>,
     },
-    /// It is an EBS volume with nothing but noise on it, and the configuration says to take that for never written.
+    /// It is an EBS volume with nothing but noise on it, and the configuration says to treat noise as unwritten blocks.
     Noise {
         /// The evidence.
         evidence: NoiseEvidence,
-        /// The UUID that the state file records as intended, where its formatting has begun: noise lies behind what is there of a
-        /// header.
+        /// The UUID that the state file records as intended, if the formatting has started: noise follows the beginning
+        /// of a header.
         begun: Option<Uuid>,
     },
-    /// It is our own unfinished work, never mounted.
+    /// It is our own interrupted work, never mounted.
     Unfinished {
         /// The UUID that the state file records as intended.
         luks_uuid: Uuid,
@@ -35,7 +35,7 @@ pub enum Basis {
     Wipe {
         /// What is on it.
         found: Content,
-        /// The instance store volume that is gone and whose place it takes.
+        /// The gone instance store volume that it replaces.
         replaces: Option<Uuid>,
     },
 }

@@ -1,19 +1,20 @@
-//! How much of a volume is closed.
+//! How much of a volume to close.
 
 use serde::{Deserialize, Serialize};
 
 use crate::storage::MountSpec;
 
-/// How much of a volume is closed that somebody holds.
+/// How much of a volume to close while something holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "extent", rename_all = "kebab-case")]
 pub enum Extent {
-    /// Nothing, as far as that can be known beforehand; and if it cannot be closed all the same, it is mounted again.
+    /// All or nothing: a volume in use stays as it is, as far as its use shows beforehand. If closing fails anyway, the
+    /// worker mounts the volume again.
     Whole {
-        /// How the agent mounts it; `None` where others do.
+        /// How the agent mounts it; `None` if others do.
         mount: Option<MountSpec>,
     },
-    /// Whatever can be: every mount of it, and its mapping. For a shutdown, in the middle of which nothing may be mounted again, and
-    /// for a mapping whose disk is gone.
+    /// As much as possible: every mount of the volume, and its mapping. For a shutdown, during which nothing may be
+    /// mounted again, and for a mapping whose disk is gone.
     AsFarAsPossible,
 }

@@ -1,10 +1,10 @@
-//! The protocol between agent and worker: what is asked, what is answered; and the pool of the agent that starts workers.
+//! The protocol between agent and worker, and the pool that starts workers.
 //!
-//! A job is one line of JSON on the worker's standard input, and after it, on a line of its own, the passphrase, where the job needs one.
-//! The worker answers with lines of JSON on its standard output, progress first, the outcome last.
+//! A job is one line of JSON on the worker's standard input. If the job needs a passphrase, it follows on a line of its
+//! own. The worker answers with lines of JSON on its standard output: progress first, the result last.
 //!
 //! May import: `disk`, `key`, `luks2`, `storage`.
-//! Never: what a worker does with a job, or why it was asked.
+//! Never: what a worker does with a job, or why it got the job.
 
 mod answer;
 mod basis;

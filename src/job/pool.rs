@@ -1,4 +1,4 @@
-//! Workers as seen from the command that starts them: one process per disk, and a deadline for each of its jobs.
+//! The pool of workers: one process per disk, and a deadline for each of its jobs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,43 +16,42 @@ use super::progress::{Progress, Stages};
 use super::request::Job;
 use crate::key::Passphrase;
 
-/// How long a look at a disk may go without progress: nothing can be decided before all have been looked at, so a disk that
-/// hangs holds the others up for this long. One that cannot answer a read for half a minute is as good as hung.
+/// How long examining a disk may go without progress. Nothing can be decided before all disks are examined, so a disk
+/// that hangs delays the others by this time. A disk that does not answer a read for half a minute is as good as hung.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a killed worker may take to end before it counts as stuck in the kernel.
+/// How long a killed worker may take to exit before it counts as stuck in the kernel.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What apply asks of the machine; the tests of its order use a fake.
+/// What `apply` needs of the machine. The tests of its order use a fake.
 pub trait Host {
-    /// Has one job done on the disk called `device`.
+    /// Runs one job on the disk `device`.
     ///
     /// # Errors
-    /// [`HostError`] when no answer came; a failure of the job itself is an answer.
+    /// [`HostError`] if no answer came. A failure of the job itself is an answer.
     fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> impl Future<Output = Result<Answer, HostError>>;
 }
 
-/// Has the jobs on a disk done by a process of its own.
+/// Runs the jobs on each disk in a process of its own.
 #[derive(Debug)]
 pub struct Workers {
     deadline: Duration,
     bars: Option<MultiProgress>,
     stages: Stages,
-    /// Those that have done a job which another may follow, by the name of their disk: to start a process takes longer than
-    /// most jobs.
+    /// Workers that may get another job, by name of their disk. Starting a process takes longer than most jobs.
     waiting: RefCell<BTreeMap<String, Worker>>,
 }
 
 impl Workers {
-    /// Workers that may go without progress for `deadline`. Their progress is shown if standard error is a terminal.
+    /// Returns workers that may go without progress for `deadline`. They show progress if standard error is a terminal.
     pub fn new(deadline: Duration) -> Self {
-        // all disks at once, each time: more often would be much over a slow line
+        // four times a second, all disks at once: more would be too much for a slow line
         let draw = || MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(4));
         let bars = io::stderr().is_terminal().then(draw);
         Self { deadline, bars, stages: Stages::default(), waiting: RefCell::default() }
     }
 
-    /// The worker of a disk, started if there is none.
+    /// Returns the worker of a disk, and starts one if there is none.
     fn worker(&self, device: &str) -> io::Result<Worker> {
         let waiting = self.waiting.borrow_mut().remove(device);
         match waiting.map(|mut worker| (worker.child.try_wait(), worker)) {
@@ -61,7 +60,7 @@ impl Workers {
         }
     }
 
-    /// How long the slowest disk was at each stage so far, in seconds.
+    /// Returns how long the slowest disk spent in each stage so far, in seconds.
     pub fn stages(&self) -> BTreeMap<String, f64> {
         self.stages.borrow().iter().map(|(stage, took)| (stage.clone(), took.as_secs_f64())).collect()
     }
@@ -80,7 +79,7 @@ impl Host for Workers {
                 let until = heard.get() + patience;
                 match timeout_at(until, &mut talk).await {
                     Ok(answer) => break Some(answer),
-                    // it said something meanwhile
+                    // the worker sent something meanwhile
                     Err(_) if heard.get() + patience > until => {}
                     Err(_) => break None,
                 }

@@ -1,4 +1,4 @@
-//! One worker process, as the command that started it sees it.
+//! One worker process, as seen by the command that started it.
 
 use std::io;
 use std::pin::pin;
@@ -16,45 +16,45 @@ use super::progress::Progress;
 use super::request::Job;
 use crate::key::Passphrase;
 
-/// What a worker needs of the environment; credentials in it are none of its business.
+/// The environment of a worker. It must not see credentials.
 const ENVIRONMENT: [&str; 2] = ["PATH", "DM_DISABLE_UDEV"];
 
-/// The variable in which a worker is told who started it: when that has ended, nobody is left to be answered.
+/// The variable that tells a worker the process id of its parent. Once the parent has exited, nobody reads the answers.
 pub const PARENT: &str = "LUKS_AGENT_PARENT";
 
-/// A worker that gave no answer.
+/// A job that got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// It could not be started, or the pipe to it broke.
+    /// The worker could not be started, or the pipe to it broke.
     #[error("cannot communicate with the worker process")]
     Io(#[from] io::Error),
-    /// It ended without an answer.
+    /// The worker exited without an answer.
     #[error("the worker process ended without an answer, {status}{}{last_words}", if .last_words.is_empty() { "" } else { ": " })]
     Died {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
-        /// The last line it printed on standard error.
+        /// The last line that it printed on standard error.
         last_words: String,
     },
-    /// It gave no sign of progress.
+    /// The worker made no progress.
     #[error("no progress for {} s, last seen {stage}; the disk hangs, and its worker process {pid} {}; check the state of the volume, then run the command again",
         .after.as_secs(), if *.killed { "was killed" } else { "could not be killed: it is stuck in disk I/O" })]
     Hung {
-        /// How long it was waited for.
+        /// How long the agent waited for progress.
         after: Duration,
-        /// What it was at.
+        /// The last stage that the worker reported.
         stage: String,
         /// Its process id.
         pid: u32,
-        /// Whether it could be ended; in uninterruptible I/O it cannot.
+        /// Whether it was killed. A process in uninterruptible I/O cannot be.
         killed: bool,
     },
-    /// What it printed is not an answer.
+    /// The worker's output is not an answer.
     #[error("the worker process sent an invalid answer")]
     Garbled(#[source] serde_json::Error),
 }
 
-/// Asks for the end of a worker and all that it started; one that hangs in the kernel stays all the same.
+/// Kills a worker and all that it started. A process that hangs in the kernel stays.
 pub(super) fn kill_group(pid: u32) {
     if let Ok(pid) = i32::try_from(pid)
         && pid > 1
@@ -63,18 +63,18 @@ pub(super) fn kill_group(pid: u32) {
     }
 }
 
-/// One process, as long as it has jobs to do.
+/// A worker process, for as long as it has jobs to do.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) child: Child,
-    /// `None` once it has been told that there is nothing more to do.
+    /// `None` once the worker knows that no other job follows.
     input: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     errors: Lines<BufReader<ChildStderr>>,
 }
 
 impl Worker {
-    /// Starts one.
+    /// Starts a worker.
     pub(super) fn start() -> io::Result<Self> {
         let mut child = Command::new("/proc/self/exe")
             .arg("worker")
@@ -83,7 +83,8 @@ impl Worker {
             .env(PARENT, std::process::id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // not inherited: who reads the agent's would wait for a worker that is left behind
+            // not inherited: a worker that cannot be killed would keep the agent's standard error open for whoever
+            // reads it
             .stderr(Stdio::piped())
             // a group of its own, so that what it started is killed with it
             .process_group(0)
@@ -97,7 +98,7 @@ impl Worker {
         })
     }
 
-    /// Has one job done, and waits for the end of the process if no other follows.
+    /// Runs one job, and waits for the process to exit if no other job follows.
     pub(super) async fn perform(
         &mut self,
         job: &Job,
@@ -105,7 +106,7 @@ impl Worker {
         progress: &mut Progress<'_>,
     ) -> Result<Answer, HostError> {
         let device = progress.device.clone();
-        // a worker that died early is better told by its exit status than by a broken pipe
+        // if the worker died early, its exit status says more than a broken pipe
         let sent = self.send(job, key).await;
         let (answer, last_words) = {
             let answer = pin!(answer(&mut self.answers, |stage, percent| progress.show(stage, percent)));
@@ -144,13 +145,13 @@ impl Worker {
     }
 }
 
-/// Logs what a worker prints on standard error, where nothing but a panic or a library's complaint ever is; gives back
-/// the last line.
+/// Logs what a worker prints on standard error, which is only ever a panic or a library's complaint, and returns the
+/// last line.
 async fn log_lines(lines: &mut Lines<BufReader<ChildStderr>>, device: &str) -> String {
     let mut last = String::new();
     while let Ok(Some(line)) = lines.next_line().await {
         tracing::warn!(device, "worker: {line}");
-        // a panic ends with the advice to ask for a backtrace
+        // a panic ends with a note about backtraces
         if !line.starts_with("note: ") && !line.trim().is_empty() {
             last = line;
         }
@@ -158,11 +159,12 @@ async fn log_lines(lines: &mut Lines<BufReader<ChildStderr>>, device: &str) -> S
     last
 }
 
-/// Reads what a worker says, up to the outcome of its job; `progress` is told its stage, and how many percent of that are done.
-/// `None` if it ended without.
+/// Reads the answers of a worker up to the result of its job, which it returns; `None` if the worker exited without
+/// one. `progress` gets each stage, and how many percent of it are done.
 ///
 /// # Errors
-/// [`HostError::Garbled`] at the first line that is not an answer, [`HostError::Io`] when it cannot be read or is not UTF-8.
+/// [`HostError::Garbled`] at the first line that is not an answer; [`HostError::Io`] if the output cannot be read or is
+/// not UTF-8.
 pub async fn answer(
     output: impl AsyncBufRead + Unpin,
     mut progress: impl FnMut(String, Option<u64>),

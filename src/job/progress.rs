@@ -1,4 +1,4 @@
-//! What one worker is at: a line on a terminal, log entries elsewhere.
+//! The progress of one worker: a line on a terminal, log entries elsewhere.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-/// How long the slowest disk was at each stage.
+/// How long the slowest disk spent in each stage.
 pub(super) type Stages = RefCell<BTreeMap<String, Duration>>;
 
-/// What one worker is at: a line on a terminal, log entries elsewhere.
+/// The progress of one worker: a line on a terminal, log entries elsewhere.
 pub(super) struct Progress<'a> {
     /// The name of its disk.
     pub(super) device: String,
-    /// When the worker was last heard of.
+    /// When the worker last sent something.
     heard: &'a Cell<Instant>,
-    /// `None` before the first.
+    /// The current stage and its start; `None` before the first.
     stage: Option<(String, Instant)>,
     stages: &'a Stages,
     bar: Option<ProgressBar>,
@@ -42,12 +42,12 @@ impl<'a> Progress<'a> {
         Self { device: device.to_owned(), heard, stage: None, stages, bar }
     }
 
-    /// What it is at.
+    /// Returns the current stage.
     pub(super) fn stage(&self) -> &str {
         self.stage.as_ref().map_or("starting", |(stage, _)| stage)
     }
 
-    /// The stage is at its end: notes how long it took.
+    /// Ends the current stage and notes how long it took.
     fn note(&mut self) {
         if let Some((stage, since)) = self.stage.take() {
             let mut stages = self.stages.borrow_mut();
@@ -56,7 +56,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// The worker has said what it is at, and how many percent of that are done.
+    /// Shows the stage that the worker reported, and how many percent of it are done.
     pub(super) fn show(&mut self, stage: String, percent: Option<u64>) {
         self.heard.set(Instant::now());
         if let Some(bar) = &self.bar {

@@ -1,4 +1,4 @@
-//! What a worker is asked to do.
+//! The jobs of a worker.
 
 use std::path::PathBuf;
 
@@ -12,48 +12,48 @@ use crate::disk::Scan;
 use crate::luks2::{Encryption, Expected, FormatSpec, ProvenKeyslot};
 use crate::storage::{FilesystemKind, MountSpec};
 
-/// What a worker is asked to do.
+/// A job for a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Job {
-    /// Say what is on the disk.
+    /// Report what is on the disk.
     Probe {
         /// The disk.
         target: Target,
-        /// The LUKS UUID it was about to be formatted with, if it was.
+        /// The LUKS UUID with which the disk was about to be formatted, if it was.
         intent: Option<Uuid>,
         /// How much to read.
         scan: Scan,
     },
-    /// Say which LUKS2 volume is on the disk, which may be in use. Writes nothing.
+    /// Report which LUKS2 volume is on the disk, which may be in use. Writes nothing.
     Header {
         /// The disk.
         target: Target,
     },
-    /// Encrypt the disk, open it and make a file system, after the basis was checked once more.
+    /// Check the basis once more, then encrypt the disk, open it and make a file system.
     Format(Format),
     /// Open the volume unless it is open, and mount it.
     Unlock(Unlock),
-    /// Check that an open volume is, on the disk and in the kernel, what the state file says. Writes nothing.
+    /// Check that an open volume matches the state file, on the disk and in the kernel. Writes nothing.
     Check(Check),
     /// Grow an open volume to the size of the disk.
     Grow(Grow),
-    /// Say whether the kernel can encrypt so. It is about no disk.
+    /// Report whether the kernel has a cipher. This job has no disk.
     Cipher {
-        /// How.
+        /// The encryption.
         encryption: Encryption,
     },
     /// Unmount the volume and remove its mapping.
     Close {
         /// Mapper name.
         mapper: String,
-        /// What is done where somebody holds it.
+        /// What to do if something holds it.
         extent: Extent,
     },
 }
 
 impl Job {
-    /// Whether a passphrase follows the job.
+    /// Whether the passphrase follows the job.
     pub fn needs_key(&self) -> bool {
         match self {
             Self::Probe { .. } | Self::Header { .. } | Self::Check(_) | Self::Cipher { .. } | Self::Close { .. } => {
@@ -65,7 +65,7 @@ impl Job {
         }
     }
 
-    /// Whether there may be another job to do on the same disk after it.
+    /// Whether another job may follow on the same disk.
     pub fn is_followed(&self) -> bool {
         matches!(self, Self::Probe { .. } | Self::Format(_))
     }
@@ -80,11 +80,11 @@ pub struct Format {
     pub basis: Basis,
     /// How much to read.
     pub scan: Scan,
-    /// How.
+    /// The header to write.
     pub spec: FormatSpec,
-    /// What to make on it.
+    /// The file system to make on it.
     pub filesystem: FilesystemKind,
-    /// Where it is to be mounted for the first time: nothing is done unless that can be.
+    /// Where the volume will be mounted for the first time. The worker does nothing unless that is possible.
     pub first_mount: Option<PathBuf>,
 }
 
@@ -97,7 +97,7 @@ pub struct Unlock {
     pub expected: Expected,
     /// Mapper name.
     pub mapper: String,
-    /// Whether its mapping is there already; then there is no passphrase.
+    /// Whether the mapping exists already; then no passphrase follows.
     pub open: bool,
     /// Where to mount it.
     pub mount: Option<MountSpec>,
@@ -112,9 +112,9 @@ pub struct Check {
     pub expected: Expected,
     /// Mapper name.
     pub mapper: String,
-    /// What is on it.
+    /// The file system on it.
     pub filesystem: FilesystemKind,
-    /// The keyslot that its key opens, where that is known.
+    /// The keyslot that its key opens, if known.
     pub keyslot: Option<ProvenKeyslot>,
 }
 
@@ -127,10 +127,10 @@ pub struct Grow {
     pub expected: Expected,
     /// Mapper name.
     pub mapper: String,
-    /// Whether the mapping is to grow too; without it there is no passphrase.
+    /// Whether the mapping must grow too; if not, no passphrase follows.
     pub mapping: bool,
-    /// What is on it.
+    /// The file system on it.
     pub filesystem: FilesystemKind,
-    /// Where that is mounted; `None` where there is none.
+    /// Where the file system is mounted; `None` if there is none.
     pub mount_point: Option<PathBuf>,
 }

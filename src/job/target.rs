@@ -1,4 +1,4 @@
-//! Which disk a job is about.
+//! The disk of a job.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::{DevNo, DeviceFacts};
 
-/// Which disk: what must still be true of the node at `path` when the worker has opened it.
+/// The disk of a job: what must still hold for the node at `path` when the worker has opened it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The device node.
     pub path: PathBuf,
     /// Its device number.
     pub devno: DevNo,
-    /// The kernel's sequence number of the disk, where it has one.
+    /// The kernel's sequence number of the disk, if it has one.
     pub diskseq: Option<u64>,
     /// Size in bytes.
     pub size: u64,

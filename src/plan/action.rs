@@ -1,4 +1,4 @@
-//! What is to be done with a disk.
+//! What to do with a disk.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct Step {
     pub action: Action,
 }
 
-/// The things that can be done with a disk.
+/// An action on one disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Encrypt it, then open and mount it.
@@ -45,13 +45,13 @@ impl Action {
 /// See [`Action::Format`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
-    /// The record of an earlier attempt that did not end, to be taken up.
+    /// LUKS UUID of an interrupted attempt to continue.
     pub resume: Option<Uuid>,
-    /// Why this may be done.
+    /// Why the disk may be formatted.
     pub basis: Basis,
     /// Where to mount it.
     pub mount_point: Option<PathBuf>,
-    /// What to make on it.
+    /// File system to make on it.
     pub filesystem: FilesystemKind,
 }
 
@@ -64,9 +64,9 @@ pub struct Unlock {
     pub key: u32,
     /// Where to mount it.
     pub mount_point: Option<PathBuf>,
-    /// What is on it.
+    /// File system on it.
     pub filesystem: FilesystemKind,
-    /// Whether the mapping is there already, so that no key is needed.
+    /// Whether the mapping exists already, so that no key is needed.
     pub is_open: bool,
 }
 
@@ -77,13 +77,13 @@ pub struct Grow {
     pub luks_uuid: Uuid,
     /// Id of the key that opens it.
     pub key: u32,
-    /// Where its file system is mounted; `None` where it has none.
+    /// Where its file system is mounted; `None` if it has none.
     pub mount_point: Option<PathBuf>,
-    /// What is on it.
+    /// File system on it.
     pub filesystem: FilesystemKind,
     /// Size of the disk in bytes when the volume was made or last grown.
     pub from: u64,
-    /// Whether the mapping is to grow too, for which the key is needed: it has the size of the disk already where that had
-    /// grown before the volume was opened.
+    /// Whether the mapping must grow too, which needs the key. If the disk grew before the volume was opened, the mapping has the
+    /// size of the disk already.
     pub grows_mapping: bool,
 }

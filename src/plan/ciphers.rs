@@ -1,4 +1,4 @@
-//! What a plan asks of the kernel's ciphers, and what becomes of a volume whose cipher the kernel lacks.
+//! The ciphers that a plan needs, and what happens to a volume whose cipher the kernel lacks.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::job::Basis;
 use crate::luks2::Encryption;
 use crate::state::State;
 
-/// How the volumes are encrypted that a plan makes or opens. One that is open has its cipher.
+/// Returns the encryption of all volumes that a plan makes or opens. A volume that is open already has its cipher.
 pub fn needed_ciphers(config: &Config, state: &State, plan: &Plan) -> BTreeSet<Encryption> {
     let needed = |step: &Step| match &step.action {
         Action::Unlock(Unlock { luks_uuid, is_open: false, .. }) => {
@@ -23,7 +23,7 @@ pub fn needed_ciphers(config: &Config, state: &State, plan: &Plan) -> BTreeSet<E
     plan.steps.iter().filter_map(needed).collect()
 }
 
-/// How a volume that is to be formatted is encrypted: as it was begun, or as is configured.
+/// Returns the encryption of a volume to be formatted: as it was started, or as configured.
 pub(super) fn of_new(config: &Config, state: &State, basis: &Basis) -> Encryption {
     let configured = Encryption { cipher: config.luks.cipher, key_size: config.luks.key_size };
     match basis {
@@ -34,7 +34,7 @@ pub(super) fn of_new(config: &Config, state: &State, basis: &Basis) -> Encryptio
     }
 }
 
-/// Why a volume that is encrypted so can be neither made nor opened, and what to do about it.
+/// Returns why a volume with this encryption can be neither made nor opened, if the kernel lacks its cipher.
 pub(super) fn missing(inventory: &Inventory, encryption: Encryption, severity: Severity) -> Option<Finding> {
     let missing = inventory.missing_ciphers.iter().find(|missing| missing.encryption == encryption)?;
     let evidence = format!("this kernel cannot encrypt with {encryption}: {}", missing.reason);

@@ -1,6 +1,6 @@
-//! Which volumes the node should have: what it had before and what `[volumes.expect]` asks for.
+//! The volumes that the node should have: those it had before, and as many as `[volumes.expect]` asks for.
 //!
-//! Instance store that is gone and blank instance store that is new are the same thing: a stop gives the instance another disk
+//! Instance store that is gone and new, blank instance store are the same thing: a stop gives the instance another disk
 //! with another serial number.
 
 use std::collections::BTreeMap;
@@ -12,19 +12,19 @@ use crate::config::{Config, Policy};
 use crate::disk::{DeviceFacts, Role, classify};
 use crate::state::{State, VolumeRecord, VolumeRole};
 
-/// That fewer volumes of a role are there than `[volumes.expect]` asks for.
+/// A role with fewer volumes than `[volumes.expect]` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortfall {
     /// The role.
     pub role: VolumeRole,
-    /// How many there should be at least.
+    /// The minimum number of volumes.
     pub expected: u32,
-    /// How many there are.
+    /// The number of volumes found.
     pub there: u32,
 }
 
 impl Shortfall {
-    /// How many volumes of a role are missing, if `[volumes.expect]` asks for more than there are.
+    /// Returns the shortfall of a role, if `[volumes.expect]` asks for more volumes than there are.
     pub fn of(config: &Config, role: VolumeRole, there: usize) -> Option<Self> {
         let there = u32::try_from(there).unwrap_or(u32::MAX);
         let expected = expected(config, role)?;
@@ -38,7 +38,7 @@ impl Shortfall {
         }
     }
 
-    /// What a report says, and what to do about it.
+    /// Returns what a report says about it.
     pub fn finding(&self) -> Finding {
         Finding::wrong(
             format!("found {} of at least {} {} volumes", self.there, self.expected, self.role),
@@ -47,7 +47,7 @@ impl Shortfall {
     }
 }
 
-/// How many volumes of a role `[volumes.expect]` asks for.
+/// Returns how many volumes of a role `[volumes.expect]` asks for.
 pub(super) fn expected(config: &Config, role: VolumeRole) -> Option<u32> {
     match role {
         VolumeRole::Ebs => config.volumes.expect.ebs,
@@ -55,8 +55,8 @@ pub(super) fn expected(config: &Config, role: VolumeRole) -> Option<u32> {
     }
 }
 
-/// Whether instance store made later has taken the place of an instance store volume: its mount point or its disk. That a disk has
-/// the same name says nothing: names move.
+/// Whether newer instance store has taken the mount point or the disk of an instance store volume. The name of the disk
+/// proves nothing: names change.
 pub(super) fn is_superseded(state: &State, record: &VolumeRecord) -> bool {
     let later = state.volumes.iter().skip_while(|v| v.luks_uuid != record.luks_uuid).skip(1);
     let same_place = |v: &VolumeRecord| {
@@ -67,13 +67,15 @@ pub(super) fn is_superseded(state: &State, record: &VolumeRecord) -> bool {
     is_store(record) && later.into_iter().any(|v| is_store(v) && same_place(v))
 }
 
-/// Whether nobody misses an instance store volume that is not there: fewer are fine, or a newer one has taken its place.
+/// Whether a missing instance store volume is not an error: fewer are enough, or a newer one has replaced it.
 pub fn may_be_gone(config: &Config, state: &State, record: &VolumeRecord) -> bool {
     expected(config, VolumeRole::InstanceStore).is_some() || is_superseded(state, record)
 }
 
-/// The instance store disks that take the place of instance store volumes that are gone, by name: disks of the same size first,
-/// then in the order of mount points and serial numbers. `may_be_formatted` says which of the unknown disks are free for it.
+/// Returns the instance store disks that replace instance store volumes that are gone, by name of the disk.
+///
+/// Disks of the same size come first, then the order of mount points and serial numbers decides. `may_be_formatted`
+/// says which unknown disks are free.
 pub(super) fn successors<'a>(
     config: &Config,
     owners: &Owners<'a>,
@@ -91,7 +93,7 @@ pub(super) fn successors<'a>(
     };
     let mut new: Vec<&DeviceFacts> = devices.iter().filter(is_new).collect();
     let is_gone = |v: &&VolumeRecord| {
-        // where its disk is there with something else on it, nobody knows what has happened
+        // its disk is attached and holds something else: nobody knows what happened
         let is_its_disk = |facts: &DeviceFacts| v.is_for(facts) && (v.serial.is_some() || v.size == facts.size);
         v.role == VolumeRole::InstanceStore
             && !owners.is_seen(v)

@@ -1,4 +1,4 @@
-//! The one place where a disk is set down to be formatted, and what stands against it.
+//! The only place that adds the formatting of a disk to a plan, and every objection to it.
 
 use std::path::PathBuf;
 
@@ -30,20 +30,21 @@ pub(super) struct Proposal {
 }
 
 impl Planner<'_> {
-    /// The one place where a disk is set down to be formatted: what stands against it, whatever it was that spoke for it.
+    /// Adds the formatting of a disk to the plan, unless there is an objection. No other function does so, whatever the
+    /// basis.
     pub(super) fn format(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, proposal: Proposal) {
         let Proposal { resume, basis, mount_point } = proposal;
         if let Some(finding) = self.objection(facts, &basis) {
             return self.refuse(subject, finding);
         }
         let filesystem = match &basis {
-            // as it was begun: what is there already may be kept
+            // as it was started: the worker may keep the file system that is there already
             Basis::Unfinished { luks_uuid } => {
                 self.owners.state.volume(*luks_uuid).map_or(self.config.filesystem.kind, |record| record.filesystem)
             }
             Basis::Blank { .. } | Basis::Noise { .. } | Basis::Wipe { .. } => self.config.filesystem.kind,
         };
-        // one that an older release has put into another is not taken again
+        // an older release may have nested it in another mount point; do not use it again
         let recorded = mount_point.filter(|at| self.mount_points.nested(at).is_none());
         let mount_point = match (filesystem, recorded) {
             (FilesystemKind::None, _) => None,
@@ -80,7 +81,7 @@ impl Planner<'_> {
                 ),
             ));
         }
-        // a new key would go into a new state file, and the old one could not come back
+        // a new key would go into a new state file, and then the old one could not be restored
         let lost = |other: &&DeviceFacts| self.unknown_volume(other).is_some_and(|volume| volume.whose == Whose::Lost);
         if let Some(ours) = self.owners.others(facts).find(lost) {
             return Some(Finding::refused(
@@ -122,7 +123,7 @@ impl Planner<'_> {
     }
 }
 
-/// Why no volume can be made on a disk as the configuration has it.
+/// Returns why the configuration does not allow a volume on a disk of this size.
 fn unfit(config: &Config, facts: &DeviceFacts) -> Option<Finding> {
     let ignore = "or add a [[volumes.match]] rule with role = \"ignore\"";
     if facts.size < 2 * DATA_OFFSET {
@@ -139,10 +140,10 @@ fn unfit(config: &Config, facts: &DeviceFacts) -> Option<Finding> {
     ))
 }
 
-/// That a rule which says to ignore a disk by a link of udev's may mean this one, whose links are not there.
+/// Returns the objection that a rule ignores a disk by a udev link that does not exist, and that it may mean this disk.
 fn unresolved_ignore(config: &Config, inventory: &Inventory, facts: &DeviceFacts) -> Option<Finding> {
     let means_another = |rule: &&MatchRule| inventory.devices.iter().any(|other| rule.matches(other));
-    // the first rule that matches decides
+    // the first rule that matches is the one that counts
     let earlier = config.volumes.rules.iter().take_while(|rule| !rule.matches(facts));
     let ignores = earlier.filter(|rule| rule.role == RuleRole::Ignore);
     let link = ignores.filter(|rule| !means_another(rule)).find_map(|rule| rule.may_mean(facts))?;

@@ -1,4 +1,4 @@
-//! Volumes that are smaller than their disks, and how they are to grow.
+//! Volumes that are smaller than their disks, and how to grow them.
 
 use super::action::{Action, Grow};
 use super::finding::Finding;
@@ -9,13 +9,13 @@ use crate::luks2::{DATA_OFFSET, grown_size};
 use crate::state::VolumeRecord;
 use crate::storage::FilesystemKind;
 
-/// Whether a volume is smaller than its disk, as far as that can be told without looking at it. The recorded size follows when
-/// all has grown, file system included, so that what was cut is taken up.
+/// Whether a volume is smaller than its disk, as far as the facts show without a look at the disk. The recorded size
+/// changes after everything has grown, file system included, so that the next run finishes an interrupted one.
 pub(super) fn outgrown(facts: &DeviceFacts, record: &VolumeRecord, mapping: &Holder) -> bool {
     mapping.size < grown_size(facts.size) || record.size < facts.size
 }
 
-/// That the disk of an open volume has shrunk, and what to do about it.
+/// Returns what is wrong if the disk of an open volume has shrunk.
 pub(super) fn shrunk(facts: &DeviceFacts, mapping: &Holder) -> Option<Finding> {
     let needed = mapping.size.saturating_add(DATA_OFFSET);
     (needed > facts.size).then(|| {
@@ -27,7 +27,10 @@ pub(super) fn shrunk(facts: &DeviceFacts, mapping: &Holder) -> Option<Finding> {
 }
 
 impl Planner<'_> {
-    /// How an open volume is to be grown; or why it cannot be, and whether that is because it is not as it should be.
+    /// Returns how to grow an open volume.
+    ///
+    /// # Errors
+    /// The finding that prevents it.
     pub(super) fn growth(
         &self,
         facts: &DeviceFacts,
@@ -61,7 +64,7 @@ impl Planner<'_> {
         }))
     }
 
-    /// A disk that no known volume is open on, where only what is open is wanted.
+    /// Reports a disk without an open known volume, in a mode that is only about open ones.
     pub(super) fn not_open(&mut self, subject: Subject, record: Option<&VolumeRecord>) {
         match record {
             Some(record) => self.refuse(

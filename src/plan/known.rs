@@ -1,4 +1,4 @@
-//! Known volumes: open ones, and those whose header is on a disk.
+//! Known volumes: those that are open, and those whose header is on a disk.
 
 use super::action::{Action, Step, Unlock};
 use super::ciphers;
@@ -11,14 +11,14 @@ use crate::disk::{Content, DeviceFacts, Holder, classify};
 use crate::state::{VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
-    /// A known volume that is open.
+    /// Plans a known volume that is open.
     pub(super) fn open(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
         let Some(mapping) = facts.mapping_of(record.luks_uuid) else { return self.not_open(subject, Some(record)) };
         if let Some(finding) = shrunk(facts, mapping) {
             return self.refuse(subject, finding);
         }
-        // every volume is looked at when it is asked for: without a sign of it here, a file system can be smaller than its
-        // mapping, such as one restored from an older snapshot
+        // always look when asked: a file system can be smaller than its mapping without a sign of it here, such as one
+        // restored from an older snapshot
         if self.mode == Mode::Grow {
             return match self.growth(facts, record, mapping) {
                 Ok(action) => self.plan.steps.push(Step { device: facts.clone(), role, action }),
@@ -45,7 +45,7 @@ impl Planner<'_> {
         self.plan.left.push(Left { subject, because, volume });
     }
 
-    /// A disk with the header of a known volume.
+    /// Plans a disk with the header of a known volume.
     pub(super) fn header(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
         let luks_uuid = record.luks_uuid;
         let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
@@ -94,7 +94,7 @@ impl Planner<'_> {
         self.unlock(facts, role, record, None);
     }
 
-    /// A volume is on the disk that it was used on last: should the one that it was made for come back, it has older data.
+    /// Records that a volume moved to another disk. If the disk it was made for comes back, that one has older data.
     fn follow(&mut self, facts: &DeviceFacts, role: VolumeRole, record: &VolumeRecord) {
         let Some(serial) = &facts.serial else { return };
         let others = self.owners.state.volumes.iter().filter(|v| v.luks_uuid != record.luks_uuid);

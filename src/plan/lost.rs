@@ -1,4 +1,4 @@
-//! The disks of known volumes, without their headers.
+//! Disks of known volumes that have no header of the volume.
 
 use super::finding::Finding;
 use super::format::Proposal;
@@ -10,7 +10,7 @@ use crate::job::Basis;
 use crate::state::{VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
-    /// The disk of a known volume, without its header.
+    /// Plans the disk of a known volume that has no header of it.
     pub(super) fn lost(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
         let luks_uuid = record.luks_uuid;
         let twins = self.owners.twins(facts);
@@ -23,11 +23,11 @@ impl Planner<'_> {
                 ),
             );
         }
-        // what either says is EBS does not come back blank
+        // if either the record or the rules say EBS, it is EBS: EBS does not come back blank
         let kind = if record.role == VolumeRole::Ebs { VolumeRole::Ebs } else { role };
         let (evidence, remedy) = match (&facts.content, kind, self.mode) {
             (Some(Content::Blank { evidence }), VolumeRole::InstanceStore, Mode::Provision) => {
-                // a name says little while the volume may be where nobody could look
+                // the name of a disk proves little while the volume may be on a disk that could not be examined
                 let hidden = self.owners.may_be_hidden(facts, record);
                 let replaces = Some(luks_uuid).filter(|_| !hidden);
                 let mount_point = self.mount_points.of(record).filter(|_| !hidden);

@@ -1,4 +1,4 @@
-//! Known volumes that no disk belongs to, and volumes that `[volumes.expect]` asks for.
+//! Known volumes that have no disk, and volumes that `[volumes.expect]` asks for.
 
 use super::expect::{Shortfall, expected, is_superseded};
 use super::finding::Finding;
@@ -9,7 +9,7 @@ use crate::disk::Bytes;
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
-    /// Known volumes that no disk belongs to.
+    /// Reports known volumes that have no disk.
     pub(super) fn missing(&mut self) {
         let devices = &self.owners.inventory.devices;
         let replaced = |v: &VolumeRecord| self.successors.values().any(|gone| gone.luks_uuid == v.luks_uuid);
@@ -37,7 +37,7 @@ impl Planner<'_> {
                 _ if self.policy(volume.role) == Policy::Ignore => {
                     self.leave(subject, "not attached; the configuration says ignore".to_owned());
                 }
-                // no disk was looked at, and one without a serial number that has grown is known by its header alone
+                // no disk was examined, and a disk without a serial number that has grown is known by its header alone
                 VolumeRole::Ebs if self.mode == Mode::Grow => self.not_open(subject, Some(volume)),
                 VolumeRole::Ebs => self.refuse(
                     subject,
@@ -51,7 +51,7 @@ impl Planner<'_> {
         }
     }
 
-    /// An instance store volume that no disk belongs to, and that no new disk replaces.
+    /// Reports an instance store volume that has no disk and that no new disk replaces.
     fn gone(&mut self, subject: Subject, record: &VolumeRecord) {
         let luks_uuid = record.luks_uuid;
         if is_superseded(self.owners.state, record) && record.serial.is_some() {
@@ -67,7 +67,7 @@ impl Planner<'_> {
             Some(expected) if self.there(role) < expected as usize => {
                 self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
             }
-            // its record stays: it may be a disk that comes late, and costs nothing
+            // keep its record: its disk may come late, and the record costs nothing
             Some(_) => {
                 let because = "gone: instance store is lost when the instance stops; volumes.expect.instance_store is satisfied without it";
                 self.leave(subject, because.to_owned());
@@ -75,14 +75,14 @@ impl Planner<'_> {
         }
     }
 
-    /// How many volumes of a role are open, or will be when the plan is carried out.
+    /// Returns how many volumes of a role are open now or will be open after the plan.
     fn there(&self, role: VolumeRole) -> usize {
         let steps = self.plan.steps.iter().filter(|step| step.role == role).count();
         let left = self.plan.left.iter().filter_map(|left| left.volume.as_ref());
         steps + left.filter(|volume| volume.role == role).count()
     }
 
-    /// What `[volumes.expect]` asks for and is not there.
+    /// Reports the volumes that `[volumes.expect]` asks for and that are not there.
     pub(super) fn shortfalls(&mut self) {
         for role in [VolumeRole::Ebs, VolumeRole::InstanceStore] {
             let Some(short) = Shortfall::of(self.config, role, self.there(role)) else { continue };

@@ -1,7 +1,7 @@
-//! What is to be done with each disk, and why: pure, so that every refusal can be tested without a disk.
+//! Decides what to do with each disk, and why. Pure, so that a test can reach every refusal without a disk.
 //!
 //! May import: `config`, `disk`, `job`, `luks2`, `state`, `storage`.
-//! Never: a file, a clock, the network; nor `worker`, which does not import it either.
+//! Never: a file, a clock, the network; nor `worker`, which does not import `plan` either.
 
 mod action;
 mod ciphers;

@@ -1,4 +1,4 @@
-//! What a plan says: steps, refusals, what is left alone, and how the state file is to follow.
+//! What a plan consists of: steps, refusals, disks left alone, and changes to the state file.
 
 use uuid::Uuid;
 
@@ -8,41 +8,42 @@ use super::finding::Finding;
 use crate::disk::{Content, DeviceFacts, Role};
 use crate::state::VolumeRecord;
 
-/// Whether formatting is allowed at all.
+/// What a run may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Unlock what is known, format what is new and blank.
+    /// Unlock known volumes, format new, blank disks.
     Provision,
-    /// Unlock what is known; never format. Disks that are not the node's are left alone, whatever is on them.
+    /// Unlock known volumes; never format. The agent leaves other disks alone, whatever is on them.
     Unlock,
-    /// Grow what is open to the size of its disk, and nothing else. No disk is looked at for it.
+    /// Grow open volumes to the size of their disks, and nothing else. The agent examines no disk for it.
     Grow,
 }
 
-/// What is to be done; `apply` decides nothing beyond it.
+/// What to do; `apply` decides nothing beyond it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Work, in the order of the disks.
     pub steps: Vec<Step>,
-    /// What is not done although it could be expected, and why.
+    /// What the agent does not do although somebody could expect it, and why.
     pub refusals: Vec<Refusal>,
-    /// Disks that are not the agent's business, and known volumes that need nothing.
+    /// Disks that the agent does not use, and known volumes that need nothing.
     pub left: Vec<Left>,
-    /// How the state file is to follow what was found, whatever becomes of the steps.
+    /// Changes to the state file that follow from what was found, whatever the result of the steps.
     pub changes: Vec<Change>,
-    /// Of which roles there are fewer volumes than the configuration asks for; each has its refusal, too.
+    /// Roles with fewer volumes than the configuration asks for; each has a refusal, too.
     pub shortfalls: Vec<Shortfall>,
 }
 
-/// How the record of a known volume is to follow what was found.
+/// A change to the record of a known volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// It is of instance store that is gone and not expected again.
+    /// The volume is instance store that is gone and not expected again.
     Forget {
         /// Its LUKS UUID.
         luks_uuid: Uuid,
     },
-    /// It is used on another disk than before, one made from a snapshot of it say, and that is its disk from now on.
+    /// The volume is in use on another disk than before, for example one made from a snapshot. That is its disk from
+    /// now on.
     Moved {
         /// Its LUKS UUID.
         luks_uuid: Uuid,
@@ -54,7 +55,8 @@ pub enum Change {
 }
 
 impl Plan {
-    /// Makes nothing of the refusals of disks that are not the node's: they are named, and count no more.
+    /// Turns refusals of disks that are not the node's into disks left alone: a report names them, and they do not
+    /// count as failures.
     pub fn leave_strangers(&mut self) {
         let strangers = self.refusals.extract_if(.., |refusal| refusal.is_stranger);
         self.left.extend(strangers.map(|Refusal { subject, finding, .. }| {
@@ -64,14 +66,14 @@ impl Plan {
     }
 }
 
-/// Something that is not done, for safety or because something is missing.
+/// Something that the agent does not do, for safety or because something is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which disk; or the disk that should be there.
+    /// The disk, or the disk that should be there.
     pub subject: Subject,
     /// Why, and what to do about it.
     pub finding: Finding,
-    /// Whether it is about a disk that neither the state file nor what is on it connects with this node.
+    /// Whether neither the state file nor the content of the disk connects it with this node.
     pub is_stranger: bool,
 }
 
@@ -82,14 +84,14 @@ pub struct Left {
     pub subject: Subject,
     /// Why there is nothing to do.
     pub because: String,
-    /// Set when it is a known volume that is open and, if it should be, mounted.
+    /// The record of a known volume that is open and, if it should be, mounted.
     pub volume: Option<VolumeRecord>,
 }
 
-/// What a row of a report is about.
+/// The disk that a row of a report is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// Kernel name of the disk, `None` when it is not there.
+    /// Kernel name of the disk; `None` if it is not attached.
     pub device: Option<String>,
     /// Its role, or the recorded one.
     pub role: String,
@@ -97,12 +99,12 @@ pub struct Subject {
     pub serial: Option<String>,
     /// Size in bytes.
     pub size: u64,
-    /// What was found on it, if it was opened.
+    /// What a worker found on it; `None` if it was not opened.
     pub content: Option<Content>,
 }
 
 impl Subject {
-    /// The row of a disk.
+    /// Returns the subject of a disk.
     pub fn of(facts: &DeviceFacts, role: &Role) -> Self {
         Self {
             device: Some(facts.name.clone()),

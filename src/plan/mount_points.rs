@@ -1,4 +1,4 @@
-//! Who is mounted where: known volumes keep their mount points, new ones get the first that is free.
+//! Mount points: known volumes keep theirs, new ones get the first that is free.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,11 @@ pub(super) struct MountPoints<'a> {
 }
 
 impl<'a> MountPoints<'a> {
-    /// A volume keeps its mount point while it is not there, instance store that is gone for the disk that takes its place; unless
-    /// one has already. Where two want the same, the one that is mounted there goes first, then what is not gone, then the newer.
+    /// Assigns the mount points of known volumes.
+    ///
+    /// A volume keeps its mount point while its disk is not attached. Gone instance store keeps it for the disk that
+    /// replaces it, unless one has already. If two volumes want the same mount point, a volume mounted there goes
+    /// first, then one that is not gone, then the newer one.
     pub(super) fn new(owners: &Owners<'_>, base: &'a Path) -> Self {
         let devices = &owners.inventory.devices;
         let is_gone = |v: &VolumeRecord| v.role == VolumeRole::InstanceStore && !owners.is_seen(v);
@@ -51,18 +54,18 @@ impl<'a> MountPoints<'a> {
         points
     }
 
-    /// Where a known volume belongs.
+    /// Returns the mount point of a known volume.
     pub(super) fn of(&self, record: &VolumeRecord) -> Option<PathBuf> {
         self.known.get(&record.luks_uuid).cloned()
     }
 
-    /// The mount point of another volume that lies inside this one, or that this one lies inside.
+    /// Returns the mount point of another volume that lies inside this one, or that contains it.
     pub(super) fn nested(&self, at: &Path) -> Option<&Path> {
         let mut others = self.taken.iter().map(PathBuf::as_path).filter(|other| *other != at);
         others.find(|other| at.starts_with(other) || other.starts_with(at))
     }
 
-    /// The first mount point that is nobody's; it is somebody's then.
+    /// Takes the first free mount point.
     pub(super) fn next(&mut self) -> PathBuf {
         let nth = |n: u32| match n {
             0 => self.base.to_owned(),

@@ -12,12 +12,13 @@ use crate::job::Basis;
 use crate::state::{Phase, VolumeRole};
 
 impl Planner<'_> {
-    /// A volume that the state file does not know.
+    /// Plans a disk that the state file does not know.
     pub(super) fn unknown(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole) {
         if let Some(UnknownVolume { finding, .. }) = self.unknown_volume(facts) {
             return self.refuse(subject, finding);
         }
-        // A disk in use is looked at for whose volume it is, not to be made blank. One that was blank a moment ago has words of its own.
+        // The content of a disk in use says whose volume it is, and never makes it blank. A disk that was blank a
+        // moment ago has its own message.
         let is_free = facts.holders.is_empty() && facts.mounts.is_empty();
         let tells = |content: &&Content| is_free || matches!(content, Content::Blank { .. });
         let Some(content) = facts.content.as_ref().filter(tells) else {
@@ -50,7 +51,7 @@ impl Planner<'_> {
                 self.format(facts, subject, role, Proposal { resume: None, basis, mount_point: None });
             }
             content if is_wipeable(content) && may_wipe(self.mode, self.config, self.owners.state, facts, role) => {
-                // one that was begun here has its mount point already
+                // one that was started here has its mount point already
                 let begun = self.owners.by_identity(facts).filter(|record| record.phase == Phase::Intent);
                 let mount_point = gone.or(begun).and_then(|record| self.mount_points.of(record));
                 let replaces = gone.map(|record| record.luks_uuid);

@@ -1,4 +1,4 @@
-//! The walk over the disks: which of them each rule of the other files is for.
+//! Walks over the disks and sends each to the function for its case.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 
 /// Decides what to do with every disk. `inventory` has the content of the disks that are free to be opened.
 pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -> Plan {
-    // by serial number, so that neither mount points nor words depend on how the kernel numbered the disks
+    // by serial number, so that mount points and messages do not depend on the order in which the kernel found the
+    // disks
     let mut inventory = inventory.clone();
     inventory.devices.sort_by(|a, b| by_serial(a).cmp(&by_serial(b)));
     let owners = Owners { state, inventory: &inventory, rules: &config.volumes.rules };
@@ -55,7 +56,7 @@ pub(super) struct Planner<'a> {
     pub(super) config: &'a Config,
     pub(super) owners: Owners<'a>,
     pub(super) mount_points: MountPoints<'a>,
-    /// Which volume that is gone a new disk takes the place of, by the name of the disk.
+    /// The gone volume that a new disk replaces, by name of the disk.
     pub(super) successors: BTreeMap<String, &'a VolumeRecord>,
     pub(super) plan: Plan,
 }
@@ -103,7 +104,7 @@ impl Planner<'_> {
         policy(self.config, role)
     }
 
-    /// A disk that carries the system or is ignored. One of ours is not forgotten because of it: swap or `/usr` on an open
+    /// Plans a disk that carries the system or is ignored. A known volume on it still counts: swap or `/usr` on an open
     /// volume makes its disk carry the system.
     fn no_target(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
         let Some(record) = owner.record().filter(|record| record.phase == Phase::Committed) else {
@@ -121,7 +122,8 @@ impl Planner<'_> {
         ));
     }
 
-    /// A disk that may be an EBS volume. It is not encrypted on a guess, and the node does not pass for encrypted while it is there.
+    /// Refuses a disk that may be an EBS volume. The agent does not encrypt it on a guess, and the node does not count
+    /// as encrypted while it is attached.
     fn unclear(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
         let is_known = owner.record().is_some_and(|record| record.phase == Phase::Committed);
         if is_known || self.mode == Mode::Grow || self.config.volumes.ebs == Policy::Ignore {

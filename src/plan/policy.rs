@@ -1,11 +1,11 @@
-//! What the configuration allows: which disks may be taken, and what on them may be overwritten.
+//! What the configuration allows: which disks the agent may take, and what it may overwrite.
 
 use super::model::Mode;
 use crate::config::{Config, Noise, Policy, WhenNotBlank};
 use crate::disk::{Content, DeviceFacts, Role, classify};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
 
-/// What the configuration says of volumes of a role.
+/// Returns the configured policy for volumes of a role.
 pub fn policy(config: &Config, role: VolumeRole) -> Policy {
     match role {
         VolumeRole::Ebs => config.volumes.ebs,
@@ -13,7 +13,7 @@ pub fn policy(config: &Config, role: VolumeRole) -> Policy {
     }
 }
 
-/// Whether the configuration lets a disk be overwritten. Never one that held a known volume, whatever is on it now.
+/// Whether the configuration allows overwriting a disk. Never one that held a known volume, whatever is on it now.
 pub(super) fn may_wipe(mode: Mode, config: &Config, state: &State, facts: &DeviceFacts, role: VolumeRole) -> bool {
     let known = |v: &VolumeRecord| v.phase == Phase::Committed && v.is_for(facts);
     role == VolumeRole::InstanceStore
@@ -22,14 +22,15 @@ pub(super) fn may_wipe(mode: Mode, config: &Config, state: &State, facts: &Devic
         && !state.volumes.iter().any(known)
 }
 
-/// What may be overwritten where the configuration says so: nothing that is luks-agent's, nothing that cannot be read.
+/// Whether this content may be overwritten if the configuration allows it: nothing that is luks-agent's, and nothing
+/// that could not be read.
 pub(super) fn is_wipeable(content: &Content) -> bool {
     let is_data = matches!(content, Content::Noise { .. } | Content::Unrecognised { .. });
     is_data || matches!(content, Content::Foreign { .. } | Content::Luks2 { token: None, .. })
 }
 
-/// Whether noise counts as never written: on an EBS volume that no known volume was on, with a serial number, by which the state file
-/// would know it again.
+/// Whether noise counts as unwritten blocks: on an EBS volume that held no known volume and has a serial number, by
+/// which the state file would know it again.
 pub(super) fn may_take_noise(
     mode: Mode,
     config: &Config,
@@ -45,12 +46,12 @@ pub(super) fn may_take_noise(
         && config.volumes.noise == Noise::FormatEbs
 }
 
-/// Whether a worker should open the disk to see what is on it: only what could be a target and is free.
+/// Whether a worker should open the disk to see what is on it: only if it could be a target and is free.
 pub fn wants_probe(config: &Config, facts: &DeviceFacts) -> bool {
     may_be_taken(config, facts) && facts.holders.is_empty() && facts.mounts.is_empty()
 }
 
-/// Whether the configuration says to encrypt a disk, if it is blank.
+/// Whether the configuration says to encrypt a disk if it is blank.
 pub fn may_be_taken(config: &Config, facts: &DeviceFacts) -> bool {
     let policy = match classify(facts, &config.volumes.rules) {
         Role::Ebs => policy(config, VolumeRole::Ebs),

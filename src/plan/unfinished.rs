@@ -10,7 +10,7 @@ use crate::job::Basis;
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
-    /// A volume whose formatting began and was never recorded as ended.
+    /// Plans a volume whose formatting started and was never recorded as finished.
     pub(super) fn unfinished(
         &mut self,
         facts: &DeviceFacts,
@@ -64,7 +64,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Why a disk is not the one that an unfinished volume was begun on, although it is open on it or its header is there.
+    /// Returns why a disk is not the one on which this formatting started, although the volume is open on it or its
+    /// header is there.
     fn not_the_unfinished(&self, facts: &DeviceFacts, record: &VolumeRecord) -> Option<Finding> {
         let luks_uuid = record.luks_uuid;
         let others: Vec<_> = self.owners.elsewhere(facts, record).collect();

@@ -1,4 +1,4 @@
-//! Volumes of luks-agent that the state file does not know: whose they are, and what to do about them.
+//! Volumes of luks-agent that the state file does not list: whose they are, and what to do about them.
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use crate::disk::{Content, DeviceFacts, Holder, Inventory, Role, classify};
 use crate::luks2::{Token, mapper_name};
 use crate::state::{self, State};
 
-/// Whose an unknown volume is.
+/// The owner of an unknown volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
     /// There is no state file: the volume may be this node's, whichever instance its token names.
@@ -20,29 +20,31 @@ pub enum Whose {
     Other,
 }
 
-/// A volume of luks-agent that the state file does not know.
+/// A volume of luks-agent that the state file does not list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownVolume {
     /// Its LUKS UUID.
     pub luks_uuid: Uuid,
-    /// Whose it is.
+    /// Its owner.
     pub whose: Whose,
-    /// What was found, and what to do about it.
+    /// The evidence, and what to do about it.
     pub finding: Finding,
 }
 
-/// Whether a worker should read the header of a disk that is in use: a LUKS2 volume is open on it that the state file does
-/// not know, and it may be the agent's own.
+/// Whether a worker should read the header of a disk in use: a LUKS2 volume is open on it that the state file does not
+/// list, and it may be the agent's own.
 pub fn wants_header(config: &Config, state: &State, facts: &DeviceFacts) -> bool {
     may_hold_ours(config, facts) && unknown_mapping(state, facts).is_some()
 }
 
-/// Whether the agent could have made a volume on the whole disk. One that carries the system counts only where a volume is
-/// open on it: swap or `/usr` on it makes it carry the system, and it is the agent's all the same.
+/// Whether the agent could have made a volume on the whole disk.
+///
+/// A disk that carries the system counts only if a volume is open on it: swap or `/usr` on a volume of the agent makes
+/// its disk carry the system.
 pub fn may_hold_ours(config: &Config, facts: &DeviceFacts) -> bool {
     facts.partitions.is_empty()
         && match classify(facts, &config.volumes.rules) {
-            // its header tells more than its role
+            // its header says more than its role
             Role::Ebs | Role::Unclear { .. } => config.volumes.ebs == Policy::Encrypt,
             Role::InstanceStore => config.volumes.instance_store == Policy::Encrypt,
             Role::Boot { .. } => {
@@ -52,13 +54,13 @@ pub fn may_hold_ours(config: &Config, facts: &DeviceFacts) -> bool {
         }
 }
 
-/// The open LUKS2 mapping on a disk that the state file does not know.
+/// Returns the open LUKS2 mapping on a disk that the state file does not list.
 pub fn unknown_mapping<'a>(state: &State, facts: &'a DeviceFacts) -> Option<(&'a Holder, Uuid)> {
     let unknown = |holder: &'a Holder| Some((holder, holder.luks_uuid()?));
     facts.holders.iter().filter_map(unknown).find(|(_, luks_uuid)| state.volume(*luks_uuid).is_none())
 }
 
-/// The unknown volume on a disk whose header was read.
+/// Returns the unknown volume on a disk whose header was read.
 pub fn unknown_volume(
     config: &Config,
     state: &State,
@@ -71,7 +73,7 @@ pub fn unknown_volume(
         Some(Content::Luks2 { luks_uuid, token: Some(token) }) if state.volume(*luks_uuid).is_none() => {
             (*luks_uuid, token)
         }
-        // without a header that could be read, its name tells
+        // without a readable header, the name of the mapping identifies it
         Some(Content::Unknown { reason }) if lost => {
             let (_, luks_uuid) = mapping.filter(|(holder, luks_uuid)| has_our_name(holder, *luks_uuid))?;
             let evidence = format!(
@@ -83,7 +85,7 @@ pub fn unknown_volume(
         _ => return None,
     };
     let whose = whose_is(state, inventory, token);
-    // whoever can write to the disk wrote this: no control characters for a terminal
+    // anybody who can write to the disk can set this: keep control characters off the terminal
     let key = token.key_arn.escape_debug();
     let made_on = made_on(inventory, token);
     let finding = match whose {
@@ -132,26 +134,26 @@ fn is_made_here(inventory: &Inventory, token: &Token) -> bool {
     token.instance_id.is_some() && token.instance_id == inventory.instance_id
 }
 
-/// The instance that a token names, in words.
+/// Returns the instance that a token names, for a message.
 fn made_on(inventory: &Inventory, token: &Token) -> String {
     if is_made_here(inventory, token) {
         return "this instance".to_owned();
     }
-    // see above: no control characters
+    // as above: no control characters
     token.instance_id.as_deref().unwrap_or("an unknown instance").escape_debug().to_string()
 }
 
-/// Whether a mapping is called as the agent calls those of its volumes.
+/// Whether a mapping has the name that the agent gives to its volumes.
 pub fn has_our_name(holder: &Holder, luks_uuid: Uuid) -> bool {
     holder.dm_name.as_deref() == Some(mapper_name(luks_uuid).as_str())
 }
 
-/// What to do first where the volume is open.
+/// Returns what to do first while the volume is open.
 fn while_open(mapping: Option<(&Holder, Uuid)>) -> &'static str {
     if mapping.is_some() { "back up its data now, while it is open; " } else { "" }
 }
 
-/// What to do when the state file is lost.
+/// Returns what to do when the state file is lost.
 pub(super) fn restore(config: &Config) -> String {
     format!(
         "nothing is formatted; restore {} from a backup of the boot volume, or recover the data as 'break-glass' in the README describes",

@@ -1,11 +1,11 @@
-//! What plans say: contents, uses and reasons in words.
+//! Texts of findings that several files share.
 
 use std::path::{Path, PathBuf};
 
 use crate::disk::DeviceFacts;
 use crate::state::VolumeRole;
 
-/// What keeps a disk from being used.
+/// Returns what keeps a disk from being used.
 pub(super) fn in_use(facts: &DeviceFacts) -> String {
     let list = |what: &str, items: Vec<String>| match items.as_slice() {
         [] => None,
@@ -21,7 +21,7 @@ pub(super) fn in_use(facts: &DeviceFacts) -> String {
     }
 }
 
-/// Names of disks for a sentence.
+/// Returns the names of disks, for a message.
 pub(super) fn names<'a>(devices: impl IntoIterator<Item = &'a DeviceFacts>) -> String {
     devices.into_iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -39,7 +39,7 @@ pub(super) fn same_serial(facts: &DeviceFacts, twins: &[&DeviceFacts]) -> String
     format!("it has the same serial number as {}, {serial}: they may be the same disk", names(twins.iter().copied()))
 }
 
-/// What to do about a disk of which nobody says what it is.
+/// Returns what to do about a disk whose role is unclear.
 pub fn name_it(facts: &DeviceFacts) -> String {
     let path = facts.path.display();
     format!(
@@ -47,7 +47,7 @@ pub fn name_it(facts: &DeviceFacts) -> String {
     )
 }
 
-/// What to do about a disk that is not blank.
+/// Returns what to do about a disk that is not blank.
 pub(super) fn wipe_or_ignore(facts: &DeviceFacts) -> String {
     let path = facts.path.display();
     format!(
@@ -55,7 +55,7 @@ pub(super) fn wipe_or_ignore(facts: &DeviceFacts) -> String {
     )
 }
 
-/// What to do about a disk with noise on it.
+/// Returns what to do about a disk with noise on it.
 pub(super) fn take_or_ignore(facts: &DeviceFacts, role: VolumeRole) -> String {
     match role {
         VolumeRole::Ebs if facts.serial.is_some() => format!(
