@@ -353,7 +353,7 @@ impl Host for World {
             Some(Fault::Fails) => return Ok(Answer::Failed { message: "it is broken".to_owned() }),
             Some(Fault::Hangs) => {
                 let after = std::time::Duration::from_secs(60);
-                return Err(HostError::Hung { after, stage: "formatting".to_owned(), pid: 7, killed: true });
+                return Err(HostError::Hung { after, stage: "formatting".to_owned(), pid: 7, was_killed: true });
             }
             Some(Fault::Overwritten) => {
                 self.disks.borrow_mut().get_mut(device).unwrap().1 = On::Foreign;

@@ -19,6 +19,6 @@ pub use answer::Answer;
 pub use basis::Basis;
 pub use extent::Extent;
 pub use pool::{Host, Workers};
-pub use process::{HostError, PARENT, answer};
+pub use process::{HostError, PARENT, read_answer};
 pub use request::{Check, Format, Grow, Job, Unlock};
 pub use target::Target;

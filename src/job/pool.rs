@@ -52,7 +52,7 @@ impl Workers {
     }
 
     /// Returns the worker of a disk, and starts one if there is none.
-    fn worker(&self, device: &str) -> io::Result<Worker> {
+    fn take_or_start(&self, device: &str) -> io::Result<Worker> {
         let waiting = self.waiting.borrow_mut().remove(device);
         match waiting.map(|mut worker| (worker.child.try_wait(), worker)) {
             Some((Ok(None), worker)) => Ok(worker),
@@ -68,9 +68,9 @@ impl Workers {
 
 impl Host for Workers {
     async fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> Result<Answer, HostError> {
-        let mut worker = self.worker(device)?;
-        let looks = matches!(job, Job::Probe { .. } | Job::Header { .. } | Job::Cipher { .. });
-        let patience = if looks { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
+        let mut worker = self.take_or_start(device)?;
+        let is_look = matches!(job, Job::Probe { .. } | Job::Header { .. } | Job::Cipher { .. });
+        let patience = if is_look { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
         let heard = Cell::new(Instant::now());
         let mut progress = Progress::new(device, self.bars.as_ref(), &self.stages, &heard);
         let answer = {
@@ -95,8 +95,8 @@ impl Host for Workers {
             None => {
                 let pid = worker.child.id().unwrap_or_default();
                 kill_group(pid);
-                let killed = timeout(KILL_PATIENCE, worker.child.wait()).await.is_ok();
-                Err(HostError::Hung { after: patience, stage: progress.stage().to_owned(), pid, killed })
+                let was_killed = timeout(KILL_PATIENCE, worker.child.wait()).await.is_ok();
+                Err(HostError::Hung { after: patience, stage: progress.stage().to_owned(), pid, was_killed })
             }
         }
     }

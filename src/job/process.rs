@@ -38,7 +38,7 @@ pub enum HostError {
     },
     /// The worker made no progress.
     #[error("no progress for {} s, last seen {stage}; the disk hangs, and its worker process {pid} {}; check the state of the volume, then run the command again",
-        .after.as_secs(), if *.killed { "was killed" } else { "could not be killed: it is stuck in disk I/O" })]
+        .after.as_secs(), if *.was_killed { "was killed" } else { "could not be killed: it is stuck in disk I/O" })]
     Hung {
         /// How long the agent waited for progress.
         after: Duration,
@@ -47,7 +47,7 @@ pub enum HostError {
         /// Its process id.
         pid: u32,
         /// Whether it was killed. A process in uninterruptible I/O cannot be.
-        killed: bool,
+        was_killed: bool,
     },
     /// The worker's output is not an answer.
     #[error("the worker process sent an invalid answer")]
@@ -109,7 +109,7 @@ impl Worker {
         // if the worker died early, its exit status says more than a broken pipe
         let sent = self.send(job, key).await;
         let (answer, last_words) = {
-            let answer = pin!(answer(&mut self.answers, |stage, percent| progress.show(stage, percent)));
+            let answer = pin!(read_answer(&mut self.answers, |stage, percent| progress.show(stage, percent)));
             let last_words = pin!(log_lines(&mut self.errors, &device));
             match select(answer, last_words).await {
                 Either::Left((Ok(None), last_words)) => (None, last_words.await),
@@ -165,7 +165,7 @@ async fn log_lines(lines: &mut Lines<BufReader<ChildStderr>>, device: &str) -> S
 /// # Errors
 /// [`HostError::Garbled`] at the first line that is not an answer; [`HostError::Io`] if the output cannot be read or is
 /// not UTF-8.
-pub async fn answer(
+pub async fn read_answer(
     output: impl AsyncBufRead + Unpin,
     mut progress: impl FnMut(String, Option<u64>),
 ) -> Result<Option<Answer>, HostError> {

@@ -48,7 +48,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Ends the current stage and notes how long it took.
-    fn note(&mut self) {
+    fn end_stage(&mut self) {
         if let Some((stage, since)) = self.stage.take() {
             let mut stages = self.stages.borrow_mut();
             let longest = stages.entry(stage).or_default();
@@ -68,7 +68,7 @@ impl<'a> Progress<'a> {
             tracing::info!(device = self.device, "{stage}");
         }
         if stage != self.stage() {
-            self.note();
+            self.end_stage();
             self.stage = Some((stage, Instant::now()));
         }
     }
@@ -76,7 +76,7 @@ impl<'a> Progress<'a> {
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        self.note();
+        self.end_stage();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -65,7 +65,7 @@ impl Planner<'_> {
     }
 
     /// Reports a disk without an open known volume, in a mode that is only about open ones.
-    pub(super) fn not_open(&mut self, subject: Subject, record: Option<&VolumeRecord>) {
+    pub(super) fn report_not_open(&mut self, subject: Subject, record: Option<&VolumeRecord>) {
         match record {
             Some(record) => self.refuse(
                 subject,

@@ -12,8 +12,10 @@ use crate::state::{VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
     /// Plans a known volume that is open.
-    pub(super) fn open(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
-        let Some(mapping) = facts.mapping_of(record.luks_uuid) else { return self.not_open(subject, Some(record)) };
+    pub(super) fn plan_open(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+        let Some(mapping) = facts.mapping_of(record.luks_uuid) else {
+            return self.report_not_open(subject, Some(record));
+        };
         if let Some(finding) = shrunk(facts, mapping) {
             return self.refuse(subject, finding);
         }
@@ -46,7 +48,13 @@ impl Planner<'_> {
     }
 
     /// Plans a disk with the header of a known volume.
-    pub(super) fn header(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+    pub(super) fn plan_header(
+        &mut self,
+        facts: &DeviceFacts,
+        subject: Subject,
+        role: VolumeRole,
+        record: &VolumeRecord,
+    ) {
         let luks_uuid = record.luks_uuid;
         let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
         let original = |other: &&&DeviceFacts| record.is_for(other);

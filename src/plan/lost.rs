@@ -11,7 +11,7 @@ use crate::state::{VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
     /// Plans the disk of a known volume that has no header of it.
-    pub(super) fn lost(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
+    pub(super) fn plan_lost(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole, record: &VolumeRecord) {
         let luks_uuid = record.luks_uuid;
         let twins = self.owners.twins(facts);
         if !twins.is_empty() {

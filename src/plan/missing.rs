@@ -10,7 +10,7 @@ use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
     /// Reports known volumes that have no disk.
-    pub(super) fn missing(&mut self) {
+    pub(super) fn report_missing(&mut self) {
         let devices = &self.owners.inventory.devices;
         let replaced = |v: &VolumeRecord| self.successors.values().any(|gone| gone.luks_uuid == v.luks_uuid);
         // one whose formatting was interrupted may have replaced one that the node had
@@ -38,7 +38,7 @@ impl Planner<'_> {
                     self.leave(subject, "not attached; the configuration says ignore".to_owned());
                 }
                 // no disk was examined, and a disk without a serial number that has grown is known by its header alone
-                VolumeRole::Ebs if self.mode == Mode::Grow => self.not_open(subject, Some(volume)),
+                VolumeRole::Ebs if self.mode == Mode::Grow => self.report_not_open(subject, Some(volume)),
                 VolumeRole::Ebs => self.refuse(
                     subject,
                     Finding::wrong(format!("known EBS volume, LUKS UUID {}, {gone}", volume.luks_uuid), attach),
@@ -46,13 +46,13 @@ impl Planner<'_> {
                 VolumeRole::InstanceStore if self.mode == Mode::Grow => {
                     self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
                 }
-                VolumeRole::InstanceStore => self.gone(subject, volume),
+                VolumeRole::InstanceStore => self.report_gone(subject, volume),
             }
         }
     }
 
     /// Reports an instance store volume that has no disk and that no new disk replaces.
-    fn gone(&mut self, subject: Subject, record: &VolumeRecord) {
+    fn report_gone(&mut self, subject: Subject, record: &VolumeRecord) {
         let luks_uuid = record.luks_uuid;
         if is_superseded(self.owners.state, record) && record.serial.is_some() {
             self.plan.changes.push(Change::Forget { luks_uuid });
@@ -83,7 +83,7 @@ impl Planner<'_> {
     }
 
     /// Reports the volumes that `[volumes.expect]` asks for and that are not there.
-    pub(super) fn shortfalls(&mut self) {
+    pub(super) fn report_shortfalls(&mut self) {
         for role in [VolumeRole::Ebs, VolumeRole::InstanceStore] {
             let Some(short) = Shortfall::of(self.config, role, self.there(role)) else { continue };
             let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };

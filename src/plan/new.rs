@@ -13,7 +13,7 @@ use crate::state::{Phase, VolumeRole};
 
 impl Planner<'_> {
     /// Plans a disk that the state file does not know.
-    pub(super) fn unknown(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole) {
+    pub(super) fn plan_new(&mut self, facts: &DeviceFacts, subject: Subject, role: VolumeRole) {
         if let Some(UnknownVolume { finding, .. }) = self.unknown_volume(facts) {
             return self.refuse(subject, finding);
         }

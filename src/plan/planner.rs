@@ -35,11 +35,11 @@ pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -
         plan: Plan::default(),
     };
     for facts in &inventory.devices {
-        planner.device(facts);
+        planner.plan_disk(facts);
     }
-    planner.missing();
+    planner.report_missing();
     if mode != Mode::Grow {
-        planner.shortfalls();
+        planner.report_shortfalls();
     }
     if mode == Mode::Unlock {
         planner.plan.leave_strangers();
@@ -62,7 +62,7 @@ pub(super) struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn device(&mut self, facts: &DeviceFacts) {
+    fn plan_disk(&mut self, facts: &DeviceFacts) {
         let role = classify(facts, &self.config.volumes.rules);
         let subject = Subject::of(facts, &role);
         if let Some(volume) = self.owners.mapping_itself(facts) {
@@ -71,9 +71,9 @@ impl Planner<'_> {
         let owner = self.owners.of(facts);
         let role = match role {
             Role::Boot { because } | Role::Ignored { because } => {
-                return self.no_target(facts, subject, owner, because);
+                return self.pass_over(facts, subject, owner, because);
             }
-            Role::Unclear { because } => return self.unclear(facts, subject, owner, because),
+            Role::Unclear { because } => return self.plan_unclear(facts, subject, owner, because),
             Role::Ebs => VolumeRole::Ebs,
             Role::InstanceStore => VolumeRole::InstanceStore,
         };
@@ -81,18 +81,18 @@ impl Planner<'_> {
             return self.leave(subject, "the configuration says ignore".to_owned());
         }
         match (owner, owner.record().map(|record| record.phase)) {
-            (Owner::Open(record), Some(Phase::Committed)) => self.open(facts, subject, role, record),
+            (Owner::Open(record), Some(Phase::Committed)) => self.plan_open(facts, subject, role, record),
             (_, phase) if self.mode == Mode::Grow => {
-                self.not_open(subject, owner.record().filter(|_| phase == Some(Phase::Committed)))
+                self.report_not_open(subject, owner.record().filter(|_| phase == Some(Phase::Committed)))
             }
-            (Owner::Header(record), Some(Phase::Committed)) => self.header(facts, subject, role, record),
-            (Owner::Identity(record), Some(Phase::Committed)) => self.lost(facts, subject, role, record),
+            (Owner::Header(record), Some(Phase::Committed)) => self.plan_header(facts, subject, role, record),
+            (Owner::Identity(record), Some(Phase::Committed)) => self.plan_lost(facts, subject, role, record),
             (Owner::Open(record) | Owner::Header(record) | Owner::Identity(record), _) => {
-                self.unfinished(facts, subject, role, record);
+                self.plan_unfinished(facts, subject, role, record);
             }
             (Owner::Nobody, _) => {
                 let before = self.plan.refusals.len();
-                self.unknown(facts, subject, role);
+                self.plan_new(facts, subject, role);
                 let ours = self.unknown_volume(facts).is_some_and(|volume| volume.whose != Whose::Other);
                 let is_stranger = !ours && !self.successors.contains_key(&facts.name);
                 self.plan.refusals[before..].iter_mut().for_each(|refusal| refusal.is_stranger = is_stranger);
@@ -106,7 +106,7 @@ impl Planner<'_> {
 
     /// Plans a disk that carries the system or is ignored. A known volume on it still counts: swap or `/usr` on an open
     /// volume makes its disk carry the system.
-    fn no_target(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
+    fn pass_over(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
         let Some(record) = owner.record().filter(|record| record.phase == Phase::Committed) else {
             return self.leave(subject, because);
         };
@@ -114,7 +114,7 @@ impl Planner<'_> {
             return self.leave(subject, because);
         }
         if facts.mapping_of(record.luks_uuid).is_some() {
-            return self.open(facts, subject, record.role, record);
+            return self.plan_open(facts, subject, record.role, record);
         }
         self.refuse(subject, Finding::wrong(
             format!("known volume, LUKS UUID {}, is on a disk that the agent does not use: {because}", record.luks_uuid),
@@ -124,10 +124,10 @@ impl Planner<'_> {
 
     /// Refuses a disk that may be an EBS volume. The agent does not encrypt it on a guess, and the node does not count
     /// as encrypted while it is attached.
-    fn unclear(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
+    fn plan_unclear(&mut self, facts: &DeviceFacts, subject: Subject, owner: Owner<'_>, because: String) {
         let is_known = owner.record().is_some_and(|record| record.phase == Phase::Committed);
         if is_known || self.mode == Mode::Grow || self.config.volumes.ebs == Policy::Ignore {
-            return self.no_target(facts, subject, owner, because);
+            return self.pass_over(facts, subject, owner, because);
         }
         match self.unknown_volume(facts) {
             Some(UnknownVolume { finding, .. }) => self.refuse(subject, finding),

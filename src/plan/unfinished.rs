@@ -11,7 +11,7 @@ use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 impl Planner<'_> {
     /// Plans a volume whose formatting started and was never recorded as finished.
-    pub(super) fn unfinished(
+    pub(super) fn plan_unfinished(
         &mut self,
         facts: &DeviceFacts,
         subject: Subject,
@@ -60,7 +60,7 @@ impl Planner<'_> {
                 let basis = Basis::Noise { evidence: *evidence, begun: resume };
                 self.format(facts, subject, role, Proposal { resume, basis, mount_point });
             }
-            Some(_) | None => self.unknown(facts, subject, role),
+            Some(_) | None => self.plan_new(facts, subject, role),
         }
     }
 
