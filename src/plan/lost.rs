@@ -2,7 +2,8 @@
 
 use super::finding::Finding;
 use super::format::Proposal;
-use super::model::{Mode, Subject};
+use super::mode::Mode;
+use super::model::Subject;
 use super::planner::Planner;
 use super::words::{CHECK_READABLE, CHECK_VOLUME, DETACH_ONE, in_use, same_serial};
 use crate::disk::{Content, DeviceFacts};

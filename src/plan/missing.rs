@@ -2,7 +2,8 @@
 
 use super::expect::{Shortfall, expected, is_superseded};
 use super::finding::Finding;
-use super::model::{Change, Mode, Subject};
+use super::mode::Mode;
+use super::model::{Change, Subject};
 use super::planner::Planner;
 use crate::config::Policy;
 use crate::disk::Bytes;

@@ -8,17 +8,6 @@ use super::finding::Finding;
 use crate::disk::{Content, DeviceFacts, Role};
 use crate::state::VolumeRecord;
 
-/// What a run may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Unlock known volumes, format new, blank disks.
-    Provision,
-    /// Unlock known volumes; never format. The agent leaves other disks alone, whatever is on them.
-    Unlock,
-    /// Grow open volumes to the size of their disks, and nothing else. The agent examines no disk for it.
-    Grow,
-}
-
 /// What to do; `apply` decides nothing beyond it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {

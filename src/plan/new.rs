@@ -2,7 +2,8 @@
 
 use super::finding::Finding;
 use super::format::Proposal;
-use super::model::{Mode, Subject};
+use super::mode::Mode;
+use super::model::Subject;
 use super::planner::Planner;
 use super::policy::{is_wipeable, may_take_noise, may_wipe};
 use super::unknown::UnknownVolume;

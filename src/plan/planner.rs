@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::expect;
 use super::finding::Finding;
-use super::model::{Left, Mode, Plan, Refusal, Subject};
+use super::mode::Mode;
+use super::model::{Left, Plan, Refusal, Subject};
 use super::mount_points::MountPoints;
 use super::owner::{Owner, Owners, ignored_by_rule};
 use super::policy::{is_wipeable, may_wipe, policy};

@@ -1,6 +1,6 @@
 //! What the configuration allows: which disks the agent may take, and what it may overwrite.
 
-use super::model::Mode;
+use super::mode::Mode;
 use crate::config::{Config, Noise, Policy, WhenNotBlank};
 use crate::disk::{Content, DeviceFacts, Role, classify};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};

@@ -2,7 +2,8 @@
 
 use super::finding::Finding;
 use super::format::Proposal;
-use super::model::{Mode, Subject};
+use super::mode::Mode;
+use super::model::Subject;
 use super::planner::Planner;
 use super::words::{CHECK_VOLUME, in_use, names, wipe_or_ignore};
 use crate::disk::{Bytes, Content, DeviceFacts};
