@@ -56,51 +56,50 @@ impl Planner<'_> {
         role: VolumeRole,
         record: &VolumeRecord,
     ) {
+        if let Some(finding) = self.copied(facts, record) {
+            return self.refuse(subject, finding);
+        }
+        self.unlock(facts, role, record, None);
+    }
+
+    /// Returns why the header on a disk is a copy, or may be one.
+    fn copied(&self, facts: &DeviceFacts, record: &VolumeRecord) -> Option<Finding> {
         let luks_uuid = record.luks_uuid;
         let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
         let original = |other: &&&DeviceFacts| record.is_for(other);
         if let Some(open) = others.iter().find(|other| other.mapping_of(luks_uuid).is_some()) {
-            return self.refuse(
-                subject,
-                Finding::refused(
-                    format!("its header is a copy: LUKS UUID {luks_uuid} is open on {}", open.name),
-                    "detach the copy",
-                ),
-            );
+            return Some(Finding::refused(
+                format!("its header is a copy: LUKS UUID {luks_uuid} is open on {}", open.name),
+                "detach the copy",
+            ));
         }
         if let Some(other) = others.iter().find(original).filter(|_| !record.is_for(facts)) {
-            return self.refuse(
-                subject,
-                Finding::refused(
-                    format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was last used", other.name),
-                    format!("detach the copy; or detach {} to use the copy", other.name),
-                ),
-            );
+            return Some(Finding::refused(
+                format!("its header is a copy: LUKS UUID {luks_uuid} is on {}, where it was last used", other.name),
+                format!("detach the copy; or detach {} to use the copy", other.name),
+            ));
         }
         if !others.is_empty() && (!record.is_for(facts) || others.iter().any(|other| record.is_for(other))) {
-            return self.refuse(
-                subject,
-                Finding::wrong(
-                    format!(
-                        "LUKS UUID {luks_uuid} is also on {}, and the agent cannot tell which of them is the volume",
-                        names(others)
-                    ),
-                    "detach all except the one to use",
+            let others = names(others);
+            return Some(Finding::wrong(
+                format!(
+                    "LUKS UUID {luks_uuid} is also on {others}, and the agent cannot tell which of them is the volume"
                 ),
-            );
+                "detach all except the one to use",
+            ));
         }
         let unseen = |other: &&DeviceFacts| matches!(other.content, None | Some(Content::Unknown { .. }));
         let original = self.owners.others(facts).find(|other| record.is_for(other) && unseen(other));
         if let Some(original) = original.filter(|_| record.serial.is_some() && !record.is_for(facts)) {
-            return self.refuse(subject, Finding::wrong(
+            let name = &original.name;
+            return Some(Finding::wrong(
                 format!(
-                    "its header may be a copy: LUKS UUID {luks_uuid} was last used on {}, which could not be examined",
-                    original.name
+                    "its header may be a copy: LUKS UUID {luks_uuid} was last used on {name}, which could not be examined"
                 ),
-                format!("release or repair {0}; or detach {0} to use this copy", original.name),
+                format!("release or repair {name}; or detach {name} to use this copy"),
             ));
         }
-        self.unlock(facts, role, record, None);
+        None
     }
 
     /// Records that a volume moved to another disk. If the disk it was made for comes back, that one has older data.

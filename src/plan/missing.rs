@@ -61,10 +61,14 @@ impl Planner<'_> {
         }
         let role = VolumeRole::InstanceStore;
         match expected(self.config, role) {
-            None => self.refuse(subject, Finding::wrong(
-                format!("known instance store volume, LUKS UUID {luks_uuid}, {}, is gone, and no blank instance store takes its place", Bytes(record.size)),
-                "instance store is lost when the instance stops; if this instance has fewer instance store volumes now, set volumes.expect.instance_store to the minimum that it must have",
-            )),
+            None => {
+                let size = Bytes(record.size);
+                let evidence = format!(
+                    "known instance store volume, LUKS UUID {luks_uuid}, {size}, is gone, and no blank instance store takes its place"
+                );
+                let remedy = "instance store is lost when the instance stops; if this instance has fewer instance store volumes now, set volumes.expect.instance_store to the minimum that it must have";
+                self.refuse(subject, Finding::wrong(evidence, remedy));
+            }
             Some(expected) if self.there(role) < expected as usize => {
                 self.leave(subject, "gone: instance store is lost when the instance stops".to_owned());
             }

@@ -23,10 +23,8 @@ impl Planner<'_> {
         let is_free = facts.holders.is_empty() && facts.mounts.is_empty();
         let tells = |content: &&Content| is_free || matches!(content, Content::Blank { .. });
         let Some(content) = facts.content.as_ref().filter(tells) else {
-            return self.refuse(subject, Finding::refused(
-                in_use(facts),
-                "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\"",
-            ));
+            let remedy = "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+            return self.refuse(subject, Finding::refused(in_use(facts), remedy));
         };
         let gone = self.successors.get(&facts.name).copied();
         match content {

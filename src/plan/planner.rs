@@ -52,6 +52,7 @@ fn by_serial(facts: &DeviceFacts) -> impl Ord {
     (facts.serial.is_none(), &facts.serial, &facts.name)
 }
 
+/// A plan in the making, and what it is based on.
 pub(super) struct Planner<'a> {
     pub(super) mode: Mode,
     pub(super) config: &'a Config,
@@ -117,10 +118,13 @@ impl Planner<'_> {
         if facts.mapping_of(record.luks_uuid).is_some() {
             return self.plan_open(facts, subject, record.role, record);
         }
-        self.refuse(subject, Finding::wrong(
-            format!("known volume, LUKS UUID {}, is on a disk that the agent does not use: {because}", record.luks_uuid),
-            "if it is the right disk, remove the cause; otherwise add a [[volumes.match]] rule with role = \"ignore\"",
-        ));
+        let evidence = format!(
+            "known volume, LUKS UUID {}, is on a disk that the agent does not use: {because}",
+            record.luks_uuid
+        );
+        let remedy =
+            "if it is the right disk, remove the cause; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+        self.refuse(subject, Finding::wrong(evidence, remedy));
     }
 
     /// Refuses a disk that may be an EBS volume. The agent does not encrypt it on a guess, and the node does not count
