@@ -7,6 +7,7 @@ use super::intent::Intent;
 use super::keys::Keys;
 use super::outcome::{StepResult, failure};
 use crate::disk::Content;
+use crate::error::chain;
 use crate::job::{self, Answer, Basis, Host, Job, Target};
 use crate::kms::KeyService;
 use crate::luks2::{Expected, FormatSpec, HeaderPolicy};
@@ -45,8 +46,8 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 volume.keyslot = Some(keyslot);
             }
         });
-        if let Err(message) = committed {
-            return StepResult::Failed { message: format!("formatted, but not mounted: {message}") };
+        if let Err(e) = committed {
+            return StepResult::Failed { message: format!("formatted, but not mounted: {}", chain(e)) };
         }
         let Format { ref mount_point, filesystem, .. } = *format;
         let unlock = Unlock { luks_uuid, key, mount_point: mount_point.clone(), filesystem, is_open: true };
@@ -95,7 +96,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         });
         match forgotten {
             Ok(()) => StepResult::Changed { content },
-            Err(message) => StepResult::Failed { message },
+            Err(e) => StepResult::Failed { message: chain(e) },
         }
     }
 }

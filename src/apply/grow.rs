@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::context::Apply;
 use super::outcome::{StepResult, failure, unrecorded};
+use crate::error::chain;
 use crate::job::{self, Answer, Host, Job, Target};
 use crate::key::Passphrase;
 use crate::kms::KeyService;
@@ -44,7 +45,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         });
         match recorded {
             Ok(()) => result,
-            Err(message) => StepResult::Failed { message: format!("grown, but its size was not recorded: {message}") },
+            Err(e) => StepResult::Failed { message: format!("grown, but its size was not recorded: {}", chain(e)) },
         }
     }
 }

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::context::Apply;
-use crate::error::chain;
 use crate::job::{Basis, Host};
 use crate::kms::KeyService;
 use crate::luks2::{Flags, HeaderPolicy, Layout};
 use crate::plan::{Action, Format, Plan, Step};
-use crate::state::{Phase, State, VolumeRecord};
+use crate::state::{Phase, State, StateError, VolumeRecord};
 
 /// A volume that is about to be formatted.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         plan: &Plan,
         state: &mut State,
         key: Option<u32>,
-    ) -> Result<BTreeMap<usize, Intent>, String> {
+    ) -> Result<BTreeMap<usize, Intent>, StateError> {
         let mut next = state.clone();
         let mut intents = BTreeMap::new();
         for (index, step) in plan.steps.iter().enumerate() {
@@ -68,7 +67,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             intents.insert(index, Intent { luks_uuid, replaced });
         }
         if next != *state {
-            self.save(&next).map_err(|e| format!("not formatted: {}", chain(e)))?;
+            self.save(&next)?;
             *state = next;
         }
         Ok(intents)

@@ -57,10 +57,10 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     }
 
     /// Changes the state file and, once that is durable, the state in memory.
-    pub(super) fn update(&self, state: &RefCell<State>, change: impl FnOnce(&mut State)) -> Result<(), String> {
+    pub(super) fn update(&self, state: &RefCell<State>, change: impl FnOnce(&mut State)) -> Result<(), StateError> {
         let mut next = state.borrow().clone();
         change(&mut next);
-        self.save(&next).map_err(chain)?;
+        self.save(&next)?;
         *state.borrow_mut() = next;
         Ok(())
     }

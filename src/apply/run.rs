@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use super::context::Apply;
 use super::keys::{Keys, is_new, keys_to_unwrap};
 use super::outcome::{Outcome, StepResult};
+use crate::error::chain;
 use crate::job::Host;
 use crate::kms::KeyService;
 use crate::plan::{Action, Change, Plan, Unlock};
@@ -58,7 +59,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 Action::Format(format) => match intents.as_ref().map(|intents| intents.get(&index)) {
                     Ok(Some(intent)) => self.format(step, format, intent, &state, &keys).await,
                     Ok(None) => StepResult::NoKey,
-                    Err(reason) => StepResult::Failed { message: reason.clone() },
+                    Err(e) => StepResult::Failed { message: format!("not formatted: {}", chain(e)) },
                 },
                 Action::Unlock(unlock) => match keys.get(unlock.key) {
                     None if !unlock.is_open => StepResult::NoKey,

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::context::Apply;
 use super::outcome::{StepResult, failure, unrecorded};
+use crate::error::chain;
 use crate::job::{self, Answer, Host, Job, Target};
 use crate::key::Passphrase;
 use crate::kms::KeyService;
@@ -52,9 +53,13 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             let volume = s.volumes.iter_mut().find(|v| v.luks_uuid == luks_uuid);
             volume.into_iter().for_each(|v| v.keyslot = Some(keyslot.clone()));
         });
-        if let Err(message) = recorded {
+        if let Err(e) = recorded {
             let device = &step.device.name;
-            tracing::warn!(device, "{device}: its keyslot was not recorded, and 'health' cannot check it: {message}");
+            tracing::warn!(
+                device,
+                "{device}: its keyslot was not recorded, and 'health' cannot check it: {}",
+                chain(e)
+            );
         }
     }
 }
