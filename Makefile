@@ -7,6 +7,10 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 
+# What clippy checks in the program and not in tests: in libraries and binaries, as they are built for use. The numbers are in clippy.toml.
+PROGRAM_LINTS := -D warnings -D clippy::too_many_lines -D clippy::too_many_arguments -D clippy::fn_params_excessive_bools \
+	-D clippy::struct_excessive_bools
+
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
@@ -17,10 +21,11 @@ build: ## build the agent, the fake AWS endpoint and all tests
 	@scripts/deps.sh build
 	$(CARGO) build --workspace --all-targets
 
-check: ## quick check while you work, in a minute: formatting, clippy, unit tests; before a commit, run make lint and make test
+check: ## quick check while you work, in a minute: formatting, limits, clippy, unit tests; before a commit, run make lint and make test
 	@scripts/deps.sh build
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --lib --bins -- -D warnings
+	@scripts/limits.sh
+	$(CARGO) clippy --workspace --lib --bins -- $(PROGRAM_LINTS)
 	@scripts/test.sh check
 
 test: deps build two-packages ## run every tier: unit and integration, kernel, machine, packages
@@ -98,11 +103,13 @@ deny: ## check the dependencies: licences, vulnerabilities, duplicates, sources
 	@scripts/deps.sh build
 	@scripts/deny.sh
 
-lint: ## check formatting, clippy with warnings denied, shellcheck
+lint: ## check formatting, clippy with warnings denied, the length of files and functions, shellcheck
 	@scripts/deps.sh build lint
 	shellcheck --severity=warning .ci/run scripts/*.sh packaging/*/*.sh vagrant/*.sh vagrant/provision/*.sh
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@scripts/limits.sh
+	$(CARGO) clippy --workspace --all-targets -- -D warnings -A clippy::too_many_arguments
+	$(CARGO) clippy --workspace --lib --bins -- $(PROGRAM_LINTS)
 
 clean: ## remove what was built, except the cached images and LocalStack
 	$(CARGO) clean
