@@ -8,6 +8,8 @@
 //! //! Never: opens a device.
 //! ```
 //!
+//! Within a folder, files import each other by file, not by way of the face, and not in a circle either.
+//!
 //! Only what is compiled into the program counts: no comments, no strings, nothing under `#[cfg(test)]`, no `tests.rs`, no folder
 //! `tests`.
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -30,13 +32,9 @@ const EXEMPT: [&str; 3] = ["main", "lib", "cli"];
 struct Import {
     /// `NAME`; `*` if the whole crate is imported.
     name: String,
+    /// What follows it: a file or an item of the folder `NAME`.
+    next: Option<String>,
     line: usize,
-}
-
-impl Import {
-    fn new(name: &str, span: Span) -> Self {
-        Self { name: name.to_owned(), line: span.start().line }
-    }
 }
 
 /// What a face says.
@@ -114,7 +112,7 @@ struct Collector {
 }
 
 impl Collector {
-    /// Notes the import that a path makes, if it leads to the root of the crate and back down.
+    /// Notes the import that a path makes, if it says where it begins.
     fn note(&mut self, path: &[(String, Span)]) {
         let mut at = 0;
         let mut base = match path.first() {
@@ -129,9 +127,11 @@ impl Collector {
             }
             at += 1;
         }
-        if let (true, Some((name, span))) = (base.is_empty(), path.get(at)) {
-            self.source.imports.push(Import::new(name, *span));
-        }
+        let Some((_, span)) = path.get(at) else { return };
+        let line = span.start().line;
+        let mut full = base.into_iter().chain(path[at..].iter().map(|(word, _)| word.clone()));
+        let Some(name) = full.next() else { return };
+        self.source.imports.push(Import { name, next: full.next(), line });
     }
 
     fn note_use(&mut self, tree: &UseTree, before: &[(String, Span)]) {
@@ -465,6 +465,31 @@ fn check_module(
     used
 }
 
+/// Checks that the files of a folder import each other by file, and in no circle.
+fn check_files(src: &Path, tree: &Tree, name: &str, problems: &mut Vec<String>) {
+    let own = |file: &Path| module_of(src, file).get(1).cloned();
+    let siblings: BTreeSet<String> = tree.folders[name].iter().filter_map(|file| own(file)).collect();
+    let mut graph = Graph::new();
+    for (file, import) in imports_of(src, &tree.folders[name], &mut Vec::new()) {
+        let (Some(from), Some(to)) = (own(&file), import.next) else { continue };
+        let place = format!("{}:{}", shown(src, &file), import.line);
+        if import.name != name || from == to {
+            continue;
+        }
+        if siblings.contains(&to) {
+            graph.entry(from).or_default().entry(to).or_insert(place);
+        } else {
+            problems.push(format!("{place}: imports `{to}` by way of src/{name}/mod.rs; name the file that has it"));
+        }
+    }
+    if let Some(circle) = circle(&graph) {
+        let steps = circle.windows(2).map(|step| format!("{} imports {}", graph[&step[0]][&step[1]], step[1]));
+        let steps = steps.collect::<Vec<_>>().join(", ");
+        problems
+            .push(format!("the files of src/{name} import each other in a circle: {} ({steps})", circle.join(" -> ")));
+    }
+}
+
 fn check_folder(src: &Path, tree: &Tree, name: &str, graph: &mut Graph, problems: &mut Vec<String>) {
     let path = src.join(name).join("mod.rs");
     let at = shown(src, &path);
@@ -499,6 +524,7 @@ fn check(src: &Path) -> Vec<String> {
     let mut graph = Graph::new();
     for name in tree.folders.keys() {
         check_folder(src, &tree, name, &mut graph, &mut problems);
+        check_files(src, &tree, name, &mut problems);
     }
     let leaves: BTreeSet<String> = tree.leaves.keys().cloned().collect();
     for (name, file) in &tree.leaves {
@@ -526,8 +552,10 @@ fn names(source: &str) -> Vec<String> {
     names_in(source, &["here", "file"])
 }
 
+/// The other modules that a file of `module` imports.
 fn names_in(source: &str, module: &[&str]) -> Vec<String> {
-    read_source(source, module).unwrap().imports.into_iter().map(|import| import.name).collect()
+    let imports = read_source(source, module).unwrap().imports.into_iter().map(|import| import.name);
+    imports.filter(|name| name != module[0]).collect()
 }
 
 #[test]
@@ -646,8 +674,9 @@ fn accepts_a_tree_whose_faces_are_true() {
         ("error.rs", "use crate::key::Key;"),
         ("key.rs", "pub struct Key; #[cfg(test)] mod tests { use crate::top; }"),
         ("key/tests.rs", "use crate::top;"),
-        ("top/mod.rs", &face("`low`, `error`", "mod more; #[cfg(test)] mod samples;")),
-        ("top/more.rs", "use crate::{low::X, error::E}; use crate::top::Y;"),
+        ("top/mod.rs", &face("`low`, `error`", "mod more; mod other; pub use more::X; #[cfg(test)] mod samples;")),
+        ("top/more.rs", "use crate::{low::X, error::E}; use crate::top::other::Y;"),
+        ("top/other.rs", "mod inner { use super::Y; } pub struct Y;"),
         ("top/samples.rs", "use crate::key;"),
         ("top/tests.rs", "use crate::key;"),
         ("top/tests/more.rs", "use crate::key;"),
@@ -672,6 +701,26 @@ fn refuses_an_import_that_the_face_does_not_allow() {
             ("low/mod.rs", &face("nothing", "")),
         ],
         "src/top/sub/deep.rs:2: imports `low`; the face src/top/mod.rs allows `mid`",
+    );
+}
+
+#[test]
+fn refuses_files_of_a_folder_that_import_each_other_in_a_circle() {
+    assert_problem(
+        &[
+            ("top/mod.rs", &face("nothing", "mod a; mod b;")),
+            ("top/a.rs", "use super::b::B;"),
+            ("top/b/deep.rs", "use crate::top::a::A;"),
+        ],
+        "the files of src/top import each other in a circle: a -> b -> a (src/top/a.rs:1 imports b, src/top/b/deep.rs:1 imports a)",
+    );
+}
+
+#[test]
+fn refuses_an_import_of_a_sibling_by_way_of_the_face() {
+    assert_problem(
+        &[("top/mod.rs", &face("nothing", "mod a; pub use a::A;")), ("top/a.rs", ""), ("top/b.rs", "use super::A;")],
+        "src/top/b.rs:1: imports `A` by way of src/top/mod.rs; name the file that has it",
     );
 }
 
