@@ -64,7 +64,7 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     let summary = summary(&keys, &rows);
     // if this cannot be determined, the next run that writes there reports it
     let volatile = in_memory(&Roots::host(), &config.state.dir).ok().flatten();
-    let volatile = volatile.map(|on| Diagnosis::fatal(&format!("the state directory lies on {on}")));
+    let volatile = volatile.map(|on| Diagnosis::fatal(&format!("the state directory is on {on}")));
     let wrong = volatile.or_else(|| diagnosis(&keys, &rows));
     let report = Report::new("health", rows, summary).of_keys(keys).measured(kms.usage(), host.stages());
     Ok(diagnosed(report, wrong))

@@ -251,7 +251,7 @@ assert_said "ubde" "$lost" "3 unchanged, 1 refused"
 assert_blank ubde
 assert_eq "$(requests /run/requests 'r["operation"] == "GenerateDataKey"')" "$generated" "data keys made"
 expect_agent 1 health
-assert_said "this node would not survive a reboot, because the state directory lies on the overlay on $dir"
+assert_said "this node would not survive a reboot, because the state directory is on the overlay on $dir"
 umount "$dir" /run/layers/lower
 expect_agent 0 provision
 assert_said "1 formatted"
