@@ -41,7 +41,7 @@ pub(super) fn read_facts(
         path: Path::new("/dev").join(name.replace('!', "/")),
         links: mapper_link(sysfs, &disk)?.into_iter().collect(),
         devno: disk.devno()?,
-        diskseq: diskseq(&disk)?,
+        diskseq: seen,
         size: disk.size()?,
         logical_block_size: disk.number("queue/logical_block_size")?,
         physical_block_size: disk.number("queue/physical_block_size")?,
@@ -58,7 +58,8 @@ pub(super) fn read_facts(
         mapping: None,
         content: None,
     };
-    if facts.diskseq != seen {
+    // after everything else was read, so that all of it is of one disk
+    if diskseq(&disk)? != seen {
         tracing::debug!(disk = name, "another disk took the name while it was read");
         return Ok(None);
     }
