@@ -13,7 +13,6 @@ mod status;
 mod unlock;
 
 // what they share
-mod boot;
 mod ciphers;
 mod error;
 mod instance;
@@ -22,8 +21,10 @@ mod node;
 mod open_volumes;
 mod orphans;
 mod picture;
+mod planning;
 mod preflight;
 mod survey;
+mod waiting;
 
 pub use close::{Closing, close};
 pub use error::CommandError;

@@ -1,13 +1,13 @@
 //! `provision` and `boot`: unlock known volumes, and format new and blank disks.
 
-use super::boot::plan_once_complete;
 use super::ciphers::Ciphers;
 use super::error::CommandError;
 use super::instance::Instance;
 use super::lazy_kms::{LazyKms, likely_opened};
 use super::orphans::remove_orphans;
-use super::plan::Planner;
+use super::planning::Planning;
 use super::preflight::{lock, patience_with_another_run, preflight};
+use super::waiting::plan_until_complete;
 use crate::apply::Apply;
 use crate::config::Config;
 use crate::job::Workers;
@@ -57,11 +57,11 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
     let keys = LazyKms::new(&config.kms);
     let ciphers = Ciphers::new(&host);
     let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed)).await;
-    let planner = Planner { config, state: &state, ciphers: &ciphers, instance: &instance };
+    let planning = Planning { config, state: &state, ciphers: &ciphers, instance: &instance };
     let plan = async {
         let mut plan = match occasion {
-            Occasion::Typed | Occasion::Daemon => planner.plan(Mode::Provision, seen).await?,
-            Occasion::Boot => plan_once_complete(&planner, seen).await?,
+            Occasion::Typed | Occasion::Daemon => planning.plan(Mode::Provision, seen).await?,
+            Occasion::Boot => plan_until_complete(&planning, seen).await?,
         };
         // the first boot must deal with every disk, a later one only with the volumes of the node
         if occasion != Occasion::Typed && has_volumes(&state) {

@@ -99,7 +99,7 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
         return match facts.holders.is_empty() && facts.mounts.is_empty() {
             true => row,
             false if is_open_and_unknown(state, facts) => row.because(
-                "open under a luks-agent mapper name, but not in the state file; 'luks-agent health' says which node it belongs to",
+                "open under a luks-agent mapper name, but not in the state file; 'luks-agent plan' says which instance made it",
             ),
             false => row.because("in use by something other than luks-agent"),
         };

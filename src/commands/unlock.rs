@@ -5,7 +5,7 @@ use super::error::CommandError;
 use super::instance::Instance;
 use super::lazy_kms::{LazyKms, likely_opened};
 use super::orphans::remove_orphans;
-use super::plan::Planner;
+use super::planning::Planning;
 use super::preflight::{lock, patience_with_another_run, preflight};
 use crate::apply::Apply;
 use crate::config::Config;
@@ -29,8 +29,8 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let (keys, instance) = (LazyKms::new(&config.kms), Instance::new(config));
     let ciphers = Ciphers::new(&host);
     let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed)).await;
-    let planner = Planner { config, state: &state, ciphers: &ciphers, instance: &instance };
-    let plan = keys.meanwhile(&state, &likely, planner.plan(Mode::Unlock, seen)).await?;
+    let planning = Planning { config, state: &state, ciphers: &ciphers, instance: &instance };
+    let plan = keys.meanwhile(&state, &likely, planning.plan(Mode::Unlock, seen)).await?;
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("unlock", &plan, &outcome).measured(keys.usage(), host.stages()))

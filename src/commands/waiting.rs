@@ -6,25 +6,26 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::error::CommandError;
-use super::plan::Planner;
+use super::planning::Planning;
 use crate::config::Config;
 use crate::discover::{Roots, discover};
 use crate::disk::Inventory;
 use crate::job::Host;
 use crate::plan::{Mode, Plan};
 
-/// How often a boot looks for disks that it waits for, and how often it says so.
+/// How often a boot that waits looks for disks.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often it plans again although the disks are the same, since one may have become readable, and says what it waits for.
 const PROGRESS: Duration = Duration::from_secs(15);
 
 /// Plans until the plan has all volumes that `[volumes.expect]` asks for, or the time for that is up.
 ///
-/// Plans again each time that disks came, went or changed their size.
-pub(super) async fn plan_once_complete(
-    planner: &Planner<'_, impl Host>,
+/// Plans again each time that disks came, went or changed their size, and every [`PROGRESS`].
+pub(super) async fn plan_until_complete(
+    planning: &Planning<'_, impl Host>,
     mut seen: Option<Inventory>,
 ) -> Result<Plan, CommandError> {
-    let config = planner.config;
+    let config = planning.config;
     let until = Instant::now() + config.volumes.expect.within;
     loop {
         let found = match seen.take() {
@@ -33,7 +34,7 @@ pub(super) async fn plan_once_complete(
         };
         // read the clock before looking, so that the last look comes after the whole wait
         let is_last = Instant::now() >= until;
-        let plan = planner.plan(Mode::Provision, Some(found.clone())).await?;
+        let plan = planning.plan(Mode::Provision, Some(found.clone())).await?;
         if plan.shortfalls.is_empty() || is_last {
             return Ok(plan);
         }
