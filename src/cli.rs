@@ -114,7 +114,7 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Unmount and close volumes, each completely or not at all; name the processes that use one
+    /// Unmount and close volumes, each completely or not at all; name what uses one
     Close {
         /// Which volumes.
         #[command(flatten)]
@@ -132,7 +132,7 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Check that a reboot would unlock every volume: the KMS key, the state file, the volumes
+    /// Check that this node would come back after a reboot: the KMS key, the state file, every volume
     Health {
         /// How it reports.
         #[command(flatten)]

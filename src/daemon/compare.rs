@@ -71,7 +71,7 @@ impl<'a> Volume<'a> {
             _ if record.phase == Phase::Intent => VolumeState::Unfinished,
             (Some(facts), Some(mapping)) => {
                 let mounted = record.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
-                // the system has mounted what carries it where it wants it
+                // a volume that carries the system is mounted where the system wants it, which counts as ready
                 if mounted || facts.system.is_some() { VolumeState::Ready } else { VolumeState::NotMounted }
             }
             (Some(facts), None) if closed.iter().any(|closed| closed.is(record.luks_uuid, facts)) => {
@@ -119,7 +119,7 @@ impl Seen {
             |v: &Volume<'_>| v.is_ready() || v.is_wrong() && v.disk.is_some_and(|facts| decided.has_left(facts));
         Self {
             disks: disks.iter().filter(|facts| matters(config, facts)).map(|facts| disk(state, facts)).collect(),
-            // it may be a disk to encrypt, although the node is as ready as before
+            // a disk that could not be examined may be one to encrypt, so look again; the node stays as ready as it was
             differs: undecided || disks.iter().any(|facts| decided.could_not_examine(facts)),
             refused: disks.iter().any(|facts| decided.has_refused(facts) || decided.has_passed_over(facts)),
             ready: !undecided && settled && has_enough(config, &volumes) && !strange && volumes.iter().all(is_fine),

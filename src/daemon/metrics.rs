@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::commands;
 use crate::config::Config;
+use crate::error::chain;
 use crate::report::last;
 use crate::report::metrics::render;
 
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Returns the page, or why there is none.
 fn page(config: &Config) -> Result<String, String> {
-    let rows = commands::local_status(config).map_err(|e| e.to_string())?;
+    let rows = commands::local_status(config).map_err(chain)?;
     render(&rows, &last::all(), Timestamp::now()).map_err(|e| e.to_string())
 }
 

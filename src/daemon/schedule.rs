@@ -122,7 +122,7 @@ impl Schedule {
         }
     }
 
-    /// Notes that a look ended, and returns the work to start because of what it saw; `None` if the look failed.
+    /// Notes that a look ended, and returns the work to start because of what it saw. `seen` is `None` if the look failed.
     pub(super) fn looked(&mut self, seen: Option<Seen>, now: Instant) -> Option<Work> {
         self.running.retain(|running| *running != Work::Look);
         let seen = seen?;

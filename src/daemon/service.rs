@@ -65,7 +65,7 @@ pub async fn run(path: &Path) -> Result<(), DaemonError> {
     };
     let mut service = Service::new(path, config);
     let served = service.config.subscribe();
-    let mut asked = pin!(async {
+    let mut metrics_server = pin!(async {
         match socket {
             Some(socket) => metrics::serve(socket, served).await,
             None => pending().await,
@@ -82,7 +82,7 @@ pub async fn run(path: &Path) -> Result<(), DaemonError> {
                 }
             }
             _ = watchdog.tick() => tell(&[NotifyState::Watchdog]),
-            () = &mut asked => {}
+            () = &mut metrics_server => {}
             Some(ended) = service.running.next() => service.ended(ended),
             work = until_due(&service.schedule) => service.start(work),
         }
@@ -175,5 +175,5 @@ fn status() -> String {
     let say = |last: Option<Last>| last.map(|last| format!("{}: {}", last.command, last.text()));
     let said = [say(last::read("provision")).or_else(|| say(last::read("boot"))), say(last::read("health"))];
     let said: Vec<String> = said.into_iter().flatten().collect();
-    if said.is_empty() { "no command has run yet".to_owned() } else { said.join("; ") }
+    if said.is_empty() { "no provision or health check has run since boot".to_owned() } else { said.join("; ") }
 }

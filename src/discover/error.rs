@@ -30,7 +30,7 @@ pub enum DiscoverError {
     },
 }
 
-/// Why what a path, a mount or a device lies on is unknown.
+/// A path, a mount or a device that could not be followed down to disks.
 #[derive(Debug, thiserror::Error)]
 pub enum BackingError {
     /// A file or directory of the kernel that cannot be read or has unexpected content.
@@ -66,7 +66,7 @@ pub enum BackingError {
         path: PathBuf,
     },
     /// A file system that the agent does not support.
-    #[error("cannot find the disks of the {fs} file system '{}' on {}", device.display(), point.display())]
+    #[error("unsupported file system {fs} ('{}' on {}): cannot tell which disks it is on", device.display(), point.display())]
     UnknownFilesystem {
         /// Its type.
         fs: String,
@@ -101,7 +101,7 @@ pub enum BackingError {
     ///
     /// Its paths belong to a root that has been left since it was mounted.
     #[error(
-        "upperdir {} and workdir {} of the overlay on {} are on different mounts",
+        "upperdir {} and workdir {} of the overlay on {} are on different mounts; they are paths of a root that was left after it was mounted",
         upper.display(), work.display(), point.display()
     )]
     SplitOverlay {

@@ -106,7 +106,7 @@ impl<'de> Deserialize<'de> for MatchRule {
             pattern
                 .map(|p| Glob::new(&p).map(|g| g.compile_matcher()))
                 .transpose()
-                .map_err(|e| de::Error::custom(format!("not a glob pattern: {e}")))
+                .map_err(|e| de::Error::custom(format!("invalid glob pattern: {e}")))
         };
         Ok(Self { path: glob(raw.path)?, serial: glob(raw.serial)?, model: glob(raw.model)?, role: raw.role })
     }

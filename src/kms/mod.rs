@@ -4,7 +4,7 @@
 //! the error values of the SDK, whose `Debug` prints whole responses.
 //!
 //! May import: `config`, `key`.
-//! Never: knows disks, the state file, or what a key is for.
+//! Never: opens a disk, reads the state file, or knows what a key is for.
 
 mod class;
 mod client;

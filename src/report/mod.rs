@@ -1,7 +1,7 @@
 //! The report of a command: a table for people, JSON for programs, entries for the journal, metrics, an exit code.
 //!
 //! May import: `apply`, `disk`, `error`, `kms`, `logging`, `luks2`, `plan`, `state`.
-//! Never: a disk, the network, or a decision.
+//! Never: a disk, the network, or a decision on what is done. `last` keeps what a run said in `/run`, and nothing else writes.
 
 mod exit_code;
 mod found;

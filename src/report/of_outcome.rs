@@ -30,7 +30,7 @@ impl Report {
         let mut summary = parts.collect::<Vec<_>>().join(", ");
         if outcome.results.iter().all(|result| *result == StepResult::Unchanged) {
             summary = match summary.as_str() {
-                "" => "no volumes, nothing changed".to_owned(),
+                "" => "no volume needs work, nothing changed".to_owned(),
                 counts => format!("nothing changed: {counts}"),
             };
         }

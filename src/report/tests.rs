@@ -251,7 +251,7 @@ fn a_second_run_says_that_nothing_changed() {
     let say = |plan: Plan| Report::of_outcome("provision", &plan, &outcome(vec![], None)).summary;
     let left = |left| Plan { steps: vec![], refusals: vec![], left, ..Plan::default() };
     assert_eq!(say(left(vec![unchanged(1), unchanged(2)])), "nothing changed: 2 unchanged");
-    assert_eq!(say(left(vec![])), "no volumes, nothing changed");
+    assert_eq!(say(left(vec![])), "no volume needs work, nothing changed");
     let refused = Plan {
         steps: vec![],
         refusals: vec![refusal(1, Severity::Refused)],

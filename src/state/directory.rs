@@ -23,10 +23,7 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Locks a state directory, and creates it if it does not exist.
-    ///
-    /// A directory in memory is accepted only if it already contains a state file: its volumes can be opened, but a
-    /// new one would be lost.
+    /// Locks a state directory that must contain a state file.
     ///
     /// # Errors
     /// [`StateError::NeverProvisioned`], [`StateError::Locked`], or an I/O error.
@@ -41,8 +38,10 @@ impl StateDir {
         if exists(&path)? { Ok(locked) } else { Err(StateError::NeverProvisioned { path }) }
     }
 
-    /// Locks a state directory, which is made if it is not there. One that a reboot empties is good for the volumes that are in its
-    /// state file, and no place for a new one.
+    /// Locks a state directory, and creates it if it does not exist.
+    ///
+    /// A directory in memory is accepted only if it already contains a state file: its volumes can be opened, but a
+    /// new one would be lost.
     ///
     /// # Errors
     /// [`StateError::Locked`], [`StateError::InMemory`], or an I/O error.

@@ -70,7 +70,7 @@ fn holder_of(file: &File) -> String {
         let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
         (file.rsplit(':').next() == Some(inode.as_str())).then(|| (*pid).to_owned())
     });
-    let Some(pid) = pid else { return "a process in another PID namespace".to_owned() };
+    let Some(pid) = pid else { return "an unknown process, which /proc/locks does not list".to_owned() };
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     format!("pid {pid}, {}", command.trim_end_matches('\0').replace('\0', " ").escape_debug())
 }

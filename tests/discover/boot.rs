@@ -136,7 +136,7 @@ fn overlay_whose_layers_are_hidden_behind_itself() {
     let mut tree = disks();
     tree.overlay("/", "/lower", "/upper");
     tree.mount("nvme0n1p1", "/upper/work", "ext4");
-    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: upperdir /upper/data and workdir /upper/work of the overlay on / are on different mounts");
+    insta::assert_snapshot!(tree.unresolved(), @"cannot find out which disks carry /: upperdir /upper/data and workdir /upper/work of the overlay on / are on different mounts; they are paths of a root that was left after it was mounted");
 }
 
 #[test]
@@ -312,8 +312,8 @@ fn a_root_without_a_disk_is_not_resolved() {
         @r"
         cannot find out which disks carry /: its file system does not lie on a disk
         cannot find out which disks carry /: its file system does not lie on a disk
-        cannot find out which disks carry /: cannot find the disks of the zfs file system 'rpool/ROOT' on /
-        cannot find out which disks carry /: cannot find the disks of the fuse.x file system 'x' on /
+        cannot find out which disks carry /: unsupported file system zfs ('rpool/ROOT' on /): cannot tell which disks it is on
+        cannot find out which disks carry /: unsupported file system fuse.x ('x' on /): cannot tell which disks it is on
     "
     );
     // Nothing is mounted, as in a chroot that is not a mount point.

@@ -54,7 +54,7 @@ python3 /run/mount.py /boot </run/hold >/run/mounted &
 mounter=$!
 exec 9>/run/hold
 wait_for 10 grep -q mounted /run/mounted
-refused "cannot find out which disks carry /boot: cannot find the disks of the fuse.archive file system 'archive' on /boot"
+refused "cannot find out which disks carry /boot: unsupported file system fuse.archive ('archive' on /boot): cannot tell which disks it is on"
 exec 9>&-
 wait "$mounter"
 umount /boot
