@@ -546,6 +546,29 @@ fn the_folders_of_src_import_only_what_their_faces_allow() {
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }
 
+/// Names in backticks that begin the rows of the table of modules, in their order.
+fn rows_of_the_page() -> Vec<String> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md")).unwrap();
+    let (_, table) = page.split_once("\n## Source\n").unwrap();
+    let rows = table.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let names = rows.filter_map(|row| row.strip_prefix("| `src/")?.split('`').next());
+    names.map(|name| name.trim_end_matches(".rs").to_owned()).collect()
+}
+
+#[test]
+fn the_page_lists_each_folder_above_what_it_imports() {
+    let rows = rows_of_the_page();
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let place = |name: &str| rows.iter().position(|row| row == name);
+    for name in read_tree(&src).folders.keys() {
+        let at = place(name).unwrap_or_else(|| panic!("docs/architecture.md does not list src/{name}"));
+        let face = read_face(&fs::read_to_string(src.join(name).join("mod.rs")).unwrap()).unwrap();
+        for below in &face.may_import {
+            assert!(place(below) > Some(at), "docs/architecture.md lists src/{name} below `{below}`, which it imports");
+        }
+    }
+}
+
 // The tests of the checker
 
 fn names(source: &str) -> Vec<String> {

@@ -208,6 +208,31 @@ fn the_architecture_names_every_module_and_no_file_that_is_not_there() {
     }
 }
 
+/// The functions and types that the documentation places in a file: "`src/plan/format.rs` (`objection`)".
+#[test]
+fn the_documentation_places_functions_in_the_files_that_have_them() {
+    let mut places = 0;
+    for page in ["docs/architecture.md", "docs/safety.md", "docs/kms.md"] {
+        let text = file(page);
+        for place in text.split("`src/").skip(1) {
+            let Some((path, rest)) = place.split_once("` (`") else { continue };
+            if path.contains('`') || !path.ends_with(".rs") {
+                continue;
+            }
+            let source = file(&format!("src/{path}"));
+            let named = rest.split(')').next().unwrap();
+            // the first is already open
+            for name in named.split('`').step_by(2).filter(|name| !name.contains('.')) {
+                let name = name.rsplit("::").next().unwrap();
+                let has_it = source.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == name);
+                assert!(has_it, "{page} says that src/{path} has {name}");
+                places += 1;
+            }
+        }
+    }
+    assert!(places > 20, "{places}");
+}
+
 /// The blocks of one language in a file.
 fn blocks(path: &str, language: &str) -> Vec<String> {
     let text = file(path);
