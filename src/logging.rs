@@ -23,7 +23,7 @@ const OTHERS: LevelFilter = LevelFilter::WARN;
 /// Escapes control characters, and those that change the writing direction.
 ///
 /// A disk, a file name or a response may contain them, and must not control the terminal or the journal.
-pub fn plain(text: &str) -> Cow<'_, str> {
+pub fn escape_controls(text: &str) -> Cow<'_, str> {
     let moves = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
@@ -38,8 +38,8 @@ pub fn plain(text: &str) -> Cow<'_, str> {
 fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = format!("{value:?}");
     match field.name() {
-        "message" => write!(to, "{}", plain(&text)),
-        name => write!(to, "{name}={}", plain(&text)),
+        "message" => write!(to, "{}", escape_controls(&text)),
+        name => write!(to, "{name}={}", escape_controls(&text)),
     }
 }
 
@@ -118,8 +118,8 @@ struct Fields {
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
-            "message" => self.message = plain(value).into_owned(),
-            name => self.others.push((name, plain(value).into_owned())),
+            "message" => self.message = escape_controls(value).into_owned(),
+            name => self.others.push((name, escape_controls(value).into_owned())),
         }
     }
 
@@ -140,7 +140,7 @@ mod tests {
             ("one\ntwo\r\t\u{9b}", "one\\ntwo\\r\\t\\u{9b}"),
             ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
         ] {
-            assert_eq!(plain(text), shown);
+            assert_eq!(escape_controls(text), shown);
         }
     }
 }

@@ -188,7 +188,7 @@ fn print(text: &[u8]) -> io::Result<()> {
 
 /// Prints on standard error. Unlike `eprintln!`, it does not panic if that is closed.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "luks-agent: {}", logging::plain(message));
+    let _ = writeln!(io::stderr(), "luks-agent: {}", logging::escape_controls(message));
 }
 
 /// Keeps keys out of core dumps, swap and the reach of other processes.

@@ -51,7 +51,7 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
         check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;
     }
     let host = Workers::new(config.volumes.deadline);
-    let closed = if occasion == Occasion::Daemon { closed::still() } else { closed::forget() };
+    let closed = if occasion == Occasion::Daemon { closed::read_still_closed() } else { closed::forget() };
     let seen = remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
     let keys = LazyKms::new(&config.kms);

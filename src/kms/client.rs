@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::class::Class;
 use super::error::{KmsError, Operation};
 use super::failure::{Context, Failure};
-use super::http::limited;
-use super::key_facts::{KeyState, check, key_state, region_of, same_key, usable};
+use super::http::limit_responses;
+use super::key_facts::{KeyState, check, check_state, is_same_key, key_state, region_of};
 use super::key_service::{GeneratedKey, KeyService};
 use super::retry::{Limits, retry};
 use super::setup::{self, Options};
@@ -65,7 +65,7 @@ impl AwsKms {
         let deadline = Instant::now() + config.deadline;
         let limits = options.limits.clone();
         let meter = Meter::default();
-        let sdk = setup::sdk_config(limited(http), config, options, deadline, &meter).await?;
+        let sdk = setup::sdk_config(limit_responses(http), config, options, deadline, &meter).await?;
         Ok(Self { config: config.clone(), sdk, limits, deadline, meter })
     }
 
@@ -207,7 +207,7 @@ impl Asking<'_> {
         if failure.class != Class::KeyState {
             return failure;
         }
-        match self.describe().await.and_then(|key| usable(&key)) {
+        match self.describe().await.and_then(|key| check_state(&key)) {
             Err(state) if matches!(state.class, Class::KeyState | Class::KeyNotReady) => failure.explained_by(state),
             // the key recovered between the two calls or is about to: KMS is eventually consistent
             Ok(()) => {
@@ -220,7 +220,7 @@ impl Asking<'_> {
 
     fn expect_key(&self, answered: Option<&str>) -> Result<(), Failure> {
         match answered {
-            Some(answered) if same_key(self.key, answered) => Ok(()),
+            Some(answered) if is_same_key(self.key, answered) => Ok(()),
             Some(other) => Err(Failure::new(Class::Unexpected, format!("KMS answered with a different key, {other}"))),
             None => Err(Failure::new(Class::Unexpected, "KMS did not name the key it used")),
         }

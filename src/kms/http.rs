@@ -15,7 +15,7 @@ const ANSWER_MAX: usize = 64 << 10;
 /// Limits the responses that a client reads.
 ///
 /// The SDK reads a whole response into memory, which is locked.
-pub(crate) fn limited(http: SharedHttpClient) -> SharedHttpClient {
+pub(crate) fn limit_responses(http: SharedHttpClient) -> SharedHttpClient {
     http_client_fn(move |settings, components| {
         SharedHttpConnector::new(LimitedAnswers(http.http_connector(settings, components)))
     })

@@ -19,7 +19,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use tokio::time::{Instant, sleep};
 
-use super::http::limited;
+use super::http::limit_responses;
 
 /// Average wait between two attempts while IMDS does not respond.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ impl Imds {
     /// Creates a client like [`Imds::new`], over another HTTP client than the default one, which has neither TLS nor
     /// proxies.
     pub fn over(http: SharedHttpClient) -> Self {
-        let http = limited(http);
+        let http = limit_responses(http);
         let http = http_client_fn(move |settings, components| {
             SharedHttpConnector::new(SoundAnswers(http.http_connector(settings, components)))
         });

@@ -31,7 +31,7 @@ pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
         }
         _ => return Err(refuse("KMS does not report this key as symmetric and for encryption")),
     }
-    usable(key)?;
+    check_state(key)?;
     key.arn().map(str::to_owned).ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no ARN"))
 }
 
@@ -53,7 +53,7 @@ pub(super) fn key_state(key: &KeyMetadata) -> KeyState {
 }
 
 /// Refuses a key whose state does not allow its use.
-pub(super) fn usable(key: &KeyMetadata) -> Result<(), Failure> {
+pub(super) fn check_state(key: &KeyMetadata) -> Result<(), Failure> {
     let id = key.arn().unwrap_or(key.key_id());
     match key.key_state() {
         Some(State::Enabled) => Ok(()),
@@ -100,7 +100,7 @@ fn day(time: &DateTime) -> Option<String> {
 
 /// Returns whether `answered` is the key `asked` for: the same ARN, or a replica of the same multi-Region key in
 /// another Region.
-pub(super) fn same_key(asked: &str, answered: &str) -> bool {
+pub(super) fn is_same_key(asked: &str, answered: &str) -> bool {
     if asked == answered {
         return true;
     }
@@ -172,12 +172,12 @@ mod tests {
     fn replicas_of_a_multi_region_key_are_the_same_key() {
         let mrk = |region: &str, account: &str, id: &str| format!("arn:aws:kms:{region}:{account}:key/{id}");
         let asked = mrk("us-east-1", "111122223333", "mrk-1");
-        assert!(same_key(&asked, &asked));
-        assert!(same_key(&asked, &mrk("eu-west-1", "111122223333", "mrk-1")));
-        assert!(!same_key(&asked, &mrk("eu-west-1", "111122223333", "mrk-2")));
-        assert!(!same_key(&asked, &mrk("eu-west-1", "444455556666", "mrk-1")));
-        assert!(!same_key(ARN, &ARN.replace("us-east-1", "eu-west-1")));
-        assert!(!same_key("alias/x", "alias/y"));
+        assert!(is_same_key(&asked, &asked));
+        assert!(is_same_key(&asked, &mrk("eu-west-1", "111122223333", "mrk-1")));
+        assert!(!is_same_key(&asked, &mrk("eu-west-1", "111122223333", "mrk-2")));
+        assert!(!is_same_key(&asked, &mrk("eu-west-1", "444455556666", "mrk-1")));
+        assert!(!is_same_key(ARN, &ARN.replace("us-east-1", "eu-west-1")));
+        assert!(!is_same_key("alias/x", "alias/y"));
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn named_region(config: &config::Kms) -> Result<Option<String>, KmsError> {
 /// Returns the default client of the SDK (rustls with the trust store of the system, proxies from the environment),
 /// which here also works without any CA certificate until something is sent over TLS.
 pub(super) fn https_client() -> SharedHttpClient {
-    let any = any_certificate();
+    let any = has_any_certificate();
     if !any {
         tracing::warn!("the system trusts no CA certificate, so https will fail; install the package ca-certificates");
     }
@@ -164,7 +164,7 @@ pub(super) fn https_client() -> SharedHttpClient {
 
 /// Returns whether the system trusts any CA. The client of the SDK loads all certificates, hundreds of files on
 /// Debian, and once is enough.
-fn any_certificate() -> bool {
+fn has_any_certificate() -> bool {
     const BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
     let elsewhere = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
     let bundle = || BUNDLES.iter().any(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0));

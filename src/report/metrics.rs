@@ -51,24 +51,24 @@ fn seconds(time: Timestamp) -> f64 {
 /// Two metrics with the same name, or a wrong number of labels; the tests would show either.
 pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result<String> {
     let page = Page::default();
-    build(&page)?;
-    volumes(&page, rows)?;
-    last_runs(&page, runs)?;
-    last_unlock(&page, runs)?;
-    kms_calls(&page, runs)?;
+    add_build(&page)?;
+    add_volumes(&page, rows)?;
+    add_last_runs(&page, runs)?;
+    add_last_unlock(&page, runs)?;
+    add_kms_calls(&page, runs)?;
     let health = runs.iter().find(|run| run.command == "health");
-    last_health(&page, health)?;
-    kms_keys(&page, health, now)?;
+    add_last_health(&page, health)?;
+    add_kms_keys(&page, health, now)?;
     TextEncoder::new().encode_to_string(&page.0.gather())
 }
 
-fn build(page: &Page) -> prometheus::Result<()> {
+fn add_build(page: &Page) -> prometheus::Result<()> {
     let build = page.gauges("build_info", "Version of the agent; always 1.", &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
     Ok(())
 }
 
-fn volumes(page: &Page, rows: &[Row]) -> prometheus::Result<()> {
+fn add_volumes(page: &Page, rows: &[Row]) -> prometheus::Result<()> {
     let volumes = page.gauges("volumes", "Volumes by role and state.", &["role", "state"])?;
     for role in ROLES {
         for state in STATES {
@@ -80,7 +80,7 @@ fn volumes(page: &Page, rows: &[Row]) -> prometheus::Result<()> {
     Ok(())
 }
 
-fn last_runs(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
+fn add_last_runs(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     let codes = page.gauges("last_run_exit_code", "Exit code of the last run since boot.", &["command"])?;
     let times =
         page.gauges("last_run_timestamp_seconds", "Time at which the last run since boot ended.", &["command"])?;
@@ -91,7 +91,7 @@ fn last_runs(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     Ok(())
 }
 
-fn last_unlock(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
+fn add_last_unlock(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     let unlock = runs.iter().filter_map(|run| run.unlock.as_ref()).max_by_key(|unlock| unlock.ended);
     let phases =
         "Duration of each phase of the last run that opened volumes; for luks and mount, of the slowest volume.";
@@ -107,7 +107,7 @@ fn last_unlock(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     page.gauge("last_unlock_timestamp_seconds", "Time at which the last run that opened volumes ended.", ended)
 }
 
-fn kms_calls(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
+fn add_kms_calls(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     let calls = page.counters("kms_calls_total", "Calls to KMS since boot, including failed ones.", "operation")?;
     let errors = page.counters("kms_errors_total", "Failed calls to KMS since boot.", "class")?;
     for run in runs {
@@ -120,7 +120,7 @@ fn kms_calls(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
     Ok(())
 }
 
-fn last_health(page: &Page, health: Option<&Last>) -> prometheus::Result<()> {
+fn add_last_health(page: &Page, health: Option<&Last>) -> prometheus::Result<()> {
     let sound = health.map(|run| f64::from(u8::from(run.is_done())));
     page.gauge("healthy", "Whether the last health check found nothing wrong.", sound)?;
     let errors = health.map(|run| f64::from(run.filesystem_errors));
@@ -131,7 +131,7 @@ fn last_health(page: &Page, health: Option<&Last>) -> prometheus::Result<()> {
     page.gauge("last_successful_health_check_timestamp_seconds", help, succeeded)
 }
 
-fn kms_keys(page: &Page, health: Option<&Last>, now: Timestamp) -> prometheus::Result<()> {
+fn add_kms_keys(page: &Page, health: Option<&Last>, now: Timestamp) -> prometheus::Result<()> {
     let usable = "Whether the last health check could have unwrapped the data key.";
     let usable = page.gauges("kms_key_usable", usable, &["kms_key"])?;
     let states = "State of the KMS key, by the name that KMS uses; always 1.";

@@ -5,7 +5,7 @@ use std::fmt;
 use super::report::Report;
 use super::row::Row;
 use crate::disk::Bytes;
-use crate::logging::plain;
+use crate::logging::escape_controls;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,7 +20,7 @@ impl fmt::Display for Report {
                 row.mount_point.as_ref().map_or_else(dash, |at| at.display().to_string()),
                 row.mapper.clone().unwrap_or_else(dash),
             ]
-            .map(|cell| plain(&cell).into_owned())
+            .map(|cell| escape_controls(&cell).into_owned())
         };
         let heading = ["DEVICE", "ROLE", "SIZE", "SERIAL", "RESULT", "MOUNT", "MAPPER"].map(str::to_owned);
         let lines: Vec<_> = std::iter::once(heading).chain(self.rows.iter().map(cells)).collect();
@@ -31,12 +31,12 @@ impl fmt::Display for Report {
             writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
             let Some(row) = number.checked_sub(1).and_then(|n| self.rows.get(n)) else { continue };
             if let Some(reason) = &row.reason {
-                writeln!(f, "    {}", plain(reason))?;
+                writeln!(f, "    {}", escape_controls(reason))?;
             }
             if let Some(remedy) = &row.remedy {
-                writeln!(f, "    -> {}", plain(remedy))?;
+                writeln!(f, "    -> {}", escape_controls(remedy))?;
             }
         }
-        writeln!(f, "{}: {}", self.command, plain(&self.summary))
+        writeln!(f, "{}: {}", self.command, escape_controls(&self.summary))
     }
 }

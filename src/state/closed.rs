@@ -62,7 +62,7 @@ pub fn forget() -> Vec<Closed> {
 }
 
 /// Returns the volumes that stay closed, without those whose disk is gone if the kernel gives no sequence numbers.
-pub fn still() -> Vec<Closed> {
+pub fn read_still_closed() -> Vec<Closed> {
     let mut all = read();
     let before = all.len();
     all.retain(|closed| closed.diskseq.is_some() || Path::new("/sys/block").join(&closed.device).exists());

@@ -48,7 +48,7 @@ pub fn read(dir: &Path) -> Result<Option<State>, StateError> {
         Err(reason) if is_sealed => return Err(StateError::Later { path: path.clone(), reason }),
         Err(reason) => return Err(damaged(reason)),
     };
-    state.consistent().map_err(damaged)?;
+    state.check_consistency().map_err(damaged)?;
     Ok(Some(state))
 }
 

@@ -147,7 +147,7 @@ impl State {
         Some(Expected { luks_uuid, header: volume.header, wrapped_key, key_arn })
     }
 
-    pub(super) fn consistent(&self) -> Result<(), String> {
+    pub(super) fn check_consistency(&self) -> Result<(), String> {
         for (i, volume) in self.volumes.iter().enumerate() {
             if self.key(volume.key).is_none() {
                 return Err(format!("volume {} uses key {}, which does not exist", volume.luks_uuid, volume.key));

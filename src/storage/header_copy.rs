@@ -1,7 +1,8 @@
 //! Copies a LUKS2 header to memory. Volumes are opened from that copy.
 //!
-//! So the agent uses exactly the header that it has checked, even if the disk changes meanwhile or returns something else to the next
-//! reader. Checking the header that libcryptsetup has loaded would do as well, but libcryptsetup shows it only since 2.4.
+//! So the agent uses exactly the header and the key material that it has checked, even if the disk changes meanwhile or returns
+//! something else to the next reader. libcryptsetup reads key material from the disk again when it opens a volume, and shows the
+//! header that it has loaded only since 2.4.
 
 use std::fs::File;
 use std::io;
