@@ -35,7 +35,7 @@ impl Keys {
         self.known.get(&id)?.as_ref()
     }
 
-    /// Whether the last call waited for the service until the deadline. Another call would wait as long again.
+    /// Whether a call has waited for the service until the deadline. Another call would wait as long again.
     pub(super) fn gave_up_waiting(&self) -> bool {
         let Some(KeyError::Service(e)) = &self.error else { return false };
         matches!(e.class(), Class::Transient | Class::KeyNotReady | Class::NoCredentials)

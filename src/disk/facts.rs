@@ -192,7 +192,7 @@ impl DeviceFacts {
     }
 }
 
-/// All disks of the machine, and why nothing may be formatted, if so.
+/// All disks of the machine, and what keeps the agent from formatting any of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Every disk, sorted by serial number, then by name.

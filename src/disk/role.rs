@@ -24,7 +24,7 @@ pub enum Role {
     },
     /// Left alone.
     Ignored {
-        /// Why not.
+        /// Why.
         because: String,
     },
 }

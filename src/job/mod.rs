@@ -4,7 +4,7 @@
 //! own. The worker answers with lines of JSON on its standard output: progress first, the result last.
 //!
 //! May import: `disk`, `key`, `luks2`, `storage`.
-//! Never: what a worker does with a job, or why it got the job.
+//! Never: what a worker does with a job, or how a plan comes to its basis.
 
 mod answer;
 mod basis;

@@ -55,9 +55,12 @@ pub(crate) fn keyslot_areas(metadata: &Value) -> Result<Vec<KeyslotArea>, Policy
         };
         let Some(area) = area() else {
             return violation(format!(
-                "the area of keyslot {id}, {} bytes at byte {}, is too small for its key or overlaps the metadata or the data",
+                "the area of keyslot {}, {} bytes at byte {}, is too small for its key or does not lie between byte {} and byte {}",
+                id.escape_debug(),
                 shown(size),
-                shown(offset)
+                shown(offset),
+                bounds.start,
+                bounds.end
             ));
         };
         let Ok(number) = id.parse() else {

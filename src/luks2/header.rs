@@ -39,7 +39,7 @@ pub enum HeaderError {
     #[error("its LUKS2 header is damaged")]
     Damaged,
     /// There is no header.
-    #[error("it has no LUKS2 header")]
+    #[error("its LUKS2 header is gone")]
     Gone,
 }
 

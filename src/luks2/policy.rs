@@ -12,7 +12,7 @@ use super::token::{TOKEN_TYPE, Token, ours};
 use super::violation::{PolicyViolation, shown, violation};
 use crate::key::WrappedKey;
 
-/// [`DATA_OFFSET`] as the header writes it.
+/// [`DATA_OFFSET`](super::layout::DATA_OFFSET) as the header writes it.
 const DATA_OFFSET_TEXT: &str = "16777216";
 
 /// The layout that a header must have. Each volume must pass the policy of the release that made it, so that volumes of older
@@ -124,8 +124,15 @@ fn check_segment(segment: &Value, policy: HeaderPolicy) -> Result<(), PolicyViol
     if as_made {
         return Ok(());
     }
+    let expected = match policy {
+        HeaderPolicy::Possible => String::new(),
+        HeaderPolicy::Recorded(Layout { cipher, sector_size, .. }) => {
+            let (name, mode) = cipher.parts();
+            format!(", expected {name}-{mode} and {sector_size} bytes")
+        }
+    };
     violation(format!(
-        "its segment has cipher {} and sectors of {} bytes",
+        "its segment has cipher {} and sectors of {} bytes{expected}",
         shown(segment.get("encryption")),
         shown(segment.get("sector_size"))
     ))
@@ -147,7 +154,14 @@ fn check_flags(metadata: &Value, policy: HeaderPolicy) -> Result<(), PolicyViola
             recorded.len() == found.len() && recorded.iter().all(|flag| found.contains(flag))
         }
     };
-    if found.is_some_and(as_made) { Ok(()) } else { violation(format!("its flags are {}", shown(list))) }
+    if found.is_some_and(as_made) {
+        return Ok(());
+    }
+    let expected = match policy {
+        HeaderPolicy::Possible => String::new(),
+        HeaderPolicy::Recorded(Layout { flags, .. }) => format!(", expected {flags}"),
+    };
+    violation(format!("its flags are {}{expected}", shown(list)))
 }
 
 /// Checks the digest of the volume key.
@@ -182,7 +196,9 @@ fn check_token(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolat
         (Some((_, token)), None) => Token::deserialize(token),
     };
     match token {
-        Err(e) => violation(format!("its {TOKEN_TYPE} token is invalid: {e}")),
+        Err(e) => violation(format!(
+            "this luks-agent cannot read its {TOKEN_TYPE} token, which a newer release may have written: {e}"
+        )),
         Ok(token) if token.key_arn != expected.key_arn => violation(format!(
             "its token names KMS key {}, the state file names {}",
             token.key_arn.escape_debug(),
@@ -197,6 +213,7 @@ fn check_token(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolat
 
 /// Checks a keyslot. One that is not encrypted reveals the volume key to everybody who can read the disk, and opens with any passphrase.
 fn check_keyslot(id: &str, keyslot: &Value, policy: HeaderPolicy) -> Result<(), PolicyViolation> {
+    let id = id.escape_debug();
     let kind = keyslot.get("type");
     if kind.and_then(Value::as_str) != Some("luks2") {
         return violation(format!("keyslot {id} is of type {}, expected luks2", shown(kind)));
@@ -217,7 +234,14 @@ fn check_keyslot(id: &str, keyslot: &Value, policy: HeaderPolicy) -> Result<(), 
         HeaderPolicy::Possible => size.and_then(Value::as_u64).is_some_and(|bytes| [32, 64].contains(&bytes)),
         HeaderPolicy::Recorded(layout) => size.and_then(Value::as_u64) == Some(u64::from(layout.key_size / 8)),
     };
-    if as_made { Ok(()) } else { violation(format!("keyslot {id} holds a volume key of {} bytes", shown(size))) }
+    if as_made {
+        return Ok(());
+    }
+    let expected = match policy {
+        HeaderPolicy::Possible => "32 or 64".to_owned(),
+        HeaderPolicy::Recorded(layout) => (layout.key_size / 8).to_string(),
+    };
+    violation(format!("keyslot {id} holds a volume key of {} bytes, expected {expected}", shown(size)))
 }
 
 #[cfg(test)]

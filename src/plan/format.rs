@@ -55,7 +55,7 @@ impl Planner<'_> {
             && let Some(other) = self.mount_points.nested(at)
         {
             let evidence = format!(
-                "mount point {} and {}, the mount point of another volume, would be nested",
+                "mount point {} would be nested with {}, the mount point of another volume",
                 at.display(),
                 other.display()
             );

@@ -122,8 +122,7 @@ impl Planner<'_> {
             "known volume, LUKS UUID {}, is on a disk that the agent does not use: {because}",
             record.luks_uuid
         );
-        let remedy =
-            "if it is the right disk, remove the cause; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+        let remedy = "if it is the right disk, change what excludes it; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
         self.refuse(subject, Finding::wrong(evidence, remedy));
     }
 

@@ -59,7 +59,7 @@ pub(super) fn wipe_or_ignore(facts: &DeviceFacts) -> String {
 pub(super) fn take_or_ignore(facts: &DeviceFacts, role: VolumeRole) -> String {
     match role {
         VolumeRole::Ebs if facts.serial.is_some() => format!(
-            "unwritten blocks of a volume with EBS encryption look like this, and so does encrypted data without a header; if the volume is new, set volumes.noise = \"format-ebs\" (the README describes the risk); or {}",
+            "unwritten blocks of a volume with EBS encryption look like this, and so does encrypted data without a header; if the volume is new, set volumes.noise = \"format-ebs\" (docs/configuration.md describes the risk); or {}",
             wipe_or_ignore(facts)
         ),
         VolumeRole::Ebs | VolumeRole::InstanceStore => wipe_or_ignore(facts),

@@ -180,7 +180,7 @@ pub fn mapping(name: &str) -> Result<Mapping, LuksError> {
 /// [`super::dm::check`] that the mapping is on this disk.
 ///
 /// # Errors
-/// As [`open`]; [`LuksError::Mapping`] if the mapping is larger than the disk, because mappings never shrink.
+/// As [`open`]; [`LuksError::LargerThanDisk`] if the mapping is larger than the disk, because mappings never shrink.
 pub fn grow(
     device: &Path,
     disk_size: u64,
@@ -192,8 +192,7 @@ pub fn grow(
     let active = call("query the mapping", volume.cd.runtime_handle(name).get_active_device())?;
     let (now, wanted) = (active.size, grown_size(disk_size) / SECTOR);
     if now > disk_size.saturating_sub(DATA_OFFSET) / SECTOR {
-        let what = format!("it has {now} sectors, more than fit on its disk of {disk_size} bytes");
-        return Err(LuksError::Mapping { mapper: name.to_owned(), what });
+        return Err(LuksError::LargerThanDisk { mapper: name.to_owned(), mapping: now * SECTOR, disk: disk_size });
     }
     if now >= wanted {
         return Ok(false);

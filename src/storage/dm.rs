@@ -105,7 +105,7 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, T
     let has_none = matches!(&refused, ToolError::Failed { output, .. } if output.contains("No such file or directory"));
     let (reason, modules) = match (has_target, has_none) {
         (false, _) => ("device-mapper has no target 'crypt'", vec!["dm-crypt"]),
-        (true, true) => ("the kernel has no such cipher", vec!["xts", name]),
+        (true, true) => ("dm-crypt does not find the cipher", vec!["xts", name]),
         (true, false) => return Err(refused),
     };
     let modules = modules.into_iter().map(str::to_owned).collect();

@@ -163,7 +163,8 @@ pub(crate) fn join_some(holders: &[String]) -> String {
 
 /// Returns whether the mount at its path is in use.
 ///
-/// The kernel unmounts an unused mount by this call, but only the second time in a row, and the mount is used between two calls.
+/// The kernel unmounts an unused mount by this call, but only the second time in a row. Two calls of this function do not unmount it,
+/// because the agent itself uses the mount between them.
 fn is_busy(mount: &Mount, table: &Mounts) -> bool {
     table.of(&mount.point).is_ok_and(|found| found.id == mount.id)
         && umount2(&mount.point, MntFlags::MNT_EXPIRE | MntFlags::UMOUNT_NOFOLLOW) == Err(Errno::EBUSY)

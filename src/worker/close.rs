@@ -36,8 +36,8 @@ pub(crate) enum CloseError {
     /// A system call failed.
     #[error(transparent)]
     Io(#[from] IoError),
-    /// The node of its mapping is not a device.
-    #[error("the node of its mapping is not a device")]
+    /// The node of its mapping has a device number that cannot be one.
+    #[error("the device number of its mapping is invalid")]
     NoDeviceNumber,
     /// The mount table is unknown.
     #[error(transparent)]
@@ -60,7 +60,7 @@ pub(crate) enum CloseError {
     #[error("it is in use, so nothing was changed")]
     NotUnmounted(#[source] Box<Self>),
     /// Its mapping could not be removed.
-    #[error("it is still in use: {}", join_some(.holders))]
+    #[error("cannot close it: it is still in use: {}", join_some(.holders))]
     Held {
         /// Who uses it, as phrases.
         holders: Vec<String>,

@@ -3,7 +3,7 @@
 //! A worker that hangs in the kernel does not hold up the other disks.
 //!
 //! May import: `discover`, `disk`, `error`, `job`, `key`, `luks2`, `storage`.
-//! Never: the network, the configuration, the state file, or a decision about what to do.
+//! Never: the network, the configuration, the state file, or a decision about what to do, except to refuse a basis that no longer holds.
 
 mod check;
 mod claim;

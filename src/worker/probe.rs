@@ -48,8 +48,8 @@ pub(super) enum ProbeError {
     /// Its LUKS2 header could not be read.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// It is a volume of luks-agent, but its token is invalid.
-    #[error("it has an invalid luks-agent token")]
+    /// It is a volume of luks-agent, but this release cannot read its token.
+    #[error("it has a luks-agent token that this luks-agent cannot read; a newer release may have written it")]
     Token(#[source] serde_json::Error),
 }
 
@@ -157,7 +157,7 @@ fn examine_all(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Con
 /// Reads from the header alone which LUKS2 volume is on a disk. The disk may be in use. Repairs nothing.
 ///
 /// # Errors
-/// If the disk cannot be read or its luks-agent token is invalid.
+/// If the disk cannot be read or this release cannot read its luks-agent token.
 pub(super) fn read_volume(file: &File) -> Result<Option<Content>, ProbeError> {
     Luks2Header::read(file)?.map_or(Ok(None), describe_volume)
 }

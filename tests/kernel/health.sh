@@ -84,7 +84,7 @@ with open("/dev/ubdb", "r+b") as disk:
         disk.write(copy)
 END
 sync /dev/ubdb
-health 1 "$would_not" "the area of keyslot 0, 258048 bytes at byte 0, is too small for its key or overlaps the metadata or the data"
+health 1 "$would_not" "the area of keyslot 0, 258048 bytes at byte 0, is too small for its key or does not lie between byte "
 dd if=/root/header of=/dev/ubdb bs=32k conv=notrunc,fsync status=none
 health 0 "2 sound"
 

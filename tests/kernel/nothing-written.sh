@@ -69,7 +69,7 @@ modprobe dm-crypt
 
 say "without the cipher"
 printf '[luks]\ncipher = "serpent-xts-plain64"\n' >>"$CONFIG"
-lacks "this kernel cannot encrypt with serpent-xts-plain64 and keys of 512 bits: the kernel has no such cipher" \
+lacks "this kernel cannot encrypt with serpent-xts-plain64 and keys of 512 bits: dm-crypt does not find the cipher" \
     "modprobe -a xts serpent"
 echo "$modprobe" >/proc/sys/kernel/modprobe
 configure_key "$KEY_ARN"

@@ -113,7 +113,7 @@ volumes '[filesystem]
 type = "ext4"
 mount_base = "/data/inside"' /dev/ubdg
 expect_agent 3 provision
-assert_said "mount point /data/inside and /data, the mount point of another volume, would be nested" \
+assert_said "mount point /data/inside would be nested with /data, the mount point of another volume" \
     "choose another filesystem.mount_base"
 assert_blank ubdg
 volumes '[filesystem]

@@ -176,7 +176,7 @@ fn a_xen_disk_that_nothing_names_is_told_and_never_formatted() {
 #[test]
 fn noise_is_taken_for_never_written_only_on_unknown_ebs_volumes_and_where_that_is_configured() {
     let found = "no signature and no structure in 1 GiB of 1 GiB: 512 MiB uniformly random, 512 MiB zero";
-    let cause = "unwritten blocks of a volume with EBS encryption look like this, and so does encrypted data without a header; if the volume is new, set volumes.noise = \"format-ebs\" (the README describes the risk); or ";
+    let cause = "unwritten blocks of a volume with EBS encryption look like this, and so does encrypted data without a header; if the volume is new, set volumes.noise = \"format-ebs\" (docs/configuration.md describes the risk); or ";
     let refused = || format!("refused: not blank: {found}, first seen at byte 0 -> {cause}{WIPE}");
     let format = || format!("format at /mnt: volumes.noise is format-ebs; {found}");
     let on = |facts| with(noise(), facts);
@@ -278,8 +278,7 @@ fn known_volumes() {
     let in_use = DeviceFacts { content: None, mounts: vec!["/data".into()], ..ebs(1) };
     let back = "known EBS volume, LUKS UUID #1, came back blank (no signature, all 1 GiB read as zero) -> restore it from a snapshot; the agent does not format it while the state file lists it";
     let read_only = DeviceFacts { read_only: true, content: None, ..ebs(1) };
-    let put_right =
-        "if it is the right disk, remove the cause; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
+    let put_right = "if it is the right disk, change what excludes it; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
     let rows = vec![
         ("closed", Provision, k(), with(header(1), ebs(1)), "unlock #1 at /mnt3".into()),
         ("closed", Unlock, k(), with(header(1), ebs(1)), "unlock #1 at /mnt3".into()),

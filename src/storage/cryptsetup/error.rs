@@ -48,13 +48,17 @@ pub enum LuksError {
     /// The header does not pass the policy.
     #[error(transparent)]
     Policy(#[from] PolicyViolation),
-    /// The mapping is not what the agent created.
-    #[error("mapping {mapper} is not what luks-agent created: {what}")]
-    Mapping {
+    /// The mapping does not fit on its disk.
+    #[error(
+        "mapping {mapper} has {mapping} bytes, more than fit on its disk of {disk} bytes; check that the right disk is attached"
+    )]
+    LargerThanDisk {
         /// Mapper name.
         mapper: String,
-        /// The difference.
-        what: String,
+        /// Size of the mapping in bytes.
+        mapping: u64,
+        /// Size of the disk in bytes.
+        disk: u64,
     },
     /// The disk has no room for data behind the header.
     #[error(
