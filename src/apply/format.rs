@@ -66,9 +66,9 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         };
         let had_one = intent.replaced.as_ref().is_some_and(|replaced| replaced.phase == Phase::Committed);
         let first_mount = match basis {
-            // the disk was empty when the formatting started
+            // its mount point was found empty when the formatting started
             Basis::Unfinished { .. } => None,
-            // the disk was this node's before
+            // its mount point was that of the volume which it replaces
             Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } if had_one => None,
             Basis::Blank { .. } | Basis::Wipe { .. } | Basis::Noise { .. } => mount_point.clone(),
         };

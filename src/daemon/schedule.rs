@@ -63,6 +63,15 @@ pub(super) struct Schedule {
     checked: Option<Vec<(Uuid, VolumeState)>>,
 }
 
+/// How work ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It is settled until something changes.
+    Settled,
+    /// It failed for the moment, such as a health check without an answer from the key service: repeat it in about a minute.
+    ForNow,
+}
+
 impl Schedule {
     /// Returns a schedule that begins with a look, because the daemon missed what happened while it did not run. The first health
     /// check follows the look, or comes after a minute.
@@ -146,8 +155,8 @@ impl Schedule {
         (seen.ready && !self.running.contains(&Work::Target)).then_some(Work::Target)
     }
 
-    /// Notes that work ended. With `again`, a health check that failed for the moment is repeated in about a minute.
-    pub(super) fn ended(&mut self, work: Work, again: bool, now: Instant, jitter: f64) {
+    /// Notes that work ended.
+    pub(super) fn ended(&mut self, work: Work, ending: Ending, now: Instant, jitter: f64) {
         self.running.retain(|running| *running != work);
         match work {
             Work::Provision => {
@@ -156,7 +165,9 @@ impl Schedule {
                     self.look = now;
                 }
             }
-            Work::Health if again => self.health = self.health.min(now + MINUTE.mul_f64(0.5 + jitter)),
+            Work::Health if ending == Ending::ForNow => {
+                self.health = self.health.min(now + MINUTE.mul_f64(0.5 + jitter))
+            }
             Work::Health | Work::Look | Work::Target => {}
         }
     }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::configuration::wait_for_configuration;
 use super::metrics;
-use super::schedule::{Schedule, Work};
+use super::schedule::{Ending, Schedule, Work};
 use super::signals::Signals;
 use super::systemd::{tell, watchdog};
 use super::udev::{self, is_about_a_disk};
@@ -139,8 +139,9 @@ impl<'a> Service<'a> {
                 }
             }
             Ended::Done(work) => {
-                let again = last::read("health").is_some_and(|last| last.again);
-                self.schedule.ended(work, again, Instant::now(), fastrand::f64());
+                let is_for_now = last::read("health").is_some_and(|last| last.again);
+                let ending = if is_for_now { Ending::ForNow } else { Ending::Settled };
+                self.schedule.ended(work, ending, Instant::now(), fastrand::f64());
             }
         }
     }

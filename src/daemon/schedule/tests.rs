@@ -31,11 +31,11 @@ fn live(schedule: &mut Schedule, from: Instant, to: Instant, seen: impl Fn(Insta
         schedule.started(work, at, 0.5);
         if work != Work::Look {
             done.push((at - from, work));
-            schedule.ended(work, false, at, 0.5);
+            schedule.ended(work, Ending::Settled, at, 0.5);
         } else if let Some(work) = schedule.looked(Some(seen(at)), at) {
             schedule.started(work, at, 0.5);
             done.push((at - from, work));
-            schedule.ended(work, false, at, 0.5);
+            schedule.ended(work, Ending::Settled, at, 0.5);
         }
     }
     done
@@ -97,7 +97,7 @@ fn a_disk_that_comes_or_goes_is_a_reason_for_a_run_and_is_waited_for_less_than_t
     schedule.disk_event(at);
     schedule.started(Work::Look, at + ms(500), 0.5);
     assert_eq!(schedule.looked(Some(well(&["a", "b"])), at + ms(500)), None);
-    schedule.ended(Work::Provision, false, at + ms(900), 0.5);
+    schedule.ended(Work::Provision, Ending::Settled, at + ms(900), 0.5);
     let done = live(&mut schedule, at, at + ms(901), |_| well(&["a", "b"]));
     assert_eq!(times(&done, Work::Provision), [0], "one that went meanwhile");
 }
@@ -130,7 +130,7 @@ fn nothing_holds_up_anything_else_and_nothing_is_done_twice_at_a_time() {
     schedule.started(Work::Look, now, 0.5);
     // a look that hangs
     assert_eq!(schedule.next(), None);
-    schedule.ended(Work::Health, false, now, 0.5);
+    schedule.ended(Work::Health, Ending::Settled, now, 0.5);
     assert_eq!(schedule.next(), Some((now + INTERVAL, Work::Health)));
     assert_eq!(schedule.looked(None, now), None);
     assert_eq!(schedule.next(), Some((now + MINUTE, Work::Look)));
@@ -146,7 +146,7 @@ fn looks_and_health_checks_of_nodes_that_booted_together_are_apart() {
         schedule.started(Work::Health, now, jitter);
         assert_eq!(schedule.health - now, Duration::from_secs(health));
         // without an answer of the key service
-        schedule.ended(Work::Health, true, now, jitter);
+        schedule.ended(Work::Health, Ending::ForNow, now, jitter);
         assert_eq!(schedule.health - now, MINUTE.mul_f64(0.5 + jitter));
     }
 }
