@@ -1,7 +1,8 @@
 //! `luks-agent` encrypts the local disks of EMR and EC2 cluster nodes with LUKS under a KMS key.
 //!
 //! This is the library of the program of the same name. Its API is for the program and its tests, and may change at any time. The
-//! README says what the program does and how to use it; `docs/architecture.md` has the invariants and the reasons of the design.
+//! README says what the program does and how to use it, `docs/safety.md` what it promises, and `docs/architecture.md` how it is built and
+//! why.
 //!
 //! The data flows one way:
 //!
