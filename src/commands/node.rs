@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::disk::{DeviceFacts, Holder, Inventory};
-use crate::plan::{Subject, disk_of, may_be_gone};
+use crate::plan::{disk_of, may_be_gone};
 use crate::state::{State, VolumeRecord, VolumeRole};
 
 /// The configuration, the state file and the disks that are there.
@@ -25,12 +25,6 @@ impl<'a> Node<'a> {
             && self.disk_of(volume).is_none()
             && may_be_gone(self.config, self.state, volume)
     }
-}
-
-/// Returns the subject of a row about a known volume that is not there.
-pub(super) fn subject_of(volume: &VolumeRecord) -> Subject {
-    let role = volume.role.to_string();
-    Subject { device: None, role, serial: volume.serial.clone(), size: volume.size, content: None }
 }
 
 /// Whether a mapping belongs to a volume in the state file.

@@ -1,7 +1,7 @@
 //! `status`: shows every disk, from sysfs and the state file. It opens no device.
 
 use super::error::CommandError;
-use super::node::{Node, subject_of};
+use super::node::Node;
 use super::survey::Disks;
 use crate::config::{Config, Policy};
 use crate::discover::{Roots, discover};
@@ -68,10 +68,10 @@ fn status_rows(node: Node<'_>) -> Vec<Row> {
     let is_missing = |v: &&VolumeRecord| v.phase == Phase::Committed && node.disk_of(v).is_none();
     let missing = state.volumes.iter().filter(is_missing).map(|volume| {
         if node.is_gone_for_good(volume) {
-            return Row::new(&subject_of(volume), Verdict::Left)
+            return Row::new(&Subject::absent(volume), Verdict::Left)
                 .because("gone: instance store is lost when the instance stops");
         }
-        Row::new(&subject_of(volume), Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
+        Row::new(&Subject::absent(volume), Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
     });
     inventory.devices.iter().map(|facts| status_row(config, state, facts)).chain(missing).collect()
 }

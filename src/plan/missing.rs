@@ -19,13 +19,7 @@ impl Planner<'_> {
         let is_missing = |v: &&VolumeRecord| counts(v) && !self.owners.is_seen(v) && !replaced(v);
         let missing: Vec<_> = self.owners.state.volumes.iter().filter(is_missing).collect();
         for volume in missing {
-            let subject = Subject {
-                device: None,
-                role: volume.role.to_string(),
-                serial: volume.serial.clone(),
-                size: volume.size,
-                content: None,
-            };
+            let subject = Subject::absent(volume);
             let gone = match devices.iter().find(|facts| volume.is_for(facts)) {
                 Some(disk) => format!("is no longer on {}, which was its disk", disk.name),
                 None => "is not attached".to_owned(),
@@ -91,8 +85,7 @@ impl Planner<'_> {
     pub(super) fn report_shortfalls(&mut self) {
         for role in [VolumeRole::Ebs, VolumeRole::InstanceStore] {
             let Some(short) = Shortfall::of(self.config, role, self.there(role)) else { continue };
-            let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
-            self.refuse(subject, short.finding());
+            self.refuse(Subject::absent_of(role), short.finding());
             self.plan.shortfalls.push(short);
         }
     }

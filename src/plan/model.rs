@@ -1,12 +1,14 @@
 //! What a plan consists of: steps, refusals, disks left alone, and changes to the state file.
 
+use std::fmt;
+
 use uuid::Uuid;
 
 use super::action::Step;
 use super::expect::Shortfall;
 use super::finding::Finding;
-use crate::disk::{Content, DeviceFacts, Role};
-use crate::state::VolumeRecord;
+use crate::disk::{Content, DeviceFacts};
+use crate::state::{VolumeRecord, VolumeRole};
 
 /// What to do; `apply` decides nothing beyond it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,8 +95,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Returns the subject of a disk.
-    pub fn of(facts: &DeviceFacts, role: &Role) -> Self {
+    /// Returns the subject of a disk, as a disk of `role`.
+    pub fn of(facts: &DeviceFacts, role: &impl fmt::Display) -> Self {
         Self {
             device: Some(facts.name.clone()),
             role: role.to_string(),
@@ -102,5 +104,15 @@ impl Subject {
             size: facts.size,
             content: facts.content.clone(),
         }
+    }
+
+    /// Returns the subject of a known volume that is not there.
+    pub fn absent(volume: &VolumeRecord) -> Self {
+        Self { serial: volume.serial.clone(), size: volume.size, ..Self::absent_of(volume.role) }
+    }
+
+    /// Returns the subject of a volume that should be there, of which nothing but the role is known.
+    pub fn absent_of(role: VolumeRole) -> Self {
+        Self { device: None, role: role.to_string(), serial: None, size: 0, content: None }
     }
 }

@@ -26,19 +26,12 @@ impl Report {
 
 impl Row {
     pub(super) fn step(step: &Step, result: Verdict) -> Self {
-        let subject = Subject {
-            device: Some(step.device.name.clone()),
-            role: step.role.to_string(),
-            serial: step.device.serial.clone(),
-            size: step.device.size,
-            content: step.device.content.clone(),
-        };
         let luks_uuid = match &step.action {
             Action::Format(format) => format.resume,
             Action::Unlock(unlock) => Some(unlock.luks_uuid),
             Action::Grow(grow) => Some(grow.luks_uuid),
         };
-        Self::new(&subject, result).volume(luks_uuid, step.action.mount_point().cloned())
+        Self::new(&Subject::of(&step.device, &step.role), result).volume(luks_uuid, step.action.mount_point().cloned())
     }
 
     fn refusal(refusal: &Refusal) -> Self {
@@ -47,9 +40,7 @@ impl Row {
             Severity::Wrong => Verdict::Wrong,
             Severity::Refused => Verdict::Refused,
         };
-        let mut row = Self::new(&refusal.subject, result).because(evidence);
-        row.remedy = Some(remedy.clone());
-        row
+        Self::new(&refusal.subject, result).because(evidence).with_remedy(remedy)
     }
 
     fn left(left: &Left) -> Self {

@@ -1,7 +1,7 @@
 //! Checks of the volumes in the state file, and of their number.
 
 use super::super::error::unexpected;
-use super::super::node::{Node, subject_of};
+use super::super::node::Node;
 use crate::config::{Config, Policy};
 use crate::disk::classify;
 use crate::error::chain;
@@ -27,7 +27,7 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
     };
     let open = inventory.devices.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some());
     let Some(facts) = open.or_else(|| node.disk_of(volume)) else {
-        return row(&subject_of(volume), Verdict::Missing).because("its disk is not attached");
+        return row(&Subject::absent(volume), Verdict::Missing).because("its disk is not attached");
     };
     let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
     let mapping = facts.mapping_of(volume.luks_uuid);
@@ -76,7 +76,7 @@ pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
             return None;
         }
         let rules = &node.config.volumes.rules;
-        let subject = disk.map_or_else(|| subject_of(volume), |facts| Subject::of(facts, &classify(facts, rules)));
+        let subject = disk.map_or_else(|| Subject::absent(volume), |facts| Subject::of(facts, &classify(facts, rules)));
         let row = Row::new(&subject, Verdict::Unfinished)
             .volume(Some(volume.luks_uuid), volume.mount_point.clone())
             .because("formatting was interrupted, so it holds no data")
@@ -90,9 +90,8 @@ pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
 pub(super) fn shortfalls(config: &Config, there: impl Fn(VolumeRole) -> usize) -> Vec<Row> {
     let short = |role: VolumeRole| {
         let short = Shortfall::of(config, role, there(role))?;
-        let subject = Subject { device: None, role: role.to_string(), serial: None, size: 0, content: None };
         let Finding { evidence, remedy, .. } = short.finding();
-        Some(Row::new(&subject, Verdict::Missing).because(evidence).with_remedy(remedy))
+        Some(Row::new(&Subject::absent_of(role), Verdict::Missing).because(evidence).with_remedy(remedy))
     };
     [VolumeRole::Ebs, VolumeRole::InstanceStore].into_iter().filter_map(short).collect()
 }
