@@ -100,6 +100,24 @@ impl fmt::Debug for Passphrase {
     }
 }
 
+/// The service that wraps and unwraps data keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provider {
+    /// AWS KMS.
+    #[default]
+    AwsKms,
+    /// A program of the customer's, which talks to their own key service.
+    Exec,
+}
+
+impl Provider {
+    /// Whether it is the default, which files of earlier releases do not name.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A data key as encrypted by KMS (`CiphertextBlob`); opaque, and not secret.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -34,7 +34,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             (key, expected, passphrase)
         };
         let job = Job::Format(self.format_job(step, format, intent, expected));
-        let keyslot = match self.host.run(&step.device.name, job, Some(passphrase)).await {
+        let keyslot = match self.host.run(&step.device.name, job, &[passphrase]).await {
             Ok(Answer::Formatted { keyslot }) => keyslot,
             Ok(Answer::Changed { content }) => return self.forget(&format.basis, intent, content, state),
             other => return failure(other),

@@ -31,7 +31,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             filesystem: grow.filesystem,
             mount_point: grow.mount_point.clone(),
         });
-        let result = match self.host.run(&step.device.name, job, key).await {
+        let result = match self.host.run(&step.device.name, job, key.as_slice()).await {
             Ok(Answer::Grown) => StepResult::Grown,
             Ok(Answer::Unchanged) => StepResult::Unchanged,
             other => return failure(other),

@@ -46,6 +46,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             let record = VolumeRecord {
                 luks_uuid,
                 key,
+                key_change: None,
                 serial: step.device.serial.clone(),
                 device: step.device.name.clone(),
                 role: step.role,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::context::Apply;
 use super::outcome::KeyError;
 use crate::job::{Basis, Host};
-use crate::key::Passphrase;
+use crate::key::{Passphrase, Provider};
 use crate::kms::{Class, KeyService};
 use crate::plan::{Action, Format, Grow, Plan, Step, Unlock};
 use crate::state::{KeyRecord, State, VERSION};
@@ -120,10 +120,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         next.instance_id.clone_from(&self.instance_id);
         next.keys.push(KeyRecord {
             id,
+            provider: Provider::AwsKms,
             wrapped_key: generated.wrapped_key,
             configured_key_id: self.config.kms.key_id.clone(),
             key_arn: generated.key_arn.clone(),
             created: Timestamp::now(),
+            rewraps: None,
+            replaced_by: None,
+            adopted: false,
         });
         self.save(&next)?;
         *state = next;

@@ -17,7 +17,7 @@ use crate::disk::{Content, DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, 
 use crate::job::{self, Answer, Basis, Host, HostError, Job};
 use crate::key::{DataKey, Passphrase, WrappedKey};
 use crate::kms::{Class, GeneratedKey, KeyService, KmsError};
-use crate::luks2::{DATA_OFFSET, Expected, ProvenKeyslot, Token};
+use crate::luks2::{DATA_OFFSET, Expected, KeySource, ProvenKeyslot, Token};
 use crate::plan::{Mode, plan};
 use crate::state::{self, Phase, State, StateDir};
 use crate::storage::FilesystemKind;
@@ -166,7 +166,7 @@ impl World {
                 On::Torn => facts.content = Some(Content::Unrecognised { offset: 0 }),
                 On::Foreign => facts.content = Some(Content::Foreign { signatures: vec!["ext4".to_owned()] }),
                 On::Luks { luks_uuid, open: false, .. } => {
-                    let token = Token::new(WrappedKey::new(vec![1]).unwrap(), ARN.to_owned(), None);
+                    let token = Token::new(KeySource::aws_kms(WrappedKey::new(vec![1]).unwrap(), ARN.to_owned()), None);
                     facts.content = Some(Content::Luks2 { luks_uuid: *luks_uuid, token: Some(Box::new(token)) });
                 }
                 On::Luks { luks_uuid, mounts, .. } => facts.holders.push(Holder {
@@ -338,7 +338,7 @@ fn keyslot(luks_uuid: Uuid) -> ProvenKeyslot {
 }
 
 impl Host for World {
-    async fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> Result<Answer, HostError> {
+    async fn run(&self, device: &str, job: Job, keys: &[&Passphrase]) -> Result<Answer, HostError> {
         let what = match &job {
             Job::Format(_) => "format",
             Job::Unlock(job::Unlock { open: true, .. }) => "mount",
@@ -363,7 +363,7 @@ impl Host for World {
             }
             None => {}
         }
-        let answer = self.perform(device, job, key, cut == Some(Cut::Half));
+        let answer = self.perform(device, job, keys.first().copied(), cut == Some(Cut::Half));
         if cut.is_some() {
             self.crash().await;
         }

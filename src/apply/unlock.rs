@@ -29,7 +29,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mount = mount_point.clone().map(|at| MountSpec { at, filesystem, options: options.clone() });
         let mapper = step.device.mapper_of(luks_uuid);
         let job = Job::Unlock(job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount });
-        match self.host.run(&step.device.name, job, key).await {
+        match self.host.run(&step.device.name, job, key.as_slice()).await {
             Ok(Answer::Unlocked { keyslot, filesystem_errors, warning }) => {
                 if let Some(keyslot) = keyslot {
                     self.record_keyslot(step, luks_uuid, &keyslot, state);

@@ -37,7 +37,7 @@ impl<'a, H: Host> Ciphers<'a, H> {
         wanted.dedup();
         let new = wanted.iter().copied().filter(|encryption| !self.tried.borrow().contains_key(encryption));
         let found = join_all(new.collect::<Vec<_>>().into_iter().map(async |encryption| {
-            let missing = match self.host.run("kernel", Job::Cipher { encryption }, None).await {
+            let missing = match self.host.run("kernel", Job::Cipher { encryption }, &[]).await {
                 Ok(Answer::Cipher { missing }) => missing,
                 Ok(Answer::Failed { message }) => unknown(encryption, &message),
                 Ok(other) => unknown(encryption, &unexpected(&other)),

@@ -65,7 +65,7 @@ async fn close_volume(config: &Config, volume: &OpenVolume<'_>, extent: Extent, 
     let subject = Subject::of(disk, &classify(disk, &config.volumes.rules));
     let row = |result| Row::new(&subject, result).volume(Some(luks_uuid), mounts.last().cloned());
     let job = Job::Close { mapper: disk.mapper_of(luks_uuid), extent };
-    match host.run(&disk.name, job, None).await {
+    match host.run(&disk.name, job, &[]).await {
         Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
         Ok(_) => row(Verdict::Closed),
         Err(e @ HostError::Hung { .. }) => row(Verdict::Hung).because(chain(e)),

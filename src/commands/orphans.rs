@@ -29,7 +29,7 @@ pub(super) async fn remove_orphans(
         let Holder { dm_name: Some(mapper), .. } = mapping else { return };
         // without a disk there is nothing to mount again
         let job = Job::Close { mapper: mapper.clone(), extent: Extent::AsFarAsPossible };
-        let why = match host.run(&mapper, job, None).await {
+        let why = match host.run(&mapper, job, &[]).await {
             Ok(Answer::Failed { message }) => message,
             Ok(_) => return tracing::warn!(mapper, "closed {mapper}, whose disk is gone"),
             Err(e) => chain(e),

@@ -97,7 +97,7 @@ async fn content_on(config: &Config, state: &State, facts: &DeviceFacts, host: &
     let unfinished = state.volumes.iter().rev().find(|v| v.phase == Phase::Intent && v.is_for(facts));
     let intent = unfinished.map(|v| v.luks_uuid);
     let job = Job::Probe { target: Target::from(facts), intent, scan: config.volumes.scan() };
-    Some(match host.run(&facts.name, job, None).await {
+    Some(match host.run(&facts.name, job, &[]).await {
         Ok(Answer::Content { content }) => content,
         Ok(Answer::Failed { message }) => Content::Unknown { reason: message },
         Ok(other) => Content::Unknown { reason: unexpected(&other) },
@@ -107,7 +107,7 @@ async fn content_on(config: &Config, state: &State, facts: &DeviceFacts, host: &
 
 /// Returns the LUKS2 volume on a disk that may be in use, from its header.
 pub(super) async fn header_on(facts: &DeviceFacts, host: &impl Host) -> Option<Content> {
-    match host.run(&facts.name, Job::Header { target: Target::from(facts) }, None).await {
+    match host.run(&facts.name, Job::Header { target: Target::from(facts) }, &[]).await {
         Ok(Answer::Header { content }) => content,
         Ok(Answer::Failed { message }) => Some(Content::Unknown { reason: message }),
         Ok(other) => Some(Content::Unknown { reason: unexpected(&other) }),

@@ -1,7 +1,7 @@
 //! The protocol between agent and worker, and the pool that starts workers.
 //!
-//! A job is one line of JSON on the worker's standard input. If the job needs a passphrase, it follows on a line of its
-//! own. The worker answers with lines of JSON on its standard output: progress first, the result last.
+//! A job is one line of JSON on the worker's standard input. If the job needs passphrases, each follows on a line of
+//! its own. The worker answers with lines of JSON on its standard output: progress first, the result last.
 //!
 //! May import: `disk`, `key`, `luks2`, `storage`.
 //! Never: what a worker does with a job, or how a plan comes to its basis.

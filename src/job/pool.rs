@@ -25,11 +25,11 @@ const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `apply` needs of the machine. The tests of its order use a fake.
 pub trait Host {
-    /// Runs one job on the disk `device`.
+    /// Runs one job on the disk `device`, with as many `keys` as it needs.
     ///
     /// # Errors
     /// [`HostError`] if no answer came. A failure of the job itself is an answer.
-    fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> impl Future<Output = Result<Answer, HostError>>;
+    fn run(&self, device: &str, job: Job, keys: &[&Passphrase]) -> impl Future<Output = Result<Answer, HostError>>;
 }
 
 /// Runs the jobs on each disk in a process of its own.
@@ -67,14 +67,14 @@ impl Workers {
 }
 
 impl Host for Workers {
-    async fn run(&self, device: &str, job: Job, key: Option<&Passphrase>) -> Result<Answer, HostError> {
+    async fn run(&self, device: &str, job: Job, keys: &[&Passphrase]) -> Result<Answer, HostError> {
         let mut worker = self.take_or_start(device)?;
         let is_look = matches!(job, Job::Probe { .. } | Job::Header { .. } | Job::Cipher { .. });
         let patience = if is_look { self.deadline.min(PROBE_PATIENCE) } else { self.deadline };
         let heard = Cell::new(Instant::now());
         let mut progress = Progress::new(device, self.bars.as_ref(), &self.stages, &heard);
         let answer = {
-            let mut talk = pin!(worker.perform(&job, key, &mut progress));
+            let mut talk = pin!(worker.perform(&job, keys, &mut progress));
             loop {
                 let until = heard.get() + patience;
                 match timeout_at(until, &mut talk).await {

@@ -102,12 +102,12 @@ impl Worker {
     pub(super) async fn perform(
         &mut self,
         job: &Job,
-        key: Option<&Passphrase>,
+        keys: &[&Passphrase],
         progress: &mut Progress<'_>,
     ) -> Result<Answer, HostError> {
         let device = progress.device.clone();
         // if the worker died early, its exit status says more than a broken pipe
-        let sent = self.send(job, key).await;
+        let sent = self.send(job, keys).await;
         let (answer, last_words) = {
             let answer = pin!(read_answer(&mut self.answers, |stage, percent| progress.show(stage, percent)));
             let last_words = pin!(log_lines(&mut self.errors, &device));
@@ -132,12 +132,12 @@ impl Worker {
         }
     }
 
-    async fn send(&mut self, job: &Job, key: Option<&Passphrase>) -> io::Result<()> {
+    async fn send(&mut self, job: &Job, keys: &[&Passphrase]) -> io::Result<()> {
         let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut line = serde_json::to_vec(job)?;
         line.push(b'\n');
         input.write_all(&line).await?;
-        if let Some(key) = key.filter(|_| job.needs_key()) {
+        for key in keys.iter().take(job.passphrases()) {
             input.write_all(key.expose()).await?;
             input.write_all(b"\n").await?;
         }

@@ -53,15 +53,13 @@ pub enum Job {
 }
 
 impl Job {
-    /// Whether the passphrase follows the job.
-    pub fn needs_key(&self) -> bool {
+    /// Returns how many passphrases follow the job.
+    pub fn passphrases(&self) -> usize {
         match self {
-            Self::Probe { .. } | Self::Header { .. } | Self::Check(_) | Self::Cipher { .. } | Self::Close { .. } => {
-                false
-            }
-            Self::Format(_) => true,
-            Self::Unlock(job) => !job.open,
-            Self::Grow(job) => job.mapping,
+            Self::Probe { .. } | Self::Header { .. } | Self::Check(_) | Self::Cipher { .. } | Self::Close { .. } => 0,
+            Self::Format(_) => 1,
+            Self::Unlock(job) => usize::from(!job.open),
+            Self::Grow(job) => usize::from(job.mapping),
         }
     }
 

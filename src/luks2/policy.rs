@@ -8,9 +8,8 @@ use uuid::Uuid;
 
 use super::areas::keyslot_areas;
 use super::layout::{Cipher, Encryption, Flags, Layout};
-use super::token::{TOKEN_TYPE, Token, ours};
+use super::token::{KeySource, TOKEN_TYPE, Token, ours};
 use super::violation::{PolicyViolation, shown, violation};
-use crate::key::WrappedKey;
 
 /// [`DATA_OFFSET`](super::layout::DATA_OFFSET) as the header writes it.
 const DATA_OFFSET_TEXT: &str = "16777216";
@@ -49,10 +48,10 @@ pub struct Expected {
     pub luks_uuid: Uuid,
     /// The layout.
     pub header: HeaderPolicy,
-    /// The wrapped key in the token.
-    pub wrapped_key: WrappedKey,
-    /// The KMS key in the token.
-    pub key_arn: String,
+    /// The key that opens the volume, of which its header must have a token.
+    pub key: KeySource,
+    /// The key that the volume is about to get or to lose, of which its header may have a token.
+    pub other: Option<KeySource>,
 }
 
 /// Checks the metadata of a LUKS2 header. The UUID is not part of the metadata.
@@ -188,27 +187,45 @@ fn check_digest(metadata: &Value) -> Result<(), PolicyViolation> {
     Ok(())
 }
 
+/// Checks that the header has one token of the key that opens the volume, at most one of the other key, and none of a third.
 fn check_token(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolation> {
-    let mut tokens = ours(metadata);
-    let token = match (tokens.next(), tokens.next()) {
-        (None, _) => return violation(format!("it has no {TOKEN_TYPE} token")),
-        (Some(_), Some(_)) => return violation(format!("it has more than one {TOKEN_TYPE} token")),
-        (Some((_, token)), None) => Token::deserialize(token),
-    };
-    match token {
-        Err(e) => violation(format!(
-            "this luks-agent cannot read its {TOKEN_TYPE} token, which a newer release may have written: {e}"
-        )),
-        Ok(token) if token.key_arn != expected.key_arn => violation(format!(
-            "its token names KMS key {}, the state file names {}",
-            token.key_arn.escape_debug(),
-            expected.key_arn
-        )),
-        Ok(token) if token.wrapped_key != expected.wrapped_key => {
-            violation("the wrapped key in its token is not the one in the state file, so one of the two was changed")
+    let mut found = Vec::new();
+    for (_, token) in ours(metadata) {
+        let source = source_of(token, expected)?;
+        if found.contains(&source) {
+            return violation(format!("it has more than one {TOKEN_TYPE} token"));
         }
-        Ok(_) => Ok(()),
+        found.push(source);
     }
+    match found.as_slice() {
+        [] => violation(format!("it has no {TOKEN_TYPE} token")),
+        found if !found.contains(&expected.key) => violation("it has no token of the key that opens it"),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the key of a token of ours, which must be one of those expected.
+fn source_of(token: &Value, expected: &Expected) -> Result<KeySource, PolicyViolation> {
+    let source = match Token::deserialize(token) {
+        Ok(token) => token.source(),
+        Err(e) => {
+            return violation(format!(
+                "this luks-agent cannot read its {TOKEN_TYPE} token, which a newer release may have written: {e}"
+            ));
+        }
+    };
+    let keys = || [Some(&expected.key), expected.other.as_ref()].into_iter().flatten();
+    if keys().any(|key| *key == source) {
+        return Ok(source);
+    }
+    if keys().all(|key| key.key_arn != source.key_arn) {
+        return violation(format!(
+            "its token names KMS key {}, the state file names {}",
+            source.key_arn.escape_debug(),
+            expected.key.key_arn
+        ));
+    }
+    violation("the wrapped key in its token is not the one in the state file, so one of the two was changed")
 }
 
 /// Checks a keyslot. One that is not encrypted reveals the volume key to everybody who can read the disk, and opens with any passphrase.
@@ -249,10 +266,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::key::{Provider, WrappedKey};
     use crate::luks2::DATA_OFFSET;
 
+    fn source(byte: u8) -> KeySource {
+        KeySource::aws_kms(WrappedKey::new(vec![byte, 2, 3]).unwrap(), "arn:aws:kms:x")
+    }
+
     fn token() -> Token {
-        Token::new(WrappedKey::new(vec![1, 2, 3]).unwrap(), "arn:aws:kms:x".into(), Some("i-1".into()))
+        Token::new(source(1), Some("i-1".into()))
     }
 
     fn layout() -> Layout {
@@ -261,8 +283,7 @@ mod tests {
     }
 
     fn expected() -> Expected {
-        let Token { wrapped_key, key_arn, .. } = token();
-        Expected { luks_uuid: Uuid::nil(), header: HeaderPolicy::Recorded(layout()), wrapped_key, key_arn }
+        Expected { luks_uuid: Uuid::nil(), header: HeaderPolicy::Recorded(layout()), key: source(1), other: None }
     }
 
     fn header() -> Value {
@@ -286,6 +307,37 @@ mod tests {
     #[test]
     fn the_header_that_we_make_passes() {
         assert_eq!(check_header(&header(), &expected()), Ok(()));
+    }
+
+    #[test]
+    fn while_a_key_changes_the_header_may_have_a_token_of_the_other_key_too() {
+        let with = |tokens: &[Token]| {
+            let tokens = tokens.iter().enumerate().map(|(id, token)| (id.to_string(), json!(token)));
+            let mut metadata = header();
+            metadata["tokens"] = Value::Object(tokens.collect());
+            metadata
+        };
+        let [own, other, third] = [1, 9, 8].map(|byte| Token::new(source(byte), None));
+        let exec = Token::new(KeySource { provider: Provider::Exec, ..source(1) }, None);
+        let changing = Expected { other: Some(source(9)), ..expected() };
+        // each with whether it passes while the key changes, and otherwise
+        for (tokens, while_changing, otherwise) in [
+            (vec![own.clone()], true, true),
+            (vec![own.clone(), other.clone()], true, false),
+            (vec![other.clone(), own.clone()], true, false),
+            (vec![other.clone()], false, false),
+            (vec![own.clone(), other.clone(), other.clone()], false, false),
+            (vec![own.clone(), own.clone()], false, false),
+            (vec![own.clone(), third.clone()], false, false),
+            (vec![own.clone(), other, third], false, false),
+            (vec![exec.clone()], false, false),
+            (vec![own, exec], false, false),
+            (vec![], false, false),
+        ] {
+            let metadata = with(&tokens);
+            assert_eq!(check_header(&metadata, &changing).is_ok(), while_changing, "{tokens:?}");
+            assert_eq!(check_header(&metadata, &expected()).is_ok(), otherwise, "{tokens:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::token::Token;
 /// The specification of a new volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FormatSpec {
-    /// The header that it must have afterwards: its UUID, and the wrapped key for its token.
+    /// The header that it must have afterwards: its UUID, and the key for its token.
     pub expected: Expected,
     /// The encryption of its sectors.
     pub layout: Layout,
@@ -20,7 +20,6 @@ pub struct FormatSpec {
 impl FormatSpec {
     /// Returns the token of the new volume, not assigned to a keyslot yet.
     pub(crate) fn token(&self) -> Token {
-        let Expected { wrapped_key, key_arn, .. } = &self.expected;
-        Token::new(wrapped_key.clone(), key_arn.clone(), self.instance_id.clone())
+        Token::new(self.expected.key.clone(), self.instance_id.clone())
     }
 }

@@ -5,17 +5,37 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::key::WrappedKey;
+use crate::key::{Provider, WrappedKey};
 
-/// Token type. Types that start with `luks2-` are cryptsetup's own (LUKS2 on-disk format, section 3.3).
+/// Token type of a key that AWS KMS unwraps. Types that start with `luks2-` are cryptsetup's own (LUKS2 on-disk format, section 3.3).
 pub const TOKEN_TYPE: &str = "luks-agent-awskms";
+/// Token type of a key that the customer's own program unwraps.
+pub const EXEC_TOKEN_TYPE: &str = "luks-agent-exec";
 /// Subsystem label of the header, by which blkid and udev recognise volumes of luks-agent.
 pub const SUBSYSTEM: &str = "luks-agent";
+
+/// A wrapped data key, and who unwraps it: what a token says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySource {
+    /// The key service.
+    pub provider: Provider,
+    /// The data key, wrapped.
+    pub wrapped_key: WrappedKey,
+    /// The key that unwraps it: the ARN of a KMS key, or the name that another provider gave.
+    pub key_arn: String,
+}
+
+impl KeySource {
+    /// Returns a key that AWS KMS unwraps.
+    pub fn aws_kms(wrapped_key: WrappedKey, key_arn: impl Into<String>) -> Self {
+        Self { provider: Provider::AwsKms, wrapped_key, key_arn: key_arn.into() }
+    }
+}
 
 /// The token in the JSON area of a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// Always [`TOKEN_TYPE`].
+    /// [`TOKEN_TYPE`] or [`EXEC_TOKEN_TYPE`].
     #[serde(rename = "type")]
     pub kind: String,
     /// The keyslots that the wrapped key opens, as LUKS2 writes them: decimal strings.
@@ -24,7 +44,7 @@ pub struct Token {
     pub version: u32,
     /// The data key, wrapped.
     pub wrapped_key: WrappedKey,
-    /// ARN of the KMS key that unwraps it.
+    /// The key that unwraps it, as [`KeySource::key_arn`].
     pub key_arn: String,
     /// The instance that made the volume, if there was an instance metadata service.
     pub instance_id: Option<String>,
@@ -32,8 +52,24 @@ pub struct Token {
 
 impl Token {
     /// Makes a token that is not assigned to a keyslot yet.
-    pub fn new(wrapped_key: WrappedKey, key_arn: String, instance_id: Option<String>) -> Self {
-        Self { kind: TOKEN_TYPE.to_owned(), keyslots: Vec::new(), version: 1, wrapped_key, key_arn, instance_id }
+    pub fn new(source: KeySource, instance_id: Option<String>) -> Self {
+        let KeySource { provider, wrapped_key, key_arn } = source;
+        let kind = match provider {
+            Provider::AwsKms => TOKEN_TYPE,
+            Provider::Exec => EXEC_TOKEN_TYPE,
+        };
+        Self { kind: kind.to_owned(), keyslots: Vec::new(), version: 1, wrapped_key, key_arn, instance_id }
+    }
+
+    /// Returns the key service that unwraps its key.
+    pub fn provider(&self) -> Provider {
+        if self.kind == EXEC_TOKEN_TYPE { Provider::Exec } else { Provider::AwsKms }
+    }
+
+    /// Returns its wrapped key, and who unwraps it.
+    pub fn source(&self) -> KeySource {
+        let Self { wrapped_key, key_arn, .. } = self.clone();
+        KeySource { provider: self.provider(), wrapped_key, key_arn }
     }
 
     /// Finds the first luks-agent token in LUKS2 metadata.
@@ -44,15 +80,20 @@ impl Token {
         ours(metadata).next().map(|(_, token)| Self::deserialize(token)).transpose()
     }
 
-    /// Returns the number of that token.
-    pub fn find_id(metadata: &Value) -> Option<u32> {
-        ours(metadata).next().and_then(|(id, _)| id.parse().ok())
+    /// Returns the token of this key, with its number.
+    pub(crate) fn find_of(metadata: &Value, source: &KeySource) -> Option<(u32, Self)> {
+        ours(metadata).find_map(|(id, token)| {
+            let token = Self::deserialize(token).ok().filter(|token| token.source() == *source)?;
+            Some((id.parse().ok()?, token))
+        })
     }
 }
 
 pub(super) fn ours(metadata: &Value) -> impl Iterator<Item = (&String, &Value)> {
     let tokens = metadata.get("tokens").and_then(Value::as_object);
-    tokens.into_iter().flatten().filter(|(_, token)| token.get("type").and_then(Value::as_str) == Some(TOKEN_TYPE))
+    tokens.into_iter().flatten().filter(|(_, token)| {
+        token.get("type").and_then(Value::as_str).is_some_and(|kind| [TOKEN_TYPE, EXEC_TOKEN_TYPE].contains(&kind))
+    })
 }
 
 #[cfg(test)]
@@ -62,7 +103,8 @@ mod tests {
     use super::*;
 
     fn token() -> Token {
-        Token::new(WrappedKey::new(vec![1, 2, 3]).unwrap(), "arn:aws:kms:x".into(), Some("i-1".into()))
+        let source = KeySource::aws_kms(WrappedKey::new(vec![1, 2, 3]).unwrap(), "arn:aws:kms:x");
+        Token::new(source, Some("i-1".into()))
     }
 
     #[test]

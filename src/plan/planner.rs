@@ -87,6 +87,11 @@ impl Planner<'_> {
             (_, phase) if self.mode == Mode::Grow => {
                 self.report_not_open(subject, owner.record().filter(|_| phase == Some(Phase::Committed)))
             }
+            (Owner::Open(record) | Owner::Header(record) | Owner::Identity(record), Some(Phase::Erasing)) => {
+                let evidence =
+                    format!("erasing volume {} was interrupted: no key may open it any more", record.luks_uuid);
+                self.refuse(subject, Finding::wrong(evidence, "run 'luks-agent erase' for it again"));
+            }
             (Owner::Header(record), Some(Phase::Committed)) => self.plan_header(facts, subject, role, record),
             (Owner::Identity(record), Some(Phase::Committed)) => self.plan_lost(facts, subject, role, record),
             (Owner::Open(record) | Owner::Header(record) | Owner::Identity(record), _) => {

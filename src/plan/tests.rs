@@ -14,8 +14,8 @@ use crate::disk::{
     Bytes, Content, DevNo, DeviceFacts, DiskKind, Evidence, Holder, Inventory, MODEL_INSTANCE_STORE, MissingCipher,
     NoiseEvidence,
 };
-use crate::key::WrappedKey;
-use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout, Token};
+use crate::key::{Provider, WrappedKey};
+use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, KeySource, Layout, Token};
 use crate::state::{KeyRecord, Phase, State, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
 
@@ -40,7 +40,8 @@ fn blank() -> Content {
 
 fn header(n: u32) -> Content {
     // not the key of `state`: a volume that is unknown to it is another node's
-    let token = Token::new(WrappedKey::new(vec![9]).unwrap(), "arn:key".to_owned(), Some("i-1".to_owned()));
+    let token =
+        Token::new(KeySource::aws_kms(WrappedKey::new(vec![9]).unwrap(), "arn:key".to_owned()), Some("i-1".to_owned()));
     Content::Luks2 { luks_uuid: id(n), token: Some(Box::new(token)) }
 }
 
@@ -105,6 +106,7 @@ fn record(n: u32, phase: Phase, at: &str, facts: &DeviceFacts) -> VolumeRecord {
     VolumeRecord {
         luks_uuid: id(n),
         key: 1,
+        key_change: None,
         serial: facts.serial.clone(),
         device: facts.name.clone(),
         role: if instance_store { VolumeRole::InstanceStore } else { VolumeRole::Ebs },
@@ -129,10 +131,14 @@ fn intent(n: u32, at: &str, facts: &DeviceFacts) -> VolumeRecord {
 fn state(volumes: Vec<VolumeRecord>) -> State {
     let key = KeyRecord {
         id: 1,
+        provider: Provider::AwsKms,
         wrapped_key: WrappedKey::new(vec![1]).unwrap(),
         configured_key_id: "alias/nodes".to_owned(),
         key_arn: "arn:key".to_owned(),
         created: "2026-01-02T03:04:05Z".parse().unwrap(),
+        rewraps: None,
+        replaced_by: None,
+        adopted: false,
     };
     State { keys: vec![key], volumes, ..State::default() }
 }

@@ -88,6 +88,7 @@ fn unchanged(n: u32) -> Left {
     let volume = VolumeRecord {
         luks_uuid: id(n),
         key: 1,
+        key_change: None,
         serial: None,
         device: String::new(),
         role: VolumeRole::Ebs,

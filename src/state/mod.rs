@@ -21,4 +21,4 @@ mod tests;
 pub use directory::StateDir;
 pub use error::StateError;
 pub use file::{file, read};
-pub use record::{KeyRecord, Phase, State, VERSION, VolumeRecord, VolumeRole};
+pub use record::{FormerVolume, KeyChange, KeyRecord, Phase, State, VERSION, VolumeEnd, VolumeRecord, VolumeRole};

@@ -8,14 +8,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::disk::DeviceFacts;
-use crate::key::WrappedKey;
-use crate::luks2::{Expected, HeaderPolicy, ProvenKeyslot};
+use crate::key::{Provider, WrappedKey};
+use crate::luks2::{Expected, HeaderPolicy, KeySource, ProvenKeyslot};
 use crate::storage::FilesystemKind;
 
 /// Format version that this release writes; it reads all versions from 1.
 ///
-/// Version 1 had no checksum and no layouts, version 2 no keyslots.
-pub const VERSION: u32 = 3;
+/// Version 1 had no checksum and no layouts, version 2 no keyslots, version 3 one key for each volume and nothing about volumes that are
+/// no longer the node's.
+pub const VERSION: u32 = 4;
 
 /// Everything that the agent records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct State {
     pub keys: Vec<KeyRecord>,
     /// Volumes, in the order they were made.
     pub volumes: Vec<VolumeRecord>,
+    /// Volumes that were forgotten or erased, in that order. No command uses them; `adopt` and audits look them up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<FormerVolume>,
 }
 
 /// One data key, wrapped.
@@ -37,14 +41,33 @@ pub struct State {
 pub struct KeyRecord {
     /// ID by which volumes refer to the key.
     pub id: u32,
+    /// The key service that unwraps it.
+    #[serde(default, skip_serializing_if = "Provider::is_default")]
+    pub provider: Provider,
     /// The `CiphertextBlob`.
     pub wrapped_key: WrappedKey,
     /// `kms.key_id` when the key was generated.
     pub configured_key_id: String,
     /// ARN of the KMS key that encrypted it.
     pub key_arn: String,
-    /// When it was generated.
+    /// When it was generated, or wrapped again by `rewrap`.
     pub created: Timestamp,
+    /// The key whose data key this is, wrapped again by `rewrap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewraps: Option<u32>,
+    /// The key that takes its place: its volumes get that key, and are caught up when they come back if they are away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<u32>,
+    /// Whether it came with an adopted volume. New volumes never get such a key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
+}
+
+impl KeyRecord {
+    /// Returns its wrapped key, and who unwraps it.
+    pub fn source(&self) -> KeySource {
+        KeySource { provider: self.provider, wrapped_key: self.wrapped_key.clone(), key_arn: self.key_arn.clone() }
+    }
 }
 
 /// One volume.
@@ -53,8 +76,11 @@ pub struct KeyRecord {
 pub struct VolumeRecord {
     /// LUKS UUID, chosen before the volume was formatted.
     pub luks_uuid: Uuid,
-    /// ID of the key that opens it.
+    /// ID of the key that opens it, at every moment of a change of keys too.
     pub key: u32,
+    /// The change of keys that has begun on its disk, until it is finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_change: Option<KeyChange>,
     /// Serial number of the disk, if it has one.
     pub serial: Option<String>,
     /// Kernel name of the disk when it was formatted; identifies the disk only if it has no serial number.
@@ -80,6 +106,57 @@ pub struct VolumeRecord {
     /// Serial numbers of the disks that the volume was on before, which are never formatted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_serials: Vec<String>,
+}
+
+/// A change of keys that has begun on the disk of a volume. Whatever the moment of a crash, [`VolumeRecord::key`] opens the volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyChange {
+    /// The volume gets this key too. Its header may have the token and the keyslot already.
+    Adding {
+        /// ID of the key.
+        key: u32,
+    },
+    /// The volume has the new key, and loses this one. Its header may have lost the token and the keyslot already.
+    Removing {
+        /// ID of the key.
+        key: u32,
+        /// The keyslot that it opened, which is removed only if it is unchanged.
+        keyslot: ProvenKeyslot,
+    },
+}
+
+impl KeyChange {
+    /// Returns the ID of the key that is added or removed.
+    pub fn key(&self) -> u32 {
+        match self {
+            Self::Adding { key } | Self::Removing { key, .. } => *key,
+        }
+    }
+}
+
+/// A volume that is no longer the node's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FormerVolume {
+    /// The volume.
+    pub volume: VolumeRecord,
+    /// Its key; the node may have no other volume with it.
+    pub key: KeyRecord,
+    /// Why it is no longer the node's.
+    pub end: VolumeEnd,
+    /// When that was.
+    pub ended: Timestamp,
+}
+
+/// Why a volume is no longer the node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeEnd {
+    /// `luks-agent forget`.
+    Forgotten,
+    /// `luks-agent erase`: no key opens it any more.
+    Erased,
 }
 
 /// Role of a recorded volume.
@@ -109,6 +186,8 @@ pub enum Phase {
     Intent,
     /// Formatted and proven to open, perhaps mounted: it may hold data and is never formatted again.
     Committed,
+    /// `erase` has begun to overwrite its header: it is never opened again, and only `erase` goes on with it.
+    Erasing,
 }
 
 impl VolumeRecord {
@@ -125,7 +204,7 @@ impl VolumeRecord {
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, instance_id: None, keys: Vec::new(), volumes: Vec::new() }
+        Self { version: VERSION, instance_id: None, keys: Vec::new(), volumes: Vec::new(), former: Vec::new() }
     }
 }
 
@@ -143,14 +222,26 @@ impl State {
     /// Returns what the header of a volume must contain; `None` if the volume or its key is not recorded.
     pub fn expected(&self, luks_uuid: Uuid) -> Option<Expected> {
         let volume = self.volume(luks_uuid)?;
-        let KeyRecord { wrapped_key, key_arn, .. } = self.key(volume.key)?.clone();
-        Some(Expected { luks_uuid, header: volume.header, wrapped_key, key_arn })
+        let source = |id: u32| self.key(id).map(KeyRecord::source);
+        let other = volume.key_change.as_ref().and_then(|change| source(change.key()));
+        Some(Expected { luks_uuid, header: volume.header, key: source(volume.key)?, other })
+    }
+
+    /// Returns the key that a volume should have: its own, or the one that takes its place.
+    pub fn wanted_key(&self, volume: &VolumeRecord) -> u32 {
+        self.key(volume.key).and_then(|key| key.replaced_by).unwrap_or(volume.key)
+    }
+
+    /// Whether a change of the keys of a volume has begun or is to come.
+    pub fn is_behind(&self, volume: &VolumeRecord) -> bool {
+        volume.phase == Phase::Committed && (volume.key_change.is_some() || self.wanted_key(volume) != volume.key)
     }
 
     pub(super) fn check_consistency(&self) -> Result<(), String> {
         for (i, volume) in self.volumes.iter().enumerate() {
-            if self.key(volume.key).is_none() {
-                return Err(format!("volume {} uses key {}, which does not exist", volume.luks_uuid, volume.key));
+            let keys = [Some(volume.key), volume.key_change.as_ref().map(KeyChange::key)];
+            if let Some(key) = keys.into_iter().flatten().find(|key| self.key(*key).is_none()) {
+                return Err(format!("volume {} uses key {key}, which does not exist", volume.luks_uuid));
             }
             if self.volumes[..i].iter().any(|other| other.luks_uuid == volume.luks_uuid) {
                 return Err(format!("volume {} is listed twice", volume.luks_uuid));
@@ -159,6 +250,10 @@ impl State {
         let twice = |(i, key): (usize, &KeyRecord)| self.keys[..i].iter().any(|other| other.id == key.id);
         if self.keys.iter().enumerate().any(twice) {
             return Err("a key ID is listed twice".to_owned());
+        }
+        let lost = |key: &&KeyRecord| key.replaced_by.is_some_and(|by| by == key.id || self.key(by).is_none());
+        if let Some(key) = self.keys.iter().find(lost) {
+            return Err(format!("key {} is replaced by a key that does not exist", key.id));
         }
         Ok(())
     }
@@ -175,14 +270,19 @@ impl State {
             instance_id: Some("i-0".into()),
             keys: vec![KeyRecord {
                 id: 1,
+                provider: Provider::AwsKms,
                 wrapped_key: WrappedKey::new(vec![1, 2, 3]).unwrap(),
                 configured_key_id: "alias/nodes".into(),
                 key_arn: "arn:aws:kms:us-east-1:111122223333:key/1".into(),
                 created: "2026-01-02T03:04:05Z".parse().unwrap(),
+                rewraps: None,
+                replaced_by: None,
+                adopted: false,
             }],
             volumes: vec![VolumeRecord {
                 luks_uuid: Uuid::from_u128(7),
                 key: 1,
+                key_change: None,
                 serial: Some("vol0".into()),
                 device: "nvme1n1".into(),
                 role: VolumeRole::Ebs,
@@ -199,6 +299,7 @@ impl State {
                 keyslot: Some(ProvenKeyslot { number: 0, sha256: "0123456789abcdef".repeat(4) }),
                 former_serials: Vec::new(),
             }],
+            former: Vec::new(),
         }
     }
 }
@@ -227,8 +328,7 @@ mod tests {
         let expected = state.expected(Uuid::from_u128(7)).unwrap();
         assert_eq!(expected.luks_uuid, Uuid::from_u128(7));
         assert_eq!(expected.header, state.volumes[0].header);
-        assert_eq!(expected.wrapped_key, state.keys[0].wrapped_key);
-        assert_eq!(expected.key_arn, state.keys[0].key_arn);
+        assert_eq!((&expected.key, &expected.other), (&state.keys[0].source(), &None));
         assert_eq!(state.expected(Uuid::from_u128(8)), None);
     }
 }

@@ -114,7 +114,7 @@ pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bo
     };
     check_key(&mut on_disk.checked(device, expected)?, expected.luks_uuid, key, CryptActivate::empty())?;
     // `format` writes this last; writing it again does no harm
-    if let Some(token) = Token::find_id(on_disk.metadata()) {
+    if let Some((token, _)) = Token::find_of(on_disk.metadata(), &expected.key) {
         let assigned = on_disk.cd.token_handle().assign_keyslot(token, Some(keyslot));
         call("assign the token to the keyslot", assigned)?;
     }

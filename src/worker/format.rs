@@ -92,14 +92,14 @@ mod tests {
     use super::*;
     use crate::disk::{Evidence, NoiseEvidence};
     use crate::key::WrappedKey;
-    use crate::luks2::Token;
+    use crate::luks2::{KeySource, Token};
 
     const EVIDENCE: Evidence = Evidence { read: 1, of: 1 };
 
     #[test]
     fn formatting_needs_the_basis_to_hold_still() {
         let ours = Uuid::from_u128(1);
-        let token = Token::new(WrappedKey::new(vec![1]).unwrap(), String::new(), None);
+        let token = Token::new(KeySource::aws_kms(WrappedKey::new(vec![1]).unwrap(), String::new()), None);
         let luks = |luks_uuid, token: Option<&Token>| Content::Luks2 { luks_uuid, token: token.cloned().map(Box::new) };
         let blank = Basis::Blank { evidence: EVIDENCE, replaces: None };
         let unfinished = Basis::Unfinished { luks_uuid: ours };

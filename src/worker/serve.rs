@@ -26,7 +26,7 @@ pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
     let mut input = Input::new(input);
     loop {
         let answer = match receive(&mut input) {
-            Ok(Some(Request { job, key })) => perform(job, key, &mut |answer| send(output, &answer)),
+            Ok(Some(Request { job, keys })) => perform(job, keys, &mut |answer| send(output, &answer)),
             Ok(None) => return Ok(()),
             // nobody knows where the next job would begin
             Err(error) => return send(output, &answer_failure(error)),
@@ -41,33 +41,34 @@ fn send(output: &mut impl Write, answer: &Answer) -> io::Result<()> {
     output.flush()
 }
 
-/// A job with its passphrase, if it needs one.
+/// A job with the passphrases that it needs.
 struct Request {
     job: Job,
-    key: Option<Passphrase>,
+    keys: Vec<Passphrase>,
 }
 
-/// Reads the next job and, if it needs one, the passphrase after it. Returns `None` at the end of the input.
+/// Reads the next job and the passphrases after it. Returns `None` at the end of the input.
 fn receive(input: &mut Input<impl Read>) -> Result<Option<Request>, WorkerError> {
     let Some(line) = input.line().map_err(WorkerError::Job)? else { return Ok(None) };
     let job: Job = serde_json::from_slice(&line).map_err(WorkerError::NotAJob)?;
-    if !job.needs_key() {
-        return Ok(Some(Request { job, key: None }));
+    let mut keys = Vec::new();
+    for _ in 0..job.passphrases() {
+        let line = input.line().map_err(WorkerError::Passphrase)?;
+        keys.push(Passphrase::from_slice(&line.unwrap_or_default())?);
     }
-    let line = input.line().map_err(WorkerError::Passphrase)?;
-    let key = Passphrase::from_slice(&line.unwrap_or_default())?;
-    Ok(Some(Request { job, key: Some(key) }))
+    Ok(Some(Request { job, keys }))
 }
 
-fn perform(job: Job, key: Option<Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
+fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
     let mut stage = Stage { send, last: None, since: Instant::now() };
+    let mut keys = keys.into_iter();
     let done = match job {
         Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
         Job::Header { target } => read_header(&target, &mut stage),
-        Job::Format(job) => format(&job, key, &mut stage),
-        Job::Unlock(job) => unlock(&job, key, &mut stage),
+        Job::Format(job) => format(&job, keys.next(), &mut stage),
+        Job::Unlock(job) => unlock(&job, keys.next(), &mut stage),
         Job::Check(job) => check(&job, &mut stage),
-        Job::Grow(job) => grow(&job, key, &mut stage),
+        Job::Grow(job) => grow(&job, keys.next(), &mut stage),
         Job::Cipher { encryption } => try_cipher(encryption, &mut stage),
         Job::Close { mapper, extent } => {
             stage.enter("closing");
@@ -95,7 +96,7 @@ mod tests {
     use crate::disk::DevNo;
     use crate::job::{self, Answer, Job, Target};
     use crate::key::{DataKey, WrappedKey};
-    use crate::luks2::{Expected, HeaderPolicy};
+    use crate::luks2::{Expected, HeaderPolicy, KeySource};
     use crate::worker::input::LINE_BYTES;
 
     fn answers(input: &[u8]) -> Vec<Answer> {
@@ -109,8 +110,8 @@ mod tests {
         let expected = Expected {
             luks_uuid: Uuid::nil(),
             header: HeaderPolicy::Possible,
-            wrapped_key: WrappedKey::new(vec![1]).unwrap(),
-            key_arn: String::new(),
+            key: KeySource::aws_kms(WrappedKey::new(vec![1]).unwrap(), ""),
+            other: None,
         };
         let job = Job::Unlock(job::Unlock { target, expected, mapper: "x".into(), open: false, mount: None });
         let mut line = serde_json::to_vec(&job).unwrap();

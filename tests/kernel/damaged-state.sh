@@ -80,8 +80,8 @@ refused 1 "$STATE is damaged" "its last field is not 'sha256'" "if you trust its
 restore
 
 say "from a newer release"
-sed -i 's/"version": 3/"version": 4/' "$STATE"
-refused 1 "$STATE has format version 4, but this luks-agent supports 1 to 3" "install the release that wrote it"
+sed -i 's/"version": 4/"version": 5/' "$STATE"
+refused 1 "$STATE has format version 5, but this luks-agent supports 1 to 4" "install the release that wrote it"
 restore
 
 say "not a file"

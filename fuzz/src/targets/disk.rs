@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use luks_agent::disk::{BlankScan, Content, Scan};
-use luks_agent::luks2::{DATA_OFFSET, TOKEN_TYPE};
+use luks_agent::luks2::{DATA_OFFSET, EXEC_TOKEN_TYPE, TOKEN_TYPE};
 use luks_agent::worker::probe::probe;
 use tempfile::NamedTempFile;
 use uuid::Uuid;
@@ -83,7 +83,7 @@ fn check(disk: &[u8], intent: Option<Uuid>, content: &Content) {
         Content::Luks2 { luks_uuid, token } => {
             assert!(headers(disk).any(|header| uuid_of(header) == Some(*luks_uuid)), "{luks_uuid} is nowhere");
             if let Some(token) = token {
-                assert_eq!(token.kind, TOKEN_TYPE);
+                assert!([TOKEN_TYPE, EXEC_TOKEN_TYPE].contains(&token.kind.as_str()));
                 assert!(!token.wrapped_key.as_bytes().is_empty());
             }
         }

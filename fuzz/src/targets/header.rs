@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use luks_agent::key::WrappedKey;
-use luks_agent::luks2::{Cipher, Expected, Flags, HeaderPolicy, Layout, TOKEN_TYPE, Token, check_header};
+use luks_agent::luks2::{
+    Cipher, EXEC_TOKEN_TYPE, Expected, Flags, HeaderPolicy, KeySource, Layout, TOKEN_TYPE, Token, check_header,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -38,18 +40,17 @@ pub(crate) fn run(data: &[u8]) -> String {
     match Token::find(&metadata) {
         Ok(None) => assert!(tokens.is_empty()),
         Ok(Some(token)) => {
-            assert_eq!(token.kind, TOKEN_TYPE);
+            assert!([TOKEN_TYPE, EXEC_TOKEN_TYPE].contains(&token.kind.as_str()));
             assert_eq!(tokens[0]["key_arn"], json!(token.key_arn));
         }
         Err(_) => assert!(!tokens.is_empty()),
     }
-    let _ = Token::find_id(&metadata);
 
     let expected = |header| Expected {
         luks_uuid: Uuid::nil(),
         header,
-        wrapped_key: WrappedKey::new(wrapped_key()).expect("64 bytes"),
-        key_arn: KEY_ARN.to_owned(),
+        key: KeySource::aws_kms(WrappedKey::new(wrapped_key()).expect("64 bytes"), KEY_ARN),
+        other: None,
     };
     let said = check_header(&metadata, &expected(HeaderPolicy::Possible));
     assert_eq!(said.is_ok(), Allowed::possible().allows(&metadata), "{metadata:#}");
@@ -70,7 +71,7 @@ pub(crate) fn run(data: &[u8]) -> String {
 
 fn ours(metadata: &Value) -> Vec<&Value> {
     let Some(tokens) = metadata["tokens"].as_object() else { return vec![] };
-    tokens.values().filter(|token| token["type"] == TOKEN_TYPE).collect()
+    tokens.values().filter(|token| token["type"] == TOKEN_TYPE || token["type"] == EXEC_TOKEN_TYPE).collect()
 }
 
 /// What a header may say, in all that decides how the disk is read and who can open it.
@@ -190,7 +191,8 @@ fn is_digest(digests: &Value) -> bool {
 /// Whether there is one token of ours, with what the state file has of it.
 fn is_token(tokens: &[&Value]) -> bool {
     let [token] = tokens else { return false };
-    token["key_arn"] == KEY_ARN
+    token["type"] == TOKEN_TYPE
+        && token["key_arn"] == KEY_ARN
         && decoded(&token["wrapped_key"]) == Some(wrapped_key())
         && token["version"].as_u64().is_some_and(|version| u32::try_from(version).is_ok())
         && token["keyslots"].as_array().is_some_and(|list| list.iter().all(Value::is_string))

@@ -88,7 +88,8 @@ fn consistent(state: &State) {
     assert_eq!(volumes.len(), state.volumes.len(), "a volume twice");
     for volume in &state.volumes {
         let expected = state.expected(volume.luks_uuid).expect("its key");
-        assert_eq!(Some(&expected.wrapped_key), state.key(volume.key).map(|key| &key.wrapped_key));
-        assert!(!expected.wrapped_key.as_bytes().is_empty());
+        assert_eq!(Some(&expected.key), state.key(volume.key).map(|key| key.source()).as_ref());
+        assert!(!expected.key.wrapped_key.as_bytes().is_empty());
+        assert_eq!(expected.other.is_some(), volume.key_change.is_some());
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn run(data: &[u8]) -> String {
                 let back: Job = serde_json::from_slice(&line).expect("a job");
                 assert_eq!(format!("{back:?}"), format!("{job:?}"));
                 // what comes behind would be the next job, and nobody has made that harmless
-                let key_lines = if job.needs_key() { 2 } else { 1 };
+                let key_lines = 1 + job.passphrases();
                 let rest: Vec<u8> = rest.split_inclusive(|b| *b == b'\n').take(key_lines).flatten().copied().collect();
                 let answer = answer(&[&line, &rest[..]].concat(), &rest);
                 let nothing_to_close = matches!(job, Job::Close { .. }) && answer == Answer::Closed;

@@ -50,7 +50,7 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
         filesystem: volume.filesystem,
         keyslot: volume.keyslot.clone(),
     });
-    match host.run(&facts.name, job, None).await {
+    match host.run(&facts.name, job, &[]).await {
         Ok(Answer::Sound { unsound: Some(why), .. }) => row(&subject, Verdict::Unsound).because(why),
         Ok(Answer::Sound { filesystem_errors: true, .. }) => row(&subject, Verdict::Unsound).with_filesystem_errors(),
         Ok(Answer::Sound { .. }) => match volume.mount_point.as_ref().filter(|at| !mapping.mounts.contains(at)) {

@@ -18,7 +18,10 @@ const DISKS: u32 = 4;
 
 /// The header of volume `n`, made by this instance, by another, or where there was no telling.
 fn header_of(n: u32, instance_id: Option<&str>) -> Content {
-    let token = Token::new(WrappedKey::new(vec![1]).unwrap(), "arn:key".to_owned(), instance_id.map(str::to_owned));
+    let token = Token::new(
+        KeySource::aws_kms(WrappedKey::new(vec![1]).unwrap(), "arn:key".to_owned()),
+        instance_id.map(str::to_owned),
+    );
     Content::Luks2 { luks_uuid: id(n), token: Some(Box::new(token)) }
 }
 

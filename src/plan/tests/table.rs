@@ -471,7 +471,8 @@ fn unfinished_volumes() {
 
 #[test]
 fn what_a_header_says_reaches_no_terminal_as_it_is() {
-    let token = Token::new(WrappedKey::new(vec![9]).unwrap(), "arn\u{1b}[2J\nkey".into(), Some("i-\r1".into()));
+    let token =
+        Token::new(KeySource::aws_kms(WrappedKey::new(vec![9]).unwrap(), "arn\u{1b}[2J\nkey"), Some("i-\r1".into()));
     let forged = Content::Luks2 { luks_uuid: id(7), token: Some(Box::new(token)) };
     let [line] = lines(&plan(Provision, &config(""), &state(vec![]), &inventory(vec![with(forged, ebs(1))])))
         .try_into()
@@ -493,7 +494,10 @@ fn where_there_is_no_state_file_no_key_is_made_beside_a_volume_of_luks_agent() {
         lines(&plan(Provision, &wiping(), state, &inventory))
     };
     let made_on = |instance: Option<&str>| {
-        let token = Token::new(WrappedKey::new(vec![9]).unwrap(), "arn:key".to_owned(), instance.map(str::to_owned));
+        let token = Token::new(
+            KeySource::aws_kms(WrappedKey::new(vec![9]).unwrap(), "arn:key".to_owned()),
+            instance.map(str::to_owned),
+        );
         Content::Luks2 { luks_uuid: id(4), token: Some(Box::new(token)) }
     };
     // whoever made it, whoever this is, and whether it is open
@@ -1133,7 +1137,7 @@ fn the_first_rule_that_matches_a_disk_decides_whatever_later_ones_may_mean() {
 fn strangers_are_told_from_what_is_connected_with_this_node() {
     let token = |key: u8, instance: Option<&str>| {
         let key = WrappedKey::new(vec![key]).unwrap();
-        let token = Token::new(key, "arn:key".to_owned(), instance.map(str::to_owned));
+        let token = Token::new(KeySource::aws_kms(key, "arn:key".to_owned()), instance.map(str::to_owned));
         Content::Luks2 { luks_uuid: id(9), token: Some(Box::new(token)) }
     };
     let unreadable = Content::Unknown { reason: "i/o error".to_owned() };

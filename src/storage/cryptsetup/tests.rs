@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::key::{DataKey, WrappedKey};
-use crate::luks2::{Cipher, FormatSpec, HeaderPolicy, Layout};
+use crate::luks2::{Cipher, FormatSpec, HeaderPolicy, KeySource, Layout};
 
 const SIZE: u64 = 64 << 20;
 
@@ -15,6 +15,10 @@ fn disk() -> (tempfile::TempDir, PathBuf) {
     let path = dir.path().join("disk");
     File::create(&path).unwrap().set_len(SIZE).unwrap();
     (dir, path)
+}
+
+fn source(byte: u8) -> KeySource {
+    KeySource::aws_kms(WrappedKey::new(vec![byte; 184]).unwrap(), "arn:aws:kms:x")
 }
 
 fn spec() -> FormatSpec {
@@ -27,8 +31,8 @@ fn spec() -> FormatSpec {
     let expected = Expected {
         luks_uuid: Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef),
         header: HeaderPolicy::Recorded(layout),
-        wrapped_key: WrappedKey::new(vec![5; 184]).unwrap(),
-        key_arn: "arn:aws:kms:x".into(),
+        key: source(5),
+        other: None,
     };
     FormatSpec { expected, layout, instance_id: None }
 }
@@ -94,7 +98,7 @@ fn another_volume_is_not_grown() {
     let before = std::fs::read(&path).unwrap();
     let grow = |expected: &Expected| grow(&path, 2 * SIZE, "luks-agent-none-such", expected, &key(1)).unwrap_err();
     assert!(matches!(grow(&other_uuid()), LuksError::OtherVolume { .. }));
-    let token = Expected { key_arn: "another".into(), ..expected() };
+    let token = Expected { key: KeySource { key_arn: "another".into(), ..source(5) }, ..expected() };
     assert!(matches!(grow(&token), LuksError::Policy(_)));
     assert!(matches!(grow(&expected()), LuksError::Call { .. }), "there is no such mapping");
     assert!(before == std::fs::read(&path).unwrap());
