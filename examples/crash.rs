@@ -40,6 +40,17 @@ enum Action {
     Log { disk: String, log: PathBuf },
     /// Make a disk as it was after some of the logged writes
     Rebuild { log: PathBuf, disk: PathBuf, writes: usize },
+    /// Kill one process of a command at one of its system calls, and print at which
+    Kill {
+        /// agent, worker.N or tool.N, and at which of its system calls: PROCESS:N
+        point: String,
+        /// Where its output goes
+        #[arg(long)]
+        output: PathBuf,
+        /// The command
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// Try points
     Points { points: Vec<String> },
 }
@@ -50,6 +61,12 @@ fn main() -> ExitCode {
             let seen = trace::list(&command, on_rename, &output);
             std::fs::write(list, seen.text).unwrap();
             return if seen.status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Action::Kill { point, output, command } => {
+            let (process, at) = point.split_once(':').unwrap();
+            let victim = trace::Victim { process: process.to_owned(), at: at.parse().unwrap() };
+            let seen = trace::kill_at(&command, victim, &output);
+            println!("{}", seen.killed.as_deref().unwrap_or("missed"));
         }
         Action::Log { disk, log } => disk::show(&disk, &Log::read(&log)),
         Action::Rebuild { log, disk, writes } => {

@@ -126,6 +126,21 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Give all volumes a new data key: add it, prove it, then remove the former one; finish an interrupted run
+    Rotate {
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Wrap the data key with another KMS key; the passphrase and the data of the volumes stay as they are
+    Rewrap {
+        /// The KMS key: ARN, key ID, alias name or alias ARN, in the same Region
+        #[arg(long, value_name = "KEY")]
+        to: String,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
     /// Show the role, state, LUKS UUID, mapping and mount point of every disk
     Status {
         /// How it reports.
@@ -167,6 +182,8 @@ impl Verb {
             Self::Boot { .. } => "boot",
             Self::Grow { .. } => "grow",
             Self::Close { .. } => "close",
+            Self::Rotate { .. } => "rotate",
+            Self::Rewrap { .. } => "rewrap",
             Self::Status { .. } => "status",
             Self::Health { .. } => "health",
         }
@@ -181,6 +198,8 @@ impl Verb {
             | Self::Boot { output }
             | Self::Grow { output, .. }
             | Self::Close { output, .. }
+            | Self::Rotate { output }
+            | Self::Rewrap { output, .. }
             | Self::Status { output }
             | Self::Health { output } => *output,
         }

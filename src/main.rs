@@ -111,6 +111,8 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
             let closing = if *for_shutdown { Closing::ForShutdown } else { Closing::AllOrNothing };
             commands::close(&config, &volumes.names, closing).await
         }
+        Verb::Rotate { .. } => commands::rotate(&config).await,
+        Verb::Rewrap { to, .. } => commands::rewrap(&config, to).await,
         Verb::Status { .. } => commands::status(&config).await,
         Verb::Health { .. } => commands::health(&config).await,
     }

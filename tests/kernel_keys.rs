@@ -42,3 +42,14 @@ fn what_would_keep_a_node_from_coming_back_is_noticed_and_nothing_written() {
     boot.assert_ok();
     println!("{}", boot.timed_console());
 }
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn volumes_get_a_new_key_while_they_are_used_and_one_that_was_away_follows() {
+    let mut node = Node::new("rotate").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
+    node.boot(&script("rotate").arg("first")).assert_ok();
+    node.detach("ubdc");
+    node.boot(&script("rotate").arg("away")).assert_ok();
+    node.attach_image("ubdc", Some("serial-ubdc".to_owned()));
+    node.boot(&script("rotate").arg("back")).assert_ok();
+}

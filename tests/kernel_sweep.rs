@@ -114,6 +114,34 @@ fn after_a_crash_at_any_point_the_next_provision_converges() {
     );
 }
 
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn after_a_kill_at_any_point_of_a_change_of_keys_every_volume_opens_and_the_next_run_finishes() {
+    let settings = Settings::from_environment();
+    let count = if settings.points == usize::MAX { "all".to_owned() } else { settings.points.to_string() };
+    let only = settings.only.iter().filter(|point| point.starts_with('r'));
+    let script = Script::with_agent("change-sweep")
+        .env("CRASH", support::program("examples/crash").to_str().unwrap())
+        .arg(&count)
+        .arg(settings.seed.to_string())
+        // all of them take hours on a busy machine
+        .timeout(Duration::from_secs(if count == "all" { 4 * 3600 } else { 600 }));
+    let mut node = Node::new("change-sweep").numbered_disks(&["ubdb", "ubdc"], DATA_DISK);
+    let boot = node.boot(&only.fold(script, Script::arg));
+    let console = boot.console();
+    let lines = || console.lines().filter_map(|line| line.strip_prefix("-- point "));
+    let (tried, bad) = (lines().count(), lines().filter(|line| line.contains(" BAD ")).count());
+    let missed = lines().filter(|line| line.contains(" missed ")).count();
+    let summary =
+        format!("sweep of key changes: seed {}, {tried} points, {bad} bad, {missed} not reached", settings.seed);
+    say(&summary);
+    if bad > 0 || boot.end() != End::Status(0) {
+        println!("{}", boot.timed_console());
+    }
+    boot.assert_ok();
+    assert!(bad == 0 && tried > missed, "{summary}");
+}
+
 impl Settings {
     fn from_environment() -> Self {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());

@@ -9,7 +9,7 @@ use super::outcome::KeyError;
 use crate::job::{Basis, Host};
 use crate::key::{Passphrase, Provider};
 use crate::kms::{Class, KeyService};
-use crate::plan::{Action, Format, Grow, Plan, Step, Unlock};
+use crate::plan::{Action, Format, Grow, Plan, Rekey, Step, Unlock};
 use crate::state::{KeyRecord, State, VERSION};
 
 /// The keys from the key service.
@@ -47,31 +47,32 @@ pub fn needs_key(plan: &Plan, state: &State) -> bool {
     !keys_to_unwrap(plan, state).is_empty() || plan.steps.iter().any(|step| is_new(&step.action))
 }
 
-/// Returns the keys of volumes to open, and of volumes whose formatting was interrupted.
+/// Returns the keys of volumes to open or to change, and of volumes whose formatting was interrupted.
 pub(super) fn keys_to_unwrap(plan: &Plan, state: &State) -> BTreeSet<u32> {
-    let key = |step: &Step| match &step.action {
+    let keys = |step: &Step| match &step.action {
         Action::Unlock(Unlock { key, is_open: false, .. }) | Action::Grow(Grow { key, grows_mapping: true, .. }) => {
-            Some(*key)
+            [Some(*key), None]
         }
         Action::Format(Format { basis: Basis::Unfinished { luks_uuid }, .. }) => {
-            state.volume(*luks_uuid).map(|v| v.key)
+            [state.volume(*luks_uuid).map(|v| v.key), None]
         }
-        Action::Unlock(_) | Action::Grow(_) | Action::Format(_) => None,
+        Action::Rekey(Rekey { key, wanted, .. }) => [Some(*key), Some(*wanted)],
+        Action::Unlock(_) | Action::Grow(_) | Action::Format(_) => [None, None],
     };
-    plan.steps.iter().filter_map(key).collect()
+    plan.steps.iter().flat_map(keys).flatten().collect()
 }
 
 /// Whether a volume is to be made with the node's key rather than with the key recorded for it.
 pub(super) fn is_new(action: &Action) -> bool {
     match action {
         Action::Format(format) => !matches!(format.basis, Basis::Unfinished { .. }),
-        Action::Unlock(_) | Action::Grow(_) => false,
+        Action::Unlock(_) | Action::Grow(_) | Action::Rekey(_) => false,
     }
 }
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
     pub(super) async fn unwrap(&self, state: &State, id: u32) -> Result<Passphrase, KeyError> {
-        let record = state.key(id).ok_or(KeyError::Unrecorded(id))?;
+        let record = state.key_to_unwrap(id).ok_or(KeyError::Unrecorded(id))?;
         let data_key = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
         Ok(data_key.passphrase())
     }
@@ -93,7 +94,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let abandoned = |key: &KeyRecord| {
             key.configured_key_id != *configured && !state.volumes.iter().any(|volume| volume.key == key.id)
         };
-        if let Some(record) = state.keys.last().filter(|key| !abandoned(key))
+        if let Some(record) = state.keys.iter().rfind(|key| !key.adopted).filter(|key| !abandoned(key))
             && same_instance
         {
             let id = record.id;
@@ -113,7 +114,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             return Ok(None);
         }
         let generated = self.keys.generate().await?;
-        let id = state.keys.iter().map(|key| key.id).max().unwrap_or(0) + 1;
+        let id = state.next_key_id();
         let mut next = state.clone();
         next.version = VERSION;
         next.keys.retain(|key| !abandoned(key));

@@ -13,6 +13,8 @@ mod intent;
 mod keys;
 mod outcome;
 mod record;
+mod rekey;
+mod replace_key;
 mod run;
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,11 @@ pub enum StepResult {
         /// A warning about it.
         warning: Option<String>,
     },
+    /// The volume has the key that took the place of its former one.
+    Rekeyed {
+        /// A warning about it.
+        warning: Option<String>,
+    },
     /// The volume has grown.
     Grown,
     /// The volume has the size of its disk already.
@@ -57,6 +62,13 @@ pub enum StepResult {
         /// The same as text.
         message: String,
     },
+}
+
+impl StepResult {
+    /// Whether the volume has the key that it should have.
+    pub fn is_rekeyed(&self) -> bool {
+        matches!(self, Self::Rekeyed { .. })
+    }
 }
 
 /// Why there is no key.

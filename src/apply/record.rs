@@ -46,7 +46,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         self.save_changes(next, state);
     }
 
-    fn save_changes(&self, next: State, state: &mut State) {
+    pub(super) fn save_changes(&self, next: State, state: &mut State) {
         if next == *state {
             return;
         }

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use super::context::Apply;
 use super::keys::{Keys, is_new, keys_to_unwrap};
 use super::outcome::{Outcome, StepResult};
+use super::replace_key::without_replaced;
 use crate::error::chain;
 use crate::job::Host;
 use crate::kms::KeyService;
@@ -65,6 +66,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                     None if !unlock.is_open => StepResult::NoKey,
                     passphrase => self.unlock(step, unlock, passphrase, &state).await,
                 },
+                Action::Rekey(rekey) => self.rekey(step, rekey.luks_uuid, &state, &keys).await,
                 Action::Grow(grow) => match keys.get(grow.key) {
                     None if grow.grows_mapping => StepResult::NoKey,
                     passphrase => self.grow(step, grow, passphrase, &state).await,
@@ -80,7 +82,9 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             !matches!(result, Some(StepResult::Unlocked { .. } | StepResult::Hung { .. }))
         };
         let unused: Vec<_> = moved.iter().filter(is_unused).copied().collect();
-        self.undo(&unused, &before, &mut state.into_inner());
+        let mut state = state.into_inner();
+        self.undo(&unused, &before, &mut state);
+        self.save_changes(without_replaced(&state), &mut state);
         Outcome { results, key_error: keys.error }
     }
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod growing;
 mod order;
+mod rekey;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,13 +17,14 @@ use crate::config::Config;
 use crate::disk::{Content, DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
 use crate::job::{self, Answer, Basis, Host, HostError, Job};
 use crate::key::{DataKey, Passphrase, WrappedKey};
-use crate::kms::{Class, GeneratedKey, KeyService, KmsError};
+use crate::kms::{Class, GeneratedKey, KeyService, KmsError, RewrappedKey};
 use crate::luks2::{DATA_OFFSET, Expected, KeySource, ProvenKeyslot, Token};
 use crate::plan::{Mode, plan};
 use crate::state::{self, Phase, State, StateDir};
 use crate::storage::FilesystemKind;
 
 const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1";
+const OTHER_ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/2";
 
 /// What is on a modelled disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,8 @@ enum On {
     Luks {
         luks_uuid: Uuid,
         passphrase: Vec<u8>,
+        /// The passphrase of a second key.
+        added: Option<Vec<u8>>,
         open: bool,
         mounts: Vec<PathBuf>,
         /// Mounted once: to format it would be to lose data.
@@ -195,7 +199,7 @@ impl World {
         let state = store.load().unwrap();
         let plan = plan(mode, &self.config, &state, &self.inventory());
         let instance_id = Some(self.instance_id.borrow().clone());
-        let store = matches!(mode, Mode::Provision | Mode::Grow).then_some(&store);
+        let store = matches!(mode, Mode::Provision | Mode::Grow | Mode::Rekey).then_some(&store);
         let apply = Apply { config: &self.config, store, keys: self, host: self, instance_id };
         let crashed = self.crashed.notified();
         tokio::select! {
@@ -266,7 +270,8 @@ impl World {
         DataKey::from_slice(&[id; 32]).unwrap()
     }
 
-    fn perform(&self, device: &str, job: Job, key: Option<&Passphrase>, half: bool) -> Answer {
+    fn perform(&self, device: &str, job: Job, keys: &[&Passphrase], half: bool) -> Answer {
+        let key = keys.first();
         let mut disks = self.disks.borrow_mut();
         let on = &mut disks.get_mut(device).expect("a disk").1;
         match job {
@@ -285,17 +290,18 @@ impl World {
                 let (luks_uuid, mounts) = (spec.expected.luks_uuid, Vec::new());
                 *on = match half {
                     true => On::Torn,
-                    false => On::Luks { luks_uuid, passphrase, open: true, mounts, used: false },
+                    false => On::Luks { luks_uuid, passphrase, added: None, open: true, mounts, used: false },
                 };
                 Answer::Formatted { keyslot: keyslot(luks_uuid) }
             }
             Job::Unlock(job::Unlock { expected: Expected { luks_uuid, .. }, open: is_open, mount, .. }) => {
-                let On::Luks { luks_uuid: found, passphrase, open, mounts, used } = on else {
+                let On::Luks { luks_uuid: found, passphrase, added, open, mounts, used } = on else {
                     panic!("{device} is no LUKS volume: {on:?}")
                 };
                 assert_eq!((*found, *open), (luks_uuid, is_open), "{device}");
                 if !is_open {
-                    assert_eq!(key.expect("a passphrase").expose(), passphrase, "{device}");
+                    let key = key.expect("a passphrase").expose();
+                    assert!(key == passphrase || added.as_deref() == Some(key), "{device}");
                 }
                 *open = true;
                 if let Some(mount) = mount.filter(|_| !half) {
@@ -325,11 +331,31 @@ impl World {
                 self.sizes.borrow_mut().insert(device.to_owned(), sizes);
                 if sizes == before { Answer::Unchanged } else { Answer::Grown }
             }
+            Job::AddKey(_) | Job::RemoveKey(_) => change_key(on, &job, keys, half),
             Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
                 panic!("apply does not ask for that")
             }
         }
     }
+}
+
+/// Gives the volume another key or takes it away; half of that is nothing.
+fn change_key(on: &mut On, job: &Job, keys: &[&Passphrase], half: bool) -> Answer {
+    let On::Luks { passphrase, added, .. } = on else { panic!("no LUKS volume: {on:?}") };
+    let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.expose().to_vec()).collect();
+    assert!(keys[0] == *passphrase || Some(&keys[0]) == added.as_ref(), "the key does not open it");
+    let slot = |key: &Vec<u8>| ProvenKeyslot { number: 0, sha256: String::from_utf8(key.clone()).unwrap() };
+    if let Job::RemoveKey(job::RemoveKey { keyslot, .. }) = job {
+        assert!(*keyslot != slot(&keys[0]) || added.is_none(), "the keyslot that stays would go");
+        if !half {
+            (*passphrase, *added) = (keys[0].clone(), None);
+        }
+        return Answer::KeyRemoved { left: None };
+    }
+    if !half && keys[1] != *passphrase {
+        *added = Some(keys[1].clone());
+    }
+    Answer::KeyAdded { own: slot(&keys[0]), added: slot(&keys[1]) }
 }
 
 /// The keyslot of a volume: another one for each.
@@ -344,6 +370,8 @@ impl Host for World {
             Job::Unlock(job::Unlock { open: true, .. }) => "mount",
             Job::Unlock(_) => "unlock",
             Job::Grow(_) => "grow",
+            Job::AddKey(_) => "add key to",
+            Job::RemoveKey(_) => "remove key from",
             Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
                 "something else"
             }
@@ -363,7 +391,7 @@ impl Host for World {
             }
             None => {}
         }
-        let answer = self.perform(device, job, keys.first().copied(), cut == Some(Cut::Half));
+        let answer = self.perform(device, job, keys, cut == Some(Cut::Half));
         if cut.is_some() {
             self.crash().await;
         }
@@ -387,15 +415,29 @@ impl KeyService for World {
     }
 
     async fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<DataKey, KmsError> {
-        assert_eq!(key_id, ARN);
+        assert!([ARN, OTHER_ARN].contains(&key_id), "{key_id}");
         let cut = self.call(format!("unwrap {}", wrapped.as_bytes()[0])).await;
         if cut.is_some() {
             self.crash().await;
         }
         match (self.kms_fault.get(), self.kms_lies.get()) {
             (Some(class), _) => Err(KmsError::of_class(class)),
-            (None, true) => Ok(Self::data_key(200)),
+            (None, true) => Ok(Self::data_key(200 + u8::try_from(wrapped.as_bytes().len()).unwrap())),
             (None, false) => Ok(Self::data_key(wrapped.as_bytes()[0])),
         }
+    }
+
+    async fn rewrap(&self, wrapped: &WrappedKey, key_id: &str, to: &str) -> Result<RewrappedKey, KmsError> {
+        let id = wrapped.as_bytes()[0];
+        let cut = self.call(format!("rewrap {id} from {key_id} to {to}")).await;
+        if let Some(class) = self.kms_fault.get() {
+            return Err(KmsError::of_class(class));
+        }
+        if cut.is_some() {
+            self.crash().await;
+        }
+        // the first byte says which data key it is, the others by which KMS key it is wrapped
+        let wrapped_key = WrappedKey::new([&[id], to.as_bytes()].concat()).unwrap();
+        Ok(RewrappedKey { wrapped_key, key_arn: to.to_owned() })
     }
 }

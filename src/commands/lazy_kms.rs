@@ -13,7 +13,7 @@ use crate::apply::needs_key;
 use crate::config;
 use crate::disk::{DeviceFacts, Inventory};
 use crate::key::{DataKey, WrappedKey};
-use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Usage};
+use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, RewrappedKey, Usage};
 use crate::plan::Plan;
 use crate::state::closed::Closed;
 use crate::state::{Phase, State, VolumeRecord};
@@ -58,7 +58,7 @@ impl<'a> LazyKms<'a> {
         plan: impl Future<Output = Result<Plan, CommandError>>,
     ) -> Result<Plan, CommandError> {
         let ids: BTreeSet<u32> = likely.iter().map(|volume| volume.key).collect();
-        let records = ids.iter().filter_map(|id| state.key(*id));
+        let records = ids.iter().filter_map(|id| state.key_to_unwrap(*id));
         let unwrapped = join_all(records.map(async |record| {
             let result = self.unwrap(&record.wrapped_key, &record.key_arn).boxed_local().await;
             self.ahead.borrow_mut().push((record.wrapped_key.clone(), result));
@@ -99,6 +99,10 @@ impl KeyService for LazyKms<'_> {
             return self.ahead.borrow_mut().swap_remove(ahead).1;
         }
         self.get().await?.unwrap(wrapped, key_id).await
+    }
+
+    async fn rewrap(&self, wrapped: &WrappedKey, key_id: &str, to: &str) -> Result<RewrappedKey, KmsError> {
+        self.get().await?.rewrap(wrapped, key_id, to).await
     }
 }
 

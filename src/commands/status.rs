@@ -7,7 +7,7 @@ use crate::config::{Config, Policy};
 use crate::discover::{Roots, discover};
 use crate::disk::{DeviceFacts, Role, classify};
 use crate::plan::{Subject, has_our_name, name_it, record_of, unknown_mapping};
-use crate::report::{Health, Report, Row, Verdict, last};
+use crate::report::{DataKeys, HAS_FORMER_KEY, Health, Report, Row, Verdict, last};
 use crate::state::{self, Phase, State, VolumeRecord};
 
 /// `status`: shows every disk, from sysfs and the state file. It opens no device.
@@ -53,14 +53,18 @@ fn summary(rows: &[Row]) -> String {
     summary
 }
 
-/// Returns the rows of `status`, from sysfs and the state file alone: it does not ask IMDS what Xen disks are.
+/// Returns the rows of `status` and the state of the data keys, from sysfs and the state file alone: it does not ask IMDS what Xen disks
+/// are.
 ///
 /// # Errors
 /// When the disks or the state file cannot be read.
-pub fn local_status(config: &Config) -> Result<Vec<Row>, CommandError> {
+pub fn local_status(config: &Config) -> Result<(Vec<Row>, DataKeys), CommandError> {
     let state = state::read(&config.state.dir)?.unwrap_or_default();
     let inventory = discover(&Roots::host(), &config.state.dir, None)?;
-    Ok(status_rows(Node { config, state: &state, inventory: &inventory }))
+    let rows = status_rows(Node { config, state: &state, inventory: &inventory });
+    let newest = state.keys.iter().rfind(|key| !key.adopted);
+    let behind = state.volumes.iter().filter(|volume| state.is_behind(volume)).count();
+    Ok((rows, DataKeys { created: newest.map(|key| key.created), behind }))
 }
 
 fn status_rows(node: Node<'_>) -> Vec<Row> {
@@ -108,7 +112,10 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
     let at = record.mount_point.clone();
     match facts.mapping_of(record.luks_uuid) {
         _ if record.phase == Phase::Intent => row(Verdict::Unfinished, at),
-        Some(holder) if at.as_ref().is_none_or(|at| holder.mounts.contains(at)) => row(Verdict::Open, at),
+        Some(holder) if at.as_ref().is_none_or(|at| holder.mounts.contains(at)) => {
+            let row = row(Verdict::Open, at);
+            if state.is_behind(record) { row.because(HAS_FORMER_KEY) } else { row }
+        }
         Some(_) => row(Verdict::NotMounted, at),
         None => row(Verdict::Locked, at),
     }

@@ -110,6 +110,7 @@ impl Seen {
         let volumes: Vec<_> = volumes.filter(is_listed).collect();
         let undone = volumes.iter().any(|v| v.is_wrong() && v.disk.is_some_and(|facts| !decided.is_about(facts)));
         let new = disks.iter().any(|facts| is_new(config, state, facts) && !decided.is_about(facts));
+        let behind = volumes.iter().any(|v| v.is_ready() && state.is_behind(v.record));
         let undecided = undone || new || *orphans || last.is_none_or(|last| last.again);
         let strange = disks
             .iter()
@@ -120,7 +121,8 @@ impl Seen {
         Self {
             disks: disks.iter().filter(|facts| matters(config, facts)).map(|facts| disk(state, facts)).collect(),
             // a disk that could not be examined may be one to encrypt, so look again; the node stays as ready as it was
-            differs: undecided || disks.iter().any(|facts| decided.could_not_examine(facts)),
+            // a volume that was away during a change of keys works, but its former key should go
+            differs: undecided || behind || disks.iter().any(|facts| decided.could_not_examine(facts)),
             refused: disks.iter().any(|facts| decided.has_refused(facts) || decided.has_passed_over(facts)),
             ready: !undecided && settled && has_enough(config, &volumes) && !strange && volumes.iter().all(is_fine),
             volumes: volumes.into_iter().map(|volume| (volume.record.luks_uuid, volume.state)).collect(),

@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Returns the page, or why there is none.
 fn page(config: &Config) -> Result<String, String> {
-    let rows = commands::local_status(config).map_err(chain)?;
-    render(&rows, &last::all(), Timestamp::now()).map_err(|e| e.to_string())
+    let (rows, keys) = commands::local_status(config).map_err(chain)?;
+    render(&rows, &keys, &last::all(), Timestamp::now()).map_err(|e| e.to_string())
 }
 
 /// Writes the file, if one is configured. A failure is only logged: disks must not wait for metrics.

@@ -64,6 +64,18 @@ pub enum Answer {
     },
     /// The volume is closed.
     Closed,
+    /// The volume has both keys.
+    KeyAdded {
+        /// The keyslot of its own key.
+        own: ProvenKeyslot,
+        /// The keyslot of the added key.
+        added: ProvenKeyslot,
+    },
+    /// The volume has lost the key.
+    KeyRemoved {
+        /// The keyslot that was left, because it is not as the key opened it.
+        left: Option<u32>,
+    },
     /// The job failed.
     Failed {
         /// The reason, including its causes.

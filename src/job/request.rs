@@ -9,7 +9,7 @@ use super::basis::Basis;
 use super::extent::Extent;
 use super::target::Target;
 use crate::disk::Scan;
-use crate::luks2::{Encryption, Expected, FormatSpec, ProvenKeyslot};
+use crate::luks2::{Encryption, Expected, FormatSpec, ProvenKeyslot, Token};
 use crate::storage::{FilesystemKind, MountSpec};
 
 /// A job for a worker.
@@ -50,6 +50,10 @@ pub enum Job {
         /// What to do if something holds it.
         extent: Extent,
     },
+    /// Give the volume another key, too. The passphrases of its own key and of the other one follow.
+    AddKey(AddKey),
+    /// Take a key away from the volume. The passphrase of the key that stays follows.
+    RemoveKey(RemoveKey),
 }
 
 impl Job {
@@ -57,7 +61,8 @@ impl Job {
     pub fn passphrases(&self) -> usize {
         match self {
             Self::Probe { .. } | Self::Header { .. } | Self::Check(_) | Self::Cipher { .. } | Self::Close { .. } => 0,
-            Self::Format(_) => 1,
+            Self::Format(_) | Self::RemoveKey(_) => 1,
+            Self::AddKey(_) => 2,
             Self::Unlock(job) => usize::from(!job.open),
             Self::Grow(job) => usize::from(job.mapping),
         }
@@ -114,6 +119,28 @@ pub struct Check {
     pub filesystem: FilesystemKind,
     /// The keyslot that its key opens, if known.
     pub keyslot: Option<ProvenKeyslot>,
+}
+
+/// See [`Job::AddKey`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AddKey {
+    /// The disk.
+    pub target: Target,
+    /// The volume that must be on it; its other key is the one to add.
+    pub expected: Expected,
+    /// The token of that key.
+    pub token: Token,
+}
+
+/// See [`Job::RemoveKey`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemoveKey {
+    /// The disk.
+    pub target: Target,
+    /// The volume that must be on it; its other key is the one to remove.
+    pub expected: Expected,
+    /// The keyslot that the key to remove opened.
+    pub keyslot: ProvenKeyslot,
 }
 
 /// See [`Job::Grow`].

@@ -1,5 +1,7 @@
 //! The client of AWS KMS.
 
+use std::time::Duration;
+
 use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedHttpClient;
@@ -11,10 +13,10 @@ use zeroize::Zeroizing;
 
 use super::class::Class;
 use super::error::{KmsError, Operation};
-use super::failure::{Context, Failure};
+use super::failure::{Context, Failure, Tries};
 use super::http::limit_responses;
 use super::key_facts::{KeyState, check, check_state, is_same_key, key_state, region_of};
-use super::key_service::{GeneratedKey, KeyService};
+use super::key_service::{GeneratedKey, KeyService, RewrappedKey};
 use super::retry::{Limits, retry};
 use super::setup::{self, Options};
 use super::usage::{Meter, Usage};
@@ -177,6 +179,29 @@ impl KeyService for AwsKms {
         tracing::info!(kms_key = key_id, "unwrapped the data key with KMS key {key_id}");
         Ok(key)
     }
+
+    async fn rewrap(&self, wrapped: &WrappedKey, key_id: &str, to: &str) -> Result<RewrappedKey, KmsError> {
+        let arn = self.describe(to).await?;
+        let asking = &self.asking(Operation::ReEncrypt, &arn);
+        if let Some(failure) = cannot_rewrap(key_id, &arn) {
+            return Err(failure.into_error(asking.context(), Tries { count: 1, time: Duration::ZERO }));
+        }
+        let rewrapped = self
+            .retry(asking, || async {
+                let call = asking.client.re_encrypt().source_key_id(key_id).destination_key_id(&arn);
+                let mut answer = match call.ciphertext_blob(Blob::new(wrapped.as_bytes())).send().await {
+                    Ok(answer) => answer,
+                    Err(error) => return Err(asking.explain(Failure::of(&error, asking.context())).await),
+                };
+                let blob = answer.ciphertext_blob.take().map(Blob::into_inner).unwrap_or_default();
+                let wrapped_key = WrappedKey::new(blob).map_err(|e| unexpected(&e))?;
+                asking.expect_key(answer.key_id())?;
+                Ok(RewrappedKey { wrapped_key, key_arn: arn.clone() })
+            })
+            .await?;
+        tracing::info!(kms_key = arn, "wrapped the data key again, with KMS key {arn} instead of {key_id}");
+        Ok(rewrapped)
+    }
 }
 
 /// One operation on one KMS key.
@@ -225,6 +250,24 @@ impl Asking<'_> {
             None => Err(Failure::new(Class::Unexpected, "KMS did not name the key it used")),
         }
     }
+}
+
+/// Returns why KMS could not wrap again with the key `to` what the key `from` has wrapped: it works within one Region.
+fn cannot_rewrap(from: &str, to: &str) -> Option<Failure> {
+    if from == to || region_of(from) == region_of(to) {
+        return None;
+    }
+    let failure = |what: &str, remedy: &str| Failure::new(Class::Configuration, what).with_remedy(remedy);
+    Some(match is_same_key(from, to) {
+        true => failure(
+            "it is a replica of the multi-Region key that wraps the data key now",
+            "nothing needs to be wrapped again: set kms.key_id to the ARN of the replica",
+        ),
+        false => failure(
+            &format!("it is in another Region than {from}, which wraps the data key now"),
+            "use a KMS key in the same Region, or 'luks-agent rotate' after changing kms.key_id",
+        ),
+    })
 }
 
 /// Takes the plaintext out of a response, and wipes the copy of the SDK.

@@ -15,6 +15,8 @@ pub enum Operation {
     GenerateDataKey,
     /// `Decrypt`.
     Decrypt,
+    /// `ReEncrypt`.
+    ReEncrypt,
 }
 
 impl Operation {
@@ -25,6 +27,15 @@ impl Operation {
             Self::DescribeKey => "DescribeKey",
             Self::GenerateDataKey => "GenerateDataKey",
             Self::Decrypt => "Decrypt",
+            Self::ReEncrypt => "ReEncrypt",
+        }
+    }
+
+    /// Returns the IAM actions that it needs.
+    pub(super) fn actions(self) -> &'static str {
+        match self {
+            Self::ReEncrypt => "ReEncryptFrom and kms:ReEncryptTo",
+            Self::FindRegion | Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt => self.name(),
         }
     }
 }
@@ -33,7 +44,9 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FindRegion => f.write_str("asking IMDS for the region"),
-            Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt => write!(f, "KMS {}", self.name()),
+            Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt | Self::ReEncrypt => {
+                write!(f, "KMS {}", self.name())
+            }
         }
     }
 }

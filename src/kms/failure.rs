@@ -235,7 +235,8 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
                 .to_owned()
         }
         Class::Denied => {
-            format!("allow kms:{} on this key in the key policy or in the policy of the node's role", operation.name())
+            let key = if operation == Operation::ReEncrypt { "both keys" } else { "this key" };
+            format!("allow kms:{} on {key} in the key policy or in the policy of the node's role", operation.actions())
         }
         Class::KeyState if code == Some("DisabledException") => {
             format!("enable it: `aws kms enable-key --key-id {key}`")
@@ -267,7 +268,14 @@ fn denied(message: &str, context: Context<'_>) -> String {
         .and_then(|(_, rest)| rest.split_once(" is not authorized"))
         .map_or("the caller", |(principal, _)| principal);
     let why = message.split_once(" because ").map(|(_, why)| format!(" ({why})")).unwrap_or_default();
-    format!("access denied: {who} lacks kms:{} on {}{why}", context.operation.name(), context.key)
+    // ReEncrypt needs two actions, and the message says which is missing, on which key
+    let lacks = message
+        .split_once("to perform: kms:")
+        .and_then(|(_, rest)| rest.split_once(" on resource: "))
+        .filter(|_| context.operation == Operation::ReEncrypt)
+        .and_then(|(action, rest)| Some((action, rest.split_whitespace().next()?)));
+    let (action, key) = lacks.unwrap_or((context.operation.actions(), context.key));
+    format!("access denied: {who} lacks kms:{action} on {key}{why}")
 }
 
 /// Returns the first error of type `E` in the chain, including the payloads of [`io::Error`]s.

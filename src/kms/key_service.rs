@@ -16,6 +16,15 @@ pub struct GeneratedKey {
     pub key_arn: String,
 }
 
+/// A data key that was wrapped again.
+#[derive(Debug)]
+pub struct RewrappedKey {
+    /// The data key, encrypted under the other KMS key.
+    pub wrapped_key: WrappedKey,
+    /// ARN of that KMS key.
+    pub key_arn: String,
+}
+
 /// The requests to a key service; the tests of `apply` use a fake.
 pub trait KeyService {
     /// Generates the data key of the node with the configured KMS key, after checking that the KMS key may be used.
@@ -34,4 +43,17 @@ pub trait KeyService {
     /// # Errors
     /// [`KmsError`], after the retries of its class.
     fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> impl Future<Output = Result<DataKey, KmsError>>;
+
+    /// Wraps a data key with another KMS key, `to`, after checking that this key may be used. The plaintext does not leave the service.
+    ///
+    /// That is one `DescribeKey`, then one `ReEncrypt` without encryption contexts.
+    ///
+    /// # Errors
+    /// [`KmsError`], after the retries of its class; also if both keys are in different Regions.
+    fn rewrap(
+        &self,
+        wrapped: &WrappedKey,
+        key_id: &str,
+        to: &str,
+    ) -> impl Future<Output = Result<RewrappedKey, KmsError>>;
 }

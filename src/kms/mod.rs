@@ -22,7 +22,7 @@ pub use class::{Class, classify};
 pub use client::AwsKms;
 pub use error::{Fault, KmsError, Operation};
 pub use key_facts::KeyState;
-pub use key_service::{GeneratedKey, KeyService};
+pub use key_service::{GeneratedKey, KeyService, RewrappedKey};
 pub use retry::Limits;
 pub use setup::Options;
 pub use usage::Usage;

@@ -29,6 +29,8 @@ pub enum Action {
     Unlock(Unlock),
     /// Grow an open volume to the size of its disk: the mapping, then the file system.
     Grow(Grow),
+    /// Give the volume the key that takes the place of its own.
+    Rekey(Rekey),
 }
 
 impl Action {
@@ -38,6 +40,7 @@ impl Action {
             Self::Format(format) => format.mount_point.as_ref(),
             Self::Unlock(unlock) => unlock.mount_point.as_ref(),
             Self::Grow(grow) => grow.mount_point.as_ref(),
+            Self::Rekey(rekey) => rekey.mount_point.as_ref(),
         }
     }
 }
@@ -68,6 +71,19 @@ pub struct Unlock {
     pub filesystem: FilesystemKind,
     /// Whether the mapping exists already, so that no key is needed.
     pub is_open: bool,
+}
+
+/// See [`Action::Rekey`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rekey {
+    /// Its LUKS UUID.
+    pub luks_uuid: Uuid,
+    /// Id of the key that opens it now.
+    pub key: u32,
+    /// Id of the key that it is to have; the same if only the former one is left to be removed.
+    pub wanted: u32,
+    /// Where it is mounted.
+    pub mount_point: Option<PathBuf>,
 }
 
 /// See [`Action::Grow`].

@@ -18,7 +18,7 @@ pub fn needed_ciphers(config: &Config, state: &State, plan: &Plan) -> BTreeSet<E
             state.volume(*luks_uuid).map(|volume| volume.header.encryption())
         }
         Action::Format(format) => Some(of_new(config, state, &format.basis)),
-        Action::Unlock(_) | Action::Grow(_) => None,
+        Action::Unlock(_) | Action::Grow(_) | Action::Rekey(_) => None,
     };
     plan.steps.iter().filter_map(needed).collect()
 }

@@ -6,6 +6,7 @@ use super::finding::{Finding, Severity};
 use super::growth::{outgrown, shrunk};
 use super::mode::Mode;
 use super::model::{Change, Left, Subject};
+use super::owner::Owner;
 use super::planner::Planner;
 use super::words::names;
 use crate::disk::{Content, DeviceFacts, Holder, classify};
@@ -17,6 +18,9 @@ impl Planner<'_> {
         let Some(mapping) = facts.mapping_of(record.luks_uuid) else {
             return self.report_not_open(subject, Some(record));
         };
+        if self.mode == Mode::Rekey {
+            return self.plan_rekey(facts, subject, role, Owner::Open(record));
+        }
         if let Some(finding) = shrunk(facts, mapping) {
             return self.refuse(subject, finding);
         }
@@ -37,6 +41,9 @@ impl Planner<'_> {
             (Some(_), None) => return self.unlock(facts, role, record, Some(mapping)),
         };
         self.follow(facts, role, record);
+        if self.mode == Mode::Provision && self.owners.state.is_behind(record) {
+            return self.rekey(facts, role, record);
+        }
         if self.mode == Mode::Provision
             && self.config.volumes.grow
             && outgrown(facts, record, mapping)
@@ -63,7 +70,7 @@ impl Planner<'_> {
     }
 
     /// Returns why the header on a disk is a copy, or may be one.
-    fn copied(&self, facts: &DeviceFacts, record: &VolumeRecord) -> Option<Finding> {
+    pub(super) fn copied(&self, facts: &DeviceFacts, record: &VolumeRecord) -> Option<Finding> {
         let luks_uuid = record.luks_uuid;
         let others: Vec<_> = self.owners.elsewhere(facts, record).collect();
         let original = |other: &&&DeviceFacts| record.is_for(other);

@@ -19,13 +19,14 @@ mod new;
 mod owner;
 mod planner;
 mod policy;
+mod rekey;
 #[cfg(test)]
 mod tests;
 mod unfinished;
 mod unknown;
 mod words;
 
-pub use action::{Action, Format, Grow, Step, Unlock};
+pub use action::{Action, Format, Grow, Rekey, Step, Unlock};
 pub use ciphers::needed_ciphers;
 pub use expect::{Shortfall, may_be_gone};
 pub use finding::{Finding, Severity};

@@ -9,4 +9,6 @@ pub enum Mode {
     Unlock,
     /// Grow open volumes to the size of their disks, and nothing else. The agent examines no disk for it.
     Grow,
+    /// Give volumes the keys that take the place of theirs, and nothing else, whether they are open or not.
+    Rekey,
 }

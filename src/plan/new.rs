@@ -41,7 +41,7 @@ impl Planner<'_> {
                         "instance store does not survive a stop; run 'luks-agent provision' to format it again",
                     ),
                 ),
-                (Mode::Unlock | Mode::Grow, _) => {
+                (Mode::Unlock | Mode::Grow | Mode::Rekey, _) => {
                     self.leave(subject, "blank and new; 'luks-agent provision' encrypts it".to_owned());
                 }
             },

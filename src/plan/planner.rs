@@ -38,9 +38,13 @@ pub fn plan(mode: Mode, config: &Config, state: &State, inventory: &Inventory) -
     for facts in &inventory.devices {
         planner.plan_disk(facts);
     }
-    planner.report_missing();
-    if mode != Mode::Grow {
-        planner.report_shortfalls();
+    match mode {
+        Mode::Provision | Mode::Unlock => {
+            planner.report_missing();
+            planner.report_shortfalls();
+        }
+        Mode::Grow => planner.report_missing(),
+        Mode::Rekey => planner.leave_away(),
     }
     if mode == Mode::Unlock {
         planner.plan.leave_strangers();
@@ -81,6 +85,9 @@ impl Planner<'_> {
         };
         if self.policy(role) == Policy::Ignore {
             return self.leave(subject, "the configuration says ignore".to_owned());
+        }
+        if self.mode == Mode::Rekey {
+            return self.plan_rekey(facts, subject, role, owner);
         }
         match (owner, owner.record().map(|record| record.phase)) {
             (Owner::Open(record), Some(Phase::Committed)) => self.plan_open(facts, subject, role, record),

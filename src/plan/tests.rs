@@ -166,6 +166,9 @@ fn lines(plan: &Plan) -> Vec<String> {
             Action::Unlock(Unlock { luks_uuid, mount_point, is_open, .. }) => {
                 format!("{} {luks_uuid} at {}", if *is_open { "mount" } else { "unlock" }, at(mount_point))
             }
+            Action::Rekey(Rekey { luks_uuid, key, wanted, .. }) => {
+                format!("change key of {luks_uuid} from {key} to {wanted}")
+            }
             Action::Grow(Grow { luks_uuid, mount_point, from, grows_mapping, .. }) => {
                 let what = if *grows_mapping { "grow" } else { "grow file system of" };
                 let size = Bytes(*from);

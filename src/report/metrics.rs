@@ -45,14 +45,24 @@ fn seconds(time: Timestamp) -> f64 {
     time.as_duration().as_secs_f64()
 }
 
-/// Returns the page, from the rows of `status`, the last run of each command and the current time.
+/// The data keys of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DataKeys {
+    /// When the newest was generated, or wrapped again; `None` if there is none.
+    pub created: Option<Timestamp>,
+    /// How many volumes do not have the key that takes the place of theirs yet.
+    pub behind: usize,
+}
+
+/// Returns the page, from the rows of `status`, the data keys, the last run of each command and the current time.
 ///
 /// # Errors
 /// Two metrics with the same name, or a wrong number of labels; the tests would show either.
-pub fn render(rows: &[Row], runs: &[Last], now: Timestamp) -> prometheus::Result<String> {
+pub fn render(rows: &[Row], keys: &DataKeys, runs: &[Last], now: Timestamp) -> prometheus::Result<String> {
     let page = Page::default();
     add_build(&page)?;
     add_volumes(&page, rows)?;
+    add_data_keys(&page, keys)?;
     add_last_runs(&page, runs)?;
     add_last_unlock(&page, runs)?;
     add_kms_calls(&page, runs)?;
@@ -78,6 +88,13 @@ fn add_volumes(page: &Page, rows: &[Row]) -> prometheus::Result<()> {
         }
     }
     Ok(())
+}
+
+fn add_data_keys(page: &Page, keys: &DataKeys) -> prometheus::Result<()> {
+    let created = keys.created.map(seconds);
+    page.gauge("data_key_timestamp_seconds", "Time at which the data key for new volumes was made.", created)?;
+    let behind = keys.created.map(|_| f64::from(u32::try_from(keys.behind).unwrap_or(u32::MAX)));
+    page.gauge("volumes_with_former_key", "Volumes that rotate or rewrap has not caught up with yet.", behind)
 }
 
 fn add_last_runs(page: &Page, runs: &[Last]) -> prometheus::Result<()> {
@@ -202,12 +219,13 @@ mod tests {
             vec![KeyFinding { key_arn: "arn".to_owned(), state: Some(pending), error: Some("no".to_owned()) }];
         health.unlock = None;
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        insta::assert_snapshot!(render(&rows, &[run("boot", 0), health], now).unwrap());
+        let keys = DataKeys { created: Some(Timestamp::from_second(1_700_000_000).unwrap()), behind: 1 };
+        insta::assert_snapshot!(render(&rows, &keys, &[run("boot", 0), health], now).unwrap());
     }
 
     #[test]
     fn a_node_of_which_nothing_is_known_yet_is_a_page_too() {
-        let page = render(&[], &[], Timestamp::UNIX_EPOCH).unwrap();
+        let page = render(&[], &DataKeys::default(), &[], Timestamp::UNIX_EPOCH).unwrap();
         assert!(page.contains("luks_agent_volumes{role=\"ebs\",state=\"open\"} 0\n"), "{page}");
         assert!(!page.contains("health"), "{page}");
     }
@@ -217,11 +235,12 @@ mod tests {
         let mut health = run("health", 0);
         let state = KeyState { name: "Enabled".to_owned(), deletion: Some(Timestamp::MAX) };
         health.keys = vec![KeyFinding { key_arn: "arn".to_owned(), state: Some(state), error: None }];
-        let page = render(&[], &[run("boot", 0), health], Timestamp::UNIX_EPOCH).unwrap();
+        let keys = DataKeys { created: Some(Timestamp::UNIX_EPOCH), behind: 0 };
+        let page = render(&[], &keys, &[run("boot", 0), health], Timestamp::UNIX_EPOCH).unwrap();
         let documented = include_str!("../../docs/metrics.md");
         let names: Vec<&str> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        assert_eq!(names.len(), 15, "{names:?}");
+        assert_eq!(names.len(), 17, "{names:?}");
         for name in names {
             assert!(documented.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
         }

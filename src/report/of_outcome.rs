@@ -21,6 +21,7 @@ impl Report {
             (count(Verdict::Formatted), "formatted"),
             (count(Verdict::Unlocked), "unlocked"),
             (count(Verdict::Grown), "grown"),
+            (count(Verdict::Rekeyed), "with a new key"),
             (count(Verdict::Unchanged), "unchanged"),
             (count(Verdict::Refused), "refused"),
             (count(Verdict::Failed) + count(Verdict::Hung) + count(Verdict::Wrong), "failed"),
@@ -55,6 +56,7 @@ fn done(step: &Step, result: &StepResult) -> Row {
             let row = Row { reason: warning.clone(), ..Row::step(step, Verdict::Unlocked) };
             if *filesystem_errors { row.with_filesystem_errors() } else { row }
         }
+        StepResult::Rekeyed { warning } => Row { reason: warning.clone(), ..Row::step(step, Verdict::Rekeyed) },
         StepResult::Grown => Row { result: Verdict::Grown, ..planned(step) },
         StepResult::Unchanged => Row::step(step, Verdict::Unchanged).because("as large as its disk"),
         StepResult::Changed { content } => {

@@ -30,6 +30,7 @@ impl Row {
             Action::Format(format) => format.resume,
             Action::Unlock(unlock) => Some(unlock.luks_uuid),
             Action::Grow(grow) => Some(grow.luks_uuid),
+            Action::Rekey(rekey) => Some(rekey.luks_uuid),
         };
         Self::new(&Subject::of(&step.device, &step.role), result).volume(luks_uuid, step.action.mount_point().cloned())
     }
@@ -60,6 +61,7 @@ pub fn planned(step: &Step) -> Row {
             Row::step(step, Verdict::WouldUnlock).because("already open, not mounted")
         }
         Action::Unlock(_) => Row::step(step, Verdict::WouldUnlock),
+        Action::Rekey(_) => Row::step(step, Verdict::WouldRekey),
         Action::Grow(grow) => Row::step(step, Verdict::WouldGrow).because(growth(grow.from, step.device.size)),
     }
 }

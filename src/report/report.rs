@@ -95,6 +95,12 @@ impl Report {
         Self { exit_code: code as u8, error: Some(error), ..self }
     }
 
+    /// Replaces the outcome in one line.
+    #[must_use]
+    pub fn summarised(self, summary: String) -> Self {
+        Self { summary, ..self }
+    }
+
     /// Adds rows of disks that were left alone.
     #[must_use]
     pub fn with_rows(mut self, more: Vec<Row>) -> Self {

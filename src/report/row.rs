@@ -10,6 +10,9 @@ use super::verdict::Verdict;
 use crate::luks2::mapper_name;
 use crate::plan::Subject;
 
+/// The reason in the row of a volume that `rotate` or `rewrap` has not caught up with yet.
+pub const HAS_FORMER_KEY: &str = "opens with its former key; 'luks-agent provision' gives it the new one";
+
 /// A disk, or a known volume whose disk is not attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {

@@ -24,6 +24,10 @@ pub enum Verdict {
     Grown,
     /// Open and mounted already; of `grow`: as large as its disk.
     Unchanged,
+    /// `plan`: provision would change its key.
+    WouldRekey,
+    /// Its key was changed.
+    Rekeyed,
     /// Unmounted and closed.
     Closed,
     /// Not touched for safety.
@@ -66,6 +70,8 @@ impl fmt::Display for Verdict {
             Self::Unlocked => "unlocked",
             Self::Grown => "grown",
             Self::Unchanged => "unchanged",
+            Self::WouldRekey => "would change key",
+            Self::Rekeyed => "key changed",
             Self::Closed => "closed",
             Self::Refused => "refused",
             Self::Wrong => "wrong",
@@ -98,6 +104,8 @@ impl Verdict {
             | Self::Unlocked
             | Self::Grown
             | Self::Unchanged
+            | Self::WouldRekey
+            | Self::Rekeyed
             | Self::Closed
             | Self::Sound
             | Self::Open

@@ -52,7 +52,7 @@ pub struct KeyRecord {
     pub key_arn: String,
     /// When it was generated, or wrapped again by `rewrap`.
     pub created: Timestamp,
-    /// The key whose data key this is, wrapped again by `rewrap`.
+    /// The first key with the same data key, if `rewrap` has wrapped that again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewraps: Option<u32>,
     /// The key that takes its place: its volumes get that key, and are caught up when they come back if they are away.
@@ -67,6 +67,11 @@ impl KeyRecord {
     /// Returns its wrapped key, and who unwraps it.
     pub fn source(&self) -> KeySource {
         KeySource { provider: self.provider, wrapped_key: self.wrapped_key.clone(), key_arn: self.key_arn.clone() }
+    }
+
+    /// Returns the ID of the first key with the same data key.
+    pub fn data_key(&self) -> u32 {
+        self.rewraps.unwrap_or(self.id)
     }
 }
 
@@ -217,6 +222,19 @@ impl State {
     /// Returns the key with this ID.
     pub fn key(&self, id: u32) -> Option<&KeyRecord> {
         self.keys.iter().find(|k| k.id == id)
+    }
+
+    /// Returns the key to unwrap for the data key of the key with this ID: the newest that has the same data key.
+    ///
+    /// After `rewrap`, the KMS key of an older one may be gone.
+    pub fn key_to_unwrap(&self, id: u32) -> Option<&KeyRecord> {
+        let data_key = self.key(id)?.data_key();
+        self.keys.iter().rev().find(|key| key.data_key() == data_key)
+    }
+
+    /// Returns an ID that no key has or had.
+    pub fn next_key_id(&self) -> u32 {
+        self.keys.iter().map(|key| key.id.max(key.data_key())).max().unwrap_or(0) + 1
     }
 
     /// Returns what the header of a volume must contain; `None` if the volume or its key is not recorded.

@@ -17,6 +17,7 @@ mod input;
 mod noise;
 pub mod probe;
 mod reader;
+mod rekey;
 mod sample;
 mod serve;
 mod signatures;

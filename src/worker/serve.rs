@@ -10,6 +10,7 @@ use super::examine::{examine, read_header};
 use super::format::format;
 use super::grow::grow;
 use super::input::Input;
+use super::rekey::{add_key, remove_key};
 use super::stage::Stage;
 use super::unlock::unlock;
 use crate::error::chain;
@@ -69,6 +70,8 @@ fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::
         Job::Unlock(job) => unlock(&job, keys.next(), &mut stage),
         Job::Check(job) => check(&job, &mut stage),
         Job::Grow(job) => grow(&job, keys.next(), &mut stage),
+        Job::AddKey(job) => add_key(&job, &mut keys, &mut stage),
+        Job::RemoveKey(job) => remove_key(&job, keys.next(), &mut stage),
         Job::Cipher { encryption } => try_cipher(encryption, &mut stage),
         Job::Close { mapper, extent } => {
             stage.enter("closing");

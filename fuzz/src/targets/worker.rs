@@ -78,6 +78,7 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
             mapper.clone_from(&NO_MAPPING.to_owned());
             *mount = None;
         }
+        Job::AddKey(job::AddKey { target, .. }) | Job::RemoveKey(job::RemoveKey { target, .. }) => point(target),
         Job::Cipher { .. } => job = nothing_to_close(),
         Job::Close { mapper, .. } => mapper.clone_from(&NO_MAPPING.to_owned()),
     }

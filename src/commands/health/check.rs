@@ -7,7 +7,7 @@ use crate::disk::classify;
 use crate::error::chain;
 use crate::job::{self, Answer, Host, HostError, Job, Target};
 use crate::plan::{Finding, Shortfall, Subject, is_ignored, locked_out, policy};
-use crate::report::{Row, Verdict};
+use crate::report::{HAS_FORMER_KEY, Row, Verdict};
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 /// Whether a volume is not open and the configuration says to leave it alone.
@@ -57,6 +57,7 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
             // a volume used as swap is fine
             Some(at) if facts.system.is_none() => row(&subject, Verdict::NotMounted)
                 .because(format!("open, but not mounted at {}; 'luks-agent unlock' mounts it", at.display())),
+            _ if state.is_behind(volume) => row(&subject, Verdict::Sound).because(HAS_FORMER_KEY),
             _ => row(&subject, Verdict::Sound),
         },
         Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),

@@ -272,7 +272,7 @@ proptest! {
                     assert_eq!(record_on(&step.device), Some(*luks_uuid));
                     assert_eq!(*is_open, step.device.mapping_of(*luks_uuid).is_some());
                 }
-                Action::Grow(_) => panic!("not configured: {step:?}"),
+                Action::Grow(_) | Action::Rekey(_) => panic!("not configured: {step:?}"),
             }
         }
     }
@@ -335,7 +335,9 @@ proptest! {
             prop_assert_eq!(points.iter().collect::<BTreeSet<_>>().len(), points.len(), "{:?}", points);
             let volumes: Vec<_> = plan.steps.iter().filter_map(|s| match &s.action {
                 Action::Format(Format { resume, .. }) => *resume,
-                Action::Unlock(Unlock { luks_uuid, .. }) | Action::Grow(Grow { luks_uuid, .. }) => Some(*luks_uuid),
+                Action::Unlock(Unlock { luks_uuid, .. })
+                | Action::Grow(Grow { luks_uuid, .. })
+                | Action::Rekey(Rekey { luks_uuid, .. }) => Some(*luks_uuid),
             }).collect();
             prop_assert_eq!(volumes.iter().collect::<BTreeSet<_>>().len(), volumes.len());
         }
@@ -381,7 +383,7 @@ proptest! {
                     Action::Unlock(Unlock { luks_uuid, key, is_open, .. }) => {
                         (luks_uuid, key, is_open) == (record.luks_uuid, record.key, mapping.is_some())
                     }
-                    Action::Format(_) | Action::Grow(_) => false,
+                    Action::Format(_) | Action::Grow(_) | Action::Rekey(_) => false,
                 });
                 let mounted = plan.left.iter().filter_map(|left| left.volume.as_ref()).any(|volume| {
                     let at = |mapping: &Holder| volume.mount_point.as_ref().is_none_or(|at| mapping.mounts.contains(at));
@@ -586,6 +588,7 @@ fn cases(config: &Config, state: &State, inventory: &Inventory, plan: &Plan) -> 
                 Action::Unlock(Unlock { is_open: false, .. }) => "step: unlock",
                 Action::Unlock(Unlock { is_open: true, .. }) => "step: mount",
                 Action::Grow(_) => "step: grow",
+                Action::Rekey(_) => "step: change key",
             },
         );
     }

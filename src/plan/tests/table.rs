@@ -984,7 +984,7 @@ fn formats(config: &Config, volumes: Vec<VolumeRecord>, devices: Vec<DeviceFacts
             };
             Some(format!("{}={at}{replaces}", step.device.serial.as_deref().unwrap_or(&step.device.name)))
         }
-        Action::Unlock(_) | Action::Grow(_) => None,
+        Action::Unlock(_) | Action::Grow(_) | Action::Rekey(_) => None,
     });
     formats.collect::<Vec<_>>().join(" ")
 }

@@ -1,3 +1,4 @@
+mod keys;
 mod tampered;
 
 use std::path::PathBuf;
