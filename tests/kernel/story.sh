@@ -70,6 +70,18 @@ first)
 reboot)
     run_expect 0 agent status
     run_expect 0 agent unlock
+    # LocalStack has no dry runs and unwraps the key for health. Not with the fake endpoint, where the calls are counted below.
+    if [[ $service == localstack ]]; then
+        run_expect 0 agent health
+        # four changes of keys, so that the last token has number 0 again, with which break-glass begins
+        other=$(aws kms create-key --query KeyMetadata.Arn --output text)
+        run_expect 0 agent rotate
+        run_expect 0 agent rewrap --to "$other"
+        run_expect 0 agent rewrap --to "$key_arn"
+        run_expect 0 agent rotate
+        run_expect 0 agent close
+        run_expect 0 agent unlock
+    fi
     for at in "${mounts[@]}"; do
         expected=$(for ((i = 0; i < 64; i++)); do marker_text "$marker"; done)
         assert_eq "$(<"$at/file")" "$expected" "the file on $at"
@@ -79,8 +91,6 @@ reboot)
     done
     run_expect 0 agent unlock --json >/run/report
     assert_contains "$(report 'report["summary"]')" "nothing changed: 4 unchanged" "the second unlock"
-    # LocalStack has no dry runs and unwraps the key for this. Not with the fake endpoint, where the calls are counted below.
-    [[ $service != localstack ]] || run_expect 0 agent health
     ;;
 break-glass)
     # as docs/break-glass.md says, with stock tools only
