@@ -152,6 +152,40 @@ fn the_kernel_tier_runs_every_break_glass_command() {
     }
 }
 
+/// The commands of luks-agent in the shell blocks of a page: the verb, its subcommand if it has one, and the options.
+fn agent_commands(page: &str) -> Vec<Vec<String>> {
+    let blocks = blocks(page, "sh");
+    let lines = blocks.iter().flat_map(|block| block.lines());
+    let calls = lines.filter_map(|line| Some(line.split_once("luks-agent ")?.1.split(" #").next()?.to_owned()));
+    calls
+        .map(|call| {
+            let words = call.split_whitespace();
+            let is_name =
+                |word: &&str| word.starts_with("--") || word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            words.filter(is_name).map(str::to_owned).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn a_test_runs_every_command_of_the_runbooks() {
+    let files = |dir| fs::read_dir(at(dir)).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let scenarios = ["tests/kernel", "tests"].into_iter().flat_map(files);
+    let scenarios: Vec<String> = scenarios.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let runs: Vec<Vec<&str>> = scenarios
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter(|line| line.contains("agent"))
+        .map(|line| line.split(|c: char| c.is_whitespace() || "\"'();|".contains(c)).collect())
+        .collect();
+    for page in ["docs/operations.md", "docs/keys.md"] {
+        for command in agent_commands(page) {
+            let is_run = runs.iter().any(|run| command.iter().all(|word| run.contains(&word.as_str())));
+            assert!(is_run, "{page}: no scenario runs 'luks-agent {}'", command.join(" "));
+        }
+    }
+}
+
 #[test]
 fn the_readme_and_the_break_glass_page_have_the_same_commands() {
     assert_eq!(commands("README.md", "break-glass"), commands("docs/break-glass.md", "break-glass"));

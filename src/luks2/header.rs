@@ -217,6 +217,8 @@ mod tests {
             let found = Luks2Header::read(&File::open(&path).unwrap()).unwrap().unwrap();
             let metadata = Some(metadata.into());
             assert_eq!((found.luks_uuid, found.metadata, found.intact), (luks_uuid, metadata, intact), "row {number}");
+            let used = Luks2Header::read_intact(&File::open(&path).unwrap());
+            assert_eq!(used.is_ok(), intact, "row {number}");
         }
     }
 

@@ -113,6 +113,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_encryption_is_called_as_in_the_header() {
+        let encryption = Encryption { cipher: Cipher::SerpentXtsPlain64, key_size: 256 };
+        assert_eq!(encryption.to_string(), "serpent-xts-plain64 and keys of 256 bits");
+    }
+
+    #[test]
     fn a_mapping_grows_to_whole_sectors_behind_the_header() {
         for (disk, expected) in [
             (0, 0),

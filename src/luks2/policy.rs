@@ -341,6 +341,34 @@ mod tests {
     }
 
     #[test]
+    fn a_violation_says_what_is_wrong_and_what_to_do() {
+        let message = |pointer: &str, value: Value| {
+            let mut metadata = header();
+            *metadata.pointer_mut(pointer).unwrap() = value;
+            check_header(&metadata, &expected()).unwrap_err().to_string()
+        };
+        let end = "; luks-agent does not use it: find out who changed it, and see 'break-glass' in the README if you trust it";
+        for (pointer, value, said) in [
+            ("/tokens", json!({}), "it has no luks-agent-awskms token"),
+            (
+                "/tokens/0/key_arn",
+                json!("arn:\u{1b}y"),
+                "its token names KMS key arn:\\u{1b}y, the state file names arn:aws:kms:x",
+            ),
+            (
+                "/tokens/0/wrapped_key",
+                json!("AQIE"),
+                "the wrapped key in its token is not the one in the state file, so one of the two was changed",
+            ),
+            ("/segments/0/type", json!("lin\near"), "segment type is lin\\near, expected crypt"),
+            ("/keyslots/0/key_size", json!(16), "keyslot 0 holds a volume key of 16 bytes, expected 64"),
+        ] {
+            let expected = format!("the LUKS2 header is not what luks-agent wrote: {said}{end}");
+            assert_eq!(message(pointer, value), expected);
+        }
+    }
+
+    #[test]
     fn a_header_that_could_be_ours_passes_only_where_none_was_recorded() {
         let first = Expected { header: HeaderPolicy::Possible, ..expected() };
         for (pointer, value) in [

@@ -15,8 +15,8 @@ use crate::disk::{
     NoiseEvidence,
 };
 use crate::key::{Provider, WrappedKey};
-use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, KeySource, Layout, Token};
-use crate::state::{KeyRecord, Phase, State, VolumeRecord, VolumeRole};
+use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, KeySource, Layout, ProvenKeyslot, Token};
+use crate::state::{KeyChange, KeyRecord, Phase, State, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
 
 const GIB: u64 = 1 << 30;

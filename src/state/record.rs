@@ -341,6 +341,42 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_is_behind_until_it_has_the_newest_key_and_no_other() {
+        let keyslot = || ProvenKeyslot { number: 0, sha256: String::new() };
+        for (replaced, key_change, is_behind) in [
+            (false, None, false),
+            (true, None, true),
+            (true, Some(KeyChange::Adding { key: 2 }), true),
+            (false, Some(KeyChange::Removing { key: 2, keyslot: keyslot() }), true),
+        ] {
+            let mut state = State::sample();
+            state.keys.push(KeyRecord { id: 2, ..state.keys[0].clone() });
+            state.keys[0].replaced_by = replaced.then_some(2);
+            state.volumes[0].key_change = key_change;
+            assert_eq!(state.is_behind(&state.volumes[0]), is_behind, "{:?}", state.volumes[0].key_change);
+            let other = state.expected(Uuid::from_u128(7)).unwrap().other;
+            assert_eq!(other.is_some(), state.volumes[0].key_change.is_some());
+            state.volumes[0].phase = Phase::Intent;
+            assert!(!state.is_behind(&state.volumes[0]), "it is formatted anew");
+        }
+    }
+
+    #[test]
+    fn the_newest_wrapping_of_a_data_key_is_unwrapped_and_no_id_comes_again() {
+        let mut state = State::sample();
+        let key = |id, rewraps| KeyRecord { id, rewraps, ..State::sample().keys.remove(0) };
+        assert_eq!(State::default().next_key_id(), 1);
+        state.keys = vec![key(1, None), key(2, Some(1)), key(3, None), key(5, Some(1))];
+        let unwrapped = |id| state.key_to_unwrap(id).map(|key| key.id);
+        assert_eq!([1, 2, 3, 5].map(unwrapped), [Some(5), Some(5), Some(3), Some(5)]);
+        assert_eq!(unwrapped(4), None);
+        assert_eq!(state.next_key_id(), 6);
+        // the record of the first key is gone, and its id still names its data key
+        state.keys = vec![key(2, Some(9))];
+        assert_eq!(state.next_key_id(), 10);
+    }
+
+    #[test]
     fn what_is_expected_of_a_header_is_what_was_recorded() {
         let state = State::sample();
         let expected = state.expected(Uuid::from_u128(7)).unwrap();

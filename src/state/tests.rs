@@ -72,6 +72,12 @@ fn nobody_else_can_open_what_is_locked() {
     let store = StateDir::create(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
     store.save(&State::sample()).unwrap();
+    // what only the agent has in it is its own
+    drop(store);
+    fs::write(path.join(TEMPORARY), "").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let _store = StateDir::create(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
 }
 
 #[test]

@@ -242,6 +242,20 @@ fn instance_store_that_may_be_wiped() {
             with(Content::Unrecognised { offset: 8 }, store(1)),
             wiped("data without a known signature, first seen at byte 8"),
         ),
+        (
+            "not readable",
+            Provision,
+            vec![],
+            with(Content::Unknown { reason: "i/o error".to_owned() }, store(1)),
+            format!("wrong: it could not be examined: i/o error -> {CHECK_READABLE}"),
+        ),
+        (
+            "half a header of nobody's",
+            Provision,
+            vec![],
+            with(Content::Unfinished, store(1)),
+            format!("refused: not blank: {} -> {WIPE}", Content::Unfinished),
+        ),
         ("unlock", Unlock, vec![], with(foreign(), store(1)), format!("{STRANGER}not blank: ext4 at byte 1080")),
         ("EBS", Provision, vec![], with(foreign(), ebs(1)), format!("refused: not blank: ext4 at byte 1080 -> {WIPE}")),
         ("mounted", Provision, vec![], mounted, format!("refused: it is mounted at /data -> {RELEASE}")),
@@ -1225,6 +1239,120 @@ fn what_does_not_fit_a_disk_is_found_before_anything_is_done() {
         "refused: it has 31.9 MiB, but the LUKS2 header alone takes 16 MiB -> attach a disk of at least 32 MiB, {or}"
     );
     one_disk(&config(""), vec![("small", Provision, vec![], small, says)]);
+    let smallest = DeviceFacts { size: 2 * DATA_OFFSET, ..ebs(1) };
+    assert_eq!(formats(&config(""), vec![], vec![smallest]), "vol1=/mnt");
+}
+
+#[test]
+fn a_mapping_whose_header_cannot_be_read_is_a_volume_only_where_the_state_file_is_lost() {
+    let unreadable = || Some(Content::Unknown { reason: "i/o error".to_owned() });
+    let ours = DeviceFacts { content: unreadable(), ..open(9, &["/data"], ebs(1)) };
+    let others_name = Holder { dm_name: Some("secrets".to_owned()), ..mapping(9, &["/data"]) };
+    let others = DeviceFacts { content: unreadable(), holders: vec![others_name], ..ebs(1) };
+    let is_ours = |state: &State, facts: &DeviceFacts| {
+        unknown_volume(&config(""), state, &inventory(vec![facts.clone()]), facts).is_some()
+    };
+    assert!(is_ours(&State::default(), &ours));
+    assert!(!is_ours(&State::default(), &others), "under a name that the agent does not give");
+    assert!(!is_ours(&state(vec![known(1, "/mnt", &ebs(2))]), &ours), "there is a state file");
+}
+
+#[test]
+fn a_new_volume_is_not_nested_with_another_whichever_would_be_inside() {
+    for (base, at) in [("/mnt", "/mnt/a"), ("/mnt/a/b", "/mnt/a")] {
+        let config = config(&format!("[filesystem]\nmount_base = \"{base}\""));
+        let plan = plan(
+            Provision,
+            &config,
+            &state(vec![known(1, at, &ebs(1))]),
+            &inventory(vec![with(header(1), ebs(1)), ebs(2)]),
+        );
+        let lines = lines(&plan);
+        assert_eq!(lines[0], format!("nvme1n1: unlock #1 at {at}"));
+        let says = format!(
+            "nvme2n1: refused: mount point {base} would be nested with {at}, the mount point of another volume"
+        );
+        assert!(lines[1].starts_with(&says), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_change_of_keys_concerns_the_volumes_that_are_behind_and_nothing_else() {
+    let replaced = |volumes: Vec<VolumeRecord>| {
+        let mut state = state(volumes);
+        let new = KeyRecord { id: 2, ..state.keys[0].clone() };
+        state.keys[0].replaced_by = Some(2);
+        state.keys.push(new);
+        state
+    };
+    let has_new = |record| VolumeRecord { key: 2, ..record };
+    let keyslot = ProvenKeyslot { number: 0, sha256: String::new() };
+    let loses_old = |record| VolumeRecord {
+        key_change: Some(KeyChange::Removing { key: 1, keyslot: keyslot.clone() }),
+        ..has_new(record)
+    };
+    let begun = |record| VolumeRecord { key_change: Some(KeyChange::Adding { key: 2 }), ..record };
+    let k = |n| known(n, "/mnt", &ebs(n));
+    let current = "left: has the current key";
+    let copy = "refused: its header is a copy: LUKS UUID #1 is on nvme1n1, where it was last used -> detach the copy; or detach nvme1n1 to use the copy";
+    let not_found = "wrong: expected known volume, LUKS UUID #1, but its header was not found -> run 'luks-agent plan' to see what is on the disk";
+    let away = "nobody: left: not attached; it gets its new key when it comes back, and its former key stays recorded";
+    for (what, volumes, disks, expected) in [
+        ("open", vec![k(1)], vec![open(1, &["/mnt"], ebs(1))], vec!["nvme1n1: change key of #1 from 1 to 2"]),
+        ("closed", vec![k(1)], vec![with(header(1), ebs(1))], vec!["nvme1n1: change key of #1 from 1 to 2"]),
+        ("begun", vec![begun(k(1))], vec![with(header(1), ebs(1))], vec!["nvme1n1: change key of #1 from 1 to 2"]),
+        ("half", vec![loses_old(k(1))], vec![with(header(1), ebs(1))], vec!["nvme1n1: change key of #1 from 2 to 2"]),
+        ("done", vec![has_new(k(1))], vec![open(1, &["/mnt"], ebs(1))], vec![&*format!("nvme1n1: {current}")]),
+        ("away", vec![k(1)], vec![], vec![away]),
+        ("away, and done", vec![has_new(k(1))], vec![], vec![]),
+        ("blank", vec![k(1)], vec![ebs(1)], vec![&*format!("nvme1n1: {not_found}")]),
+        (
+            "stranger",
+            vec![k(1)],
+            vec![with(header(1), ebs(1)), ebs(2)],
+            vec!["nvme1n1: change key of #1 from 1 to 2", "nvme2n1: left: not a volume of this node"],
+        ),
+        (
+            "copy",
+            vec![k(1)],
+            vec![with(header(1), ebs(1)), with(header(1), ebs(2))],
+            vec!["nvme1n1: change key of #1 from 1 to 2", &*format!("nvme2n1: {copy}")],
+        ),
+        (
+            "not committed",
+            vec![intent(1, "/mnt", &ebs(1))],
+            vec![ebs(1)],
+            vec!["nvme1n1: left: not a volume of this node"],
+        ),
+    ] {
+        let plan = plan(Mode::Rekey, &config(""), &replaced(volumes), &inventory(disks));
+        assert_eq!(lines(&plan), expected, "{what}");
+        assert!(plan.changes.is_empty() && plan.shortfalls.is_empty(), "{what}");
+    }
+    // provision catches up with open volumes; those that it opens are left to the next run
+    for (what, disk, expected) in [
+        ("open", open(1, &["/mnt"], ebs(1)), "nvme1n1: change key of #1 from 1 to 2"),
+        ("not mounted", open(1, &[], ebs(1)), "nvme1n1: mount #1 at /mnt"),
+        ("closed", with(header(1), ebs(1)), "nvme1n1: unlock #1 at /mnt"),
+    ] {
+        let inventory = inventory(vec![disk]);
+        assert_eq!(lines(&plan(Provision, &config(""), &replaced(vec![k(1)]), &inventory)), [expected], "{what}");
+    }
+    let inventory = inventory(vec![open(1, &["/mnt"], ebs(1))]);
+    let unlock = plan(Unlock, &config(""), &replaced(vec![k(1)]), &inventory);
+    assert_eq!(lines(&unlock), ["nvme1n1: left #1 at /mnt: open, mounted at /mnt"]);
+}
+
+#[test]
+fn a_volume_that_is_being_erased_is_neither_opened_nor_formatted() {
+    let erasing = || vec![VolumeRecord { phase: Phase::Erasing, ..known(1, "/mnt", &ebs(1)) }];
+    let says =
+        "wrong: erasing volume #1 was interrupted: no key may open it any more -> run 'luks-agent erase' for it again";
+    for mode in [Provision, Unlock] {
+        for disk in [ebs(1), with(header(1), ebs(1)), with(Content::Unfinished, ebs(1)), open(1, &[], ebs(1))] {
+            one_disk(&config(""), vec![("erasing", mode, erasing(), disk, says.to_owned())]);
+        }
+    }
 }
 
 #[test]
