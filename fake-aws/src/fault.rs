@@ -116,6 +116,8 @@ pub enum Effect {
         /// The duration, in milliseconds.
         ms: u64,
     },
+    /// Performs the operation although the request asks for a dry run, as services do that know none, such as LocalStack.
+    IgnoreDryRun,
     /// Sends the correct answer, then sets the state of the first key.
     KeyBecomes {
         /// The new state.
@@ -145,6 +147,7 @@ impl Effect {
             Self::ContentType { .. } => "content_type",
             Self::Redirect { .. } => "redirect",
             Self::Drip { .. } => "drip",
+            Self::IgnoreDryRun => "ignore_dry_run",
             Self::KeyBecomes { .. } => "key_becomes",
         }
     }
@@ -181,7 +184,7 @@ impl Fault {
     }
 
     fn matches(&self, operation: &str) -> bool {
-        let full = if operation.starts_with("imds:") { operation.to_owned() } else { format!("kms:{operation}") };
+        let full = if operation.contains(':') { operation.to_owned() } else { format!("kms:{operation}") };
         match self.on.strip_suffix('*') {
             Some(prefix) => full.starts_with(prefix),
             None => self.on == operation || self.on == full,

@@ -30,7 +30,7 @@ use crate::fault::{Effect, Fault};
 use crate::kms::KmsError;
 use crate::log::Request;
 use crate::shared::Shared;
-use crate::{control, imds};
+use crate::{control, imds, sts};
 
 const AWS_JSON: &str = "application/x-amz-json-1.1";
 const REQUEST_BODY_LIMIT: usize = 1 << 20;
@@ -193,6 +193,9 @@ async fn answer(
 ) -> io::Result<Response<Answer>> {
     let parameters = serde_json::from_slice(body).unwrap_or(Value::Null);
     let mut request = Request::new(parts, &parameters, source, tls);
+    if let Some(operation) = sts::operation(&parts.headers, body) {
+        operation.clone_into(&mut request.operation);
+    }
     let fault = shared.faults.take(&request.operation);
     let reply = reply(shared, parts, &parameters, &request.operation, fault.as_ref());
     request.status = reply.as_ref().map(|reply| reply.status);
@@ -220,7 +223,13 @@ fn reply(shared: &Shared, parts: &Parts, body: &Value, operation: &str, fault: O
         Effect::Redirect { status, .. } => return Some(Reply::new(*status, "text/plain", "")),
         Effect::Error { code, status, message } => {
             let error = KmsError { code: code.clone(), message: message.clone() };
-            let reply = if is_imds { Reply::new(400, "text/plain", code) } else { Reply::kms(Err(error)) };
+            let reply = if is_imds {
+                Reply::new(400, "text/plain", code)
+            } else if operation == sts::GET_CALLER_IDENTITY {
+                Reply::new(400, "text/xml", sts::error(code, message.as_deref().unwrap_or_default()))
+            } else {
+                Reply::kms(Err(error))
+            };
             return Some(Reply { status: status.unwrap_or(reply.status), error: Some(code.clone()), ..reply });
         }
         Effect::Pass
@@ -235,15 +244,24 @@ fn reply(shared: &Shared, parts: &Parts, body: &Value, operation: &str, fault: O
         | Effect::WithoutField { .. }
         | Effect::ContentType { .. }
         | Effect::Drip { .. }
+        | Effect::IgnoreDryRun
         | Effect::KeyBecomes { .. } => {}
     }
     let mut reply = if is_imds {
         let answer = shared.imds.call(parts.method.as_str(), parts.uri.path(), &parts.headers);
         Reply { ttl: answer.ttl, ..Reply::new(answer.status, "text/plain", answer.body) }
+    } else if operation == sts::GET_CALLER_IDENTITY {
+        Reply::new(200, "text/xml", sts::caller(&shared.principal, &shared.account))
     } else if operation == "unknown" {
-        Reply::new(404, "text/plain", "fake-aws: the request is neither for KMS nor for IMDS")
+        Reply::new(404, "text/plain", "fake-aws: the request is for none of the services that it has")
     } else {
-        Reply::kms(kms(shared, parts, body, operation).map(|answer| tamper(shared, answer, effect)))
+        let mut body = body.clone();
+        if *effect == Effect::IgnoreDryRun
+            && let Some(fields) = body.as_object_mut()
+        {
+            fields.retain(|name, _| !name.starts_with("DryRun"));
+        }
+        Reply::kms(kms(shared, parts, &body, operation).map(|answer| tamper(shared, answer, effect)))
     };
     if let Effect::Oversized { bytes } = effect {
         reply.body.extend(std::iter::repeat_n(' ', bytes.saturating_sub(reply.body.len())));

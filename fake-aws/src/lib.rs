@@ -1,4 +1,4 @@
-//! A fake AWS endpoint: KMS over JSON 1.1 with real encryption, IMDSv2, scripted faults and a request log.
+//! A fake AWS endpoint: KMS over JSON 1.1 with real encryption, IMDSv2, `GetCallerIdentity` of STS, scripted faults and a request log.
 //!
 //! It serves the tests and the demo of luks-agent, and is never installed. It does not verify signatures. With a seed, its key
 //! material is as secret as the seed.
@@ -34,6 +34,7 @@ mod log;
 mod options;
 mod server;
 mod shared;
+mod sts;
 mod tls;
 
 pub use fault::{Effect, Fault};

@@ -21,7 +21,7 @@ const KMS_TARGET: &str = "TrentService.";
 pub struct Request {
     /// When it arrived.
     pub time: Timestamp,
-    /// The operation, for example `Decrypt` or `imds:token`; `unknown` if the request is neither for KMS nor for IMDS.
+    /// The operation, for example `Decrypt`, `imds:token` or `sts:GetCallerIdentity`; `unknown` if the request is for none of the services.
     pub operation: String,
     /// Method and path.
     pub request: String,

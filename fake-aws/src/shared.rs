@@ -15,13 +15,16 @@ pub(crate) struct Shared {
     pub(crate) log: Log,
     pub(crate) faults: Faults,
     pub(crate) imds: Imds,
+    /// The ARN of the caller.
+    pub(crate) principal: String,
+    pub(crate) account: String,
 }
 
 impl Shared {
     pub(crate) fn new(options: Options) -> io::Result<Self> {
         let principal = match &options.role {
-            Some(role) => format!("sts::{}:assumed-role/{role}/{}", options.account, options.instance_id),
-            None => format!("iam::{}:user/nobody", options.account),
+            Some(role) => format!("arn:aws:sts::{}:assumed-role/{role}/{}", options.account, options.instance_id),
+            None => format!("arn:aws:iam::{}:user/nobody", options.account),
         };
         let root =
             Root::new(options.seed.as_deref()).map_err(|_| io::Error::other("no random bytes for the key material"))?;
@@ -31,13 +34,15 @@ impl Shared {
             kms: Kms::new(
                 &options.region,
                 &options.account,
-                format!("arn:aws:{principal}"),
+                principal.clone(),
                 root,
                 options.keys.clone(),
                 options.allow.clone(),
             ),
             log: Log::open(options.log_file.as_deref())?,
             faults,
+            principal,
+            account: options.account.clone(),
             imds: Imds::new(options),
         })
     }
