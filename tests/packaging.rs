@@ -72,7 +72,7 @@ fn listed(name: &str) -> BTreeSet<String> {
 fn action(operation: Operation) -> Option<String> {
     match operation {
         // IMDS is asked, and no permission needed
-        Operation::FindRegion => None,
+        Operation::FindRegion | Operation::GetCredentials => None,
         // `rewrap` alone calls it, and is allowed for that day: docs/iam.md has the statement
         Operation::ReEncrypt => None,
         // a new operation needs a place here, in the list below, and in every policy

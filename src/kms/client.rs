@@ -5,13 +5,13 @@ use std::time::Duration;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedHttpClient;
-use aws_sdk_kms::error::ProvideErrorMetadata;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, KeyMetadata};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::class::Class;
+use super::clock::ServiceClock;
 use super::error::{KmsError, Operation};
 use super::failure::{Context, Failure, Tries};
 use super::http::limit_responses;
@@ -26,12 +26,13 @@ use crate::key::{DataKey, KeyError, WrappedKey};
 /// AWS KMS, or the service at `kms.endpoint_url`.
 #[derive(Debug)]
 pub struct AwsKms {
-    config: config::Kms,
-    sdk: SdkConfig,
+    pub(super) config: config::Kms,
+    pub(super) sdk: SdkConfig,
     limits: Limits,
     /// `kms.deadline`, counted from [`AwsKms::connect`].
     deadline: Instant,
     meter: Meter,
+    pub(super) clock: ServiceClock,
 }
 
 impl AwsKms {
@@ -67,14 +68,16 @@ impl AwsKms {
         let deadline = Instant::now() + config.deadline;
         let limits = options.limits.clone();
         let meter = Meter::default();
-        let sdk = setup::sdk_config(limit_responses(http), config, options, deadline, &meter).await?;
-        Ok(Self { config: config.clone(), sdk, limits, deadline, meter })
+        let clock = ServiceClock::default();
+        let http = clock.watch(limit_responses(http));
+        let sdk = setup::sdk_config(http, config, options, deadline, &meter).await?;
+        Ok(Self { config: config.clone(), sdk, limits, deadline, meter, clock })
     }
 
     /// Returns a client for a key.
     ///
     /// An ARN names the Region to ask, and the key in the state file need not be the configured one.
-    fn asking<'a>(&self, operation: Operation, key: &'a str) -> Asking<'a> {
+    pub(super) fn asking<'a>(&self, operation: Operation, key: &'a str) -> Asking<'a> {
         let configured = self.sdk.region().map(Region::as_ref).unwrap_or_default();
         let region = region_of(key).unwrap_or(configured).to_owned();
         let place = setup::place(&self.config, &region);
@@ -104,31 +107,12 @@ impl AwsKms {
         described.await
     }
 
-    /// Checks that the data key can be unwrapped at the next boot, by a dry run of `Decrypt`.
-    ///
-    /// A service without dry runs, such as LocalStack, unwraps it; the result is wiped.
-    ///
-    /// # Errors
-    /// [`KmsError`], after the retries of its class.
-    pub async fn try_unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<(), KmsError> {
-        let asking = &self.asking(Operation::Decrypt, key_id);
-        self.retry(asking, || async {
-            let blob = Blob::new(wrapped.as_bytes());
-            match asking.client.decrypt().key_id(key_id).ciphertext_blob(blob).dry_run(true).send().await {
-                Ok(mut answer) => take_data_key(answer.plaintext.take()).map(|_| ()),
-                Err(error) if error.code() == Some("DryRunOperationException") => Ok(()),
-                Err(error) => Err(asking.explain(Failure::of(&error, asking.context())).await),
-            }
-        })
-        .await
-    }
-
     /// Returns the calls so far.
     pub fn usage(&self) -> Usage {
         self.meter.usage()
     }
 
-    async fn retry<T, F>(&self, asking: &Asking<'_>, mut attempt: impl FnMut() -> F) -> Result<T, KmsError>
+    pub(super) async fn retry<T, F>(&self, asking: &Asking<'_>, mut attempt: impl FnMut() -> F) -> Result<T, KmsError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -206,19 +190,19 @@ impl KeyService for AwsKms {
 
 /// One operation on one KMS key.
 #[derive(Debug)]
-struct Asking<'a> {
-    client: Client,
+pub(super) struct Asking<'a> {
+    pub(super) client: Client,
     operation: Operation,
     key: &'a str,
     place: String,
 }
 
 impl Asking<'_> {
-    fn context(&self) -> Context<'_> {
+    pub(super) fn context(&self) -> Context<'_> {
         Context { operation: self.operation, key: self.key, place: &self.place }
     }
 
-    async fn describe(&self) -> Result<KeyMetadata, Failure> {
+    pub(super) async fn describe(&self) -> Result<KeyMetadata, Failure> {
         let answer = self.client.describe_key().key_id(self.key).send().await;
         let answer = answer.map_err(|error| Failure::of(&error, self.context()))?;
         answer.key_metadata.ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no key"))
@@ -228,7 +212,7 @@ impl Asking<'_> {
     ///
     /// Decrypt and GenerateDataKey report only that the state of the key forbids the call. DescribeKey reports which
     /// state, until when, and whether it passes. If DescribeKey is denied, the failure stays as it is.
-    async fn explain(&self, mut failure: Failure) -> Failure {
+    pub(super) async fn explain(&self, mut failure: Failure) -> Failure {
         if failure.class != Class::KeyState {
             return failure;
         }
@@ -271,7 +255,7 @@ fn cannot_rewrap(from: &str, to: &str) -> Option<Failure> {
 }
 
 /// Takes the plaintext out of a response, and wipes the copy of the SDK.
-fn take_data_key(plaintext: Option<Blob>) -> Result<DataKey, Failure> {
+pub(super) fn take_data_key(plaintext: Option<Blob>) -> Result<DataKey, Failure> {
     let bytes = Zeroizing::new(plaintext.map(Blob::into_inner).unwrap_or_default());
     DataKey::from_slice(&bytes).map_err(|e| unexpected(&e))
 }

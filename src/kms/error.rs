@@ -3,12 +3,15 @@
 use std::fmt;
 
 use super::class::Class;
+use super::denial::Denial;
 
 /// An operation of the key service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Asking IMDS for the Region, before the first call to KMS.
     FindRegion,
+    /// Getting credentials, as every call does, but without a call.
+    GetCredentials,
     /// `DescribeKey`.
     DescribeKey,
     /// `GenerateDataKey`.
@@ -24,6 +27,7 @@ impl Operation {
     pub fn name(self) -> &'static str {
         match self {
             Self::FindRegion => "FindRegion",
+            Self::GetCredentials => "GetCredentials",
             Self::DescribeKey => "DescribeKey",
             Self::GenerateDataKey => "GenerateDataKey",
             Self::Decrypt => "Decrypt",
@@ -35,7 +39,9 @@ impl Operation {
     pub(super) fn actions(self) -> &'static str {
         match self {
             Self::ReEncrypt => "ReEncryptFrom and kms:ReEncryptTo",
-            Self::FindRegion | Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt => self.name(),
+            Self::FindRegion | Self::GetCredentials | Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt => {
+                self.name()
+            }
         }
     }
 }
@@ -44,6 +50,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FindRegion => f.write_str("asking IMDS for the region"),
+            Self::GetCredentials => f.write_str("getting credentials"),
             Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt | Self::ReEncrypt => {
                 write!(f, "KMS {}", self.name())
             }
@@ -64,25 +71,61 @@ pub enum Fault {
 
 /// A failed request to the key service; `Display` says how to fix it.
 #[derive(Debug, thiserror::Error)]
-#[error("{text}")]
+#[error("{}", self.text())]
 pub struct KmsError {
-    pub(super) text: String,
+    /// The call and its key; `None` if there was no call.
+    pub(super) call: Option<String>,
+    pub(super) what: String,
+    pub(super) remedy: Option<String>,
     pub(super) operation: Option<Operation>,
     pub(super) class: Class,
     pub(super) code: Option<Box<str>>,
     pub(super) request_id: Option<Box<str>>,
+    pub(super) denial: Option<Box<Denial>>,
 }
 
 impl KmsError {
     /// Makes an error of a configuration that cannot work, found before any request.
     pub(super) fn configuration(text: String) -> Self {
-        Self { text, operation: None, class: Class::Configuration, code: None, request_id: None }
+        Self::plain(text, Class::Configuration)
     }
 
     /// Makes an error for a fake key service.
     #[cfg(test)]
     pub(crate) fn of_class(class: Class) -> Self {
-        Self { text: format!("{class:?}"), operation: None, class, code: None, request_id: None }
+        Self::plain(format!("{class:?}"), class)
+    }
+
+    fn plain(what: String, class: Class) -> Self {
+        let (call, remedy, operation, code, request_id, denial) = (None, None, None, None, None, None);
+        Self { call, what, remedy, operation, class, code, request_id, denial }
+    }
+
+    fn text(&self) -> String {
+        let call = self.call.as_ref().map(|call| format!("{call}: ")).unwrap_or_default();
+        let remedy = self.remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+        format!("{call}{}{remedy}", self.what)
+    }
+
+    /// Returns what happened, without the call and the remedy.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Returns what to do about it.
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
+    /// Returns what AWS said if a policy denied the call.
+    pub fn denial(&self) -> Option<&Denial> {
+        self.denial.as_deref()
+    }
+
+    /// Returns whether the service rejected the request itself, as one that lacks something or that it does not know.
+    pub fn is_invalid_request(&self) -> bool {
+        let code = self.code.as_deref().unwrap_or_default();
+        code.starts_with("Validation") || code.starts_with("Serialization") || code == "InvalidCiphertextException"
     }
 
     /// Returns the operation that failed; `None` if there was no request yet.

@@ -14,6 +14,7 @@ use http_body_util::LengthLimitError;
 use rustls::CertificateError;
 
 use super::class::{Class, classify};
+use super::denial::Denial;
 use super::error::{KmsError, Operation};
 use super::imds;
 
@@ -34,6 +35,11 @@ pub(super) struct Tries {
     pub(super) time: Duration,
 }
 
+impl Tries {
+    /// One attempt; how long it took does not matter.
+    pub(super) const ONE: Self = Self { count: 1, time: Duration::ZERO };
+}
+
 /// A failed attempt; `Display` says what happened.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
@@ -42,6 +48,7 @@ pub(super) struct Failure {
     remedy: Option<String>,
     pub(super) code: Option<Box<str>>,
     request_id: Option<Box<str>>,
+    denial: Option<Box<Denial>>,
 }
 
 impl fmt::Display for Failure {
@@ -52,7 +59,7 @@ impl fmt::Display for Failure {
 
 impl Failure {
     pub(super) fn new(class: Class, what: impl Into<String>) -> Self {
-        Self { class, what: what.into(), remedy: None, code: None, request_id: None }
+        Self { class, what: what.into(), remedy: None, code: None, request_id: None, denial: None }
     }
 
     pub(super) fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -119,8 +126,9 @@ impl Failure {
         // the ARN is of the key that encrypted, so the configuration is not at fault
         let gone = code == "NotFoundException" && context.operation == Operation::Decrypt;
         let class = if gone { Class::KeyState } else { classify(code, status) };
+        let denial = (class == Class::Denied).then(|| Box::new(Denial::parse(message)));
         let what = match (class, code) {
-            (Class::Denied, _) => denied(message, context),
+            (Class::Denied, _) => denial.iter().map(|d| d.describe(context.operation, context.key)).collect(),
             (Class::Configuration, "NotFoundException") => format!("no such KMS key in {}: {message}", context.place),
             (Class::KeyState, "NotFoundException") => format!("the KMS key no longer exists: {message}"),
             (Class::KeyState, "DisabledException") => "the KMS key is disabled".to_owned(),
@@ -139,10 +147,11 @@ impl Failure {
         let what = what.trim_end_matches([':', '.', ' ']);
         let mut failure = Self::new(class, what);
         failure.code = error.code().map(Box::from);
+        failure.denial = denial;
         failure
     }
 
-    fn of_credentials(error: &CredentialsError) -> Self {
+    pub(super) fn of_credentials(error: &CredentialsError) -> Self {
         let what = "no AWS credentials in environment, profile, web identity, container or instance role";
         let class = match error {
             CredentialsError::CredentialsNotLoaded(_) if imds::is_disabled() => Class::NoCredentialSource,
@@ -200,11 +209,14 @@ impl Failure {
         let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
         let Context { operation, key, .. } = context;
         KmsError {
-            text: format!("{operation} with KMS key {key}: {}{details}; {remedy}", self.what),
+            call: Some(format!("{operation} with KMS key {key}")),
+            what: format!("{}{details}", self.what),
+            remedy: Some(remedy),
             operation: Some(operation),
             class: self.class,
             code: self.code,
             request_id: self.request_id,
+            denial: self.denial,
         }
     }
 }
@@ -261,23 +273,6 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
     }
 }
 
-/// Rewrites the message of AWS: "User: ARN is not authorized to perform: ACTION on resource: ARN because REASON".
-fn denied(message: &str, context: Context<'_>) -> String {
-    let who = message
-        .split_once("User: ")
-        .and_then(|(_, rest)| rest.split_once(" is not authorized"))
-        .map_or("the caller", |(principal, _)| principal);
-    let why = message.split_once(" because ").map(|(_, why)| format!(" ({why})")).unwrap_or_default();
-    // ReEncrypt needs two actions, and the message says which is missing, on which key
-    let lacks = message
-        .split_once("to perform: kms:")
-        .and_then(|(_, rest)| rest.split_once(" on resource: "))
-        .filter(|_| context.operation == Operation::ReEncrypt)
-        .and_then(|(action, rest)| Some((action, rest.split_whitespace().next()?)));
-    let (action, key) = lacks.unwrap_or((context.operation.actions(), context.key));
-    format!("access denied: {who} lacks kms:{action} on {key}{why}")
-}
-
 /// Returns the first error of type `E` in the chain, including the payloads of [`io::Error`]s.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     chain(error).find_map(|e| e.downcast_ref::<E>())
@@ -326,19 +321,6 @@ mod tests {
         key: "arn:aws:kms:us-east-1:111122223333:key/k",
         place: "KMS in us-east-1",
     };
-
-    #[test]
-    fn a_denial_names_principal_action_key_and_reason() {
-        let message = "User: arn:aws:sts::111122223333:assumed-role/Node/i-1 is not authorized to perform: \
-                       kms:GenerateDataKey on resource: arn:aws:kms:us-east-1:111122223333:key/k because no \
-                       identity-based policy allows the kms:GenerateDataKey action";
-        assert_eq!(
-            denied(message, CONTEXT),
-            "access denied: arn:aws:sts::111122223333:assumed-role/Node/i-1 lacks kms:GenerateDataKey on \
-             arn:aws:kms:us-east-1:111122223333:key/k (no identity-based policy allows the kms:GenerateDataKey action)"
-        );
-        assert!(denied("no", CONTEXT).starts_with("access denied: the caller lacks kms:GenerateDataKey on arn:"));
-    }
 
     #[test]
     fn the_text_has_cause_details_and_remedy() {

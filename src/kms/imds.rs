@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Limit for connecting, and for a response.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longer than any instance id or Region.
+/// No instance id, Region or role name is longer.
 const WORD_MAX: usize = 64;
 /// Header with the lifetime of a session token in seconds.
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -158,12 +158,20 @@ impl Imds {
         Ok(Some(mapping))
     }
 
+    /// Returns the name of the instance's role; `None` if there is none, or no IMDS.
+    ///
+    /// # Errors
+    /// [`ImdsError`] if IMDS returns an error.
+    pub async fn role(&self) -> Result<Option<String>, ImdsError> {
+        self.word("/latest/meta-data/iam/security-credentials/").await
+    }
+
     /// Gets an identifier, and rejects anything else, such as an HTML page from a proxy.
     async fn word(&self, path: &str) -> Result<Option<String>, ImdsError> {
         let answer = self.get(path).await?;
-        let is_word = |text: &String| {
-            (1..=WORD_MAX).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-        };
+        // the characters of instance ids, Regions and role names
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "-_+=,.@".contains(c);
+        let is_word = |text: &String| (1..=WORD_MAX).contains(&text.len()) && text.chars().all(is_part);
         match answer {
             Some(text) if !is_word(&text) => Err(ImdsError::Garbled { path: path.to_owned() }),
             answer => Ok(answer),

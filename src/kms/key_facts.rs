@@ -14,6 +14,13 @@ const WANTED: &str = "set kms.key_id to a customer managed, symmetric key (SYMME
 ///
 /// A property that KMS does not report counts against the key.
 pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
+    check_kind(key)?;
+    check_state(key)?;
+    key.arn().map(str::to_owned).ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no ARN"))
+}
+
+/// Refuses a key that is not customer managed, symmetric and for encryption.
+pub(super) fn check_kind(key: &KeyMetadata) -> Result<(), Failure> {
     match key.key_manager() {
         Some(KeyManagerType::Customer) => {}
         Some(KeyManagerType::Aws) => {
@@ -31,8 +38,7 @@ pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
         }
         _ => return Err(refuse("KMS does not report this key as symmetric and for encryption")),
     }
-    check_state(key)?;
-    key.arn().map(str::to_owned).ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no ARN"))
+    Ok(())
 }
 
 /// The state of a KMS key.

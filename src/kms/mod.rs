@@ -1,4 +1,4 @@
-//! The key service: requests to AWS KMS and IMDS, their retries, and the messages when they fail.
+//! The key service: requests to AWS KMS, IMDS and STS, their retries, and the messages when they fail.
 //!
 //! No code here writes key material anywhere, and no error contains a response of KMS: [`KmsError`] keeps texts, never
 //! the error values of the SDK, whose `Debug` prints whole responses.
@@ -6,8 +6,11 @@
 //! May import: `config`, `key`.
 //! Never: opens a disk, reads the state file, or knows what a key is for.
 
+mod caller;
 mod class;
 mod client;
+mod clock;
+mod denial;
 mod error;
 mod failure;
 mod http;
@@ -16,13 +19,17 @@ mod key_facts;
 mod key_service;
 mod retry;
 mod setup;
+mod trial;
 mod usage;
 
+pub use caller::CredentialSource;
 pub use class::{Class, classify};
 pub use client::AwsKms;
+pub use denial::Denial;
 pub use error::{Fault, KmsError, Operation};
 pub use key_facts::KeyState;
 pub use key_service::{GeneratedKey, KeyService, RewrappedKey};
 pub use retry::Limits;
 pub use setup::Options;
+pub use trial::KeyDescription;
 pub use usage::Usage;

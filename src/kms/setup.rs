@@ -98,8 +98,13 @@ pub(super) fn place(config: &config::Kms, region: &str) -> String {
 
 /// Returns the endpoint from the configuration or the environment.
 fn configured_endpoint(config: &config::Kms) -> Option<String> {
-    let env = |name| std::env::var(name).ok().filter(|v: &String| !v.is_empty());
+    let env = from_environment;
     config.endpoint_url.clone().or_else(|| env("AWS_ENDPOINT_URL_KMS")).or_else(|| env("AWS_ENDPOINT_URL"))
+}
+
+/// Returns the value of an environment variable, unless it is empty.
+pub(super) fn from_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Returns the Region: from the key ARN, else the configuration, else the environment or profile, else IMDS.

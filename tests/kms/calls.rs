@@ -332,3 +332,87 @@ fn no_log_shows_the_data_key_and_every_wait_is_logged() {
         assert!(log.contains("KMS Decrypt failed, trying again in"));
     }
 }
+
+#[tokio::test]
+async fn trials_tell_what_is_allowed_and_make_no_key() {
+    let server = server().await;
+    let kms = connect(&config(&server, "alias/luks-agent")).await;
+    let described = kms.describe_configured().await.unwrap();
+    assert_eq!(described.arn, Some(server.key_arn()));
+    assert!(described.kind.is_ok() && described.state.1.is_ok());
+    assert_eq!(kms.try_generate(&server.key_arn()).await.unwrap(), None);
+    kms.try_unwrap_any(&server.key_arn()).await.unwrap();
+    let real = |server: &Server| server.requests().iter().filter(|r| r.status == Some(200) && !r.dry_run).count();
+    assert_eq!(real(&server), 1, "{:?}", server.requests());
+
+    // a policy that denies describing the key does not hide what else is missing
+    server.set_allow(Some(&["GenerateDataKey"]));
+    let denied = kms.describe_configured().await.unwrap_err();
+    assert_eq!(denied.denial().unwrap().resource, Some(server.key_arn()));
+    let denied = kms.try_unwrap_any("alias/luks-agent").await.unwrap_err();
+    assert_says(&denied, Class::Denied, Fault::Unavailable, &["lacks kms:Decrypt on alias/luks-agent"]);
+    assert!(denied.what().starts_with("access denied: ") && denied.remedy().unwrap().starts_with("allow kms:Decrypt"));
+    kms.try_generate(&server.key_arn()).await.unwrap();
+    server.set_allow(None);
+
+    server.set_key_state(KEY, KeyState::Disabled).unwrap();
+    let (state, usable) = kms.describe_configured().await.unwrap().state;
+    assert_eq!(state.name, "Disabled");
+    assert_says(&usable.unwrap_err(), Class::KeyState, Fault::Unavailable, &["is disabled", "enable-key"]);
+}
+
+#[tokio::test]
+async fn a_service_without_dry_runs_makes_a_key_that_is_wiped_and_can_be_tried() {
+    let server = server().await;
+    let kms = connect(&config(&server, KEY)).await;
+    server.push_fault(Scripted::new("kms:*", Effect::IgnoreDryRun));
+    let wrapped = kms.try_generate(&server.key_arn()).await.unwrap().expect("no wrapped key");
+    kms.try_unwrap(&wrapped, &server.key_arn()).await.unwrap();
+    let unknown = kms.try_unwrap_any(&server.key_arn()).await.unwrap_err();
+    assert!(unknown.is_invalid_request(), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_key_of_the_wrong_kind_is_described_and_told() {
+    let server = server_with(fake_aws::Options {
+        keys: vec![Key { manager: fake_aws::KeyManager::Aws, ..Key::default() }],
+        ..fake_aws::Options::default()
+    })
+    .await;
+    let described = connect(&config(&server, KEY)).await.describe_configured().await.unwrap();
+    let kind = described.kind.unwrap_err();
+    assert_says(&kind, Class::Configuration, Fault::Configuration, &["AWS managed key"]);
+    assert!(described.state.1.is_ok());
+}
+
+#[test]
+fn the_caller_is_named_by_sts_and_the_source_by_the_credentials() {
+    let test = "calls::the_caller_is_named_by_sts_and_the_source_by_the_credentials";
+    let server = Server::start_blocking(fake_aws::Options::default()).unwrap();
+    let env = [("AWS_ENDPOINT_URL", server.url()), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url())];
+    if in_child(test, &env) {
+        block_on(async {
+            let kms = AwsKms::connect_with(&bare("alias/luks-agent", Duration::from_secs(30)), quick()).await.unwrap();
+            let source = kms.credentials().await.unwrap();
+            assert!(source.is_instance_role, "{source:?}");
+            let arn = "arn:aws:sts::111122223333:assumed-role/luks-agent-node/i-1234567890abcdef0";
+            assert_eq!(kms.caller().await.as_deref(), Ok(arn));
+            assert_eq!(Imds::new().role().await.unwrap().as_deref(), Some("luks-agent-node"));
+            assert!(kms.clock_lead().unwrap().as_secs().abs() < 30);
+        });
+    }
+}
+
+#[test]
+fn the_endpoint_of_kms_is_not_asked_who_the_caller_is() {
+    let [kms_only, sts] = [(); 2].map(|()| Server::start_blocking(fake_aws::Options::default()).unwrap());
+    let env = [("KMS", kms_only.url()), ("AWS_ENDPOINT_URL_STS", sts.url())];
+    if in_child("calls::the_endpoint_of_kms_is_not_asked_who_the_caller_is", &env) {
+        block_on(async {
+            let config = config::Kms { endpoint_url: std::env::var("KMS").ok(), ..config(&kms_only, KEY) };
+            connect(&config).await.caller().await.unwrap();
+        });
+        return;
+    }
+    assert_eq!((kms_only.requests().len(), sts.count("sts:GetCallerIdentity")), (0, 1));
+}
