@@ -1,7 +1,10 @@
 //! The exit codes.
 
+use serde::Serialize;
+
 /// Exit codes, the same for every command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "u8")]
 #[repr(u8)]
 pub enum ExitCode {
     /// Done.
@@ -14,6 +17,12 @@ pub enum ExitCode {
     Refused = 3,
     /// Key service or credentials not available in time.
     KeyService = 4,
+}
+
+impl From<ExitCode> for u8 {
+    fn from(code: ExitCode) -> Self {
+        code as Self
+    }
 }
 
 impl From<ExitCode> for std::process::ExitCode {

@@ -1,6 +1,7 @@
 //! A report as entries of the journal: one for each disk on which something was done or is wrong, and one for the outcome as a
 //! whole. `docs/journal.md` lists them.
 
+use super::check::{Check, CheckResult};
 use super::exit_code::ExitCode;
 use super::report::Report;
 use super::row::Row;
@@ -35,6 +36,14 @@ impl Report {
         for row in &self.rows {
             if let Some(message_id) = message_id(&row.result.to_string()) {
                 row.log(message_id);
+            }
+        }
+        for Check { check, result, evidence, remedy, .. } in &self.checks {
+            let remedy = remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            match result {
+                CheckResult::Ok => tracing::info!("{check}: {evidence}{remedy}"),
+                CheckResult::Warning => tracing::warn!("{check}: {evidence}{remedy}"),
+                CheckResult::Failure => tracing::error!("{check}: {evidence}{remedy}"),
             }
         }
         tracing::info!("{}: {}", self.command, self.summary);

@@ -3,6 +3,7 @@
 //! May import: `apply`, `disk`, `error`, `kms`, `logging`, `luks2`, `plan`, `state`.
 //! Never: a disk, the network, or a decision on what is done. `last` keeps what a run said in `/run`, and nothing else writes.
 
+mod check;
 mod exit_code;
 mod found;
 mod journal;
@@ -18,6 +19,7 @@ mod table;
 mod tests;
 mod verdict;
 
+pub use check::{Check, CheckResult};
 pub use exit_code::ExitCode;
 pub use found::Found;
 pub use journal::MESSAGE_IDS;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::check::{Check, CheckResult};
 use super::exit_code::ExitCode;
 use super::row::Row;
 use super::verdict::Verdict;
@@ -36,6 +37,8 @@ pub struct Report {
     pub(super) keys: Vec<KeyFinding>,
     /// `status`: the last result of `health` since boot.
     health: Option<Health>,
+    /// `doctor`: what was checked.
+    pub(super) checks: Vec<Check>,
 }
 
 /// A KMS key that volumes depend on.
@@ -80,7 +83,24 @@ impl Report {
             stage_seconds: BTreeMap::new(),
             keys: Vec::new(),
             health: None,
+            checks: Vec::new(),
         }
+    }
+
+    /// Returns the report of checks. Its exit code is that of the failed checks if they agree on it.
+    pub fn of_checks(command: &'static str, checks: Vec<Check>) -> Self {
+        let count = |result: CheckResult| checks.iter().filter(|check| check.result == result).count();
+        let [ok, warnings, failures] = [CheckResult::Ok, CheckResult::Warning, CheckResult::Failure].map(count);
+        let report = Self::new(command, Vec::new(), format!("{ok} ok, {warnings} to look at, {failures} failed"));
+        let failed: Vec<&Check> = checks.iter().filter(|check| check.result == CheckResult::Failure).collect();
+        let code = match failed.first() {
+            None => ExitCode::Done,
+            Some(first) if failed.iter().all(|check| check.exit_code == first.exit_code) => first.exit_code,
+            Some(_) => ExitCode::Failed,
+        };
+        let names: Vec<&str> = failed.iter().map(|check| check.check).collect();
+        let error = (!names.is_empty()).then(|| format!("this node cannot do its work yet: {}", names.join(", ")));
+        Self { exit_code: code as u8, error, checks, ..report }
     }
 
     /// Returns the report of a command that could not begin.

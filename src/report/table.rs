@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::check::Check;
 use super::report::Report;
 use super::row::Row;
 use crate::disk::Bytes;
@@ -9,6 +10,9 @@ use crate::logging::escape_controls;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.checks.is_empty() {
+            return self.print_checks(f);
+        }
         let dash = || "-".to_owned();
         let cells = |row: &Row| {
             [
@@ -34,6 +38,21 @@ impl fmt::Display for Report {
                 writeln!(f, "    {}", escape_controls(reason))?;
             }
             if let Some(remedy) = &row.remedy {
+                writeln!(f, "    -> {}", escape_controls(remedy))?;
+            }
+        }
+        writeln!(f, "{}: {}", self.command, escape_controls(&self.summary))
+    }
+}
+
+impl Report {
+    fn print_checks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.checks.iter().map(|check| check.check.len());
+        let width = names.chain(["CHECK".len()]).max().unwrap_or(0);
+        writeln!(f, "{:width$}  RESULT   EVIDENCE", "CHECK")?;
+        for Check { check, result, evidence, remedy, .. } in &self.checks {
+            writeln!(f, "{check:width$}  {result:7}  {}", escape_controls(evidence))?;
+            if let Some(remedy) = remedy {
                 writeln!(f, "    -> {}", escape_controls(remedy))?;
             }
         }
