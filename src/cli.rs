@@ -147,6 +147,12 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Say whether this node can do its work, before anything is formatted: kernel, tools, KMS key, permissions, units; write nothing
+    Doctor {
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
     /// Check that this node would come back after a reboot: the KMS key, the state file, every volume
     Health {
         /// How it reports.
@@ -185,6 +191,7 @@ impl Verb {
             Self::Rotate { .. } => "rotate",
             Self::Rewrap { .. } => "rewrap",
             Self::Status { .. } => "status",
+            Self::Doctor { .. } => "doctor",
             Self::Health { .. } => "health",
         }
     }
@@ -201,6 +208,7 @@ impl Verb {
             | Self::Rotate { output }
             | Self::Rewrap { output, .. }
             | Self::Status { output }
+            | Self::Doctor { output }
             | Self::Health { output } => *output,
         }
     }

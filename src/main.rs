@@ -114,6 +114,7 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
         Verb::Rotate { .. } => commands::rotate(&config).await,
         Verb::Rewrap { to, .. } => commands::rewrap(&config, to).await,
         Verb::Status { .. } => commands::status(&config).await,
+        Verb::Doctor { .. } => Ok(commands::doctor(&config).await),
         Verb::Health { .. } => commands::health(&config).await,
     }
 }

@@ -96,3 +96,9 @@ fn mount_points_outlive_a_power_cut_and_a_full_disk_is_named() {
 fn noise_is_refused_with_its_cause_and_taken_where_that_is_configured() {
     boot("noise", &["ubdb", "ubdc", "ubdd", "ubde"]);
 }
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn the_doctor_names_what_is_wrong_with_its_remedy_and_writes_nothing() {
+    boot("doctor", &["ubdb", "ubdc"]);
+}

@@ -57,6 +57,7 @@ fn a_node_that_nobody_types_commands_on() {
     assert_eq!(vm.ok(waited), "", "the daemon was earlier than the configuration");
     vm.ok("echo kept >/mnt2/kept; sync -f /mnt2");
     status_says(&mut vm, "the key can be used, 4 sound");
+    the_doctor_asks_systemd(&mut vm);
 
     eprintln!("-- reboot");
     aws.clear_requests();
@@ -536,6 +537,26 @@ fn a_key_that_would_fail_is_noticed(vm: &mut Machine, aws: &Server) {
     aws.set_key_state("alias/luks-agent", KeyState::Enabled).unwrap();
     status_says(vm, "the key can be used");
     vm.ok(&format!("rm {DROP_IN}; systemctl reload luks-agent.service"));
+}
+
+/// The units that it asks systemd about: those of the agent, one that waits for the volumes, and one that does not.
+fn the_doctor_asks_systemd(vm: &mut Machine) {
+    let said = vm.ok("luks-agent doctor");
+    let enabled = "luks-agent.target is enabled, luks-agent.service is enabled";
+    for part in
+        [enabled, "every service that names a path below /mnt, /mnt1, /mnt2, /mnt3 waits", "4 volumes", ", 0 failed"]
+    {
+        assert!(said.contains(part), "no '{part}' in:\n{said}");
+    }
+    let hasty = "/etc/systemd/system/hasty.service";
+    vm.write_file(hasty, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/ls --all /mnt2\n");
+    vm.ok("systemctl daemon-reload && systemctl start hasty.service");
+    let said = vm.ok("luks-agent doctor");
+    assert!(
+        said.contains("not ordered after luks-agent.target, but naming paths of its volumes: hasty.service (/mnt2)"),
+        "{said}"
+    );
+    vm.ok(&format!("systemctl stop hasty.service && rm {hasty} && systemctl daemon-reload"));
 }
 
 /// What `systemctl status` says of the daemon.

@@ -1,10 +1,12 @@
 //! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
-//! May import: `apply`, `config`, `discover`, `disk`, `error`, `job`, `key`, `kms`, `luks2`, `plan`, `report`, `state`, `storage`.
+//! May import: `apply`, `config`, `discover`, `disk`, `error`, `job`, `key`, `kms`, `luks2`, `permissions`, `plan`, `report`, `state`,
+//! `storage`.
 //! Never: a device, `worker`, `daemon`.
 
 // one file a command
 mod close;
+mod doctor;
 mod grow;
 mod health;
 mod plan;
@@ -30,6 +32,7 @@ mod survey;
 mod waiting;
 
 pub use close::{Closing, close};
+pub use doctor::doctor;
 pub use error::CommandError;
 pub use grow::grow;
 pub use health::health;

@@ -5,6 +5,7 @@
 mod call;
 mod error;
 mod keyslots;
+mod loaded;
 mod on_disk;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use libcryptsetup_rs::{
 use self::call::{LOG, call, init};
 pub use self::error::{HeaderFault, LuksError};
 pub use self::keyslots::{BothKeyslots, Removal, add_key, remove_key};
+pub use self::loaded::{Library, library};
 use self::on_disk::{OnDisk, check_key, is_not_permitted, load};
 use crate::key::Passphrase;
 use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size};

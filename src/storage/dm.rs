@@ -100,7 +100,7 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, T
     }
     let Err(refused) = tried? else { return Ok(None) };
     let name = encryption.cipher.parts().0;
-    let has_target = dmsetup(&["targets"])?.lines().any(|line| line.split_whitespace().next() == Some("crypt"));
+    let has_target = crypt_target()?.is_some();
     // ENOENT: no such cipher
     let has_none = matches!(&refused, ToolError::Failed { output, .. } if output.contains("No such file or directory"));
     let (reason, modules) = match (has_target, has_none) {
@@ -110,6 +110,16 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, T
     };
     let modules = modules.into_iter().map(str::to_owned).collect();
     Ok(Some(MissingCipher { encryption, reason: reason.to_owned(), modules }))
+}
+
+/// Returns the version of the target `crypt`, such as `v1.28.0`; `None` if the kernel has not loaded it.
+///
+/// # Errors
+/// If `dmsetup` fails.
+pub fn crypt_target() -> Result<Option<String>, ToolError> {
+    let targets = dmsetup(&["targets"])?;
+    let version = targets.lines().find_map(|line| line.strip_prefix("crypt ")).map(|version| version.trim().to_owned());
+    Ok(version)
 }
 
 /// Loads a table of target `crypt`. The inner error says why the kernel refused the table.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
-use super::tool::{Tool, ToolError, require, run};
+use super::tool::{FoundTool, Tool, ToolError, require, run};
 use crate::error::IoError;
 
 /// The file systems the agent makes.
@@ -78,11 +78,23 @@ impl FilesystemKind {
 /// # Errors
 /// [`ToolError::NotInstalled`] names the program and its package.
 pub fn check_tools(kind: FilesystemKind) -> Result<(), ToolError> {
+    require(making_tools(kind))
+}
+
+fn making_tools(kind: FilesystemKind) -> Vec<Tool> {
     let mut tools = vec![Tool { name: "wipefs", package: "util-linux" }];
     if let Some(mkfs) = kind.making_tool() {
         tools.extend([mkfs, Tool { name: "mount", package: "mount or util-linux" }]);
     }
-    require(tools)
+    tools
+}
+
+/// Returns the tools that work with a file system of this kind needs, and where they are.
+pub fn find_tools(kind: FilesystemKind) -> Vec<FoundTool> {
+    let mut tools = vec![Tool { name: "dmsetup", package: "dmsetup or device-mapper" }];
+    tools.extend(making_tools(kind));
+    tools.extend(kind.growing_tool());
+    tools.into_iter().map(FoundTool::from).collect()
 }
 
 /// Checks that the tools that grow file systems of these kinds are installed.

@@ -11,6 +11,6 @@ pub(crate) mod holders;
 pub mod mount;
 mod tool;
 
-pub use filesystem::{FilesystemKind, check_growing_tools, check_tools};
+pub use filesystem::{FilesystemKind, check_growing_tools, check_tools, find_tools};
 pub use mount::MountSpec;
-pub use tool::ToolError;
+pub use tool::{FoundTool, ToolError};

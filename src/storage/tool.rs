@@ -57,6 +57,23 @@ pub(super) fn require(tools: impl IntoIterator<Item = Tool>) -> Result<(), ToolE
     }
 }
 
+/// A program that the agent runs, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundTool {
+    /// Its name.
+    pub name: &'static str,
+    /// The package that has it.
+    pub package: &'static str,
+    /// Its path; `None` if it is not installed.
+    pub path: Option<PathBuf>,
+}
+
+impl From<Tool> for FoundTool {
+    fn from(Tool { name, package }: Tool) -> Self {
+        Self { name, package, path: find(name) }
+    }
+}
+
 /// Returns the path of a tool.
 fn find(tool: &str) -> Option<PathBuf> {
     std::env::split_paths(PATH).map(|dir| dir.join(tool)).find(|path| path.is_file())

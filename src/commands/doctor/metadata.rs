@@ -1,0 +1,43 @@
+//! The instance metadata service (IMDS).
+
+use crate::error::chain;
+use crate::kms::imds::{Imds, ImdsError, is_disabled};
+use crate::report::Check;
+
+const NAME: &str = "imds";
+const ENABLE: &str = "aws ec2 modify-instance-metadata-options --http-endpoint enabled --instance-id INSTANCE; ignore this where \
+                      region and credentials come from elsewhere";
+
+/// What IMDS says.
+#[derive(Debug)]
+pub(super) struct Metadata {
+    instance_id: Result<Option<String>, ImdsError>,
+    /// The role of the instance.
+    pub(super) role: Option<String>,
+}
+
+impl Metadata {
+    /// Asks IMDS, once.
+    pub(super) async fn ask() -> Self {
+        let imds = Imds::new();
+        let instance_id = imds.instance_id().await;
+        let role = match &instance_id {
+            Ok(Some(_)) => imds.role().await.ok().flatten(),
+            Ok(None) | Err(_) => None,
+        };
+        Self { instance_id, role }
+    }
+
+    /// A node can work without IMDS, so its absence alone is no failure.
+    pub(super) fn row(&self) -> Check {
+        match &self.instance_id {
+            Ok(Some(id)) => {
+                let role = self.role.as_ref().map_or("without a role".to_owned(), |role| format!("role {role}"));
+                Check::ok(NAME, format!("instance {id}, {role}"))
+            }
+            Ok(None) if is_disabled() => Check::warning(NAME, "AWS_EC2_METADATA_DISABLED is true, so nobody asks it"),
+            Ok(None) => Check::warning(NAME, "no answer from the instance metadata service").with_remedy(ENABLE),
+            Err(e) => Check::warning(NAME, chain(e)),
+        }
+    }
+}
