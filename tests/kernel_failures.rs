@@ -22,8 +22,8 @@ fn boot(scenario: &str, disks: &[&str]) {
         _ => disks.iter().fold(node, |node, disk| node.disk(disk, DATA_DISK)),
     };
     let script = arg.iter().fold(Script::with_agent(name), |script, arg| script.arg(*arg));
-    // the daemon does things by the minute
-    let script = script.timeout(Duration::from_secs(if name == "daemon" { 500 } else { 300 }));
+    // the daemon does things by the minute, and the doctor is asked some fifty times
+    let script = script.timeout(Duration::from_secs(if matches!(name, "daemon" | "doctor") { 500 } else { 300 }));
     node.boot(&script).assert_ok();
 }
 
