@@ -1,7 +1,5 @@
 //! What AWS says when a policy denies a call.
 
-use super::error::Operation;
-
 /// The parts of the message "User: ARN is not authorized to perform: ACTION on resource: ARN because REASON".
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Denial {
@@ -30,14 +28,15 @@ impl Denial {
         Self { principal: owned(principal), action: owned(action), resource: owned(resource), why: owned(why) }
     }
 
-    /// Describes the denial of an operation on a key, as the request called it.
-    pub(super) fn describe(&self, operation: Operation, key: &str) -> String {
+    /// Returns the missing action and its key, where AWS says both.
+    pub(super) fn lacks(&self) -> Option<(&str, &str)> {
+        self.action.as_deref().zip(self.resource.as_deref())
+    }
+
+    /// Describes the denial of an action on a key.
+    pub(super) fn describe(&self, (action, key): (&str, &str)) -> String {
         let who = self.principal.as_deref().unwrap_or("the caller");
         let why = self.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-        // ReEncrypt needs two actions, and the message says which is missing, on which key
-        let lacks = self.action.as_deref().zip(self.resource.as_deref());
-        let lacks = lacks.filter(|_| operation == Operation::ReEncrypt);
-        let (action, key) = lacks.unwrap_or((operation.actions(), key));
         format!("access denied: {who} lacks kms:{action} on {key}{why}")
     }
 }
@@ -60,14 +59,12 @@ mod tests {
             Denial { principal: owned(node), action: owned("GenerateDataKey"), resource: owned(key), why: owned(why) }
         );
         assert_eq!(
-            denial.describe(Operation::GenerateDataKey, key),
+            denial.describe(denial.lacks().unwrap()),
             format!("access denied: {node} lacks kms:GenerateDataKey on {key} ({why})")
         );
         assert_eq!(Denial::parse("no"), Denial::default());
         assert!(
-            Denial::default()
-                .describe(Operation::Decrypt, key)
-                .starts_with("access denied: the caller lacks kms:Decrypt")
+            Denial::default().describe(("Decrypt", key)).starts_with("access denied: the caller lacks kms:Decrypt")
         );
     }
 }

@@ -128,7 +128,7 @@ impl Failure {
         let class = if gone { Class::KeyState } else { classify(code, status) };
         let denial = (class == Class::Denied).then(|| Box::new(Denial::parse(message)));
         let what = match (class, code) {
-            (Class::Denied, _) => denial.iter().map(|d| d.describe(context.operation, context.key)).collect(),
+            (Class::Denied, _) => denial.iter().map(|denial| denied(denial, context)).collect(),
             (Class::Configuration, "NotFoundException") => format!("no such KMS key in {}: {message}", context.place),
             (Class::KeyState, "NotFoundException") => format!("the KMS key no longer exists: {message}"),
             (Class::KeyState, "DisabledException") => "the KMS key is disabled".to_owned(),
@@ -271,6 +271,12 @@ fn remedy(class: Class, code: Option<&str>, context: Context<'_>) -> String {
         }
         Class::Garbled | Class::Unexpected => format!("check which service answers at {place} in place of KMS"),
     }
+}
+
+fn denied(denial: &Denial, Context { operation, key, .. }: Context<'_>) -> String {
+    // ReEncrypt needs two actions, and AWS says which is missing, on which key
+    let lacks = denial.lacks().filter(|_| operation == Operation::ReEncrypt);
+    denial.describe(lacks.unwrap_or((operation.actions(), key)))
 }
 
 /// Returns the first error of type `E` in the chain, including the payloads of [`io::Error`]s.
