@@ -58,6 +58,12 @@ impl DataKey {
         Passphrase(text)
     }
 
+    /// Returns whether these bytes contain the key, as it is or as its passphrase.
+    pub fn is_in(&self, bytes: &[u8]) -> bool {
+        let contains = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+        contains(self.0.as_slice()) || contains(self.passphrase().expose())
+    }
+
     /// Returns whether both keys are equal, in constant time.
     pub fn same_as(&self, other: &Self) -> bool {
         self.0.iter().zip(other.0.iter()).fold(0, |acc, (a, b)| acc | (a ^ b)) == 0
@@ -158,6 +164,24 @@ impl From<WrappedKey> for String {
 impl fmt::Debug for WrappedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WrappedKey({} bytes)", self.0.len())
+    }
+}
+
+/// A wrapped data key, and who unwraps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySource {
+    /// The key service.
+    pub provider: Provider,
+    /// The data key, wrapped.
+    pub wrapped_key: WrappedKey,
+    /// The key that unwraps it: the ARN of a KMS key, or the name that another provider gave.
+    pub key_arn: String,
+}
+
+impl KeySource {
+    /// Returns a key that AWS KMS unwraps.
+    pub fn aws_kms(wrapped_key: WrappedKey, key_arn: impl Into<String>) -> Self {
+        Self { provider: Provider::AwsKms, wrapped_key, key_arn: key_arn.into() }
     }
 }
 

@@ -187,6 +187,19 @@ fn a_test_runs_every_command_of_the_runbooks() {
 }
 
 #[test]
+fn the_kernel_tier_opens_volumes_with_the_program_as_the_page_says() {
+    let scenario = file("tests/kernel/exec-provider.sh");
+    let commands = commands("docs/exec-provider.md", "by hand");
+    assert!(commands.len() > 2, "{commands:?}");
+    for command in commands {
+        let here = command
+            .replace("/usr/local/libexec/vault-transit.sh /etc/luks-agent/vault.conf", "\"$program\" \"$argument\"")
+            .replace("/dev/nvme1n1 rescued", "--test-passphrase \"$disk\"");
+        assert!(scenario.lines().any(|line| line.trim() == here), "tests/kernel/exec-provider.sh does not run: {here}");
+    }
+}
+
+#[test]
 fn the_readme_and_the_break_glass_page_have_the_same_commands() {
     assert_eq!(commands("README.md", "break-glass"), commands("docs/break-glass.md", "break-glass"));
 }
@@ -276,9 +289,15 @@ fn blocks(path: &str, language: &str) -> Vec<String> {
 
 #[test]
 fn the_examples_are_what_they_say() {
-    for path in
-        ["README.md", "docs/architecture.md", "docs/configuration.md", "docs/iam.md", "docs/kms.md", "docs/reports.md"]
-    {
+    for path in [
+        "README.md",
+        "docs/architecture.md",
+        "docs/configuration.md",
+        "docs/exec-provider.md",
+        "docs/iam.md",
+        "docs/kms.md",
+        "docs/reports.md",
+    ] {
         for json in blocks(path, "json") {
             let part = format!("{{{json}}}");
             let value = serde_json::from_str::<Value>(&json).or_else(|_| serde_json::from_str(&part));

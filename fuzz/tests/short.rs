@@ -84,6 +84,7 @@ short! {
     answers: 20_000,
     config: 3_000,
     disk: 1_000,
+    exec: 20_000,
     header: 10_000,
     imds: 1_000,
     kms: 600,

@@ -35,10 +35,10 @@ impl Keys {
         self.known.get(&id)?.as_ref()
     }
 
-    /// Whether a call has waited for the service until the deadline. Another call would wait as long again.
-    pub(super) fn gave_up_waiting(&self) -> bool {
+    /// Whether a call has waited for this service until the deadline. Another call would wait as long again.
+    pub(super) fn gave_up_waiting(&self, provider: Provider) -> bool {
         let Some(KeyError::Service(e)) = &self.error else { return false };
-        matches!(e.class(), Class::Transient | Class::KeyNotReady | Class::NoCredentials)
+        e.provider() == provider && matches!(e.class(), Class::Transient | Class::KeyNotReady | Class::NoCredentials)
     }
 }
 
@@ -73,7 +73,7 @@ pub(super) fn is_new(action: &Action) -> bool {
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
     pub(super) async fn unwrap(&self, state: &State, id: u32) -> Result<Passphrase, KeyError> {
         let record = state.key_to_unwrap(id).ok_or(KeyError::Unrecorded(id))?;
-        let data_key = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
+        let data_key = self.keys.unwrap(&record.source()).await?;
         Ok(data_key.passphrase())
     }
 
@@ -89,19 +89,20 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     ) -> Result<Option<u32>, KeyError> {
         // if only one of them is known, this may be any instance
         let same_instance = state.instance_id == self.instance_id;
-        // a key that has no volumes, under a KMS key that is no longer configured, never worked
-        let configured = &self.config.kms.key_id;
-        let abandoned = |key: &KeyRecord| {
-            key.configured_key_id != *configured && !state.volumes.iter().any(|volume| volume.key == key.id)
-        };
+        // a key that has no volumes, and was wrapped by what is no longer configured, never worked
+        let wanted = &self.config.keys;
+        let is_wanted = |key: &KeyRecord| key.provider == wanted.provider && key.configured_key_id == wanted.key_id;
+        let abandoned = |key: &KeyRecord| !is_wanted(key) && !state.volumes.iter().any(|volume| volume.key == key.id);
         if let Some(record) = state.keys.iter().rfind(|key| !key.adopted).filter(|key| !abandoned(key))
             && same_instance
         {
             let id = record.id;
-            if record.configured_key_id != *configured {
+            if !is_wanted(record) {
                 tracing::warn!(
                     kms_key = record.key_arn,
-                    "kms.key_id is now {configured}, but {} still wraps this node's data key, also for new volumes",
+                    "{} is now {}, but {} still wraps this node's data key, also for new volumes",
+                    wanted.setting(),
+                    wanted.key_id,
                     record.key_arn
                 );
             }
@@ -110,7 +111,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             }
             return Ok(keys.get(id).map(|_| id));
         }
-        if keys.gave_up_waiting() {
+        if keys.gave_up_waiting(wanted.provider) {
             return Ok(None);
         }
         let generated = self.keys.generate().await?;
@@ -121,9 +122,9 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         next.instance_id.clone_from(&self.instance_id);
         next.keys.push(KeyRecord {
             id,
-            provider: Provider::AwsKms,
+            provider: generated.provider,
             wrapped_key: generated.wrapped_key,
-            configured_key_id: self.config.kms.key_id.clone(),
+            configured_key_id: wanted.key_id.clone(),
             key_arn: generated.key_arn.clone(),
             created: Timestamp::now(),
             rewraps: None,
@@ -138,12 +139,12 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             None => state.clone(),
         };
         let record = stored.key(id).ok_or(KeyError::Unrecorded(id))?;
-        let unwrapped = self.keys.unwrap(&record.wrapped_key, &record.key_arn).await?;
+        let unwrapped = self.keys.unwrap(&record.source()).await?;
         if !unwrapped.same_as(&generated.data_key) {
             // no volume uses this key, and none may
             state.keys.retain(|key| key.id != id);
             self.save(state)?;
-            return Err(KeyError::NotProven { key_arn: generated.key_arn });
+            return Err(KeyError::NotProven { provider: generated.provider, key_arn: generated.key_arn });
         }
         tracing::info!(kms_key = record.key_arn, "the node's data key is wrapped, stored and proven");
         keys.insert(id, Ok(unwrapped.passphrase()));

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use crate::disk::Content;
 use crate::error::chain;
 use crate::job::{Answer, HostError};
+use crate::key::Provider;
 use crate::kms::KmsError;
 use crate::state::StateError;
 
@@ -80,17 +81,34 @@ pub enum KeyError {
     /// The state file could not be written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// `Decrypt` returned a different data key than `GenerateDataKey`.
-    #[error(
-        "KMS key {key_arn}: Decrypt returned a different data key than GenerateDataKey; nothing was formatted and existing volumes are unaffected; run the command again, and if this repeats, check what answers at kms.endpoint_url"
-    )]
+    /// The key service unwrapped a different data key than it had generated.
+    #[error("{}", not_proven(*provider, key_arn))]
     NotProven {
-        /// The KMS key.
+        /// The key service.
+        provider: Provider,
+        /// The key.
         key_arn: String,
     },
     /// The state file refers to a key that it does not hold.
     #[error("the state file has no key {0}")]
     Unrecorded(u32),
+}
+
+fn not_proven(provider: Provider, key: &str) -> String {
+    let (what, check) = match provider {
+        Provider::AwsKms => {
+            ("Decrypt returned a different data key than GenerateDataKey", "what answers at kms.endpoint_url")
+        }
+        Provider::Exec => ("unwrap returned a different data key than generate", "exec.command"),
+    };
+    let key = match provider {
+        Provider::AwsKms => format!("KMS key {key}"),
+        Provider::Exec => format!("key {key}"),
+    };
+    format!(
+        "{key}: {what}; nothing was formatted and existing volumes are unaffected; run the command again, and if this \
+         repeats, check {check}"
+    )
 }
 
 pub(super) fn failure(answer: Result<Answer, HostError>) -> StepResult {

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::context::Apply;
 use super::outcome::KeyError;
 use crate::job::Host;
-use crate::key::{DataKey, Provider};
-use crate::kms::{GeneratedKey, KeyService, RewrappedKey};
+use crate::key::{DataKey, KeySource};
+use crate::kms::{KeyService, RewrappedKey};
 use crate::state::{KeyChange, KeyRecord, State, VERSION, VolumeRecord};
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
@@ -15,14 +15,16 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     /// # Errors
     /// If the key service refuses, or the state file cannot be written; the state is then as it was.
     pub async fn rotate(&self, state: &mut State) -> Result<(), KeyError> {
-        let GeneratedKey { data_key, wrapped_key, key_arn } = self.keys.generate().await?;
-        self.prove(&self.keys.unwrap(&wrapped_key, &key_arn).await?, &data_key, &key_arn)?;
+        let generated = self.keys.generate().await?;
+        let source = generated.source();
+        prove(&self.keys.unwrap(&source).await?, &generated.data_key, &source)?;
+        let KeySource { provider, wrapped_key, key_arn } = source;
         let id = state.next_key_id();
         let key = KeyRecord {
             id,
-            provider: Provider::AwsKms,
+            provider,
             wrapped_key,
-            configured_key_id: self.config.kms.key_id.clone(),
+            configured_key_id: self.config.keys.key_id.clone(),
             key_arn,
             created: Timestamp::now(),
             rewraps: None,
@@ -44,12 +46,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mut next = state.clone();
         let current: Vec<KeyRecord> = state.keys.iter().filter(|key| key.replaced_by.is_none()).cloned().collect();
         for old in current {
-            let RewrappedKey { wrapped_key, key_arn } = self.keys.rewrap(&old.wrapped_key, &old.key_arn, to).await?;
+            let RewrappedKey { wrapped_key, key_arn } = self.keys.rewrap(&old.source(), to).await?;
             if key_arn == old.key_arn {
                 continue;
             }
-            let before = self.keys.unwrap(&old.wrapped_key, &old.key_arn).await?;
-            self.prove(&self.keys.unwrap(&wrapped_key, &key_arn).await?, &before, &key_arn)?;
+            let before = self.keys.unwrap(&old.source()).await?;
+            let source = KeySource::aws_kms(wrapped_key, key_arn);
+            prove(&self.keys.unwrap(&source).await?, &before, &source)?;
+            let KeySource { wrapped_key, key_arn, .. } = source;
             let id = next.next_key_id();
             // a key that waits for volumes that are away waits for the newer one from now on
             for key in &mut next.keys {
@@ -70,10 +74,6 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         if next == *state { Ok(()) } else { self.replace(next, state) }
     }
 
-    fn prove(&self, unwrapped: &DataKey, made: &DataKey, key_arn: &str) -> Result<(), KeyError> {
-        if unwrapped.same_as(made) { Ok(()) } else { Err(KeyError::NotProven { key_arn: key_arn.to_owned() }) }
-    }
-
     fn replace(&self, mut next: State, state: &mut State) -> Result<(), KeyError> {
         next.version = VERSION;
         self.save(&next)?;
@@ -91,4 +91,11 @@ pub(super) fn without_replaced(state: &State) -> State {
     let mut next = state.clone();
     next.keys.retain(|key| key.replaced_by.is_none() || is_used(key.id));
     next
+}
+
+fn prove(unwrapped: &DataKey, made: &DataKey, source: &KeySource) -> Result<(), KeyError> {
+    match unwrapped.same_as(made) {
+        true => Ok(()),
+        false => Err(KeyError::NotProven { provider: source.provider, key_arn: source.key_arn.clone() }),
+    }
 }

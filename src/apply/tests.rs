@@ -16,9 +16,9 @@ use super::*;
 use crate::config::Config;
 use crate::disk::{Content, DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, MODEL_INSTANCE_STORE};
 use crate::job::{self, Answer, Basis, Host, HostError, Job};
-use crate::key::{DataKey, Passphrase, WrappedKey};
+use crate::key::{DataKey, KeySource, Passphrase, WrappedKey};
 use crate::kms::{Class, GeneratedKey, KeyService, KmsError, RewrappedKey};
-use crate::luks2::{DATA_OFFSET, Expected, KeySource, ProvenKeyslot, Token};
+use crate::luks2::{DATA_OFFSET, Expected, ProvenKeyslot, Token};
 use crate::plan::{Mode, plan};
 use crate::state::{self, Phase, State, StateDir};
 use crate::storage::FilesystemKind;
@@ -411,10 +411,16 @@ impl KeyService for World {
             self.crash().await;
         }
         let wrapped_key = WrappedKey::new(vec![id]).unwrap();
-        Ok(GeneratedKey { data_key: Self::data_key(id), wrapped_key, key_arn: ARN.to_owned() })
+        Ok(GeneratedKey {
+            data_key: Self::data_key(id),
+            provider: self.config.keys.provider,
+            wrapped_key,
+            key_arn: ARN.to_owned(),
+        })
     }
 
-    async fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<DataKey, KmsError> {
+    async fn unwrap(&self, source: &KeySource) -> Result<DataKey, KmsError> {
+        let (wrapped, key_id) = (&source.wrapped_key, source.key_arn.as_str());
         assert!([ARN, OTHER_ARN].contains(&key_id), "{key_id}");
         let cut = self.call(format!("unwrap {}", wrapped.as_bytes()[0])).await;
         if cut.is_some() {
@@ -427,7 +433,8 @@ impl KeyService for World {
         }
     }
 
-    async fn rewrap(&self, wrapped: &WrappedKey, key_id: &str, to: &str) -> Result<RewrappedKey, KmsError> {
+    async fn rewrap(&self, source: &KeySource, to: &str) -> Result<RewrappedKey, KmsError> {
+        let (wrapped, key_id) = (&source.wrapped_key, &source.key_arn);
         let id = wrapped.as_bytes()[0];
         let cut = self.call(format!("rewrap {id} from {key_id} to {to}")).await;
         if let Some(class) = self.kms_fault.get() {

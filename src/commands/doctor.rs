@@ -10,6 +10,7 @@ mod machine;
 mod metadata;
 mod permissions;
 mod places;
+mod program;
 mod systemctl;
 mod units;
 mod waiting;

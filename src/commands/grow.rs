@@ -31,7 +31,7 @@ pub async fn grow(config: &Config, names: &[String]) -> Result<Report, CommandEr
         plan.refusals.retain(|refusal| refusal.subject.device.as_deref().is_some_and(wanted));
         plan.left.retain(|left| left.subject.device.as_deref().is_some_and(wanted));
     }
-    let (keys, host) = (LazyKms::new(&config.kms), Workers::new(config.volumes.deadline));
+    let (keys, host) = (LazyKms::new(config), Workers::new(config.volumes.deadline));
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("grow", &plan, &outcome).measured(keys.usage(), host.stages()))

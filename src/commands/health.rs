@@ -59,7 +59,7 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     rows.extend(strangers(node, &unknown));
     rows.extend(unknown);
     let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
-    let kms = LazyKms::new(&config.kms);
+    let kms = LazyKms::new(config);
     let keys = join_all(state.keys.iter().filter(|key| used.contains(&key.id)).map(|key| check_key(&kms, key))).await;
     let summary = summary(&keys, &rows);
     // if this cannot be determined, the next run that writes there reports it

@@ -1,4 +1,4 @@
-//! The key service as the commands use it: called only if a key is needed, and as early as possible.
+//! The key services as the commands use them: called only if a key is needed, and as early as possible.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::error::CommandError;
 use crate::apply::needs_key;
-use crate::config;
+use crate::config::{self, Config};
 use crate::disk::{DeviceFacts, Inventory};
-use crate::key::{DataKey, WrappedKey};
-use crate::kms::{AwsKms, GeneratedKey, KeyService, KmsError, RewrappedKey, Usage};
+use crate::key::{DataKey, KeySource, Provider};
+use crate::kms::{AwsKms, ExecProvider, GeneratedKey, KeyService, KmsError, RewrappedKey, Usage};
 use crate::plan::Plan;
 use crate::state::closed::Closed;
 use crate::state::{Phase, State, VolumeRecord};
@@ -32,20 +32,27 @@ pub(super) fn likely_opened<'a>(
     volumes.filter(|v| devices.iter().any(|facts| v.is_for(facts) && waits(facts, v.luks_uuid))).collect()
 }
 
-/// AWS KMS. It connects when the first key is needed, so a run that needs none calls nothing.
+/// AWS KMS and the customer's own program. Each is set up when the first key is needed from it, so a run that needs none calls nothing.
 #[derive(Debug)]
 pub(super) struct LazyKms<'a> {
-    config: &'a config::Kms,
+    config: &'a Config,
     kms: OnceCell<AwsKms>,
-    /// When the first key was needed. The deadline counts from here, however often connecting fails.
+    exec: std::cell::OnceCell<ExecProvider>,
+    /// When the first key was needed from KMS. The deadline counts from here, however often connecting fails.
     since: Cell<Option<Instant>>,
     /// Keys that were unwrapped before they were asked for.
-    ahead: RefCell<Vec<(WrappedKey, Result<DataKey, KmsError>)>>,
+    ahead: RefCell<Vec<(KeySource, Result<DataKey, KmsError>)>>,
 }
 
 impl<'a> LazyKms<'a> {
-    pub(super) fn new(config: &'a config::Kms) -> Self {
-        Self { config, kms: OnceCell::new(), since: Cell::new(None), ahead: RefCell::default() }
+    pub(super) fn new(config: &'a Config) -> Self {
+        Self {
+            config,
+            kms: OnceCell::new(),
+            exec: std::cell::OnceCell::new(),
+            since: Cell::new(None),
+            ahead: RefCell::default(),
+        }
     }
 
     /// Awaits a plan, and unwraps the keys of the volumes that it will `likely` open at the same time.
@@ -60,8 +67,9 @@ impl<'a> LazyKms<'a> {
         let ids: BTreeSet<u32> = likely.iter().map(|volume| volume.key).collect();
         let records = ids.iter().filter_map(|id| state.key_to_unwrap(*id));
         let unwrapped = join_all(records.map(async |record| {
-            let result = self.unwrap(&record.wrapped_key, &record.key_arn).boxed_local().await;
-            self.ahead.borrow_mut().push((record.wrapped_key.clone(), result));
+            let source = record.source();
+            let result = self.unwrap(&source).boxed_local().await;
+            self.ahead.borrow_mut().push((source, result));
         }));
         match select(pin!(plan), pin!(unwrapped)).await {
             Either::Left((plan, unwrapped)) => {
@@ -78,31 +86,52 @@ impl<'a> LazyKms<'a> {
     pub(super) async fn get(&self) -> Result<&AwsKms, KmsError> {
         let since = self.since.get().unwrap_or_else(Instant::now);
         self.since.set(Some(since));
-        let left = self.config.deadline.saturating_sub(since.elapsed());
-        let config = config::Kms { deadline: left, ..self.config.clone() };
+        let left = self.config.kms.deadline.saturating_sub(since.elapsed());
+        let config = config::Kms { deadline: left, ..self.config.kms.clone() };
         self.kms.get_or_try_init(|| AwsKms::connect(&config)).await
     }
 
+    /// Returns the customer's own program.
+    pub(super) fn exec(&self) -> Result<&ExecProvider, KmsError> {
+        match self.exec.get() {
+            Some(exec) => Ok(exec),
+            None => {
+                let exec = ExecProvider::new(self.config.exec.as_ref())?;
+                Ok(self.exec.get_or_init(|| exec))
+            }
+        }
+    }
+
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.kms.get().map(AwsKms::usage)
+        let all = [self.kms.get().map(AwsKms::usage), self.exec.get().map(ExecProvider::usage)];
+        all.into_iter().flatten().reduce(Usage::and)
     }
 }
 
 impl KeyService for LazyKms<'_> {
     async fn generate(&self) -> Result<GeneratedKey, KmsError> {
-        self.get().await?.generate().await
+        match self.config.keys.provider {
+            Provider::AwsKms => self.get().await?.generate().await,
+            Provider::Exec => self.exec()?.generate().await,
+        }
     }
 
-    async fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<DataKey, KmsError> {
-        let ahead = self.ahead.borrow().iter().position(|(known, _)| known == wrapped);
+    async fn unwrap(&self, source: &KeySource) -> Result<DataKey, KmsError> {
+        let ahead = self.ahead.borrow().iter().position(|(known, _)| known == source);
         if let Some(ahead) = ahead {
             return self.ahead.borrow_mut().swap_remove(ahead).1;
         }
-        self.get().await?.unwrap(wrapped, key_id).await
+        match source.provider {
+            Provider::AwsKms => self.get().await?.unwrap(source).await,
+            Provider::Exec => self.exec()?.unwrap(source).await,
+        }
     }
 
-    async fn rewrap(&self, wrapped: &WrappedKey, key_id: &str, to: &str) -> Result<RewrappedKey, KmsError> {
-        self.get().await?.rewrap(wrapped, key_id, to).await
+    async fn rewrap(&self, source: &KeySource, to: &str) -> Result<RewrappedKey, KmsError> {
+        match source.provider {
+            Provider::AwsKms => self.get().await?.rewrap(source, to).await,
+            Provider::Exec => self.exec()?.rewrap(source, to).await,
+        }
     }
 }
 
@@ -118,13 +147,12 @@ mod tests {
         // it takes connections and never answers
         let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let state = State::sample();
-        let config = config::Kms {
-            key_id: state.keys[0].key_arn.clone(),
-            region: None,
-            endpoint_url: Some(format!("http://{}", deaf.local_addr().unwrap())),
-            allow_http: false,
-            deadline: Duration::from_secs(3600),
-        };
+        let config = format!(
+            "[kms]\nkey_id = \"{}\"\nendpoint_url = \"http://{}\"\ndeadline = \"1h\"",
+            state.keys[0].key_arn,
+            deaf.local_addr().unwrap()
+        );
+        let config = Config::from_text(std::path::Path::new("c.toml"), &config).unwrap();
         let keys = LazyKms::new(&config);
         let planned = async {
             tokio::time::sleep(Duration::from_millis(50)).await;

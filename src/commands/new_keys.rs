@@ -48,7 +48,7 @@ pub(super) async fn replace_keys(config: &Config, with: Replacement<'_>) -> Resu
     let store = lock(config, patience_with_another_run(config), StateDir::open).await?;
     let mut state = store.load()?;
     let host = Workers::new(config.volumes.deadline);
-    let (keys, instance, ciphers) = (LazyKms::new(&config.kms), Instance::new(config), Ciphers::new(&host));
+    let (keys, instance, ciphers) = (LazyKms::new(config), Instance::new(config), Ciphers::new(&host));
     let plan = async |state: &State| {
         let planning = Planning { config, state, ciphers: &ciphers, instance: &instance };
         planning.plan(Mode::Rekey, None).await

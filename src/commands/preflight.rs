@@ -27,9 +27,9 @@ pub(super) fn preflight(command: &'static str, filesystem: FilesystemKind) -> Re
     control.map(|_| ()).map_err(CommandError::NoDeviceMapper)
 }
 
-/// Returns how long another run may take: one that waits for KMS and for a disk.
+/// Returns how long another run may take: one that waits for the key service and for a disk.
 pub(super) fn patience_with_another_run(config: &Config) -> Duration {
-    config.kms.deadline.saturating_add(config.volumes.deadline)
+    config.key_deadline().saturating_add(config.volumes.deadline)
 }
 
 /// Locks the state directory. Waits up to `patience` for another luks-agent that holds the lock.

@@ -54,7 +54,7 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
     let closed = if occasion == Occasion::Daemon { closed::read_still_closed() } else { closed::forget() };
     let seen = remove_orphans(config, &state, &host).await?;
     let instance = Instance::new(config);
-    let keys = LazyKms::new(&config.kms);
+    let keys = LazyKms::new(config);
     let ciphers = Ciphers::new(&host);
     let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed)).await;
     let planning = Planning { config, state: &state, ciphers: &ciphers, instance: &instance };

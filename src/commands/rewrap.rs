@@ -11,11 +11,10 @@ use crate::report::Report;
 /// When it cannot begin.
 pub async fn rewrap(config: &Config, to: &str) -> Result<Report, CommandError> {
     let report = replace_keys(config, Replacement::OtherKmsKey(to)).await?;
-    if report.exit_code() == 0 && config.kms.key_id != to {
-        tracing::warn!(
-            "kms.key_id is still {}; set it to {to}, so that a new data key is wrapped with it too",
-            config.kms.key_id
-        );
+    if report.exit_code() == 0
+        && let Some(key_id) = config.kms.key_id.as_ref().filter(|key_id| *key_id != to)
+    {
+        tracing::warn!("kms.key_id is still {key_id}; set it to {to}, so that a new data key is wrapped with it too");
     }
     Ok(report)
 }

@@ -26,7 +26,7 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let host = Workers::new(config.volumes.deadline);
     let closed = closed::forget();
     let seen = remove_orphans(config, &state, &host).await?;
-    let (keys, instance) = (LazyKms::new(&config.kms), Instance::new(config));
+    let (keys, instance) = (LazyKms::new(config), Instance::new(config));
     let ciphers = Ciphers::new(&host);
     let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed)).await;
     let planning = Planning { config, state: &state, ciphers: &ciphers, instance: &instance };

@@ -32,6 +32,28 @@ checked!(Url(String) from String, |text| {
         Some(_) | None => Err(format!("invalid endpoint URL '{text}', expected http:// or https:// and a host")),
     }
 });
+checked!(CommandLine(Vec<String>) from Vec<String>, |words| {
+    let is_path = words.first().is_some_and(|program| {
+        let path = Path::new(program);
+        path.is_absolute() && path.file_name().is_some() && !path.components().any(|c| c == Component::ParentDir)
+    });
+    if !is_path {
+        let program = words.first().map_or("", String::as_str);
+        return Err(format!("invalid program '{program}', expected an absolute path without '..', and arguments after it"));
+    }
+    match words.iter().any(|word| word.contains('\0')) {
+        true => Err("an argument must not contain a NUL character".to_owned()),
+        false => Ok(words),
+    }
+});
+checked!(Variable(String) from String, |name| {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.starts_with(|c: char| is_name(c) && !c.is_ascii_digit()) && name.chars().all(is_name) {
+        Ok(name)
+    } else {
+        Err(format!("invalid name of an environment variable '{name}', expected letters, digits and underscores"))
+    }
+});
 checked!(Span(Duration) from String, |text| {
     let problem = || format!("invalid duration '{text}', expected a positive time such as \"90s\", \"10m\" or \"1h\"");
     let span: jiff::SignedDuration = text.parse().map_err(|_| problem())?;

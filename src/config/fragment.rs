@@ -6,13 +6,15 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::checked::{
-    AbsolutePath, KeySize, MountBase, MountOption, NonEmpty, SectorSize, Span, Url, crosses_in_clear,
+    AbsolutePath, CommandLine, KeySize, MountBase, MountOption, NonEmpty, SectorSize, Span, Url, Variable,
+    crosses_in_clear,
 };
 use super::error::ConfigError;
 use super::values::{
-    Config, Expect, Filesystem, Health, Kms, Luks, Metrics, Noise, Policy, State, Volumes, WhenNotBlank,
+    Config, Exec, Expect, Filesystem, Health, Keys, Kms, Luks, Metrics, Noise, Policy, State, Volumes, WhenNotBlank,
 };
 use crate::disk::{BlankScan, MatchRule};
+use crate::key::Provider;
 use crate::luks2::Cipher;
 use crate::storage::FilesystemKind;
 
@@ -20,7 +22,11 @@ use crate::storage::FilesystemKind;
 #[serde(deny_unknown_fields)]
 pub(super) struct Fragment {
     #[serde(default)]
+    keys: KeysFragment,
+    #[serde(default)]
     kms: KmsFragment,
+    #[serde(default)]
+    exec: ExecFragment,
     #[serde(default)]
     state: StateFragment,
     #[serde(default)]
@@ -33,6 +39,22 @@ pub(super) struct Fragment {
     health: HealthFragment,
     #[serde(default)]
     metrics: MetricsFragment,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeysFragment {
+    provider: Option<Provider>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExecFragment {
+    command: Option<CommandLine>,
+    key_id: Option<NonEmpty>,
+    deadline: Option<Span>,
+    timeout: Option<Span>,
+    pass_environment: Option<Vec<Variable>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,7 +139,9 @@ impl Fragment {
             };
         }
         take! {
+            keys: provider;
             kms: key_id region endpoint_url allow_http deadline;
+            exec: command key_id deadline timeout pass_environment;
             state: dir;
             volumes: instance_store ebs when_not_blank noise blank_scan deadline grow require_rule;
             luks: cipher key_size sector_size discards no_read_workqueue no_write_workqueue;
@@ -135,9 +159,12 @@ impl Fragment {
     }
 
     pub(super) fn validate(self, path: &Path) -> Result<Config, ConfigError> {
-        let Self { kms, state, volumes, luks, filesystem, health, metrics } = self;
+        let Self { keys, kms, exec, state, volumes, luks, filesystem, health, metrics } = self;
+        let (kms, exec) = (kms.validate(path)?, exec.validate(path)?);
         Ok(Config {
-            kms: kms.validate(path)?,
+            keys: keys.validate(path, &kms, exec.as_ref())?,
+            kms,
+            exec,
             state: State { dir: state.dir.map_or_else(|| PathBuf::from("/etc/luks-agent/state"), |v| v.0) },
             volumes: volumes.validate(),
             luks: luks.validate(),
@@ -158,16 +185,57 @@ impl KmsFragment {
             return Err(ConfigError::InClear { path: path.to_owned(), url: url.clone() });
         }
         Ok(Kms {
-            key_id: self.key_id.map(|v| v.0).ok_or_else(|| ConfigError::Required {
-                path: path.to_owned(),
-                key: "kms.key_id",
-                expected: "set it to the ARN, key ID or alias of a customer managed symmetric KMS key",
-            })?,
+            key_id: self.key_id.map(|v| v.0),
             region: self.region.map(|v| v.0),
             endpoint_url: self.endpoint_url.map(|v| v.0),
             allow_http,
             deadline: self.deadline.map_or(minutes(10), |v| v.0),
         })
+    }
+}
+
+impl KeysFragment {
+    fn validate(self, path: &Path, kms: &Kms, exec: Option<&Exec>) -> Result<Keys, ConfigError> {
+        let provider = self.provider.unwrap_or_default();
+        let (key_id, key, expected) = match provider {
+            Provider::AwsKms => (
+                kms.key_id.as_ref(),
+                "kms.key_id",
+                "set it to the ARN, key ID or alias of a customer managed symmetric KMS key",
+            ),
+            Provider::Exec => (
+                exec.map(|exec| &exec.key_id),
+                "exec.command",
+                "keys.provider is \"exec\", so set it to the program that talks to your key service",
+            ),
+        };
+        match key_id {
+            Some(key_id) => Ok(Keys { provider, key_id: key_id.clone() }),
+            None => Err(ConfigError::Required { path: path.to_owned(), key, expected }),
+        }
+    }
+}
+
+impl ExecFragment {
+    fn validate(self, path: &Path) -> Result<Option<Exec>, ConfigError> {
+        let Self { command, key_id, deadline, timeout, pass_environment } = self;
+        let required = |key, expected| ConfigError::Required { path: path.to_owned(), key, expected };
+        let Some(CommandLine(command)) = command else {
+            let expected = "set it to the program that talks to your key service, or remove the [exec] section";
+            let is_unused = key_id.is_none() && pass_environment.is_none();
+            return if is_unused { Ok(None) } else { Err(required("exec.command", expected)) };
+        };
+        let mut words = command.into_iter();
+        Ok(Some(Exec {
+            program: words.next().map(|path| Path::new(&path).components().collect()).unwrap_or_default(),
+            arguments: words.collect(),
+            key_id: key_id
+                .map(|v| v.0)
+                .ok_or_else(|| required("exec.key_id", "set it to the name of a key that exec.command knows"))?,
+            deadline: deadline.map_or(minutes(10), |v| v.0),
+            timeout: timeout.map_or(Duration::from_secs(30), |v| v.0),
+            pass_environment: pass_environment.unwrap_or_default().into_iter().map(|v| v.0).collect(),
+        }))
     }
 }
 

@@ -6,14 +6,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{BlankScan, MatchRule, Scan};
+use crate::key::Provider;
 use crate::luks2::Cipher;
 use crate::storage::FilesystemKind;
 
 /// The validated configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The key service.
+    /// What wraps new data keys.
+    pub keys: Keys,
+    /// AWS KMS.
     pub kms: Kms,
+    /// The customer's own key service, if one is configured.
+    pub exec: Option<Exec>,
     /// Where the state file is.
     pub state: State,
     /// Which volumes the agent manages.
@@ -28,11 +33,54 @@ pub struct Config {
     pub metrics: Metrics,
 }
 
+impl Config {
+    /// Returns how long a run may wait for key services.
+    pub fn key_deadline(&self) -> Duration {
+        self.exec.as_ref().map_or(self.kms.deadline, |exec| exec.deadline.max(self.kms.deadline))
+    }
+}
+
+/// `[keys]`, with the key that the provider uses. The keys of existing volumes are unwrapped by the provider that wrapped them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    /// The key service.
+    pub provider: Provider,
+    /// `key_id` in the section of that key service.
+    pub key_id: String,
+}
+
+impl Keys {
+    /// Returns the name of the configuration key that has the key.
+    pub fn setting(&self) -> &'static str {
+        match self.provider {
+            Provider::AwsKms => "kms.key_id",
+            Provider::Exec => "exec.key_id",
+        }
+    }
+}
+
+/// `[exec]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// The program, an absolute path.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// The key for new data keys, by a name that the program knows.
+    pub key_id: String,
+    /// How long the agent keeps calling it, in total.
+    pub deadline: Duration,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// Environment variables that it gets from the agent.
+    pub pass_environment: Vec<String>,
+}
+
 /// `[kms]`
 #[derive(Debug, Clone)]
 pub struct Kms {
-    /// Key ARN, key ID, alias name or alias ARN, as configured.
-    pub key_id: String,
+    /// Key ARN, key ID, alias name or alias ARN, as configured; `None` if the node has no KMS key.
+    pub key_id: Option<String>,
     /// Region; `None`: taken from the key ARN, the environment or IMDS.
     pub region: Option<String>,
     /// Endpoint; `None`: the endpoint of the Region.

@@ -62,7 +62,7 @@ impl AwsKms {
     /// # Errors
     /// [`KmsError`], after the retries of its class.
     pub async fn credentials(&self) -> Result<CredentialSource, KmsError> {
-        let asking = &self.asking(Operation::GetCredentials, &self.config.key_id);
+        let asking = &self.asking(Operation::GetCredentials, &self.key_id);
         self.retry(asking, || async {
             let found = match self.sdk.credentials_provider() {
                 Some(provider) => provider.provide_credentials().await,
@@ -89,7 +89,7 @@ impl AwsKms {
         match client.get_caller_identity().send().await {
             Ok(answer) => answer.arn().map(str::to_owned).ok_or_else(|| "STS named no ARN".to_owned()),
             Err(error) => {
-                let (operation, key) = (Operation::GetCredentials, self.config.key_id.as_str());
+                let (operation, key) = (Operation::GetCredentials, self.key_id.as_str());
                 Err(Failure::of(&error, Context { operation, key, place: "STS" }).to_string())
             }
         }

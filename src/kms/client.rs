@@ -1,7 +1,5 @@
 //! The client of AWS KMS.
 
-use std::time::Duration;
-
 use aws_config::{Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::SharedHttpClient;
@@ -21,12 +19,14 @@ use super::retry::{Limits, retry};
 use super::setup::{self, Options};
 use super::usage::{Meter, Usage};
 use crate::config;
-use crate::key::{DataKey, KeyError, WrappedKey};
+use crate::key::{DataKey, KeyError, KeySource, Provider, WrappedKey};
 
 /// AWS KMS, or the service at `kms.endpoint_url`.
 #[derive(Debug)]
 pub struct AwsKms {
     pub(super) config: config::Kms,
+    /// `kms.key_id`.
+    pub(super) key_id: String,
     pub(super) sdk: SdkConfig,
     limits: Limits,
     /// `kms.deadline`, counted from [`AwsKms::connect`].
@@ -65,13 +65,18 @@ impl AwsKms {
         config: &config::Kms,
         options: Options,
     ) -> Result<Self, KmsError> {
+        let Some(key_id) = config.key_id.clone() else {
+            return Err(KmsError::configuration(
+                "AWS KMS wrapped a data key of this node, but kms.key_id is missing; set kms.key_id".to_owned(),
+            ));
+        };
         let deadline = Instant::now() + config.deadline;
         let limits = options.limits.clone();
         let meter = Meter::default();
         let clock = ServiceClock::default();
         let http = clock.watch(limit_responses(http));
-        let sdk = setup::sdk_config(http, config, options, deadline, &meter).await?;
-        Ok(Self { config: config.clone(), sdk, limits, deadline, meter, clock })
+        let sdk = setup::sdk_config(http, &key_id, config, options, deadline, &meter).await?;
+        Ok(Self { config: config.clone(), key_id, sdk, limits, deadline, meter, clock })
     }
 
     /// Returns a client for a key.
@@ -126,7 +131,7 @@ impl AwsKms {
 impl KeyService for AwsKms {
     async fn generate(&self) -> Result<GeneratedKey, KmsError> {
         // uses the key that was checked, even if the alias points elsewhere meanwhile
-        let arn = self.describe(&self.config.key_id).await?;
+        let arn = self.describe(&self.key_id).await?;
         let asking = &self.asking(Operation::GenerateDataKey, &arn);
         let key = self
             .retry(asking, || async {
@@ -139,14 +144,15 @@ impl KeyService for AwsKms {
                 let blob = answer.ciphertext_blob.take().map(Blob::into_inner).unwrap_or_default();
                 let wrapped_key = WrappedKey::new(blob).map_err(|e| unexpected(&e))?;
                 asking.expect_key(answer.key_id())?;
-                Ok(GeneratedKey { data_key, wrapped_key, key_arn: arn.clone() })
+                Ok(GeneratedKey { data_key, provider: Provider::AwsKms, wrapped_key, key_arn: arn.clone() })
             })
             .await?;
         tracing::info!(kms_key = %key.key_arn, "generated the data key with KMS key {}", key.key_arn);
         Ok(key)
     }
 
-    async fn unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<DataKey, KmsError> {
+    async fn unwrap(&self, source: &KeySource) -> Result<DataKey, KmsError> {
+        let KeySource { wrapped_key: wrapped, key_arn: key_id, .. } = source;
         let asking = &self.asking(Operation::Decrypt, key_id);
         let key = self
             .retry(asking, || async {
@@ -164,11 +170,12 @@ impl KeyService for AwsKms {
         Ok(key)
     }
 
-    async fn rewrap(&self, wrapped: &WrappedKey, key_id: &str, to: &str) -> Result<RewrappedKey, KmsError> {
+    async fn rewrap(&self, source: &KeySource, to: &str) -> Result<RewrappedKey, KmsError> {
+        let KeySource { wrapped_key: wrapped, key_arn: key_id, .. } = source;
         let arn = self.describe(to).await?;
         let asking = &self.asking(Operation::ReEncrypt, &arn);
         if let Some(failure) = cannot_rewrap(key_id, &arn) {
-            return Err(failure.into_error(asking.context(), Tries { count: 1, time: Duration::ZERO }));
+            return Err(failure.into_error(asking.context(), Tries::ONE));
         }
         let rewrapped = self
             .retry(asking, || async {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::class::Class;
 use super::denial::Denial;
+use crate::key::Provider;
 
 /// An operation of the key service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +21,16 @@ pub enum Operation {
     Decrypt,
     /// `ReEncrypt`.
     ReEncrypt,
+    /// `generate` of the customer's program.
+    Generate,
+    /// `unwrap` of the customer's program.
+    Unwrap,
+    /// `describe` of the customer's program.
+    Describe,
 }
 
 impl Operation {
-    /// Returns its name as AWS writes it.
+    /// Returns its name as AWS or the protocol of the program writes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::FindRegion => "FindRegion",
@@ -32,16 +39,35 @@ impl Operation {
             Self::GenerateDataKey => "GenerateDataKey",
             Self::Decrypt => "Decrypt",
             Self::ReEncrypt => "ReEncrypt",
+            Self::Generate => "generate",
+            Self::Unwrap => "unwrap",
+            Self::Describe => "describe",
         }
     }
 
     /// Returns the IAM actions that it needs.
     pub(super) fn actions(self) -> &'static str {
+        if self == Self::ReEncrypt { "ReEncryptFrom and kms:ReEncryptTo" } else { self.name() }
+    }
+
+    /// Returns the key service.
+    pub fn provider(self) -> Provider {
         match self {
-            Self::ReEncrypt => "ReEncryptFrom and kms:ReEncryptTo",
-            Self::FindRegion | Self::GetCredentials | Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt => {
-                self.name()
-            }
+            Self::FindRegion
+            | Self::GetCredentials
+            | Self::DescribeKey
+            | Self::GenerateDataKey
+            | Self::Decrypt
+            | Self::ReEncrypt => Provider::AwsKms,
+            Self::Generate | Self::Unwrap | Self::Describe => Provider::Exec,
+        }
+    }
+
+    /// Returns the configuration key that limits how long it is tried.
+    pub(super) fn deadline_key(self) -> &'static str {
+        match self.provider() {
+            Provider::AwsKms => "kms.deadline",
+            Provider::Exec => "exec.deadline",
         }
     }
 }
@@ -54,6 +80,7 @@ impl fmt::Display for Operation {
             Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt | Self::ReEncrypt => {
                 write!(f, "KMS {}", self.name())
             }
+            Self::Generate | Self::Unwrap | Self::Describe => write!(f, "exec {}", self.name()),
         }
     }
 }
@@ -88,6 +115,11 @@ impl KmsError {
     /// Makes an error of a configuration that cannot work, found before any request.
     pub(super) fn configuration(text: String) -> Self {
         Self::plain(text, Class::Configuration)
+    }
+
+    /// Returns the key service.
+    pub fn provider(&self) -> Provider {
+        self.operation.map_or(Provider::AwsKms, Operation::provider)
     }
 
     /// Makes an error for a fake key service.

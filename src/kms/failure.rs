@@ -197,9 +197,22 @@ impl Failure {
         failure.with_cause(error)
     }
 
-    /// Makes the error for the caller.
+    /// Makes the error of AWS KMS for the caller.
     pub(super) fn into_error(self, context: Context<'_>, tries: Tries) -> KmsError {
-        let remedy = self.remedy.unwrap_or_else(|| remedy(self.class, self.code.as_deref(), context));
+        let Context { operation, key, .. } = context;
+        let remedy = remedy(self.class, self.code.as_deref(), context);
+        self.into_error_about(operation, &format!("{operation} with KMS key {key}"), remedy, tries)
+    }
+
+    /// Makes the error for the caller. `subject` says what failed; `remedy` counts if the failure has none of its own.
+    pub(super) fn into_error_about(
+        self,
+        operation: Operation,
+        subject: &str,
+        remedy: String,
+        tries: Tries,
+    ) -> KmsError {
+        let remedy = self.remedy.unwrap_or(remedy);
         let mut details = Vec::new();
         details.extend(self.code.as_deref().map(str::to_owned));
         details.extend(self.request_id.as_ref().map(|id| format!("request {id}")));
@@ -207,9 +220,8 @@ impl Failure {
             details.push(format!("{} attempts in {:.0} s", tries.count, tries.time.as_secs_f64()));
         }
         let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
-        let Context { operation, key, .. } = context;
         KmsError {
-            call: Some(format!("{operation} with KMS key {key}")),
+            call: Some(subject.to_owned()),
             what: format!("{}{details}", self.what),
             remedy: Some(remedy),
             operation: Some(operation),

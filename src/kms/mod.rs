@@ -1,9 +1,9 @@
-//! The key service: requests to AWS KMS, IMDS and STS, their retries, and the messages when they fail.
+//! The key services: requests to AWS KMS, IMDS and STS, and to the customer's own program, their retries, and the messages when they fail.
 //!
 //! No code here writes key material anywhere, and no error contains a response of KMS: [`KmsError`] keeps texts, never
 //! the error values of the SDK, whose `Debug` prints whole responses.
 //!
-//! May import: `config`, `key`.
+//! May import: `config`, `key`, `permissions`.
 //! Never: opens a disk, reads the state file, or knows what a key is for.
 
 mod caller;
@@ -12,6 +12,7 @@ mod client;
 mod clock;
 mod denial;
 mod error;
+mod exec;
 mod failure;
 mod http;
 pub mod imds;
@@ -27,6 +28,9 @@ pub use class::{Class, classify};
 pub use client::AwsKms;
 pub use denial::Denial;
 pub use error::{Fault, KmsError, Operation};
+pub use exec::{
+    AnswerError, Checked, Description, ErrorKind, ExecProvider, read_described, read_generated, read_unwrapped,
+};
 pub use key_facts::KeyState;
 pub use key_service::{GeneratedKey, KeyService, RewrappedKey};
 pub use retry::Limits;

@@ -96,7 +96,7 @@ where
             // the result of an earlier attempt says more than that this one was cut short
             Err(_) => match last.take() {
                 Some(failure) => return Err((failure, tries(count - 1, start))),
-                None => Failure::new(Class::Transient, "no response before kms.deadline"),
+                None => Failure::new(Class::Transient, format!("no response before {}", operation.deadline_key())),
             },
         };
         let left = deadline.saturating_duration_since(Instant::now());

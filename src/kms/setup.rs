@@ -37,13 +37,14 @@ pub struct Options {
 /// Returns the configuration of the SDK for calls to KMS.
 pub(super) async fn sdk_config(
     http: SharedHttpClient,
+    key_id: &str,
     config: &config::Kms,
     options: Options,
     deadline: Instant,
     meter: &Meter,
 ) -> Result<SdkConfig, KmsError> {
     let imds = Imds::new();
-    let region = region(config, &imds, &options.limits, deadline).await?;
+    let region = region(key_id, config, &imds, &options.limits, deadline).await?;
     let credentials = match options.credentials {
         Some(credentials) => credentials,
         None => SharedCredentialsProvider::new(
@@ -83,9 +84,8 @@ pub(super) async fn sdk_config(
     let elsewhere = configured_endpoint(config).or_else(|| sdk.endpoint_url().map(str::to_owned));
     match elsewhere.filter(|url| !config.allow_http && crosses_in_clear(url)) {
         Some(url) => Err(KmsError::configuration(format!(
-            "the data key under KMS key {} would cross the network to '{url}' unencrypted; use https:// in kms.endpoint_url, AWS_ENDPOINT_URL_KMS, \
-             AWS_ENDPOINT_URL and the profile, or set kms.allow_http = true if you trust that network",
-            config.key_id
+            "the data key under KMS key {key_id} would cross the network to '{url}' unencrypted; use https:// in kms.endpoint_url, AWS_ENDPOINT_URL_KMS, \
+             AWS_ENDPOINT_URL and the profile, or set kms.allow_http = true if you trust that network"
         ))),
         None => Ok(sdk),
     }
@@ -108,8 +108,14 @@ pub(super) fn from_environment(name: &str) -> Option<String> {
 }
 
 /// Returns the Region: from the key ARN, else the configuration, else the environment or profile, else IMDS.
-async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: Instant) -> Result<Region, KmsError> {
-    if let Some(named) = named_region(config)? {
+async fn region(
+    key_id: &str,
+    config: &config::Kms,
+    imds: &Imds,
+    limits: &Limits,
+    deadline: Instant,
+) -> Result<Region, KmsError> {
+    if let Some(named) = named_region(key_id, config.region.as_deref())? {
         return Ok(Region::new(named));
     }
     let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
@@ -119,9 +125,8 @@ async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: In
     }
     if imds::is_disabled() {
         return Err(KmsError::configuration(format!(
-            "no region for KMS key {}: neither key ARN, kms.region, AWS_REGION nor a profile names one, and \
-             AWS_EC2_METADATA_DISABLED forbids asking IMDS; set kms.region",
-            config.key_id
+            "no region for KMS key {key_id}: neither key ARN, kms.region, AWS_REGION nor a profile names one, and \
+             AWS_EC2_METADATA_DISABLED forbids asking IMDS; set kms.region"
         )));
     }
     let ask = || async {
@@ -134,17 +139,16 @@ async fn region(config: &config::Kms, imds: &Imds, limits: &Limits, deadline: In
             Err(error) => Err(Failure::new(Class::Transient, "cannot get the region from IMDS").with_cause(&error)),
         }
     };
-    let context = Context { operation: Operation::FindRegion, key: &config.key_id, place: "IMDS" };
+    let context = Context { operation: Operation::FindRegion, key: key_id, place: "IMDS" };
     let found = retry(limits, deadline, Operation::FindRegion, ask).await;
     found.map_err(|(failure, tries)| failure.into_error(context, tries))
 }
 
 /// Returns the Region in the key ARN or the configuration.
-fn named_region(config: &config::Kms) -> Result<Option<String>, KmsError> {
-    match (region_of(&config.key_id), config.region.as_deref()) {
+fn named_region(key_id: &str, configured: Option<&str>) -> Result<Option<String>, KmsError> {
+    match (region_of(key_id), configured) {
         (Some(arn), Some(other)) if arn != other => Err(KmsError::configuration(format!(
-            "kms.region is {other}, but the KMS key {} is in {arn}; remove kms.region, or use a key in {other}",
-            config.key_id
+            "kms.region is {other}, but the KMS key {key_id} is in {arn}; remove kms.region, or use a key in {other}"
         ))),
         (arn, region) => Ok(arn.or(region).map(str::to_owned)),
     }
@@ -178,29 +182,17 @@ fn has_any_certificate() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::kms::Fault;
-
-    fn kms(key_id: &str, region: Option<&str>) -> config::Kms {
-        config::Kms {
-            key_id: key_id.to_owned(),
-            region: region.map(str::to_owned),
-            endpoint_url: None,
-            allow_http: false,
-            deadline: Duration::from_secs(1),
-        }
-    }
 
     #[test]
     fn the_arn_names_the_region_and_the_configuration_may_not_contradict_it() {
         let arn = "arn:aws:kms:eu-west-1:111122223333:key/1";
-        assert_eq!(named_region(&kms(arn, None)).unwrap().as_deref(), Some("eu-west-1"));
-        assert_eq!(named_region(&kms(arn, Some("eu-west-1"))).unwrap().as_deref(), Some("eu-west-1"));
-        assert_eq!(named_region(&kms("alias/x", Some("eu-west-2"))).unwrap().as_deref(), Some("eu-west-2"));
-        assert_eq!(named_region(&kms("alias/x", None)).unwrap(), None);
-        let error = named_region(&kms(arn, Some("us-east-1"))).unwrap_err();
+        assert_eq!(named_region(arn, None).unwrap().as_deref(), Some("eu-west-1"));
+        assert_eq!(named_region(arn, Some("eu-west-1")).unwrap().as_deref(), Some("eu-west-1"));
+        assert_eq!(named_region("alias/x", Some("eu-west-2")).unwrap().as_deref(), Some("eu-west-2"));
+        assert_eq!(named_region("alias/x", None).unwrap(), None);
+        let error = named_region(arn, Some("us-east-1")).unwrap_err();
         assert_eq!(error.fault(), Fault::Configuration);
         assert!(
             error.to_string().contains("kms.region is us-east-1, but the KMS key arn:aws:kms:eu-west-1"),

@@ -31,7 +31,7 @@ impl AwsKms {
     /// # Errors
     /// [`KmsError`], after the retries of its class.
     pub async fn describe_configured(&self) -> Result<KeyDescription, KmsError> {
-        let asking = &self.asking(Operation::DescribeKey, &self.config.key_id);
+        let asking = &self.asking(Operation::DescribeKey, &self.key_id);
         let key = self.retry(asking, || asking.describe()).await?;
         let explain = |failure: Failure| failure.into_error(asking.context(), Tries::ONE);
         Ok(KeyDescription {

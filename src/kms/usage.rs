@@ -24,6 +24,15 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Returns the usage of two connections together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.count(&other);
+        self.credentials_seconds += other.credentials_seconds;
+        self.kms_seconds += other.kms_seconds;
+        self
+    }
+
     /// Adds the calls and failures of another connection.
     pub fn count(&mut self, other: &Self) {
         for (all, more) in [(&mut self.calls, &other.calls), (&mut self.errors, &other.errors)] {

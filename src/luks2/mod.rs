@@ -24,5 +24,5 @@ pub use keyslot::{KeyslotError, ProvenKeyslot};
 pub use layout::{Cipher, DATA_OFFSET, Encryption, Flags, Layout, grown_size, mapper_name};
 pub use policy::{Expected, HeaderPolicy, check_header};
 pub use spec::FormatSpec;
-pub use token::{EXEC_TOKEN_TYPE, KeySource, SUBSYSTEM, TOKEN_TYPE, Token};
+pub use token::{EXEC_TOKEN_TYPE, SUBSYSTEM, TOKEN_TYPE, Token};
 pub use violation::PolicyViolation;

@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::areas::keyslot_areas;
 use super::layout::{Cipher, Encryption, Flags, Layout};
-use super::token::{KeySource, TOKEN_TYPE, Token, ours};
+use super::token::{TOKEN_TYPE, Token, ours};
 use super::violation::{PolicyViolation, shown, violation};
+use crate::key::KeySource;
 
 /// [`DATA_OFFSET`](super::layout::DATA_OFFSET) as the header writes it.
 const DATA_OFFSET_TEXT: &str = "16777216";
@@ -220,7 +221,7 @@ fn source_of(token: &Value, expected: &Expected) -> Result<KeySource, PolicyViol
     }
     if keys().all(|key| key.key_arn != source.key_arn) {
         return violation(format!(
-            "its token names KMS key {}, the state file names {}",
+            "its token names key {}, the state file names {}",
             source.key_arn.escape_debug(),
             expected.key.key_arn
         ));

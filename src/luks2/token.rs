@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::key::{Provider, WrappedKey};
+use crate::key::{KeySource, Provider, WrappedKey};
 
 /// Token type of a key that AWS KMS unwraps. Types that start with `luks2-` are cryptsetup's own (LUKS2 on-disk format, section 3.3).
 pub const TOKEN_TYPE: &str = "luks-agent-awskms";
@@ -13,24 +13,6 @@ pub const TOKEN_TYPE: &str = "luks-agent-awskms";
 pub const EXEC_TOKEN_TYPE: &str = "luks-agent-exec";
 /// Subsystem label of the header, by which blkid and udev recognise volumes of luks-agent.
 pub const SUBSYSTEM: &str = "luks-agent";
-
-/// A wrapped data key, and who unwraps it: what a token says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeySource {
-    /// The key service.
-    pub provider: Provider,
-    /// The data key, wrapped.
-    pub wrapped_key: WrappedKey,
-    /// The key that unwraps it: the ARN of a KMS key, or the name that another provider gave.
-    pub key_arn: String,
-}
-
-impl KeySource {
-    /// Returns a key that AWS KMS unwraps.
-    pub fn aws_kms(wrapped_key: WrappedKey, key_arn: impl Into<String>) -> Self {
-        Self { provider: Provider::AwsKms, wrapped_key, key_arn: key_arn.into() }
-    }
-}
 
 /// The token in the JSON area of a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use crate::disk::{
     Bytes, Content, DevNo, DeviceFacts, DiskKind, Evidence, Holder, Inventory, MODEL_INSTANCE_STORE, MissingCipher,
     NoiseEvidence,
 };
-use crate::key::{Provider, WrappedKey};
-use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, KeySource, Layout, ProvenKeyslot, Token};
+use crate::key::{KeySource, Provider, WrappedKey};
+use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout, ProvenKeyslot, Token};
 use crate::state::{KeyChange, KeyRecord, Phase, State, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::apply::{KeyError, Outcome, StepResult};
 use crate::disk::{Content, DeviceFacts, Evidence};
 use crate::job::Basis;
+use crate::key::Provider;
 use crate::kms::{Class, KmsError};
 use crate::luks2::HeaderPolicy;
 use crate::plan::{Action, Finding, Format, Grow, Left, Plan, Refusal, Severity, Step, Subject, Unlock};
@@ -221,7 +222,13 @@ fn exit_codes_of_outcomes() {
         ("no key, and some failed", vec![StepResult::NoKey, failed()], service(Class::Transient), &known, 4),
         ("wrong key id", vec![StepResult::NoKey], service(Class::Configuration), &none, 2),
         ("damaged wrapped key", vec![StepResult::NoKey], service(Class::WrappedKey), &none, 1),
-        ("key not proven", vec![StepResult::NoKey], Some(KeyError::NotProven { key_arn: "k".into() }), &none, 1),
+        (
+            "key not proven",
+            vec![StepResult::NoKey],
+            Some(KeyError::NotProven { provider: Provider::AwsKms, key_arn: "k".into() }),
+            &none,
+            1,
+        ),
         ("key not recorded", vec![StepResult::NoKey], Some(KeyError::Unrecorded(1)), &none, 1),
         ("key not stored", vec![StepResult::NoKey], Some(KeyError::State(state)), &none, 1),
         ("key missing in silence", vec![StepResult::NoKey], None, &none, 4),

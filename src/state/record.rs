@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::disk::DeviceFacts;
-use crate::key::{Provider, WrappedKey};
-use crate::luks2::{Expected, HeaderPolicy, KeySource, ProvenKeyslot};
+use crate::key::{KeySource, Provider, WrappedKey};
+use crate::luks2::{Expected, HeaderPolicy, ProvenKeyslot};
 use crate::storage::FilesystemKind;
 
 /// Format version that this release writes; it reads all versions from 1.
@@ -44,11 +44,11 @@ pub struct KeyRecord {
     /// The key service that unwraps it.
     #[serde(default, skip_serializing_if = "Provider::is_default")]
     pub provider: Provider,
-    /// The `CiphertextBlob`.
+    /// The data key, wrapped.
     pub wrapped_key: WrappedKey,
-    /// `kms.key_id` when the key was generated.
+    /// `kms.key_id` or `exec.key_id` when the key was generated.
     pub configured_key_id: String,
-    /// ARN of the KMS key that encrypted it.
+    /// The key that encrypted it, as [`KeySource::key_arn`].
     pub key_arn: String,
     /// When it was generated, or wrapped again by `rewrap`.
     pub created: Timestamp,

@@ -91,8 +91,8 @@ mod tests {
 
     use super::*;
     use crate::disk::{Evidence, NoiseEvidence};
-    use crate::key::WrappedKey;
-    use crate::luks2::{KeySource, Token};
+    use crate::key::{KeySource, WrappedKey};
+    use crate::luks2::Token;
 
     const EVIDENCE: Evidence = Evidence { read: 1, of: 1 };
 

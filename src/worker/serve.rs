@@ -98,8 +98,8 @@ mod tests {
     use super::*;
     use crate::disk::DevNo;
     use crate::job::{self, Answer, Job, Target};
-    use crate::key::{DataKey, WrappedKey};
-    use crate::luks2::{Expected, HeaderPolicy, KeySource};
+    use crate::key::{DataKey, KeySource, WrappedKey};
+    use crate::luks2::{Expected, HeaderPolicy};
     use crate::worker::input::LINE_BYTES;
 
     fn answers(input: &[u8]) -> Vec<Answer> {

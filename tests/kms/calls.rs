@@ -7,17 +7,17 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use fake_aws::{Effect, Fault as Scripted, Key, KeyState, Server, TestCa};
 use luks_agent::config;
-use luks_agent::key::WrappedKey;
+use luks_agent::key::{KeySource, WrappedKey};
 use luks_agent::kms::imds::Imds;
 use luks_agent::kms::{AwsKms, Class, Fault, GeneratedKey, KeyService, KmsError, Options};
 
-use super::{bare, block_on, in_child, limits, quick};
+use super::{Captured, bare, block_on, in_child, limits, quick};
 
 const KEY: &str = Key::DEFAULT_ID;
 
 fn config(server: &Server, key_id: &str) -> config::Kms {
     config::Kms {
-        key_id: key_id.to_owned(),
+        key_id: Some(key_id.to_owned()),
         region: Some("us-east-1".to_owned()),
         endpoint_url: Some(server.url()),
         allow_http: false,
@@ -56,7 +56,7 @@ async fn a_key_is_described_generated_and_unwrapped_with_one_call_each_and_no_co
     let kms = connect(&config(&server, "alias/luks-agent")).await;
     let made = kms.generate().await.unwrap();
     assert_eq!(made.key_arn, server.key_arn());
-    let again = kms.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+    let again = kms.unwrap(&made.source()).await.unwrap();
     assert!(again.same_as(&made.data_key));
 
     let requests = server.requests();
@@ -88,7 +88,8 @@ async fn a_key_that_is_not_ready_yet_is_waited_for() {
             }
             server.set_key_state(KEY, KeyState::Enabled).unwrap();
         };
-        let (key, ()) = tokio::join!(kms.unwrap(&made.wrapped_key, &made.key_arn), enable);
+        let source = made.source();
+        let (key, ()) = tokio::join!(kms.unwrap(&source), enable);
         assert!(key.unwrap().same_as(&made.data_key), "{state:?}");
     }
 }
@@ -100,7 +101,7 @@ async fn a_key_that_is_all_right_when_asked_about_is_tried_again() {
     for code in ["KMSInvalidStateException", "DisabledException"] {
         server.push_fault(Scripted::error("Decrypt", code).times(1));
         let kms = connect(&config(&server, KEY)).await;
-        let key = kms.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+        let key = kms.unwrap(&made.source()).await.unwrap();
         assert!(key.same_as(&made.data_key), "{code}");
     }
 }
@@ -114,12 +115,13 @@ async fn a_damaged_wrapped_key_or_another_key_is_told_at_once() {
 
     let mut blob = made.wrapped_key.as_bytes().to_vec();
     *blob.last_mut().unwrap() ^= 1;
-    let error = kms.unwrap(&WrappedKey::new(blob).unwrap(), &made.key_arn).await.unwrap_err();
+    let error =
+        kms.unwrap(&KeySource { wrapped_key: WrappedKey::new(blob).unwrap(), ..made.source() }).await.unwrap_err();
     let parts = ["the wrapped key is damaged", "from the LUKS2 token of a volume"];
     assert_says(&error, Class::WrappedKey, Fault::Data, &parts);
 
     let other = made.key_arn.replace(KEY, "other");
-    let error = kms.unwrap(&made.wrapped_key, &other).await.unwrap_err();
+    let error = kms.unwrap(&KeySource { key_arn: other, ..made.source() }).await.unwrap_err();
     assert_says(&error, Class::WrappedKey, Fault::Data, &["the wrapped key was encrypted under a different KMS key"]);
     assert_eq!(server.count("Decrypt"), 2);
 }
@@ -135,9 +137,9 @@ async fn the_region_comes_from_the_arn() {
     assert_eq!(server.requests()[1].signed_region.as_deref(), Some("eu-west-1"));
 
     // the key in the state file counts, not the key that is configured now
-    config.key_id = "alias/luks-agent".to_owned();
+    config.key_id = Some("alias/luks-agent".to_owned());
     config.region = Some("us-east-1".to_owned());
-    connect(&config).await.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+    connect(&config).await.unwrap(&made.source()).await.unwrap();
     assert_eq!(server.requests()[2].signed_region.as_deref(), Some("eu-west-1"));
 }
 
@@ -290,21 +292,6 @@ fn imds_that_is_turned_off_says_how_to_turn_it_on() {
     }
 }
 
-/// Everything that any crate logs.
-#[derive(Clone, Default)]
-struct Captured(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn no_log_shows_the_data_key_and_every_wait_is_logged() {
     if in_child("calls::no_log_shows_the_data_key_and_every_wait_is_logged", &[]) {
@@ -321,7 +308,7 @@ fn no_log_shows_the_data_key_and_every_wait_is_logged() {
             server.push_fault(Scripted::new("Decrypt", Effect::TruncatedJson).times(1));
             let kms = connect(&config(&server, KEY)).await;
             let made = kms.generate().await.unwrap();
-            kms.unwrap(&made.wrapped_key, &made.key_arn).await.unwrap();
+            kms.unwrap(&made.source()).await.unwrap();
             made
         });
         let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();

@@ -137,7 +137,7 @@ impl Row {
         let done = block_on(async {
             let kms = AwsKms::connect_with(&config, options).await?;
             let made = kms.generate().await?;
-            Ok(kms.unwrap(&made.wrapped_key, &made.key_arn).await?.same_as(&made.data_key))
+            Ok(kms.unwrap(&made.source()).await?.same_as(&made.data_key))
         });
         let took = began.elapsed();
         match done {

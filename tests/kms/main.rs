@@ -1,8 +1,9 @@
-//! The key service against the fake AWS endpoint: which requests it sends, how it classifies failures, and what its
-//! messages say.
+//! The key services, AWS KMS against the fake AWS endpoint and the exec provider against small scripts: which requests they send,
+//! how they classify failures, and what their messages say.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod calls;
+mod exec;
 mod faults;
 
 use std::process::{Command, Output};
@@ -28,7 +29,7 @@ fn limits() -> Limits {
 
 /// As on an instance: everything but the key comes from the environment and IMDS.
 fn bare(key_id: &str, deadline: Duration) -> config::Kms {
-    config::Kms { key_id: key_id.to_owned(), region: None, endpoint_url: None, allow_http: false, deadline }
+    config::Kms { key_id: Some(key_id.to_owned()), region: None, endpoint_url: None, allow_http: false, deadline }
 }
 
 fn quick() -> Options {
@@ -66,4 +67,19 @@ fn in_child(test: &str, env: &[(&str, String)]) -> bool {
     let (out, err) = (printed(&child.stdout), printed(&child.stderr));
     assert!(child.status.success() && out.contains("1 passed"), "{test} failed in its child:\n{out}\n{err}");
     false
+}
+
+/// Everything that any crate logs.
+#[derive(Clone, Default)]
+struct Captured(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Component, Path};
 
 use luks_agent::config::{Config, ConfigError, crosses_in_clear};
+use luks_agent::key::Provider;
 use tempfile::TempDir;
 
 thread_local! {
@@ -43,7 +44,7 @@ fn check(dir: &Path, data: &[u8]) -> String {
             message
         }
         Err(ConfigError::Required { path, key, expected: _ }) => {
-            assert_eq!((path, key), (main, "kms.key_id"));
+            assert!(path == main && ["kms.key_id", "exec.command", "exec.key_id"].contains(&key), "{key}");
             "no key".to_owned()
         }
         Err(ConfigError::InClear { path, url }) => {
@@ -64,7 +65,17 @@ fn valid(config: &Config) {
     let in_clear = config.kms.endpoint_url.iter().any(|url| crosses_in_clear(url));
     assert!(config.kms.allow_http || !in_clear);
     let plain = |path: &Path| path.is_absolute() && path.components().all(|c| c != Component::ParentDir);
-    assert!(!config.kms.key_id.trim().is_empty());
+    assert!(!config.keys.key_id.trim().is_empty());
+    let key_id = match config.keys.provider {
+        Provider::AwsKms => config.kms.key_id.as_ref(),
+        Provider::Exec => config.exec.as_ref().map(|exec| &exec.key_id),
+    };
+    assert_eq!(key_id, Some(&config.keys.key_id));
+    if let Some(exec) = &config.exec {
+        assert!(plain(&exec.program) && !exec.deadline.is_zero() && !exec.timeout.is_zero());
+        assert!(exec.arguments.iter().all(|argument| !argument.contains('\0')));
+        assert!(exec.pass_environment.iter().all(|name| !name.is_empty() && !name.contains(['=', '\0'])));
+    }
     assert!(!config.kms.deadline.is_zero() && !config.volumes.deadline.is_zero());
     assert!(plain(&config.state.dir));
     assert!(plain(&config.filesystem.mount_base) && config.filesystem.mount_base.file_name().is_some());

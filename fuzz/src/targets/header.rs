@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use luks_agent::key::WrappedKey;
+use luks_agent::key::{KeySource, WrappedKey};
 use luks_agent::luks2::{
-    Cipher, EXEC_TOKEN_TYPE, Expected, Flags, HeaderPolicy, KeySource, Layout, TOKEN_TYPE, Token, check_header,
+    Cipher, EXEC_TOKEN_TYPE, Expected, Flags, HeaderPolicy, Layout, TOKEN_TYPE, Token, check_header,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;

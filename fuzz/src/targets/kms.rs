@@ -9,7 +9,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use luks_agent::config;
-use luks_agent::key::{DataKey, WrappedKey};
+use luks_agent::key::{DataKey, KeySource, WrappedKey};
 use luks_agent::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Limits, Options};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
@@ -81,7 +81,7 @@ pub(crate) fn run(data: &[u8]) -> String {
 
 async fn ask(http: &Scripted, generate: bool) -> (Outcome, Duration) {
     let config = config::Kms {
-        key_id: KEY_ARN.to_owned(),
+        key_id: Some(KEY_ARN.to_owned()),
         region: None,
         endpoint_url: Some("http://kms.test".to_owned()),
         allow_http: true,
@@ -95,7 +95,7 @@ async fn ask(http: &Scripted, generate: bool) -> (Outcome, Duration) {
         kms.generate().await.map_or_else(Outcome::Failed, Outcome::Generated)
     } else {
         let wrapped = WrappedKey::new(super::header::wrapped_key()).expect("64 bytes");
-        kms.unwrap(&wrapped, KEY_ARN).await.map_or_else(Outcome::Failed, Outcome::Unwrapped)
+        kms.unwrap(&KeySource::aws_kms(wrapped, KEY_ARN)).await.map_or_else(Outcome::Failed, Outcome::Unwrapped)
     };
     (outcome, since.elapsed())
 }

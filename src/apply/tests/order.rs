@@ -1,6 +1,7 @@
 //! What is asked of whom, in which order, and what the state file says by then.
 
 use super::*;
+use crate::key::Provider;
 use crate::luks2::HeaderPolicy;
 
 fn formatted(outcome: &Outcome) -> usize {
@@ -105,7 +106,7 @@ async fn a_key_that_is_unwrapped_to_another_is_not_used() {
     world.kms_lies.set(true);
     let outcome = world.provision().await;
     assert_eq!(outcome.results, [StepResult::NoKey]);
-    assert!(matches!(&outcome.key_error, Some(KeyError::NotProven { key_arn }) if key_arn == ARN));
+    assert!(matches!(&outcome.key_error, Some(KeyError::NotProven { key_arn, .. }) if key_arn == ARN));
     assert_eq!(world.calls(), ["generate", "unwrap 1"]);
     assert_eq!(world.state().keys, [], "nor is it ever again");
     world.kms_lies.set(false);
@@ -130,7 +131,7 @@ async fn a_key_that_never_worked_does_not_pin_the_node_to_its_kms_key() {
     world.cut.set(Some((2, Cut::Before)));
     assert!(world.run(Mode::Provision).await.is_none());
     world.cut.set(None);
-    world.config.kms.key_id = "alias/other".to_owned();
+    world.config.keys.key_id = "alias/other".to_owned();
     world.calls();
     assert_eq!(formatted(&world.provision().await), 1);
     assert_eq!(world.calls()[..1], ["generate"]);
@@ -138,11 +139,37 @@ async fn a_key_that_never_worked_does_not_pin_the_node_to_its_kms_key() {
     assert_eq!(keys, ["alias/other"]);
 
     // one that volumes were made with is kept
-    world.config.kms.key_id = "alias/third".to_owned();
+    world.config.keys.key_id = "alias/third".to_owned();
     world.attach("ebs2");
     world.calls();
     assert_eq!(formatted(&world.provision().await), 1);
     assert!(!world.calls().contains(&"generate".to_owned()));
+}
+
+#[tokio::test]
+async fn the_provider_is_recorded_with_each_key_and_the_configuration_chooses_it_for_new_ones() {
+    let mut world = World::new(&["ebs1"]);
+    assert_eq!(formatted(&world.provision().await), 1);
+    world.config.keys.provider = Provider::Exec;
+    world.attach("ebs2");
+    world.calls();
+    assert_eq!(formatted(&world.provision().await), 1);
+    assert!(!world.calls().contains(&"generate".to_owned()), "the node has a key");
+    *world.instance_id.borrow_mut() = "i-2".to_owned();
+    world.attach("ebs3");
+    assert_eq!(formatted(&world.provision().await), 1);
+    let providers: Vec<_> = world.state().keys.iter().map(|key| key.source().provider).collect();
+    assert_eq!(providers, [Provider::AwsKms, Provider::Exec]);
+
+    // one that never worked is not kept for a new provider
+    let mut world = World::new(&["ebs1"]);
+    world.cut.set(Some((2, Cut::Before)));
+    assert!(world.run(Mode::Provision).await.is_none());
+    world.cut.set(None);
+    world.config.keys.provider = Provider::Exec;
+    assert_eq!(formatted(&world.provision().await), 1);
+    let providers: Vec<_> = world.state().keys.iter().map(|key| key.provider).collect();
+    assert_eq!(providers, [Provider::Exec]);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use super::clock;
 use super::key_rows::{credentials_row, describe_rows};
 use super::metadata::Metadata;
 use super::permissions::permission_rows;
+use super::program;
 use crate::config::{self, Config};
 use crate::key::Provider;
 use crate::kms::{AwsKms, Class, CredentialSource, KeyDescription, KmsError, Limits, Options};
@@ -64,14 +65,28 @@ impl TrialKind {
 
 /// Returns the checks, and apart from them the check of the clock.
 pub(super) async fn checks(config: &Config, recorded: Option<&State>) -> (Vec<Check>, Check) {
-    let (metadata, (answers, clock)) = tokio::join!(Metadata::ask(), ask(&config.kms, recorded));
-    let mut rows = vec![metadata.row(), credentials_row(&answers, &metadata)];
-    rows.extend(describe_rows(&answers));
-    rows.extend(permission_rows(&answers, &metadata, &config.kms.key_id));
+    let kms = async {
+        match &config.kms.key_id {
+            Some(key_id) => Some((key_id, ask(&config.kms, key_id, recorded).await)),
+            None => None,
+        }
+    };
+    let (metadata, kms, program) = tokio::join!(Metadata::ask(), kms, program::check(config, PATIENCE));
+    let mut rows = vec![metadata.row()];
+    let clock = match kms {
+        Some((key_id, (answers, clock))) => {
+            rows.push(credentials_row(&answers, &metadata));
+            rows.extend(describe_rows(&answers));
+            rows.extend(permission_rows(&answers, &metadata, key_id));
+            clock
+        }
+        None => clock::check(None),
+    };
+    rows.extend(program);
     (rows, clock)
 }
 
-async fn ask(config: &config::Kms, recorded: Option<&State>) -> (Answers, Check) {
+async fn ask(config: &config::Kms, key_id: &str, recorded: Option<&State>) -> (Answers, Check) {
     let mut answers = Answers::default();
     let brief = config::Kms { deadline: config.deadline.min(PATIENCE), ..config.clone() };
     let limits = Limits {
@@ -83,14 +98,14 @@ async fn ask(config: &config::Kms, recorded: Option<&State>) -> (Answers, Check)
     };
     match AwsKms::connect_with(&brief, Options { limits, credentials: None }).await {
         Ok(kms) => {
-            ask_kms(&kms, config, recorded, &mut answers).await;
+            ask_kms(&kms, key_id, recorded, &mut answers).await;
             (answers, clock::check(kms.clock_lead()))
         }
         Err(e) => (Answers { unconnected: Some(e), ..answers }, clock::check(None)),
     }
 }
 
-async fn ask_kms(kms: &AwsKms, config: &config::Kms, recorded: Option<&State>, answers: &mut Answers) {
+async fn ask_kms(kms: &AwsKms, configured: &str, recorded: Option<&State>, answers: &mut Answers) {
     let credentials = answers.credentials.insert(kms.credentials().await);
     if credentials.is_err() {
         return;
@@ -99,8 +114,8 @@ async fn ask_kms(kms: &AwsKms, config: &config::Kms, recorded: Option<&State>, a
     answers.caller = Some(caller);
     let key_id = match &described {
         // a key of the wrong kind denies what it does not do
-        Ok(key) => key.kind.is_ok().then(|| key.arn.clone().unwrap_or_else(|| config.key_id.clone())),
-        Err(e) if e.class() == Class::Denied => Some(config.key_id.clone()),
+        Ok(key) => key.kind.is_ok().then(|| key.arn.clone().unwrap_or_else(|| configured.to_owned())),
+        Err(e) if e.class() == Class::Denied => Some(configured.to_owned()),
         Err(_) => None,
     };
     answers.described = Some(described);

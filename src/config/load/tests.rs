@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::super::values::{Expect, Noise, Policy, WhenNotBlank};
 use super::*;
+use crate::key::Provider;
 use crate::storage::FilesystemKind;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
@@ -15,7 +16,7 @@ fn error(text: &str) -> String {
 #[test]
 fn the_key_id_is_enough() {
     let config = load("[kms]\nkey_id = \"alias/nodes\"\n").unwrap();
-    assert_eq!(config.kms.key_id, "alias/nodes");
+    assert_eq!(config.keys.key_id, "alias/nodes");
     assert_eq!(config.kms.deadline, Duration::from_secs(600));
     assert_eq!(config.state.dir, Path::new("/etc/luks-agent/state"));
     assert_eq!(config.volumes.ebs, Policy::Encrypt);
@@ -71,10 +72,43 @@ fn mistakes_name_file_line_and_what_was_expected() {
             "[[volumes.match]]\nrole = \"ebs\"\n",
             "[[volumes.match]]\npath = \"/dev/[\"\nrole = \"ebs\"\n",
             "[kms\n",
+            "[keys]\nprovider = \"vault\"\n",
+            "[keys]\nprovider = \"exec\"\n",
+            "[keys]\nprovider = \"exec\"\n[kms]\nkey_id = \"alias/x\"\n",
+            "[exec]\ncommand = [\"/x\"]\nkey_id = \"k\"\n",
+            "[kms]\nkey_id = \"alias/x\"\n[exec]\ncommand = [\"/x\"]\n",
+            "[kms]\nkey_id = \"alias/x\"\n[exec]\nkey_id = \"k\"\n",
+            "[exec]\ncommand = \"/x --y\"\n",
+            "[exec]\ncommand = []\n",
+            "[exec]\ncommand = [\"nodes-kms\", \"--x\"]\n",
+            "[exec]\ncommand = [\"/opt/../x\"]\n",
+            "[exec]\ncommand = [\"/x\", \"a\\u0000b\"]\n",
+            "[exec]\npass_environment = [\"A=B\"]\n",
         ]
         .map(error)
         .join("\n")
     );
+}
+
+#[test]
+fn one_key_says_what_wraps_new_data_keys_and_both_sections_may_stand() {
+    let both =
+        "[kms]\nkey_id = \"alias/nodes\"\n[exec]\ncommand = [\"/opt//kms/./x\", \"-v\"]\nkey_id = \"transit/nodes\"\n";
+    let kms = load(both).unwrap();
+    assert_eq!((kms.keys.provider, kms.keys.key_id.as_str()), (Provider::AwsKms, "alias/nodes"));
+    let exec = kms.exec.unwrap();
+    assert_eq!(
+        (exec.program.as_path(), exec.arguments.as_slice()),
+        (Path::new("/opt/kms/x"), ["-v".to_owned()].as_slice())
+    );
+    assert_eq!((exec.timeout, exec.deadline), (Duration::from_secs(30), Duration::from_secs(600)));
+
+    let chosen = load(&format!("[keys]\nprovider = \"exec\"\n{both}deadline = \"20m\"\n")).unwrap();
+    assert_eq!((chosen.keys.provider, chosen.keys.key_id.as_str()), (Provider::Exec, "transit/nodes"));
+    assert_eq!((chosen.kms.key_id.as_deref(), chosen.key_deadline()), (Some("alias/nodes"), Duration::from_secs(1200)));
+    let alone = both.split_once("[exec]").unwrap().1;
+    let alone = load(&format!("[keys]\nprovider = \"exec\"\n[exec]{alone}")).unwrap();
+    assert_eq!(alone.kms.key_id, None);
 }
 
 #[test]
@@ -134,7 +168,7 @@ fn drop_ins_win_in_order_of_their_names() {
     drop_in("10-a.toml", "[kms]\nkey_id = \"b\"\n[[volumes.match]]\nserial = \"x*\"\nrole = \"ignore\"\n");
     drop_in("30-c.conf", "not toml");
     let config = Config::load(&main).unwrap();
-    assert_eq!((config.kms.key_id.as_str(), config.kms.region.as_deref()), ("c", Some("r")));
+    assert_eq!((config.keys.key_id.as_str(), config.kms.region.as_deref()), ("c", Some("r")));
     assert_eq!(config.volumes.rules.len(), 1);
 
     drop_in("40-d.toml", "\n\n[kms]\nkey = \"c\"\n");

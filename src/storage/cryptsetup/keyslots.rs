@@ -15,8 +15,9 @@ use super::call::{LOG, call};
 use super::error::LuksError;
 use super::minimal_pbkdf;
 use super::on_disk::{Checked, OnDisk, is_not_permitted, load};
+use crate::key::KeySource;
 use crate::key::Passphrase;
-use crate::luks2::{Expected, KeySource, ProvenKeyslot, Token};
+use crate::luks2::{Expected, ProvenKeyslot, Token};
 
 /// The keyslots of a volume that has two keys.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::*;
-use crate::key::{DataKey, WrappedKey};
-use crate::luks2::{Cipher, FormatSpec, HeaderPolicy, KeySource, Layout};
+use crate::key::{DataKey, KeySource, WrappedKey};
+use crate::luks2::{Cipher, FormatSpec, HeaderPolicy, Layout};
 
 const SIZE: u64 = 64 << 20;
 

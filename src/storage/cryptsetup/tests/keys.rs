@@ -1,7 +1,7 @@
 //! A volume that changes its key, interrupted anywhere.
 
 use super::*;
-use crate::luks2::KeySource;
+use crate::key::KeySource;
 
 /// The volume with its key, 1, and the key that it gets or loses, 2.
 fn changing() -> Expected {
