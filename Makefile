@@ -15,7 +15,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## install what is missing for the build and for every tier of make test
-	@scripts/deps.sh build test lint kernel machine localstack packages
+	@scripts/deps.sh build test lint kernel machine localstack openbao packages
 
 build: ## build the agent, the fake AWS endpoint and all tests
 	@scripts/deps.sh build
@@ -36,7 +36,7 @@ test-unit: build ## run unit, property and integration tests, which need no virt
 	@scripts/test.sh unit
 
 test-kernel: build ## run the tests with real dm-crypt in User-Mode Linux, LocalStack included
-	@scripts/deps.sh test kernel localstack
+	@scripts/deps.sh test kernel localstack openbao
 	@scripts/test.sh kernel
 
 test-machine: build ## run the tests on Debian in QEMU, with systemd, udev and EC2's NVMe names

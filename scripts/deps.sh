@@ -1,14 +1,15 @@
 #!/bin/bash
 # Installs what the build and the tests need on Debian 12 and 13, if it is missing. Fails unless everything is installed and runs.
 #
-#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|packages|aarch64|fresh|vagrant|uml]...     (default: the first six)
+#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|openbao|packages|aarch64|fresh|vagrant|uml]...     (default: the first seven)
 #   scripts/deps.sh --test-dir           prints the path of the virtual environment of the test runner, even if it does not exist yet
 #   scripts/deps.sh --localstack-dir     the same for LocalStack
+#   scripts/deps.sh --openbao-dir        the same for OpenBao
 #   scripts/deps.sh --ansible-dir        the same for Ansible
 #   scripts/deps.sh --promtool           prints the path of promtool of Prometheus, even if it does not exist yet
 #
-# apt-get installs the Debian packages (as root, or through sudo). The test runner (cargo-nextest), LocalStack with the AWS CLI, and
-# Ansible go into virtual environments in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
+# apt-get installs the Debian packages (as root, or through sudo). The test runner (cargo-nextest), LocalStack with the AWS CLI,
+# OpenBao and Ansible go into virtual environments in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
 set -euo pipefail
 
 # Lists of Debian packages. A package with a question mark is not in every release; the tests work without it.
@@ -21,6 +22,8 @@ LINT="shellcheck"
 # For a node in User-Mode Linux, and the tools that most scenarios of tests/kernel call: cryptsetup, dmsetup, mkfs, blkid, ip, strace.
 UML="git user-mode-linux mmdebstrap uidmap patchelf kmod cryptsetup-bin dmsetup xfsprogs e2fsprogs iproute2 strace util-linux procps python3"
 KERNEL="$UML"
+# For the programs of the exec provider.
+KERNEL+=" curl jq openssl"
 # For the stacks that a boot disk can be part of.
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
 # For the corpus of disks that are not blank (tests/support/images.rs).
@@ -30,6 +33,7 @@ KERNEL+=" udftools util-linux-extra xorriso"
 # uidmap is for mmdebstrap without root.
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
+OPENBAO="python3 python3-venv"
 # Tools that build packages, and tools that check them.
 PACKAGES="binutils clang lld mmdebstrap uidmap cpio git lintian rpm rpmlint"
 # For an aarch64 machine. binfmt-support lets this machine run programs of other architectures.
@@ -228,6 +232,11 @@ if [[ ${1-} == --test-dir ]]; then
     exit
 fi
 
+if [[ ${1-} == --openbao-dir ]]; then
+    venv_dir openbao
+    exit
+fi
+
 if [[ ${1-} == --ansible-dir ]]; then
     venv_dir ansible
     exit
@@ -238,7 +247,7 @@ if [[ ${1-} == --promtool ]]; then
     exit
 fi
 
-(($#)) || set -- build test lint kernel machine localstack
+(($#)) || set -- build test lint kernel machine localstack openbao
 packages=()
 # shellcheck disable=SC2206 # the lists are split into words
 for group in "$@"; do
@@ -249,12 +258,13 @@ for group in "$@"; do
         kernel) packages+=($KERNEL) ;;
         machine) packages+=($MACHINE) ;;
         localstack) packages+=($LOCALSTACK) ;;
+        openbao) packages+=($OPENBAO) ;;
         packages) packages+=($PACKAGES) ;;
         aarch64) packages+=($AARCH64) ;;
         fresh) packages+=($FRESH) ;;
         vagrant) packages+=($VAGRANT) ;;
         uml) packages+=($UML) ;;
-        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, packages, aarch64, fresh, vagrant or uml" ;;
+        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, openbao, packages, aarch64, fresh, vagrant or uml" ;;
     esac
 done
 
@@ -266,5 +276,6 @@ if [[ " $* " =~ \ (kernel|uml)\  ]]; then
 fi
 [[ " $* " == *" test "* && " $* " == *" machine "* ]] && make_promtool
 [[ " $* " == *" localstack "* ]] && make_venv localstack "LocalStack (about 400 MB)"
+[[ " $* " == *" openbao "* ]] && make_venv openbao "OpenBao (250 MB)"
 [[ " $* " == *" vagrant "* ]] && make_venv ansible Ansible
 say "$* ready"

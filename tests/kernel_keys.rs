@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use support::uml::{MIB, Node, Script};
@@ -52,4 +54,44 @@ fn volumes_get_a_new_key_while_they_are_used_and_one_that_was_away_follows() {
     node.boot(&script("rotate").arg("away")).assert_ok();
     node.attach_image("ubdc", Some("serial-ubdc".to_owned()));
     node.boot(&script("rotate").arg("back")).assert_ok();
+}
+
+/// OpenBao's virtual environment.
+fn openbao() -> String {
+    let script = support::project_dir().join("scripts/deps.sh");
+    let output = Command::new(script).arg("--openbao-dir").output().unwrap();
+    let dir = String::from_utf8(output.stdout).unwrap().trim_end().to_owned();
+    assert!(Path::new(&dir).join("complete").exists(), "no OpenBao in {dir}: run `scripts/deps.sh openbao`");
+    dir
+}
+
+fn life_with_a_program(service: &str) {
+    let mut node = Node::new(&format!("exec-{service}")).disk("ubdb", 40 * MIB).disk("ubdc", 40 * MIB);
+    for phase in ["first", "reboot"] {
+        let script = script("exec-provider").arg(service).arg(phase).timeout(Duration::from_secs(500));
+        let boot = node.boot(&if service == "openbao" { script.env("OPENBAO_VENV", openbao()) } else { script });
+        boot.assert_ok();
+        println!("{}", boot.timed_console());
+    }
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_node_lives_with_keys_that_a_program_wraps_and_without_aws() {
+    life_with_a_program("file");
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_node_lives_with_keys_that_the_transit_engine_of_openbao_wraps() {
+    life_with_a_program("openbao");
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn every_fault_of_the_program_is_one_error_and_writes_no_disk_and_a_node_may_have_both_providers() {
+    let mut node = Node::new("exec-faults").disk("ubdb", 40 * MIB).disk("ubdc", 40 * MIB);
+    let boot = node.boot(&script("exec-faults").timeout(Duration::from_secs(500)));
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
 }
