@@ -99,7 +99,17 @@ fn seeds_are_still_read() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target).join(name);
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     };
-    for name in ["probe", "format-blank", "format-unfinished", "format-wipe", "unlock", "mount", "close"] {
+    for name in [
+        "probe",
+        "format-blank",
+        "format-unfinished",
+        "format-wipe",
+        "unlock",
+        "mount",
+        "close",
+        "add-key",
+        "remove-key",
+    ] {
         let text = read("worker", name);
         let job = serde_json::from_str::<Job>(text.lines().next().unwrap_or_default());
         job.unwrap_or_else(|e| panic!("worker/{name}: {e}"));

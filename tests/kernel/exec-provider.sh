@@ -72,6 +72,8 @@ first)
         ;;
     esac
 
+    expect_agent 0 doctor
+    assert_said "wraps and unwraps data keys with $key_id"
     say "first boot"
     as_unit luks-agent-boot.service
     assert_said "generated the data key with key $key_id" "1 formatted"
