@@ -342,6 +342,23 @@ mod tests {
     }
 
     #[test]
+    fn a_nul_byte_anywhere_is_refused() {
+        for token in [
+            json!({"type": "x", "note": "a\0b"}),
+            json!({"type": "x", "a\0b": 1}),
+            json!({"type": "x", "list": ["\0"]}),
+        ] {
+            let mut metadata = header();
+            metadata["tokens"]["5"] = token;
+            let message = check_header(&metadata, &expected()).unwrap_err().to_string();
+            assert!(message.contains("its metadata contains a NUL byte"), "{message}");
+        }
+        let mut metadata = header();
+        metadata["tokens"]["5"] = json!({"type": "x", "note": "ab"});
+        assert_eq!(check_header(&metadata, &expected()), Ok(()));
+    }
+
+    #[test]
     fn a_violation_says_what_is_wrong_and_what_to_do() {
         let message = |pointer: &str, value: Value| {
             let mut metadata = header();

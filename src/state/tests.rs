@@ -276,6 +276,14 @@ fn an_inconsistent_file_is_refused() {
     let mut twice = two.clone();
     twice.volumes[1].luks_uuid = twice.volumes[0].luks_uuid;
     assert!(damaged(&twice).contains("is listed twice"));
+    for by in [1, 9] {
+        let mut lost = two.clone();
+        lost.keys[0].replaced_by = Some(by);
+        assert_eq!(damaged(&lost), "key 1 is replaced by a key that does not exist");
+    }
+    let mut changing = two.clone();
+    changing.volumes[1].key_change = Some(KeyChange::Adding { key: 9 });
+    assert!(damaged(&changing).contains("uses key 9, which does not exist"));
     two.keys[1].id = 1;
     two.volumes[1].key = 1;
     assert_eq!(damaged(&two), "a key ID is listed twice");

@@ -445,6 +445,13 @@ fn unfinished_volumes() {
             with(foreign(), ebs(1)),
             format!("refused: not blank: ext4 at byte 1080 -> {WIPE}"),
         ),
+        (
+            "overwritten with another volume",
+            Provision,
+            i(),
+            with(Content::Luks2 { luks_uuid: id(7), token: None }, ebs(1)),
+            format!("refused: not blank: LUKS2 volume #7 -> {WIPE}"),
+        ),
         ("unlock", Unlock, i(), with(header(1), ebs(1)), left.into()),
         ("unlock", Unlock, i(), ebs(1), left.into()),
         (
@@ -1073,6 +1080,13 @@ fn instance_store_that_is_gone_is_expected_until_it_is_replaced_or_fewer_are_fin
     assert_eq!(gone(&config(""), replaced, vec![with(header(2), store(2))]), (0, vec![1]));
     let on_the_same_disk = vec![known(1, "/mnt", &store(1)), known(2, "/mnt1", &store(1))];
     assert_eq!(gone(&config(""), on_the_same_disk, vec![with(header(2), store(1))]), (0, vec![1]));
+    // what may not be formatted takes no place
+    assert_eq!(gone(&config(""), vec![known(1, "/mnt", &store(1))], vec![with(foreign(), store(2))]), (1, vec![]));
+    assert_eq!(gone(&wiping(), vec![known(1, "/mnt", &store(1))], vec![with(foreign(), store(2))]), (0, vec![]));
+    // the same name, and another size: it is another disk
+    let xvdb = || xen("xvdb", "ephemeral0");
+    let larger = VolumeRecord { size: 3 * GIB, ..known(1, "/mnt", &xvdb()) };
+    assert_eq!(formats(&config(""), vec![larger], vec![xvdb()]), "xvdb=/mnt for #1");
     // nothing is dropped of EBS
     let detached = vec![known(1, "/mnt", &ebs(1)), known(2, "/mnt", &ebs(2))];
     assert_eq!(gone(&expecting("ebs = 1"), detached, vec![with(header(2), ebs(2))]), (1, vec![]));
@@ -1255,6 +1269,9 @@ fn a_mapping_whose_header_cannot_be_read_is_a_volume_only_where_the_state_file_i
     assert!(is_ours(&State::default(), &ours));
     assert!(!is_ours(&State::default(), &others), "under a name that the agent does not give");
     assert!(!is_ours(&state(vec![known(1, "/mnt", &ebs(2))]), &ours), "there is a state file");
+    let header = with(header(9), ebs(1));
+    assert!(is_ours(&state(vec![known(1, "/mnt", &ebs(2))]), &header));
+    assert!(!is_ours(&state(vec![known(9, "/mnt", &ebs(1))]), &header), "it is known");
 }
 
 #[test]
