@@ -90,6 +90,13 @@ impl AwsKms {
         Asking { client: Client::new(&sdk), operation, key, place }
     }
 
+    /// Returns the configured key if it is a replica, in another Region, of the multi-Region key that wrapped a data key.
+    ///
+    /// Both unwrap it, so a node can start as long as KMS answers in one of the two Regions.
+    fn replica_of(&self, recorded: &str) -> Option<&str> {
+        (self.key_id != recorded && is_same_key(&self.key_id, recorded)).then_some(&self.key_id)
+    }
+
     async fn describe(&self, key: &str) -> Result<String, KmsError> {
         let asking = &self.asking(Operation::DescribeKey, key);
         self.retry(asking, || async { check(&asking.describe().await?) }).await
@@ -152,21 +159,24 @@ impl KeyService for AwsKms {
     }
 
     async fn unwrap(&self, source: &KeySource) -> Result<DataKey, KmsError> {
-        let KeySource { wrapped_key: wrapped, key_arn: key_id, .. } = source;
-        let asking = &self.asking(Operation::Decrypt, key_id);
+        let KeySource { wrapped_key, key_arn, .. } = source;
+        let recorded = &self.asking(Operation::Decrypt, key_arn);
+        let replica = self.replica_of(key_arn).map(|replica| self.asking(Operation::Decrypt, replica));
         let key = self
-            .retry(asking, || async {
-                let call = asking.client.decrypt().key_id(key_id).ciphertext_blob(Blob::new(wrapped.as_bytes()));
-                let mut answer = match call.send().await {
-                    Ok(answer) => answer,
-                    Err(error) => return Err(asking.explain(Failure::of(&error, asking.context())).await),
-                };
-                let data_key = take_data_key(answer.plaintext.take())?;
-                asking.expect_key(answer.key_id())?;
-                Ok(data_key)
+            .retry(recorded, || async {
+                if let Some(replica) = &replica {
+                    match replica.decrypt(wrapped_key).await {
+                        Ok(key) => return Ok(key),
+                        Err(failure) => tracing::warn!(
+                            kms_key = replica.key,
+                            "the configured replica cannot unwrap the data key, so {key_arn} is tried: {failure}"
+                        ),
+                    }
+                }
+                recorded.decrypt(wrapped_key).await
             })
             .await?;
-        tracing::info!(kms_key = key_id, "unwrapped the data key with KMS key {key_id}");
+        tracing::info!(kms_key = key_arn, "unwrapped the data key with KMS key {key_arn}");
         Ok(key)
     }
 
@@ -213,6 +223,18 @@ impl Asking<'_> {
         let answer = self.client.describe_key().key_id(self.key).send().await;
         let answer = answer.map_err(|error| Failure::of(&error, self.context()))?;
         answer.key_metadata.ok_or_else(|| Failure::new(Class::Unexpected, "DescribeKey returned no key"))
+    }
+
+    /// Unwraps a data key, once.
+    async fn decrypt(&self, wrapped: &WrappedKey) -> Result<DataKey, Failure> {
+        let call = self.client.decrypt().key_id(self.key).ciphertext_blob(Blob::new(wrapped.as_bytes()));
+        let mut answer = match call.send().await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.explain(Failure::of(&error, self.context())).await),
+        };
+        let data_key = take_data_key(answer.plaintext.take())?;
+        self.expect_key(answer.key_id())?;
+        Ok(data_key)
     }
 
     /// Explains a failure by the state of the key.

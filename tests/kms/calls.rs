@@ -143,6 +143,36 @@ async fn the_region_comes_from_the_arn() {
     assert_eq!(server.requests()[2].signed_region.as_deref(), Some("eu-west-1"));
 }
 
+/// A multi-Region key whose replica in one of two Regions cannot be used: there it does not exist.
+#[tokio::test]
+async fn a_data_key_is_unwrapped_in_the_region_that_works() {
+    const MULTI: &str = "mrk-1234abcd12ab34cd56ef1234567890ab";
+    let keys = vec![Key::new(MULTI)];
+    let server = server_with(fake_aws::Options { keys, ..fake_aws::Options::default() }).await;
+    let mut config = config(&server, MULTI);
+    let made = connect(&config).await.generate().await.unwrap();
+    let elsewhere = made.key_arn.replace("us-east-1", "eu-west-1");
+    let regions = |from: usize| {
+        let requests = server.requests();
+        let decrypts = requests[from..].iter().filter(|request| request.operation == "Decrypt");
+        decrypts.map(|request| request.signed_region.clone().unwrap()).collect::<Vec<_>>()
+    };
+    // recorded by the ARN that works, configured by the other, and the reverse
+    config.region = None;
+    for (recorded, configured, asked) in [
+        (&made.key_arn, &elsewhere, vec!["eu-west-1", "us-east-1"]),
+        (&elsewhere, &made.key_arn, vec!["us-east-1"]),
+        (&made.key_arn, &made.key_arn, vec!["us-east-1"]),
+    ] {
+        let before = server.requests().len();
+        config.key_id = Some(configured.clone());
+        let source = KeySource { key_arn: recorded.clone(), ..made.source() };
+        let key = connect(&config).await.unwrap(&source).await.unwrap();
+        assert!(key.same_as(&made.data_key));
+        assert_eq!(regions(before), asked, "recorded {recorded}, configured {configured}");
+    }
+}
+
 #[tokio::test]
 async fn a_region_that_contradicts_the_arn_is_a_configuration_error() {
     let server = server().await;
