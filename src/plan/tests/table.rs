@@ -1093,6 +1093,53 @@ fn instance_store_that_is_gone_is_expected_until_it_is_replaced_or_fewer_are_fin
 }
 
 #[test]
+fn instance_store_may_be_gone_if_fewer_are_fine_or_a_newer_one_has_its_place() {
+    let may_be_gone =
+        |config: &Config, volumes: Vec<VolumeRecord>| may_be_gone(config, &state(volumes.clone()), &volumes[0]);
+    let one = || vec![known(1, "/mnt", &store(1))];
+    let beside = vec![known(1, "/mnt", &store(1)), known(2, "/mnt1", &store(2))];
+    let replaced = || vec![known(1, "/mnt", &store(1)), known(2, "/mnt", &store(2))];
+    assert!(!may_be_gone(&config(""), one()));
+    assert!(!may_be_gone(&config(""), beside));
+    assert!(may_be_gone(&config(""), replaced()));
+    assert!(may_be_gone(&expecting("instance_store = 1"), one()));
+    assert!(may_be_gone(&expecting("instance_store = 1"), replaced()));
+    assert!(!may_be_gone(&expecting("ebs = 1"), one()));
+    // grow reports it, and that is no failure
+    let plan = plan(Mode::Grow, &config(""), &state(one()), &inventory(vec![]));
+    assert_eq!(lines(&plan), ["nobody: left: gone: instance store is lost when the instance stops"]);
+}
+
+#[test]
+fn disks_that_may_hold_a_volume_of_ours_and_those_that_no_boot_opens() {
+    let rule = |rest: &str| config(&format!("[[volumes.match]]\npath = \"/dev/nvme1n1\"\n{rest}"));
+    let (ignoring, requiring) = (rule("role = \"ignore\""), config("[volumes]\nrequire_rule = true"));
+    let no_ebs = config("[volumes]\nebs = \"ignore\"");
+    let no_store = config("[volumes]\ninstance_store = \"ignore\"");
+    let (boot, parts) = (system("/", ebs(1)), DeviceFacts { partitions: vec!["nvme1n1p1".into()], ..ebs(1) });
+    let swap = DeviceFacts { holders: vec![mapping(1, &[])], ..system("swap", ebs(1)) };
+    // a configuration and a disk; whether it may hold ours; whether a rule ignores it; whether no boot opens a volume on it
+    for (what, config, facts, holds, ignored, locked) in [
+        ("EBS", &config(""), ebs(1), true, false, false),
+        ("instance store", &config(""), store(1), true, false, false),
+        ("EBS ignored", &no_ebs, ebs(1), false, false, false),
+        ("instance store, EBS ignored", &no_ebs, store(1), true, false, false),
+        ("instance store ignored", &no_store, store(1), false, false, false),
+        ("EBS, instance store ignored", &no_store, ebs(1), true, false, false),
+        ("ignored by a rule", &ignoring, ebs(1), false, true, false),
+        ("beside it", &ignoring, ebs(2), true, false, false),
+        ("without a rule that is required", &requiring, ebs(1), false, false, true),
+        ("boot", &config(""), boot, false, false, false),
+        ("swap on an open volume", &config(""), swap, true, false, false),
+        ("partitions", &config(""), parts, false, false, false),
+    ] {
+        assert_eq!(may_hold_ours(config, &facts), holds, "{what}");
+        assert_eq!(is_ignored(config, &facts), ignored, "{what}");
+        assert_eq!(locked_out(config, &facts).is_some(), locked, "{what}");
+    }
+}
+
+#[test]
 fn what_is_expected_is_counted_and_told() {
     let short = |config: &Config, mode, devices: Vec<DeviceFacts>| {
         let plan = plan(mode, config, &state(vec![known(1, "/mnt", &ebs(1))]), &inventory(devices));
