@@ -159,6 +159,12 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Rehearse the next reboot: unwrap the keys and try them on every volume; close and write nothing
+    Verify {
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 // clap takes doc comments of flattened structs for help
@@ -193,6 +199,7 @@ impl Verb {
             Self::Status { .. } => "status",
             Self::Doctor { .. } => "doctor",
             Self::Health { .. } => "health",
+            Self::Verify { .. } => "verify",
         }
     }
 
@@ -209,7 +216,8 @@ impl Verb {
             | Self::Rewrap { output, .. }
             | Self::Status { output }
             | Self::Doctor { output }
-            | Self::Health { output } => *output,
+            | Self::Health { output }
+            | Self::Verify { output } => *output,
         }
     }
 }

@@ -116,6 +116,7 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
         Verb::Status { .. } => commands::status(&config).await,
         Verb::Doctor { .. } => Ok(commands::doctor(&config).await),
         Verb::Health { .. } => commands::health(&config).await,
+        Verb::Verify { .. } => commands::verify(&config).await,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The kernel tier's key service: its faults, and keys that are not the volume's.
+//! The kernel tier's key service: its faults, keys that are not the volume's, and what opens a volume besides.
 //!
 //! The scenarios are the scripts of `tests/kernel`; each ends with an assertion of its own.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
@@ -92,6 +92,15 @@ fn a_node_lives_with_keys_that_the_transit_engine_of_openbao_wraps() {
 fn every_fault_of_the_program_is_one_error_and_writes_no_disk_and_a_node_may_have_both_providers() {
     let mut node = Node::new("exec-faults").disk("ubdb", 40 * MIB).disk("ubdc", 40 * MIB);
     let boot = node.boot(&script("exec-faults").timeout(Duration::from_secs(500)));
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn verify_tries_the_keys_on_every_volume_and_writes_nothing() {
+    let mut node = Node::new("verify").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
+    let boot = node.boot(&script("verify"));
     boot.assert_ok();
     println!("{}", boot.timed_console());
 }

@@ -335,6 +335,7 @@ impl World {
             Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
                 panic!("apply does not ask for that")
             }
+            Job::Verify(_) => panic!("apply does not ask for that"),
         }
     }
 }
@@ -375,6 +376,7 @@ impl Host for World {
             Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
                 "something else"
             }
+            Job::Verify(_) => "something else",
         };
         let cut = self.call(format!("{what} {device}")).await;
         match self.faults.get(device) {

@@ -58,7 +58,7 @@ impl CommandError {
             | Self::NoDeviceMapper(_)
             | Self::NoSuchVolume { .. } => false,
         };
-        let prefix = if command == "health" && fails_boot { WOULD_NOT_SURVIVE } else { "" };
+        let prefix = if ["health", "verify"].contains(&command) && fails_boot { WOULD_NOT_SURVIVE } else { "" };
         format!("{prefix}{}", chain(self))
     }
 

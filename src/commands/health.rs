@@ -3,6 +3,7 @@
 mod check;
 mod diagnosis;
 mod keys;
+mod proof;
 mod strangers;
 mod unknown;
 mod without_state;
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 use check::{check, interrupted, is_left_alone, shortfalls};
 use diagnosis::{Diagnosis, diagnosed, diagnosis, summary};
 use futures_util::future::join_all;
-use keys::check_key;
+pub(super) use proof::Proof;
 use strangers::strangers;
 use unknown::{look_for_unknown, unknown_rows};
 use without_state::without_state;
@@ -34,7 +35,12 @@ use crate::state::{self, Phase, VolumeRecord};
 /// # Errors
 /// When the disks or the state file cannot be read.
 pub async fn health(config: &Config) -> Result<Report, CommandError> {
-    need_root("health")?;
+    look("health", config, Proof::DryRun).await
+}
+
+/// Looks at the keys, the state file and every volume for `command`, which proves as much as it asks for.
+pub(super) async fn look(command: &'static str, config: &Config, proof: Proof) -> Result<Report, CommandError> {
+    need_root(command)?;
     let state = state::read(&config.state.dir)?;
     let provisioned = state.is_some();
     let state = state.unwrap_or_default();
@@ -44,11 +50,19 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     let node = Node { config, state: &state, inventory: &inventory };
     let unknown = unknown_rows(node);
     if !provisioned {
-        return Ok(without_state(node, unknown));
+        return Ok(without_state(command, node, unknown));
     }
     let committed = || state.volumes.iter().filter(|volume| volume.phase == Phase::Committed);
     let is_wanted = |volume: &&VolumeRecord| !node.is_gone_for_good(volume) && !is_left_alone(node, volume);
-    let mut rows = join_all(committed().filter(is_wanted).map(|volume| check(node, volume, &host))).await;
+    let used: BTreeSet<u32> = committed().filter_map(|volume| Some(state.key_to_unwrap(volume.key)?.id)).collect();
+    let kms = LazyKms::new(config);
+    let used = state.keys.iter().filter(|key| used.contains(&key.id));
+    let keys = join_all(used.map(|key| proof.ask(&kms, key))).await;
+    let checks = committed().filter(is_wanted).map(async |volume| {
+        let row = check(node, volume, &host).await;
+        proof.of(node, volume, row, &keys, &host).await
+    });
+    let mut rows = join_all(checks).await;
     rows.extend(interrupted(node));
     rows.extend(shortfalls(config, |role| {
         let is_there = |volume: &&VolumeRecord| {
@@ -58,14 +72,12 @@ pub async fn health(config: &Config) -> Result<Report, CommandError> {
     }));
     rows.extend(strangers(node, &unknown));
     rows.extend(unknown);
-    let used: BTreeSet<u32> = committed().map(|volume| volume.key).collect();
-    let kms = LazyKms::new(config);
-    let keys = join_all(state.keys.iter().filter(|key| used.contains(&key.id)).map(|key| check_key(&kms, key))).await;
+    let keys: Vec<_> = keys.into_iter().map(|key| key.finding).collect();
     let summary = summary(&keys, &rows);
     // if this cannot be determined, the next run that writes there reports it
     let volatile = in_memory(&Roots::host(), &config.state.dir).ok().flatten();
     let volatile = volatile.map(|on| Diagnosis::fatal(&format!("the state directory is on {on}")));
     let wrong = volatile.or_else(|| diagnosis(&keys, &rows));
-    let report = Report::new("health", rows, summary).of_keys(keys).measured(kms.usage(), host.stages());
+    let report = Report::new(command, rows, summary).of_keys(keys).measured(kms.usage(), host.stages());
     Ok(diagnosed(report, wrong))
 }

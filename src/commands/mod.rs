@@ -15,6 +15,7 @@ mod rewrap;
 mod rotate;
 mod status;
 mod unlock;
+mod verify;
 
 // what they share
 mod ciphers;
@@ -44,3 +45,4 @@ pub use rewrap::rewrap;
 pub use rotate::rotate;
 pub use status::{local_status, status};
 pub use unlock::unlock;
+pub use verify::verify;

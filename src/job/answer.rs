@@ -81,4 +81,9 @@ pub enum Answer {
         /// The reason, including its causes.
         message: String,
     },
+    /// The passphrase opens the volume.
+    Verified {
+        /// The keyslot that it opens.
+        keyslot: ProvenKeyslot,
+    },
 }

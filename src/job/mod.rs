@@ -20,5 +20,5 @@ pub use basis::Basis;
 pub use extent::Extent;
 pub use pool::{Host, Workers};
 pub use process::{HostError, PARENT, read_answer};
-pub use request::{AddKey, Check, Format, Grow, Job, RemoveKey, Unlock};
+pub use request::{AddKey, Check, Format, Grow, Job, RemoveKey, Unlock, Verify};
 pub use target::Target;

@@ -54,6 +54,8 @@ pub enum Job {
     AddKey(AddKey),
     /// Take a key away from the volume. The passphrase of the key that stays follows.
     RemoveKey(RemoveKey),
+    /// Prove that the passphrase opens a volume, which may be open. Writes nothing.
+    Verify(Verify),
 }
 
 impl Job {
@@ -65,6 +67,7 @@ impl Job {
             Self::AddKey(_) => 2,
             Self::Unlock(job) => usize::from(!job.open),
             Self::Grow(job) => usize::from(job.mapping),
+            Self::Verify(_) => 1,
         }
     }
 
@@ -158,4 +161,13 @@ pub struct Grow {
     pub filesystem: FilesystemKind,
     /// Where the file system is mounted; `None` if there is none.
     pub mount_point: Option<PathBuf>,
+}
+
+/// See [`Job::Verify`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Verify {
+    /// The disk.
+    pub target: Target,
+    /// The volume that must be on it.
+    pub expected: Expected,
 }

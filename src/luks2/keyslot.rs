@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -77,7 +78,7 @@ impl ProvenKeyslot {
         let areas = keyslot_areas(metadata)?;
         let number = self.number;
         let area = areas.iter().find(|area| area.number == number).ok_or(KeyslotError::Gone { number })?;
-        forget_cached(disk, area);
+        forget_cached(disk, &area.bytes);
         match Self::read(disk, area) {
             Ok(found) if found == *self => Ok(()),
             Ok(_) => Err(KeyslotError::Damaged { number }),
@@ -86,13 +87,13 @@ impl ProvenKeyslot {
     }
 }
 
-/// Drops the cached area, so that the kernel reads it from the disk.
+/// Drops cached bytes of a disk, so that the kernel reads them from the disk.
 ///
-/// The cache may date from when the volume was opened. If dropping it fails, the check still runs, but on cached bytes.
-fn forget_cached(disk: &File, KeyslotArea { bytes, .. }: &KeyslotArea) {
+/// The cache may date from when the volume was opened. If dropping it fails, a check still runs, but on cached bytes.
+pub(crate) fn forget_cached(disk: &File, bytes: &Range<u64>) {
     if let (Ok(offset), Ok(length)) = (bytes.start.try_into(), (bytes.end - bytes.start).try_into())
         && let Err(e) = posix_fadvise(disk, offset, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
     {
-        tracing::debug!("cannot drop the cached area of a keyslot: {e}");
+        tracing::debug!("cannot drop cached bytes of a header: {e}");
     }
 }

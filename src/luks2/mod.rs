@@ -20,6 +20,7 @@ pub(crate) use areas::{KeyslotArea, keyslot_areas};
 pub(crate) use digest::sha256_hex;
 pub use header::HeaderError;
 pub(crate) use header::Luks2Header;
+pub(crate) use keyslot::forget_cached;
 pub use keyslot::{KeyslotError, ProvenKeyslot};
 pub use layout::{Cipher, DATA_OFFSET, Encryption, Flags, Layout, grown_size, mapper_name};
 pub use policy::{Expected, HeaderPolicy, check_header};

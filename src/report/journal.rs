@@ -49,8 +49,8 @@ impl Report {
         tracing::info!("{}: {}", self.command, self.summary);
         let Some(error) = &self.error else { return };
         let kind = match self.command {
-            "health" if error.starts_with(WOULD_NOT_SURVIVE) => "would not survive a reboot",
-            "health" => "unsound",
+            "health" | "verify" if error.starts_with(WOULD_NOT_SURVIVE) => "would not survive a reboot",
+            "health" | "verify" => "unsound",
             _ => "command failed",
         };
         let failing = self.keys.iter().find(|key| key.error.is_some());

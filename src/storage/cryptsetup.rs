@@ -23,7 +23,7 @@ use self::call::{LOG, call, init};
 pub use self::error::{HeaderFault, LuksError};
 pub use self::keyslots::{BothKeyslots, Removal, add_key, remove_key};
 pub use self::loaded::{Library, library};
-use self::on_disk::{OnDisk, check_key, is_not_permitted, load};
+use self::on_disk::{Checked, OnDisk, check_key, is_not_permitted, load};
 use crate::key::Passphrase;
 use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size};
 
@@ -130,7 +130,17 @@ pub fn resume(device: &Path, expected: &Expected, key: &Passphrase) -> Result<bo
 /// # Errors
 /// [`LuksError::WrongKey`] if it does not; any other error if libcryptsetup or the policy rejects the header.
 pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<(), LuksError> {
-    check_key(&mut load(device, expected)?, expected.luks_uuid, key, CryptActivate::empty())
+    check_key(&mut load(device, expected)?, expected.luks_uuid, key, CryptActivate::empty()).map(drop)
+}
+
+/// Proves that the passphrase opens the volume, as [`verify`], and returns the keyslot. Writes nothing, whatever it finds.
+///
+/// # Errors
+/// As [`verify`].
+pub fn prove(device: &Path, expected: &Expected, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
+    let mut volume = Checked::read(device, expected)?;
+    let keyslot = check_key(&mut volume, expected.luks_uuid, key, CryptActivate::empty())?;
+    volume.copy.proven(keyslot).map_err(|e| LuksError::Header(e.into()))
 }
 
 /// Opens the volume as `/dev/mapper/NAME` and returns the keyslot that the key opened.

@@ -23,5 +23,6 @@ mod serve;
 mod signatures;
 mod stage;
 mod unlock;
+mod verify;
 
 pub use serve::serve;

@@ -13,6 +13,7 @@ use super::input::Input;
 use super::rekey::{add_key, remove_key};
 use super::stage::Stage;
 use super::unlock::unlock;
+use super::verify::verify;
 use crate::error::chain;
 use crate::job::{Answer, Job};
 use crate::key::Passphrase;
@@ -72,6 +73,7 @@ fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::
         Job::Grow(job) => grow(&job, keys.next(), &mut stage),
         Job::AddKey(job) => add_key(&job, &mut keys, &mut stage),
         Job::RemoveKey(job) => remove_key(&job, keys.next(), &mut stage),
+        Job::Verify(job) => verify(&job, keys.next(), &mut stage),
         Job::Cipher { encryption } => try_cipher(encryption, &mut stage),
         Job::Close { mapper, extent } => {
             stage.enter("closing");

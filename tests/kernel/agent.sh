@@ -149,3 +149,12 @@ resize() {
     dmsetup resume "disk-$1"
     assert_eq "$(blockdev --getsize64 "/dev/mapper/disk-$1")" $(($3 << 20)) "the size of disk-$1"
 }
+
+# data_key: prints the passphrase of the node's first key, which the fake endpoint unwraps.
+data_key() {
+    python3 -c 'import json, os, sys, urllib.request
+blob = json.load(open(sys.argv[1]))["keys"][0]["wrapped_key"]
+headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
+request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
+print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' "$STATE"
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Once;
 
 use libcryptsetup_rs::consts::vals::CryptLogLevel;
-use libcryptsetup_rs::{CryptDevice, CryptInit, LibcryptErr, c_logging_callback, set_log_callback};
+use libcryptsetup_rs::{CryptDevice, CryptInit, Either, LibcryptErr, c_logging_callback, set_log_callback};
 
 use super::error::LuksError;
 
@@ -29,8 +29,19 @@ pub(super) fn call<T>(action: impl Into<String>, result: Result<T, LibcryptErr>)
 }
 
 pub(super) fn init(device: &Path) -> Result<CryptDevice, LuksError> {
+    collect_log();
+    call(format!("use {}", device.display()), CryptInit::init(device))
+}
+
+/// Uses the header in one file for the data on a device.
+pub(super) fn init_with_header(header: &Path, device: &Path) -> Result<CryptDevice, LuksError> {
+    collect_log();
+    let cd = CryptInit::init_with_data_device(Either::Right((header, device)));
+    call(format!("use {} with a copy of its header", device.display()), cd)
+}
+
+fn collect_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| set_log_callback::<()>(Some(log_callback), None));
     LOG.take();
-    call(format!("use {}", device.display()), CryptInit::init(device))
 }

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use libcryptsetup_rs::consts::flags::CryptActivate;
 use libcryptsetup_rs::consts::vals::EncryptionFormat;
-use libcryptsetup_rs::{CryptDevice, CryptInit, Either, LibcryptErr};
+use libcryptsetup_rs::{CryptDevice, LibcryptErr};
 use uuid::Uuid;
 
-use super::call::{LOG, call, init};
+use super::call::{LOG, call, init, init_with_header};
 use super::error::LuksError;
 use crate::key::Passphrase;
-use crate::luks2::{Expected, Luks2Header, check_header};
+use crate::luks2::{DATA_OFFSET, Expected, Luks2Header, check_header, forget_cached};
 use crate::storage::header_copy::HeaderCopy;
 
 /// A header on a disk, before the policy check.
@@ -41,13 +41,7 @@ impl OnDisk {
 
     /// Checks the header against the policy and loads a copy of the header that has passed.
     pub(super) fn checked(&self, device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
-        check_header(self.metadata(), expected)?;
-        let copy = HeaderCopy::new(&self.header, &self.file).map_err(|e| LuksError::Header(e.into()))?;
-        let cd = CryptInit::init_with_data_device(Either::Right((&copy.path(), device)));
-        let mut cd = call(format!("use {} with a copy of its header", device.display()), cd)?;
-        let loaded = cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);
-        call("read the copy of the LUKS2 header", loaded)?;
-        Ok(Checked { cd, copy })
+        Checked::new(&self.header, &self.file, device, expected)
     }
 }
 
@@ -58,11 +52,35 @@ pub(super) struct Checked {
     pub(super) copy: HeaderCopy,
 }
 
+impl Checked {
+    fn new(header: &Luks2Header, disk: &File, device: &Path, expected: &Expected) -> Result<Self, LuksError> {
+        let metadata = header.metadata.as_ref().unwrap_or(&serde_json::Value::Null);
+        check_header(metadata, expected)?;
+        let copy = HeaderCopy::new(header, disk).map_err(|e| LuksError::Header(e.into()))?;
+        let mut cd = init_with_header(&copy.path(), device)?;
+        let loaded = cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);
+        call("read the copy of the LUKS2 header", loaded)?;
+        Ok(Self { cd, copy })
+    }
+
+    /// Reads the header from the disk, not from a cache, and writes nothing: libcryptsetup, which would repair a damaged copy, never
+    /// sees the disk's own header.
+    pub(super) fn read(device: &Path, expected: &Expected) -> Result<Self, LuksError> {
+        let file = File::open(device).map_err(|e| LuksError::Header(e.into()))?;
+        forget_cached(&file, &(0..DATA_OFFSET));
+        let header = Luks2Header::read_intact(&file).map_err(|e| LuksError::Header(e.into()))?;
+        if header.luks_uuid != expected.luks_uuid {
+            return Err(LuksError::OtherVolume { expected: expected.luks_uuid, found: header.luks_uuid });
+        }
+        Self::new(&header, &file, device, expected)
+    }
+}
+
 pub(super) fn load(device: &Path, expected: &Expected) -> Result<Checked, LuksError> {
     OnDisk::load(device, expected.luks_uuid)?.checked(device, expected)
 }
 
-/// Proves that the passphrase opens the volume, without opening it.
+/// Proves that the passphrase opens the volume, without opening it. Returns the number of the keyslot.
 ///
 /// With [`CryptActivate::KEYRING_KEY`] as `keyring`, it leaves the volume key in the keyring of this thread.
 pub(super) fn check_key(
@@ -70,13 +88,13 @@ pub(super) fn check_key(
     luks_uuid: Uuid,
     key: &Passphrase,
     keyring: CryptActivate,
-) -> Result<(), LuksError> {
+) -> Result<u32, LuksError> {
     match volume.cd.activate_handle().activate_by_passphrase(None, None, key.expose(), keyring) {
         Err(e) if is_not_permitted(&e) => {
             LOG.take();
             Err(LuksError::WrongKey { luks_uuid })
         }
-        other => call("try the data key", other).map(|_| ()),
+        other => call("try the data key", other),
     }
 }
 
