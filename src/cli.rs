@@ -165,6 +165,71 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Show, back up or restore the LUKS2 headers of volumes
+    Header {
+        /// What to do.
+        #[command(subcommand)]
+        action: HeaderAction,
+    },
+}
+
+/// The commands about headers.
+#[derive(Debug, Subcommand)]
+pub enum HeaderAction {
+    /// Show what the headers say: keyslots, tokens, and whether both copies are intact; no key material
+    Show {
+        /// Which volumes.
+        #[command(flatten)]
+        volumes: KnownVolumes,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Write the header of a volume to a new file, from which this program and cryptsetup can restore it
+    Backup {
+        /// Device, mapper name, mount point, serial number or LUKS UUID of a volume
+        volume: String,
+        /// The file, which must not exist
+        file: PathBuf,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Replace the header of a closed volume by that in a backup, after proving that the data key opens it
+    Restore {
+        /// Device, mapper name, mount point, serial number or LUKS UUID of a volume
+        volume: String,
+        /// The backup
+        file: PathBuf,
+        /// Restore it even if that brings back or loses keyslots
+        #[arg(long)]
+        replace_keyslots: bool,
+        /// Restore it even if the disk had another serial number or size when the backup was made
+        #[arg(long)]
+        other_disk: bool,
+        /// Only show what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+impl HeaderAction {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Show { .. } => "header show",
+            Self::Backup { .. } => "header backup",
+            Self::Restore { .. } => "header restore",
+        }
+    }
+
+    fn output(&self) -> Output {
+        match self {
+            Self::Show { output, .. } | Self::Backup { output, .. } | Self::Restore { output, .. } => *output,
+        }
+    }
 }
 
 // clap takes doc comments of flattened structs for help
@@ -184,6 +249,14 @@ pub struct Volumes {
     pub names: Vec<String>,
 }
 
+#[allow(missing_docs, reason = "it would be shown as the help of the command")]
+#[derive(Debug, Args)]
+pub struct KnownVolumes {
+    /// Device, mapper name, mount point, serial number or LUKS UUID of a volume; without one, all that are attached
+    #[arg(id = "volumes", value_name = "VOLUME")]
+    pub names: Vec<String>,
+}
+
 impl Verb {
     /// Returns its name, as it stands in reports.
     pub fn name(&self) -> &'static str {
@@ -200,6 +273,7 @@ impl Verb {
             Self::Doctor { .. } => "doctor",
             Self::Health { .. } => "health",
             Self::Verify { .. } => "verify",
+            Self::Header { action } => action.name(),
         }
     }
 
@@ -218,6 +292,7 @@ impl Verb {
             | Self::Doctor { output }
             | Self::Health { output }
             | Self::Verify { output } => *output,
+            Self::Header { action } => action.output(),
         }
     }
 }

@@ -118,6 +118,14 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Returns its name, as files have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AwsKms => "aws-kms",
+            Self::Exec => "exec",
+        }
+    }
+
     /// Whether it is the default, which files of earlier releases do not name.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

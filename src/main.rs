@@ -10,11 +10,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use luks_agent::cli::{Cli, Command, Verb};
-use luks_agent::commands::{self, Closing, CommandError, Occasion};
+use luks_agent::cli::{Cli, Command, HeaderAction, Verb};
+use luks_agent::commands::{self, Closing, CommandError, Occasion, Restoring};
 use luks_agent::config::Config;
 use luks_agent::error::chain;
 use luks_agent::job::PARENT;
+use luks_agent::plan::Allowed;
 use luks_agent::report::{Report, last};
 use luks_agent::worker::{self, confine};
 use luks_agent::{daemon, logging};
@@ -117,6 +118,19 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
         Verb::Doctor { .. } => Ok(commands::doctor(&config).await),
         Verb::Health { .. } => commands::health(&config).await,
         Verb::Verify { .. } => commands::verify(&config).await,
+        Verb::Header { action } => header(action, &config).await,
+    }
+}
+
+async fn header(action: &HeaderAction, config: &Config) -> Result<Report, CommandError> {
+    match action {
+        HeaderAction::Show { volumes, .. } => commands::header_show(config, &volumes.names).await,
+        HeaderAction::Backup { volume, file, .. } => commands::header_backup(config, volume, file).await,
+        HeaderAction::Restore { volume, file, replace_keyslots, other_disk, dry_run, .. } => {
+            let allowed = Allowed { other_keyslots: *replace_keyslots, other_disk: *other_disk };
+            let restoring = Restoring { allowed, dry_run: *dry_run };
+            commands::header_restore(config, volume, file, restoring).await
+        }
     }
 }
 

@@ -335,7 +335,11 @@ impl World {
             Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
                 panic!("apply does not ask for that")
             }
-            Job::Verify(_) => panic!("apply does not ask for that"),
+            Job::Verify(_)
+            | Job::ShowHeader { .. }
+            | Job::BackUpHeader(_)
+            | Job::InspectBackup(_)
+            | Job::RestoreHeader(_) => panic!("apply does not ask for that"),
         }
     }
 }
@@ -376,7 +380,11 @@ impl Host for World {
             Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
                 "something else"
             }
-            Job::Verify(_) => "something else",
+            Job::Verify(_)
+            | Job::ShowHeader { .. }
+            | Job::BackUpHeader(_)
+            | Job::InspectBackup(_)
+            | Job::RestoreHeader(_) => "something else",
         };
         let cut = self.call(format!("{what} {device}")).await;
         match self.faults.get(device) {

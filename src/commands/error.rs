@@ -1,6 +1,9 @@
 //! Why a command cannot begin.
 
 use std::io;
+use std::path::PathBuf;
+
+use uuid::Uuid;
 
 use crate::config::ConfigError;
 use crate::discover::DiscoverError;
@@ -43,6 +46,40 @@ pub enum CommandError {
         /// The volumes that are open.
         open: String,
     },
+    /// A name that no known volume has.
+    #[error(
+        "no volume of this node is called '{name}'; expected the device, mapper name, mount point, serial number or LUKS UUID of one of: {known}"
+    )]
+    UnknownVolume {
+        /// The name.
+        name: String,
+        /// The volumes that are known.
+        known: String,
+    },
+    /// A volume and a copy of it are attached.
+    #[error("volume {luks_uuid} is on {disks}; name the device")]
+    SeveralDisks {
+        /// The volume.
+        luks_uuid: Uuid,
+        /// Its disks.
+        disks: String,
+    },
+    /// A name that several known volumes have.
+    #[error("several volumes are called '{name}'; use the LUKS UUID of one of: {known}")]
+    SeveralVolumes {
+        /// The name.
+        name: String,
+        /// The volumes.
+        known: String,
+    },
+    /// The path of a file cannot be made absolute.
+    #[error("invalid path {path}")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl CommandError {
@@ -56,7 +93,11 @@ impl CommandError {
             | Self::Tools(_)
             | Self::NotRoot(_)
             | Self::NoDeviceMapper(_)
-            | Self::NoSuchVolume { .. } => false,
+            | Self::NoSuchVolume { .. }
+            | Self::UnknownVolume { .. }
+            | Self::SeveralDisks { .. }
+            | Self::SeveralVolumes { .. }
+            | Self::Path { .. } => false,
         };
         let prefix = if ["health", "verify"].contains(&command) && fails_boot { WOULD_NOT_SURVIVE } else { "" };
         format!("{prefix}{}", chain(self))
@@ -65,9 +106,13 @@ impl CommandError {
     /// Returns the exit code.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::NoSuchVolume { .. } | Self::State(StateError::InMemory { .. }) => {
-                ExitCode::Configuration
-            }
+            Self::Config(_)
+            | Self::NoSuchVolume { .. }
+            | Self::UnknownVolume { .. }
+            | Self::SeveralDisks { .. }
+            | Self::SeveralVolumes { .. }
+            | Self::Path { .. }
+            | Self::State(StateError::InMemory { .. }) => ExitCode::Configuration,
             Self::State(_) | Self::Discover(_) | Self::Tools(_) | Self::NotRoot(_) | Self::NoDeviceMapper(_) => {
                 ExitCode::Failed
             }

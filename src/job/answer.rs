@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Content, MissingCipher};
-use crate::luks2::ProvenKeyslot;
+use crate::luks2::{BackupNote, HeaderFacts, ProvenKeyslot};
 
 /// One line of a worker's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,4 +86,39 @@ pub enum Answer {
         /// The keyslot that it opens.
         keyslot: ProvenKeyslot,
     },
+    /// What the header says.
+    HeaderShown {
+        /// The header.
+        header: Box<HeaderFacts>,
+    },
+    /// The header is backed up.
+    HeaderBackedUp {
+        /// The sequence id of the header.
+        seqid: u64,
+    },
+    /// A backup is as it was written.
+    BackupInspected(Box<InspectedBackup>),
+    /// The file is not a backup, or it is damaged.
+    BackupRefused {
+        /// Why.
+        why: String,
+    },
+    /// The header is restored, and the passphrase opens it.
+    HeaderRestored {
+        /// The keyslot that it opens.
+        keyslot: ProvenKeyslot,
+    },
+}
+
+/// See [`Answer::BackupInspected`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedBackup {
+    /// The note in it.
+    pub note: BackupNote,
+    /// The header in it.
+    pub header: HeaderFacts,
+    /// Why its header does not pass the policy; `None` if it does.
+    pub violation: Option<String>,
+    /// The header on the disk, if there is one.
+    pub present: Option<HeaderFacts>,
 }

@@ -15,10 +15,12 @@ mod progress;
 mod request;
 mod target;
 
-pub use answer::Answer;
+pub use answer::{Answer, InspectedBackup};
 pub use basis::Basis;
 pub use extent::Extent;
 pub use pool::{Host, Workers};
 pub use process::{HostError, PARENT, read_answer};
-pub use request::{AddKey, Check, Format, Grow, Job, RemoveKey, Unlock, Verify};
+pub use request::{
+    AddKey, BackUpHeader, Check, Format, Grow, InspectBackup, Job, RemoveKey, RestoreHeader, Unlock, Verify,
+};
 pub use target::Target;

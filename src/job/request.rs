@@ -9,7 +9,7 @@ use super::basis::Basis;
 use super::extent::Extent;
 use super::target::Target;
 use crate::disk::Scan;
-use crate::luks2::{Encryption, Expected, FormatSpec, ProvenKeyslot, Token};
+use crate::luks2::{BackupOrigin, Encryption, Expected, FormatSpec, HeaderFacts, ProvenKeyslot, Token};
 use crate::storage::{FilesystemKind, MountSpec};
 
 /// A job for a worker.
@@ -56,6 +56,17 @@ pub enum Job {
     RemoveKey(RemoveKey),
     /// Prove that the passphrase opens a volume, which may be open. Writes nothing.
     Verify(Verify),
+    /// Report what the header of a volume says. Writes nothing.
+    ShowHeader {
+        /// The disk.
+        target: Target,
+    },
+    /// Write the header area of a volume to a new file.
+    BackUpHeader(BackUpHeader),
+    /// Report what is in a backup, and what is on the disk. Writes nothing.
+    InspectBackup(InspectBackup),
+    /// Replace the header of a volume that is not open by the one in a backup.
+    RestoreHeader(RestoreHeader),
 }
 
 impl Job {
@@ -67,7 +78,8 @@ impl Job {
             Self::AddKey(_) => 2,
             Self::Unlock(job) => usize::from(!job.open),
             Self::Grow(job) => usize::from(job.mapping),
-            Self::Verify(_) => 1,
+            Self::Verify(_) | Self::RestoreHeader(_) => 1,
+            Self::ShowHeader { .. } | Self::BackUpHeader(_) | Self::InspectBackup(_) => 0,
         }
     }
 
@@ -169,5 +181,48 @@ pub struct Verify {
     /// The disk.
     pub target: Target,
     /// The volume that must be on it.
+    pub expected: Expected,
+}
+
+/// See [`Job::BackUpHeader`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackUpHeader {
+    /// The disk.
+    pub target: Target,
+    /// The volume that must be on it.
+    pub expected: Expected,
+    /// The keyslot that its key opens, if known: a damaged one is not worth a backup.
+    pub keyslot: Option<ProvenKeyslot>,
+    /// Mapper name, if the volume is open: the file must not be on it.
+    pub mapper: Option<String>,
+    /// The file, which must not exist.
+    pub file: PathBuf,
+    /// What the backup says about the volume.
+    pub origin: BackupOrigin,
+}
+
+/// See [`Job::InspectBackup`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InspectBackup {
+    /// The disk.
+    pub target: Target,
+    /// The file.
+    pub file: PathBuf,
+    /// The volume that should be in it.
+    pub expected: Expected,
+}
+
+/// See [`Job::RestoreHeader`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoreHeader {
+    /// The disk.
+    pub target: Target,
+    /// The file.
+    pub file: PathBuf,
+    /// The checksum of the file when it was inspected.
+    pub sha256: String,
+    /// What was on the disk then.
+    pub present: Option<HeaderFacts>,
+    /// The volume that must be in the file.
     pub expected: Expected,
 }

@@ -44,15 +44,51 @@ pub enum HeaderError {
 }
 
 /// One copy of a header.
+#[derive(Clone)]
 pub(crate) struct Luks2Header {
     pub(crate) luks_uuid: Uuid,
+    /// Counts the changes of the header.
+    pub(crate) seqid: u64,
     /// The JSON area, if it is valid JSON.
     pub(crate) metadata: Option<serde_json::Value>,
     /// Whether its checksum is right. libcryptsetup ignores a header with a wrong one.
     pub(crate) intact: bool,
     binary: [u8; BINARY],
     /// The size of binary header and JSON area in bytes, if it is a possible one.
-    size: Option<usize>,
+    pub(crate) size: Option<usize>,
+}
+
+/// Both copies of a header, as far as they are there.
+pub(crate) struct Copies {
+    pub(crate) primary: Option<Luks2Header>,
+    pub(crate) secondary: Option<Luks2Header>,
+}
+
+impl Copies {
+    /// Reads both copies.
+    ///
+    /// # Errors
+    /// If the disk cannot be read.
+    pub(crate) fn read(file: &File) -> Result<Self, HeaderError> {
+        let primary = Luks2Header::read_at(file, 0, PRIMARY)?;
+        let offsets = match primary.as_ref().filter(|copy| copy.intact).and_then(|copy| copy.size) {
+            Some(size) => vec![size as u64],
+            None => SIZES.to_vec(),
+        };
+        let mut secondary = None;
+        for offset in offsets {
+            let found = Luks2Header::read_at(file, offset, SECONDARY)?;
+            if found.as_ref().is_some_and(|found| found.intact) || secondary.is_none() {
+                secondary = found;
+            }
+        }
+        Ok(Self { primary, secondary })
+    }
+
+    /// Whether the copy is there and its checksum is right.
+    pub(crate) fn is_intact(copy: Option<&Luks2Header>) -> bool {
+        copy.is_some_and(|copy| copy.intact)
+    }
 }
 
 impl Luks2Header {
@@ -128,7 +164,7 @@ impl Luks2Header {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(source) => return Err(HeaderError::Binary { offset, source }),
         }
-        // binary header, section 2.1: magic 0..6, version 6..8, hdr_size 8..16, uuid 168..208
+        // binary header, section 2.1: magic 0..6, version 6..8, hdr_size 8..16, seqid 16..24, uuid 168..208
         let uuid = std::str::from_utf8(&header[168..208]).ok().map(|text| text.trim_end_matches('\0'));
         let uuid = uuid.and_then(|text| Uuid::parse_str(text).ok());
         let (Some(luks_uuid), true, [0, 2]) = (uuid, header.starts_with(magic), &header[6..8]) else {
@@ -148,7 +184,8 @@ impl Luks2Header {
             }
             None => (None, false),
         };
-        Ok(Some(Self { luks_uuid, metadata, intact, binary: header, size }))
+        let seqid = u64::from_be_bytes(header[16..24].try_into().expect("8 bytes"));
+        Ok(Some(Self { luks_uuid, seqid, metadata, intact, binary: header, size }))
     }
 }
 

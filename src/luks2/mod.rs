@@ -7,7 +7,9 @@
 //! Never: libcryptsetup, device-mapper, or the disks of the machine.
 
 mod areas;
+mod backup;
 mod digest;
+mod facts;
 mod header;
 mod keyslot;
 mod layout;
@@ -17,12 +19,16 @@ mod token;
 mod violation;
 
 pub(crate) use areas::{KeyslotArea, keyslot_areas};
+pub use backup::{BackupError, BackupNote, BackupOrigin};
+pub(crate) use backup::{note_about, read_backup};
 pub(crate) use digest::sha256_hex;
+pub use facts::{HeaderFacts, KeyslotFacts, TokenFacts};
 pub use header::HeaderError;
-pub(crate) use header::Luks2Header;
+pub(crate) use header::{Copies, Luks2Header};
 pub(crate) use keyslot::forget_cached;
 pub use keyslot::{KeyslotError, ProvenKeyslot};
 pub use layout::{Cipher, DATA_OFFSET, Encryption, Flags, Layout, grown_size, mapper_name};
+pub(crate) use policy::check_file;
 pub use policy::{Expected, HeaderPolicy, check_header};
 pub use spec::FormatSpec;
 pub use token::{EXEC_TOKEN_TYPE, SUBSYSTEM, TOKEN_TYPE, Token};

@@ -1,5 +1,7 @@
 //! The policy that a header must pass before it is used.
 
+use std::fs::File;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::areas::keyslot_areas;
+use super::header::Luks2Header;
 use super::layout::{Cipher, Encryption, Flags, Layout};
 use super::token::{TOKEN_TYPE, Token, ours};
 use super::violation::{PolicyViolation, shown, violation};
@@ -86,6 +89,21 @@ pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyV
         .flatten()
         .try_for_each(|(id, keyslot)| check_keyslot(id, keyslot, expected.header))?;
     keyslot_areas(metadata).map(drop)
+}
+
+/// Checks the header in a file, UUID included.
+///
+/// # Errors
+/// Names the first violation.
+pub(crate) fn check_file(file: &File, expected: &Expected) -> Result<(), PolicyViolation> {
+    let header = match Luks2Header::read_intact(file) {
+        Ok(header) => header,
+        Err(e) => return violation(e.to_string()),
+    };
+    if header.luks_uuid != expected.luks_uuid {
+        return violation(format!("it has LUKS UUID {}, expected {}", header.luks_uuid, expected.luks_uuid));
+    }
+    check_header(header.metadata.as_ref().unwrap_or(&Value::Null), expected)
 }
 
 fn has_nul(value: &Value) -> bool {

@@ -20,6 +20,7 @@ mod owner;
 mod planner;
 mod policy;
 mod rekey;
+mod restore;
 #[cfg(test)]
 mod tests;
 mod unfinished;
@@ -35,5 +36,6 @@ pub use model::{Change, Left, Plan, Refusal, Subject};
 pub use owner::{disk_of, is_ignored, locked_out, record_of};
 pub use planner::plan;
 pub use policy::{may_be_taken, policy, wants_probe};
+pub use restore::{Allowed, restore_changes};
 pub use unknown::{UnknownVolume, Whose, has_our_name, may_hold_ours, unknown_mapping, unknown_volume, wants_header};
 pub use words::name_it;

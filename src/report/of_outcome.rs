@@ -71,7 +71,8 @@ fn done(step: &Step, result: &StepResult) -> Row {
     }
 }
 
-fn key_exit_code(error: &KeyError) -> ExitCode {
+/// Returns the exit code of a command that got no key.
+pub fn key_exit_code(error: &KeyError) -> ExitCode {
     match error {
         KeyError::Service(e) => match e.fault() {
             Fault::Configuration => ExitCode::Configuration,

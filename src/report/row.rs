@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::found::Found;
 use super::verdict::Verdict;
-use crate::luks2::mapper_name;
+use crate::luks2::{HeaderFacts, mapper_name};
 use crate::plan::Subject;
 
 /// The reason in the row of a volume that `rotate` or `rewrap` has not caught up with yet.
@@ -41,6 +41,9 @@ pub struct Row {
     /// Whether its file system is marked with errors, as `unlock` and `health` find.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub filesystem_errors: bool,
+    /// What its header says, as `header show` finds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<Box<HeaderFacts>>,
 }
 
 impl Row {
@@ -59,6 +62,7 @@ impl Row {
             mapper: None,
             mount_point: None,
             filesystem_errors: false,
+            header: None,
         }
     }
 

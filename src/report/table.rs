@@ -40,6 +40,10 @@ impl fmt::Display for Report {
             if let Some(remedy) = &row.remedy {
                 writeln!(f, "    -> {}", escape_controls(remedy))?;
             }
+            let header = row.header.as_ref().map(ToString::to_string).unwrap_or_default();
+            for line in header.lines() {
+                writeln!(f, "    {}", escape_controls(line))?;
+            }
         }
         writeln!(f, "{}: {}", self.command, escape_controls(&self.summary))
     }

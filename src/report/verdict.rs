@@ -58,6 +58,16 @@ pub enum Verdict {
     New,
     /// Not the agent's business.
     Left,
+    /// `header backup`: its header is in the file.
+    BackedUp,
+    /// `header restore`: its header is that of the backup.
+    Restored,
+    /// `header restore --dry-run`: its header would be that of the backup.
+    WouldRestore,
+    /// `recovery-key enroll`: the recovery key opens it.
+    Enrolled,
+    /// `recovery-key remove`: no recovery key opens it any more.
+    Removed,
 }
 
 impl fmt::Display for Verdict {
@@ -87,6 +97,11 @@ impl fmt::Display for Verdict {
             Self::Missing => "missing",
             Self::New => "new",
             Self::Left => "left alone",
+            Self::BackedUp => "backed up",
+            Self::Restored => "restored",
+            Self::WouldRestore => "would restore",
+            Self::Enrolled => "enrolled",
+            Self::Removed => "removed",
         })
     }
 }
@@ -114,7 +129,12 @@ impl Verdict {
             | Self::Unfinished
             | Self::Missing
             | Self::New
-            | Self::Left => ExitCode::Done,
+            | Self::Left
+            | Self::BackedUp
+            | Self::Restored
+            | Self::WouldRestore
+            | Self::Enrolled
+            | Self::Removed => ExitCode::Done,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod cryptsetup;
 pub mod dm;
 pub mod filesystem;
 mod header_copy;
+pub(crate) mod header_swap;
 pub(crate) mod holders;
 pub mod mount;
 mod tool;

@@ -1,12 +1,14 @@
 //! The errors of a worker's jobs.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::claim::ClaimError;
 use super::close::CloseError;
 use super::probe::ProbeError;
+use crate::error::IoError;
 use crate::key::KeyError;
-use crate::luks2::{HeaderError, KeyslotError, PolicyViolation};
+use crate::luks2::{BackupError, HeaderError, KeyslotError, PolicyViolation};
 use crate::storage::ToolError;
 use crate::storage::cryptsetup::LuksError;
 use crate::storage::dm::DmError;
@@ -67,4 +69,19 @@ pub(super) enum WorkerError {
     /// The volume could not be closed.
     #[error(transparent)]
     Close(#[from] CloseError),
+    /// The file of a backup is not usable.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// A system call on a file failed.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A backup would overwrite a file.
+    #[error("{} exists already, and a backup never overwrites a file; choose another name", .0.display())]
+    FileExists(PathBuf),
+    /// A backup would be on the volume that it is of.
+    #[error("{} is on the volume itself, where a backup of its header helps nobody; choose another place", .0.display())]
+    OnTheVolume(PathBuf),
+    /// The file or the header has changed since they were inspected.
+    #[error("the backup or the header on the disk changed meanwhile, so nothing was written; run the command again")]
+    ChangedMeanwhile,
 }

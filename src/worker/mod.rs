@@ -13,6 +13,7 @@ mod error;
 mod examine;
 mod format;
 mod grow;
+mod header;
 mod input;
 mod noise;
 pub mod probe;

@@ -9,6 +9,7 @@ use super::error::WorkerError;
 use super::examine::{examine, read_header};
 use super::format::format;
 use super::grow::grow;
+use super::header;
 use super::input::Input;
 use super::rekey::{add_key, remove_key};
 use super::stage::Stage;
@@ -74,6 +75,10 @@ fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::
         Job::AddKey(job) => add_key(&job, &mut keys, &mut stage),
         Job::RemoveKey(job) => remove_key(&job, keys.next(), &mut stage),
         Job::Verify(job) => verify(&job, keys.next(), &mut stage),
+        Job::ShowHeader { target } => header::show(&target, &mut stage),
+        Job::BackUpHeader(job) => header::back_up(&job, &mut stage),
+        Job::InspectBackup(job) => header::inspect(&job, &mut stage),
+        Job::RestoreHeader(job) => header::restore(&job, keys.next(), &mut stage),
         Job::Cipher { encryption } => try_cipher(encryption, &mut stage),
         Job::Close { mapper, extent } => {
             stage.enter("closing");

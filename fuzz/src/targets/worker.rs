@@ -64,7 +64,11 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
     let point = |target: &mut Target| target.path = file;
     match &mut job {
         Job::Probe { target, .. } | Job::Header { target } | Job::Format(job::Format { target, .. }) => point(target),
-        Job::Verify(job::Verify { target, .. }) => point(target),
+        Job::Verify(job::Verify { target, .. })
+        | Job::ShowHeader { target }
+        | Job::BackUpHeader(job::BackUpHeader { target, .. })
+        | Job::InspectBackup(job::InspectBackup { target, .. })
+        | Job::RestoreHeader(job::RestoreHeader { target, .. }) => point(target),
         Job::Check(job::Check { target, mapper, .. }) => {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());

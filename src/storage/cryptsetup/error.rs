@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::error::chain;
 use crate::luks2::{DATA_OFFSET, HeaderError, PolicyViolation};
 use crate::storage::header_copy::CopyError;
+use crate::storage::header_swap::SwapError;
 
 /// A volume that cannot be formatted, opened, grown or closed.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,9 @@ pub enum LuksError {
         /// Size in bytes.
         size: u64,
     },
+    /// The header could not be replaced.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
     /// The header could not be flushed to the disk.
     #[error("cannot flush the header to the disk")]
     Sync(#[source] io::Error),

@@ -68,11 +68,16 @@ impl Checked {
     pub(super) fn read(device: &Path, expected: &Expected) -> Result<Self, LuksError> {
         let file = File::open(device).map_err(|e| LuksError::Header(e.into()))?;
         forget_cached(&file, &(0..DATA_OFFSET));
-        let header = Luks2Header::read_intact(&file).map_err(|e| LuksError::Header(e.into()))?;
+        Self::of(&file, device, expected)
+    }
+
+    /// Reads the header at the beginning of a file, for the data on a device.
+    pub(super) fn of(file: &File, device: &Path, expected: &Expected) -> Result<Self, LuksError> {
+        let header = Luks2Header::read_intact(file).map_err(|e| LuksError::Header(e.into()))?;
         if header.luks_uuid != expected.luks_uuid {
             return Err(LuksError::OtherVolume { expected: expected.luks_uuid, found: header.luks_uuid });
         }
-        Self::new(&header, &file, device, expected)
+        Self::new(&header, file, device, expected)
     }
 }
 

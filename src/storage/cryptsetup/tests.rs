@@ -1,4 +1,5 @@
 mod keys;
+mod restored;
 mod tampered;
 
 use std::path::PathBuf;
