@@ -95,6 +95,9 @@ pub enum Verb {
     },
     /// Unlock and mount known volumes; never format
     Unlock {
+        /// Ask for the recovery key on the terminal, and call no key service
+        #[arg(long)]
+        recovery_key: bool,
         /// How it reports.
         #[command(flatten)]
         output: Output,
@@ -171,6 +174,50 @@ pub enum Verb {
         #[command(subcommand)]
         action: HeaderAction,
     },
+    /// Enroll or remove a recovery key, which opens volumes without the key service
+    RecoveryKey {
+        /// What to do.
+        #[command(subcommand)]
+        action: RecoveryKeyAction,
+    },
+}
+
+/// The commands about recovery keys.
+#[derive(Debug, Subcommand)]
+pub enum RecoveryKeyAction {
+    /// Make a recovery key, show it once on the terminal, and add it to volumes in place of an earlier one
+    Enroll {
+        /// Which volumes.
+        #[command(flatten)]
+        volumes: KnownVolumes,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove the recovery key of volumes
+    Remove {
+        /// Which volumes.
+        #[command(flatten)]
+        volumes: KnownVolumes,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+impl RecoveryKeyAction {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Enroll { .. } => "recovery-key enroll",
+            Self::Remove { .. } => "recovery-key remove",
+        }
+    }
+
+    fn output(&self) -> Output {
+        match self {
+            Self::Enroll { output, .. } | Self::Remove { output, .. } => *output,
+        }
+    }
 }
 
 /// The commands about headers.
@@ -274,6 +321,7 @@ impl Verb {
             Self::Health { .. } => "health",
             Self::Verify { .. } => "verify",
             Self::Header { action } => action.name(),
+            Self::RecoveryKey { action } => action.name(),
         }
     }
 
@@ -282,7 +330,7 @@ impl Verb {
         match self {
             Self::Plan { output }
             | Self::Provision { output, .. }
-            | Self::Unlock { output }
+            | Self::Unlock { output, .. }
             | Self::Boot { output }
             | Self::Grow { output, .. }
             | Self::Close { output, .. }
@@ -293,6 +341,7 @@ impl Verb {
             | Self::Health { output }
             | Self::Verify { output } => *output,
             Self::Header { action } => action.output(),
+            Self::RecoveryKey { action } => action.output(),
         }
     }
 }

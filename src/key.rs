@@ -4,9 +4,11 @@
 //! the heap, because a move would leave a copy on the stack.
 
 use std::fmt;
+use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -14,6 +16,11 @@ use zeroize::Zeroizing;
 pub const DATA_KEY_BYTES: usize = 32;
 /// Length of the passphrase in bytes: standard base64 of 32 bytes, with padding.
 pub const PASSPHRASE_BYTES: usize = 44;
+/// Length of a recovery key in bytes, as it is shown: 64 letters in groups of 8, with a dash between groups.
+pub const RECOVERY_KEY_BYTES: usize = 71;
+/// The letters of a recovery key, for the values 0 to 15: they are in the same place on most keyboards (modhex, as
+/// systemd-cryptenroll prints it).
+const MODHEX: &[u8; 16] = b"cbdefghijklnrtuv";
 /// Maximum length of a `CiphertextBlob` for KMS `Decrypt` (KMS API reference).
 pub const WRAPPED_KEY_MAX_BYTES: usize = 6144;
 
@@ -24,8 +31,13 @@ pub enum KeyError {
     #[error("the data key has {0} bytes, expected {DATA_KEY_BYTES}")]
     DataKeyLength(usize),
     /// A passphrase of the wrong length or with other characters.
-    #[error("the passphrase is not {PASSPHRASE_BYTES} characters of base64")]
+    #[error("the passphrase is neither {PASSPHRASE_BYTES} characters of base64 nor a recovery key")]
     Passphrase,
+    /// What was typed is not a recovery key.
+    #[error(
+        "this is not a recovery key; it has 8 groups of 8 letters out of cbdefghijklnrtuv, case and dashes do not matter"
+    )]
+    RecoveryKey,
     /// A wrapped key that is empty or too long.
     #[error("the wrapped key has {0} bytes, expected 1 to {WRAPPED_KEY_MAX_BYTES}")]
     WrappedKeyLength(usize),
@@ -53,8 +65,8 @@ impl DataKey {
 
     /// Returns the LUKS passphrase of this data key: its standard base64 text, without a newline.
     pub fn passphrase(&self) -> Passphrase {
-        let mut text = Box::new(Zeroizing::new([0; PASSPHRASE_BYTES]));
-        STANDARD.encode_slice(self.0.as_slice(), text.as_mut_slice()).expect("base64 of 32 bytes has 44 characters");
+        let mut text = Zeroizing::new(vec![0; PASSPHRASE_BYTES].into_boxed_slice());
+        STANDARD.encode_slice(self.0.as_slice(), &mut text).expect("base64 of 32 bytes has 44 characters");
         Passphrase(text)
     }
 
@@ -76,28 +88,77 @@ impl fmt::Debug for DataKey {
     }
 }
 
-/// The LUKS passphrase: 44 characters of base64.
-pub struct Passphrase(Box<Zeroizing<[u8; PASSPHRASE_BYTES]>>);
+/// A LUKS passphrase: 44 characters of base64, or a recovery key.
+pub struct Passphrase(Zeroizing<Box<[u8]>>);
 
 impl Passphrase {
     /// Copies a passphrase from another process.
     ///
     /// # Errors
-    /// [`KeyError::Passphrase`] unless it is 44 characters of base64.
+    /// [`KeyError::Passphrase`] unless it is 44 characters of base64 or a recovery key.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, KeyError> {
-        let mut text = Box::new(Zeroizing::new([0; PASSPHRASE_BYTES]));
         let base64 = |b: &u8| b.is_ascii_alphanumeric() || b"+/=".contains(b);
-        if bytes.len() != PASSPHRASE_BYTES || !bytes.iter().all(base64) {
+        let is_data_key = bytes.len() == PASSPHRASE_BYTES && bytes.iter().all(base64);
+        if !is_data_key && !is_recovery_key(bytes) {
             return Err(KeyError::Passphrase);
         }
-        text.copy_from_slice(bytes);
-        Ok(Self(text))
+        Ok(Self(Zeroizing::new(bytes.into())))
+    }
+
+    /// Makes a recovery key from 256 bits of the kernel's random number generator.
+    ///
+    /// # Errors
+    /// If the kernel gives no random numbers.
+    pub fn new_recovery_key() -> io::Result<Self> {
+        let mut random = Zeroizing::new([0; DATA_KEY_BYTES]);
+        let mut filled = 0;
+        while filled < random.len() {
+            filled += getrandom(&mut random[filled..], GetRandomFlags::empty())?;
+        }
+        Ok(Self::recovery_key_of(&random))
+    }
+
+    fn recovery_key_of(random: &[u8; DATA_KEY_BYTES]) -> Self {
+        let mut text = Zeroizing::new(vec![b'-'; RECOVERY_KEY_BYTES].into_boxed_slice());
+        for (group, bytes) in text.chunks_mut(9).zip(random.chunks(4)) {
+            for (pair, byte) in group.chunks_mut(2).zip(bytes) {
+                pair[0] = MODHEX[usize::from(byte >> 4)];
+                pair[1] = MODHEX[usize::from(byte & 15)];
+            }
+        }
+        Self(text)
+    }
+
+    /// Reads a recovery key as a person types it: case, dashes and spaces do not matter.
+    ///
+    /// # Errors
+    /// [`KeyError::RecoveryKey`] if it is none.
+    pub fn from_typed(typed: &[u8]) -> Result<Self, KeyError> {
+        let mut text = Zeroizing::new(vec![b'-'; RECOVERY_KEY_BYTES].into_boxed_slice());
+        let mut places = text.iter_mut().enumerate().filter(|(at, _)| at % 9 != 8).map(|(_, place)| place);
+        for byte in typed.iter().filter(|byte| !b"- \t".contains(byte)) {
+            *places.next().ok_or(KeyError::RecoveryKey)? = byte.to_ascii_lowercase();
+        }
+        drop(places);
+        // places that nothing was typed for still have their dash
+        if is_recovery_key(&text) { Ok(Self(text)) } else { Err(KeyError::RecoveryKey) }
+    }
+
+    /// Whether it is a recovery key, not the passphrase of a data key.
+    pub fn is_recovery_key(&self) -> bool {
+        self.0.len() == RECOVERY_KEY_BYTES
     }
 
     /// Returns the bytes for LUKS.
     pub fn expose(&self) -> &[u8] {
-        self.0.as_slice()
+        &self.0
     }
+}
+
+/// Whether these are the bytes of a recovery key, as it is shown.
+fn is_recovery_key(bytes: &[u8]) -> bool {
+    let fits = |(at, byte): (usize, &u8)| if at % 9 == 8 { *byte == b'-' } else { MODHEX.contains(byte) };
+    bytes.len() == RECOVERY_KEY_BYTES && bytes.iter().enumerate().all(fits)
 }
 
 impl fmt::Debug for Passphrase {
@@ -211,6 +272,29 @@ mod tests {
         assert_eq!(format!("{key:?}"), "DataKey(..)");
         assert_eq!(format!("{:?}", key.passphrase()), "Passphrase(..)");
         assert_eq!(format!("{:?}", WrappedKey::new(vec![7; 9]).unwrap()), "WrappedKey(9 bytes)");
+    }
+
+    #[test]
+    fn a_recovery_key_is_read_however_it_is_typed() {
+        let bytes: [u8; 32] = std::array::from_fn(|i| u8::try_from(i * 8 + 3).unwrap());
+        let key = Passphrase::recovery_key_of(&bytes);
+        let shown = std::str::from_utf8(key.expose()).unwrap();
+        assert!(shown.starts_with("cecnbebn-dedneeen-"), "{shown}");
+        assert_eq!((shown.len(), shown.split('-').count()), (RECOVERY_KEY_BYTES, 8));
+        assert!(key.is_recovery_key());
+        let plain = shown.replace('-', "");
+        for typed in [shown, &shown.to_uppercase(), &plain, &format!(" {} ", shown.replace('-', " - "))] {
+            assert_eq!(Passphrase::from_typed(typed.as_bytes()).unwrap().expose(), key.expose(), "{typed}");
+        }
+        let (short, long) = (&plain[1..], format!("{plain}c"));
+        for typed in ["", short, &long, &plain.replace('c', "a"), &format!("{short}a"), &"-".repeat(71)] {
+            assert_eq!(Passphrase::from_typed(typed.as_bytes()).unwrap_err(), KeyError::RecoveryKey, "{typed}");
+        }
+        // as it comes to a worker
+        assert_eq!(Passphrase::from_slice(key.expose()).unwrap().expose(), key.expose());
+        assert!(Passphrase::from_slice(plain.as_bytes()).is_err());
+        let [one, other] = [(); 2].map(|()| Passphrase::new_recovery_key().unwrap());
+        assert!(one.expose() != other.expose() && one.is_recovery_key());
     }
 
     #[test]

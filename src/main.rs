@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use luks_agent::cli::{Cli, Command, HeaderAction, Verb};
-use luks_agent::commands::{self, Closing, CommandError, Occasion, Restoring};
+use luks_agent::cli::{Cli, Command, HeaderAction, RecoveryKeyAction, Verb};
+use luks_agent::commands::{self, Closing, CommandError, Occasion, Recovery, Restoring};
 use luks_agent::config::Config;
 use luks_agent::error::chain;
 use luks_agent::job::PARENT;
@@ -105,6 +105,7 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
             let occasion = if *leave_closed { Occasion::Daemon } else { Occasion::Typed };
             commands::provision(&config, occasion).await
         }
+        Verb::Unlock { recovery_key: true, .. } => commands::unlock_with_recovery_key(&config).await,
         Verb::Unlock { .. } => commands::unlock(&config).await,
         Verb::Boot { .. } => commands::provision(&config, Occasion::Boot).await,
         Verb::Grow { volumes, .. } => commands::grow(&config, &volumes.names).await,
@@ -119,6 +120,12 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
         Verb::Health { .. } => commands::health(&config).await,
         Verb::Verify { .. } => commands::verify(&config).await,
         Verb::Header { action } => header(action, &config).await,
+        Verb::RecoveryKey { action: RecoveryKeyAction::Enroll { volumes, .. } } => {
+            commands::recovery_key(&config, &volumes.names, Recovery::Enroll).await
+        }
+        Verb::RecoveryKey { action: RecoveryKeyAction::Remove { volumes, .. } } => {
+            commands::recovery_key(&config, &volumes.names, Recovery::Remove).await
+        }
     }
 }
 

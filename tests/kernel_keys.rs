@@ -110,7 +110,18 @@ fn verify_tries_the_keys_on_every_volume_and_writes_nothing() {
 fn a_lost_header_is_restored_from_its_backup_and_a_kill_loses_nothing() {
     let mut node = Node::new("header").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
     let crash = support::program("examples/crash");
-    let boot = node.boot(&script("header").env("CRASH", crash.to_str().unwrap()).timeout(Duration::from_secs(600)));
+    let boot = node.boot(&script("header").env("CRASH", crash.to_str().unwrap()).timeout(Duration::from_secs(900)));
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_recovery_key_opens_the_volumes_when_kms_is_gone_and_a_kill_loses_nothing() {
+    let mut node = Node::new("recovery-key").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
+    let crash = support::program("examples/crash");
+    let script = script("recovery-key").env("CRASH", crash.to_str().unwrap()).timeout(Duration::from_secs(900));
+    let boot = node.boot(&script);
     boot.assert_ok();
     println!("{}", boot.timed_console());
 }

@@ -19,9 +19,21 @@ pub(super) struct Keys {
     known: BTreeMap<u32, Option<Passphrase>>,
     /// The first error.
     pub(super) error: Option<KeyError>,
+    /// The recovery key, which opens all volumes in place of the others.
+    recovery: Option<Passphrase>,
 }
 
 impl Keys {
+    /// Returns the recovery key as the key of every volume.
+    pub(super) fn of_recovery_key(recovery: Passphrase) -> Self {
+        Self { recovery: Some(recovery), ..Self::default() }
+    }
+
+    /// Whether the key service has to unwrap keys.
+    pub(super) fn are_wrapped(&self) -> bool {
+        self.recovery.is_none()
+    }
+
     pub(super) fn insert(&mut self, id: u32, result: Result<Passphrase, KeyError>) {
         let passphrase = result.map_err(|e| self.fail(e)).ok();
         self.known.insert(id, passphrase);
@@ -32,7 +44,7 @@ impl Keys {
     }
 
     pub(super) fn get(&self, id: u32) -> Option<&Passphrase> {
-        self.known.get(&id)?.as_ref()
+        self.recovery.as_ref().or_else(|| self.known.get(&id)?.as_ref())
     }
 
     /// Whether a call has waited for this service until the deadline. Another call would wait as long again.

@@ -1,6 +1,7 @@
 //! The order of all steps of a plan.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 
@@ -10,6 +11,7 @@ use super::outcome::{Outcome, StepResult};
 use super::replace_key::without_replaced;
 use crate::error::chain;
 use crate::job::Host;
+use crate::key::Passphrase;
 use crate::kms::KeyService;
 use crate::plan::{Action, Change, Plan, Unlock};
 use crate::state::State;
@@ -31,19 +33,26 @@ fn has_key(plan: &Plan, change: &Change, keys: &Keys) -> bool {
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
     /// Carries out a plan, on all disks at once. A disk that fails or hangs does not stop the others.
     pub async fn run(&self, plan: &Plan, state: State) -> Outcome {
-        let mut state = state;
+        self.carry_out(plan, state, Keys::default()).await
+    }
+
+    /// Carries out a plan that formats and grows nothing, with a recovery key and without the key service.
+    pub async fn run_with_recovery_key(&self, plan: &Plan, state: State, recovery: Passphrase) -> Outcome {
+        self.carry_out(plan, state, Keys::of_recovery_key(recovery)).await
+    }
+
+    async fn carry_out(&self, plan: &Plan, mut state: State, mut keys: Keys) -> Outcome {
         // the record of a volume that is yet to be opened changes when there is a key for it
         let (moved, known): (Vec<_>, Vec<_>) = plan.changes.iter().partition(|change| step_of(plan, change).is_some());
         self.record(&known, &mut state);
-        let mut keys = Keys::default();
         // all at once, so that the run waits only once for a service that does not answer
-        let wanted = keys_to_unwrap(plan, &state);
+        let wanted = if keys.are_wrapped() { keys_to_unwrap(plan, &state) } else { BTreeSet::new() };
         let unwrapped = join_all(wanted.iter().map(|id| self.unwrap(&state, *id))).await;
         for (id, result) in wanted.into_iter().zip(unwrapped) {
             keys.insert(id, result);
         }
         let mut key = None;
-        if plan.steps.iter().any(|step| is_new(&step.action)) {
+        if keys.are_wrapped() && plan.steps.iter().any(|step| is_new(&step.action)) {
             match self.key_for_new_volumes(&mut state, &mut keys).await {
                 Ok(found) => key = found,
                 Err(e) => keys.fail(e),

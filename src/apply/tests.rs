@@ -339,7 +339,9 @@ impl World {
             | Job::ShowHeader { .. }
             | Job::BackUpHeader(_)
             | Job::InspectBackup(_)
-            | Job::RestoreHeader(_) => panic!("apply does not ask for that"),
+            | Job::RestoreHeader(_)
+            | Job::EnrollRecovery(_)
+            | Job::RemoveRecovery(_) => panic!("apply does not ask for that"),
         }
     }
 }
@@ -384,7 +386,9 @@ impl Host for World {
             | Job::ShowHeader { .. }
             | Job::BackUpHeader(_)
             | Job::InspectBackup(_)
-            | Job::RestoreHeader(_) => "something else",
+            | Job::RestoreHeader(_)
+            | Job::EnrollRecovery(_)
+            | Job::RemoveRecovery(_) => "something else",
         };
         let cut = self.call(format!("{what} {device}")).await;
         match self.faults.get(device) {

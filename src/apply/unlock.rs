@@ -31,7 +31,10 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let job = Job::Unlock(job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount });
         match self.host.run(&step.device.name, job, key.as_slice()).await {
             Ok(Answer::Unlocked { keyslot, filesystem_errors, warning }) => {
-                if let Some(keyslot) = keyslot {
+                // the record is of the keyslot that the data key opens
+                if let Some(keyslot) = keyslot
+                    && key.is_some_and(|key| !key.is_recovery_key())
+                {
                     self.record_keyslot(step, luks_uuid, &keyslot, state);
                 }
                 if let Some(warning) = &warning {

@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::discover::DiscoverError;
 use crate::error::chain;
 use crate::job::Answer;
+use crate::key::KeyError;
 use crate::report::{ExitCode, WOULD_NOT_SURVIVE};
 use crate::state::StateError;
 use crate::storage::ToolError;
@@ -72,6 +73,18 @@ pub enum CommandError {
         /// The volumes.
         known: String,
     },
+    /// There is no terminal.
+    #[error("a recovery key goes to a terminal and nowhere else, and there is none; run the command on a terminal")]
+    NoTerminal(#[source] io::Error),
+    /// The terminal is gone, or the user gave up.
+    #[error("cannot use the terminal; nothing was changed")]
+    Terminal(#[source] io::Error),
+    /// The kernel gives no random numbers.
+    #[error("cannot make a recovery key: the kernel gives no random numbers")]
+    NoRandomness(#[source] io::Error),
+    /// What was typed is not a recovery key.
+    #[error(transparent)]
+    RecoveryKey(#[from] KeyError),
     /// The path of a file cannot be made absolute.
     #[error("invalid path {path}")]
     Path {
@@ -97,6 +110,10 @@ impl CommandError {
             | Self::UnknownVolume { .. }
             | Self::SeveralDisks { .. }
             | Self::SeveralVolumes { .. }
+            | Self::NoTerminal(_)
+            | Self::Terminal(_)
+            | Self::NoRandomness(_)
+            | Self::RecoveryKey(_)
             | Self::Path { .. } => false,
         };
         let prefix = if ["health", "verify"].contains(&command) && fails_boot { WOULD_NOT_SURVIVE } else { "" };
@@ -112,10 +129,16 @@ impl CommandError {
             | Self::SeveralDisks { .. }
             | Self::SeveralVolumes { .. }
             | Self::Path { .. }
+            | Self::NoTerminal(_)
+            | Self::RecoveryKey(_)
             | Self::State(StateError::InMemory { .. }) => ExitCode::Configuration,
-            Self::State(_) | Self::Discover(_) | Self::Tools(_) | Self::NotRoot(_) | Self::NoDeviceMapper(_) => {
-                ExitCode::Failed
-            }
+            Self::State(_)
+            | Self::Discover(_)
+            | Self::Tools(_)
+            | Self::NotRoot(_)
+            | Self::NoDeviceMapper(_)
+            | Self::Terminal(_)
+            | Self::NoRandomness(_) => ExitCode::Failed,
         }
     }
 }

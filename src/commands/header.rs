@@ -5,23 +5,23 @@ use std::path::{Path, PathBuf};
 use futures_util::future::{FutureExt as _, join_all};
 use jiff::Timestamp;
 
-use super::error::{CommandError, unexpected};
+use super::error::CommandError;
 use super::instance::Instance;
 use super::lazy_kms::LazyKms;
-use super::named::{NamedVolume, named_volume, named_volumes, read_headers};
+use super::named::{Known, NamedVolume, absent, failed, known, named_volume, named_volumes, read_headers, row_of};
 use super::node::Node;
 use super::preflight::{lock, need_root, patience_with_another_run, preflight};
 use super::survey::Disks;
 use crate::apply::KeyError;
 use crate::config::Config;
-use crate::disk::{DeviceFacts, classify};
+use crate::disk::DeviceFacts;
 use crate::error::chain;
-use crate::job::{self, Answer, Host, HostError, InspectedBackup, Job, Target, Workers};
+use crate::job::{self, Answer, Host, InspectedBackup, Job, Target, Workers};
 use crate::kms::KeyService as _;
 use crate::luks2::{BackupOrigin, Expected, ProvenKeyslot};
-use crate::plan::{Allowed, Finding, Subject, restore_changes};
+use crate::plan::{Allowed, Finding, restore_changes};
 use crate::report::{Report, Row, Verdict, key_exit_code};
-use crate::state::{self, Phase, State, StateDir, StateError, VolumeRecord};
+use crate::state::{self, State, StateDir, StateError, VolumeRecord};
 use crate::storage::FilesystemKind;
 
 /// `header show`: reports what the headers of the volumes called `names` say, or of all that are attached.
@@ -75,9 +75,10 @@ pub async fn header_backup(config: &Config, name: &str, file: &Path) -> Result<R
         Ok(Known { facts, expected }) => back_up(config, volume.record, facts, expected, &file, &host).await,
         Err(row) => *row,
     };
-    let summary = match row.result {
-        Verdict::BackedUp => format!("the header is in {}", file.display()),
-        _ => "no backup was written".to_owned(),
+    let summary = if row.result == Verdict::BackedUp {
+        format!("the header is in {}", file.display())
+    } else {
+        "no backup was written".to_owned()
     };
     Ok(Report::new("header backup", vec![row], summary))
 }
@@ -146,13 +147,14 @@ pub async fn header_restore(
         Ok(known) => restore.run(volume.record, known, restoring).await,
         Err(row) => (*row, None),
     };
-    let summary = match row.result {
-        Verdict::Restored => "the header was restored, and the data key opens it".to_owned(),
-        Verdict::WouldRestore => "nothing was written".to_owned(),
-        Verdict::Hung => "unknown; run the command again".to_owned(),
-        _ => "not restored".to_owned(),
+    let summary = if row.result == Verdict::Restored {
+        "the header was restored, and the data key opens it"
+    } else if row.result == Verdict::WouldRestore {
+        "nothing was written"
+    } else {
+        "not restored"
     };
-    let report = Report::new("header restore", vec![row], summary).measured(kms.usage(), host.stages());
+    let report = Report::new("header restore", vec![row], summary.to_owned()).measured(kms.usage(), host.stages());
     Ok(match error {
         Some(error) => report.failed(key_exit_code(&error), chain(error)),
         None => report,
@@ -209,7 +211,7 @@ impl<H: Host> Restore<'_, H> {
     }
 
     async fn unwrap(&self, id: u32) -> Result<crate::key::Passphrase, KeyError> {
-        let record = self.state.key(id).ok_or(KeyError::Unrecorded(id))?;
+        let record = self.state.key_to_unwrap(id).ok_or(KeyError::Unrecorded(id))?;
         // boxed, because the SDK's futures nest deeper than the compiler looks
         let data_key = self.kms.unwrap(&record.source()).boxed_local().await?;
         Ok(data_key.passphrase())
@@ -224,49 +226,6 @@ impl<H: Host> Restore<'_, H> {
         let volumes = next.volumes.iter_mut().filter(|known| known.luks_uuid == volume.luks_uuid);
         volumes.for_each(|known| known.keyslot = Some(keyslot.clone()));
         self.store.save(&next)
-    }
-}
-
-/// A volume that holds data, on an attached disk.
-struct Known<'a> {
-    facts: &'a DeviceFacts,
-    /// What its header must be.
-    expected: Expected,
-}
-
-/// Returns where a volume is and what its header must be, or the row that says why there is none.
-fn known<'a>(config: &Config, state: &State, volume: NamedVolume<'a>) -> Result<Known<'a>, Box<Row>> {
-    let record = volume.record;
-    let Some(facts) = volume.disk else { return Err(Box::new(absent(record))) };
-    let refused = |why: &str| Err(Box::new(row_of(config, record, facts, Verdict::Refused).because(why)));
-    match record.phase {
-        Phase::Committed => {}
-        Phase::Intent => return refused("its formatting was interrupted; 'luks-agent provision' finishes it"),
-        Phase::Erasing => return refused("it is being erased; 'luks-agent erase' finishes it"),
-    }
-    match state.expected(record.luks_uuid) {
-        Some(expected) => Ok(Known { facts, expected }),
-        None => refused("the state file does not say how it was made"),
-    }
-}
-
-fn absent(volume: &VolumeRecord) -> Row {
-    Row::new(&Subject::absent(volume), Verdict::Wrong)
-        .volume(Some(volume.luks_uuid), volume.mount_point.clone())
-        .because("its disk is not attached")
-}
-
-fn row_of(config: &Config, volume: &VolumeRecord, facts: &DeviceFacts, result: Verdict) -> Row {
-    let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
-    Row::new(&subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
-}
-
-fn failed(row: impl Fn(Verdict) -> Row, answer: Result<Answer, HostError>) -> Row {
-    match answer {
-        Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
-        Ok(other) => row(Verdict::Failed).because(unexpected(&other)),
-        Err(e @ HostError::Hung { .. }) => row(Verdict::Hung).because(chain(e)),
-        Err(e) => row(Verdict::Failed).because(chain(e)),
     }
 }
 

@@ -4,15 +4,17 @@ use std::path::Path;
 
 use futures_util::future::join_all;
 
-use super::error::CommandError;
+use super::error::{CommandError, unexpected};
 use super::node::Node;
 use super::survey::header_on;
 use crate::config::Config;
-use crate::disk::{Content, DeviceFacts, Inventory};
-use crate::job::Host;
-use crate::luks2::mapper_name;
-use crate::plan::{may_hold_ours, record_of};
-use crate::state::VolumeRecord;
+use crate::disk::{Content, DeviceFacts, Inventory, classify};
+use crate::error::chain;
+use crate::job::{Answer, Host, HostError};
+use crate::luks2::{Expected, mapper_name};
+use crate::plan::{Subject, may_hold_ours, record_of};
+use crate::report::{Row, Verdict};
+use crate::state::{Phase, State, VolumeRecord};
 
 /// A known volume.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +84,10 @@ fn places<'a>(node: Node<'a>, record: &'a VolumeRecord) -> Vec<NamedVolume<'a>> 
     if found.is_empty() {
         found = on(&|facts| record_of(node.state, facts).is_some_and(|known| known.luks_uuid == record.luks_uuid));
     }
+    if found.is_empty() {
+        // another volume has taken the place of its header
+        found = on(&|facts| record.is_for(facts));
+    }
     match found.as_slice() {
         [] => vec![NamedVolume { record, disk: None }],
         disks => disks.iter().map(|facts| NamedVolume { record, disk: Some(facts) }).collect(),
@@ -114,11 +120,52 @@ impl NamedVolume<'_> {
     }
 }
 
+/// A volume that holds data, on an attached disk.
+pub(super) struct Known<'a> {
+    pub(super) facts: &'a DeviceFacts,
+    /// What its header must be.
+    pub(super) expected: Expected,
+}
+
+/// Returns where a volume is and what its header must be, or the row that says why there is none.
+pub(super) fn known<'a>(config: &Config, state: &State, volume: NamedVolume<'a>) -> Result<Known<'a>, Box<Row>> {
+    let record = volume.record;
+    let Some(facts) = volume.disk else { return Err(Box::new(absent(record))) };
+    let refused = |why: &str| Err(Box::new(row_of(config, record, facts, Verdict::Refused).because(why)));
+    match record.phase {
+        Phase::Committed => {}
+        Phase::Intent => return refused("its formatting was interrupted; 'luks-agent provision' finishes it"),
+        Phase::Erasing => return refused("it is being erased; 'luks-agent erase' finishes it"),
+    }
+    match state.expected(record.luks_uuid) {
+        Some(expected) => Ok(Known { facts, expected }),
+        None => refused("the state file does not say how it was made"),
+    }
+}
+
+pub(super) fn absent(volume: &VolumeRecord) -> Row {
+    Row::new(&Subject::absent(volume), Verdict::Wrong)
+        .volume(Some(volume.luks_uuid), volume.mount_point.clone())
+        .because("its disk is not attached")
+}
+
+pub(super) fn row_of(config: &Config, volume: &VolumeRecord, facts: &DeviceFacts, result: Verdict) -> Row {
+    let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));
+    Row::new(&subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
+}
+
+pub(super) fn failed(row: impl Fn(Verdict) -> Row, answer: Result<Answer, HostError>) -> Row {
+    match answer {
+        Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message),
+        Ok(other) => row(Verdict::Failed).because(unexpected(&other)),
+        Err(e @ HostError::Hung { .. }) => row(Verdict::Hung).because(chain(e)),
+        Err(e) => row(Verdict::Failed).because(chain(e)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::state::State;
 
     fn config() -> Config {
         Config::from_text(Path::new("config.toml"), "[kms]\nkey_id = \"alias/x\"\n").unwrap()

@@ -23,7 +23,7 @@ use crate::key::Passphrase;
 use crate::kms::KeyService as _;
 use crate::plan::Mode;
 use crate::report::{Report, Row, Verdict, key_exit_code};
-use crate::state::{State, StateDir, VolumeRecord, closed};
+use crate::state::{State, StateDir, closed};
 use crate::storage::FilesystemKind;
 
 /// What is done with recovery keys.
@@ -58,10 +58,10 @@ pub async fn recovery_key(config: &Config, names: &[String], what: Recovery) -> 
     let node = Node { config, state: &state, inventory: &inventory };
     let mut volumes = named_volumes(node, names)?;
     volumes.retain(|volume| !names.is_empty() || volume.disk.is_some());
-    let kms = LazyKms::new(&config.kms);
+    let kms = LazyKms::new(config);
     let ids = volumes.iter().map(|volume| volume.record.key).collect();
     let keys = unwrap(&kms, &state, ids).await;
-    let recovery = match terminal {
+    let recovery = match &terminal {
         Some(terminal) if !volumes.is_empty() && keys.values().any(Result::is_ok) => Some(show_new(terminal)?),
         _ => None,
     };
@@ -109,21 +109,17 @@ fn summary(what: Recovery, rows: &[Row]) -> String {
 }
 
 /// Unwraps keys by their ids.
-async fn unwrap(
-    kms: &LazyKms<'_>,
-    state: &State,
-    ids: BTreeSet<u32>,
-) -> BTreeMap<u32, Result<Passphrase, KeyError>> {
+async fn unwrap(kms: &LazyKms<'_>, state: &State, ids: BTreeSet<u32>) -> BTreeMap<u32, Result<Passphrase, KeyError>> {
     let unwrapped = ids.into_iter().map(async |id| {
-        let Some(record) = state.key(id) else { return (id, Err(KeyError::Unrecorded(id))) };
-        let data_key = kms.unwrap(&record.wrapped_key, &record.key_arn).boxed_local().await;
+        let Some(record) = state.key_to_unwrap(id) else { return (id, Err(KeyError::Unrecorded(id))) };
+        let data_key = kms.unwrap(&record.source()).boxed_local().await;
         (id, data_key.map(|key| key.passphrase()).map_err(KeyError::from))
     });
     join_all(unwrapped).await.into_iter().collect()
 }
 
 /// Makes a recovery key and shows it. It is shown before it is enrolled, so that whatever is enrolled was seen.
-fn show_new(mut terminal: Terminal) -> Result<Passphrase, CommandError> {
+fn show_new(terminal: &Terminal) -> Result<Passphrase, CommandError> {
     let key = Passphrase::new_recovery_key().map_err(CommandError::NoRandomness)?;
     let text: [&[u8]; 3] = [
         b"The recovery key of the volumes that are reported as enrolled below, shown this once:\n\n    ",
@@ -142,7 +138,7 @@ pub async fn unlock_with_recovery_key(config: &Config) -> Result<Report, Command
     preflight("unlock", FilesystemKind::None)?;
     let key = {
         // before the lock: nobody waits for a person
-        let mut terminal = Terminal::open().map_err(CommandError::NoTerminal)?;
+        let terminal = Terminal::open().map_err(CommandError::NoTerminal)?;
         let typed = terminal.ask("Recovery key: ").map_err(CommandError::Terminal)?;
         Passphrase::from_typed(&typed)?
     };
@@ -151,7 +147,7 @@ pub async fn unlock_with_recovery_key(config: &Config) -> Result<Report, Command
     let host = Workers::new(config.volumes.deadline);
     closed::forget();
     let seen = remove_orphans(config, &state, &host).await?;
-    let (keys, instance) = (LazyKms::new(&config.kms), Instance::new(config));
+    let (keys, instance) = (LazyKms::new(config), Instance::new(config));
     let ciphers = Ciphers::new(&host);
     let planning = Planning { config, state: &state, ciphers: &ciphers, instance: &instance };
     let plan = planning.plan(Mode::Unlock, seen).await?;

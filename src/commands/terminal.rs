@@ -25,16 +25,17 @@ impl Terminal {
     }
 
     /// Shows text.
-    pub(super) fn show(&mut self, parts: &[&[u8]]) -> io::Result<()> {
-        parts.iter().try_for_each(|part| self.0.write_all(part))?;
-        self.0.flush()
+    pub(super) fn show(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let mut terminal = &self.0;
+        parts.iter().try_for_each(|part| terminal.write_all(part))?;
+        terminal.flush()
     }
 
     /// Asks for one line, and does not echo it.
     ///
     /// # Errors
     /// If the terminal is gone, or the user gave up with Ctrl-C or Ctrl-D.
-    pub(super) fn ask(&mut self, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+    pub(super) fn ask(&self, prompt: &str) -> io::Result<Zeroizing<Vec<u8>>> {
         let quiet = Quiet::new(&self.0)?;
         self.show(&[prompt.as_bytes()])?;
         let answer = self.line();
@@ -43,12 +44,12 @@ impl Terminal {
         answer
     }
 
-    fn line(&mut self) -> io::Result<Zeroizing<Vec<u8>>> {
+    fn line(&self) -> io::Result<Zeroizing<Vec<u8>>> {
         // never grows, which would leave copies behind
         let mut line = Zeroizing::new(Vec::with_capacity(ANSWER_BYTES));
         loop {
             let mut byte = Zeroizing::new([0]);
-            if self.0.read(&mut byte[..])? == 0 {
+            if (&self.0).read(&mut byte[..])? == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the terminal was closed"));
             }
             match byte[0] {

@@ -108,6 +108,16 @@ pub enum Answer {
         /// The keyslot that it opens.
         keyslot: ProvenKeyslot,
     },
+    /// The recovery key opens the volume, and the data key does.
+    RecoveryEnrolled {
+        /// Whether an earlier recovery key opened it.
+        replaced: bool,
+    },
+    /// No recovery key opens the volume, and the data key does.
+    RecoveryRemoved {
+        /// Whether there was one.
+        any: bool,
+    },
 }
 
 /// See [`Answer::BackupInspected`].

@@ -67,6 +67,10 @@ pub enum Job {
     InspectBackup(InspectBackup),
     /// Replace the header of a volume that is not open by the one in a backup.
     RestoreHeader(RestoreHeader),
+    /// Add a keyslot for a recovery key, which is the second passphrase, in place of those of earlier recovery keys.
+    EnrollRecovery(Verify),
+    /// Remove the keyslots of recovery keys.
+    RemoveRecovery(Verify),
 }
 
 impl Job {
@@ -78,7 +82,8 @@ impl Job {
             Self::AddKey(_) => 2,
             Self::Unlock(job) => usize::from(!job.open),
             Self::Grow(job) => usize::from(job.mapping),
-            Self::Verify(_) | Self::RestoreHeader(_) => 1,
+            Self::Verify(_) | Self::RestoreHeader(_) | Self::RemoveRecovery(_) => 1,
+            Self::EnrollRecovery(_) => 2,
             Self::ShowHeader { .. } | Self::BackUpHeader(_) | Self::InspectBackup(_) => 0,
         }
     }
@@ -175,7 +180,7 @@ pub struct Grow {
     pub mount_point: Option<PathBuf>,
 }
 
-/// See [`Job::Verify`].
+/// See [`Job::Verify`]; the same for [`Job::EnrollRecovery`] and [`Job::RemoveRecovery`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verify {
     /// The disk.

@@ -8,7 +8,7 @@ use super::row::Row;
 use super::verdict::Verdict;
 
 /// Kinds of entries, by their `MESSAGE_ID` (`systemd.journal-fields(7)`). They never change.
-pub const MESSAGE_IDS: [(&str, &str); 12] = [
+pub const MESSAGE_IDS: [(&str, &str); 16] = [
     ("formatted", "5d7635bb74b544489d44fba8941532f7"),
     ("unlocked", "13ff651c4a334029ba1aba2150b187ad"),
     ("grown", "146481638a854fea858309bb5adec5f1"),
@@ -21,6 +21,10 @@ pub const MESSAGE_IDS: [(&str, &str); 12] = [
     ("command failed", "1dd72d8902a4463d848222778ff4c085"),
     ("would not survive a reboot", "5eca565bae244f68843ae4b6ca1166bb"),
     ("unsound", "d1a9b0c6a9d94e0e8f0b64d6a2c7f35b"),
+    ("backed up", "db81b5f0ff1940449ed842a100e0e145"),
+    ("restored", "c8d24b61ebaf4ac68349a055ac541be9"),
+    ("enrolled", "70b6325e4e9d44d9b56b8a7bc2f3b930"),
+    ("removed", "b5cd40e912304fbaac440e19909a7c42"),
 ];
 
 /// What the error of `health` begins with if, and only if, the next boot would fail.

@@ -7,6 +7,7 @@ mod error;
 mod keyslots;
 mod loaded;
 mod on_disk;
+mod recovery;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use self::error::{HeaderFault, LuksError};
 pub use self::keyslots::{BothKeyslots, Removal, add_key, remove_key};
 pub use self::loaded::{Library, library};
 use self::on_disk::{Checked, OnDisk, check_key, is_not_permitted, load};
+pub use self::recovery::{enroll as enroll_recovery, remove as remove_recovery};
 pub use self::restore::restore;
 use crate::key::Passphrase;
 use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size};

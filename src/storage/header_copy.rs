@@ -90,6 +90,11 @@ impl HeaderCopy {
         ProvenKeyslot::read(&self.file, area).map_err(|source| CopyError::Keyslot { number, source })
     }
 
+    /// Returns the copy itself: the header from byte 0 on, and the areas of its keyslots.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Returns the path of the copy, valid as long as the copy lives.
     pub(super) fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()

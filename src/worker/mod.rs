@@ -18,6 +18,7 @@ mod input;
 mod noise;
 pub mod probe;
 mod reader;
+mod recovery;
 mod rekey;
 mod sample;
 mod serve;

@@ -11,6 +11,7 @@ use super::format::format;
 use super::grow::grow;
 use super::header;
 use super::input::Input;
+use super::recovery;
 use super::rekey::{add_key, remove_key};
 use super::stage::Stage;
 use super::unlock::unlock;
@@ -75,6 +76,8 @@ fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::
         Job::AddKey(job) => add_key(&job, &mut keys, &mut stage),
         Job::RemoveKey(job) => remove_key(&job, keys.next(), &mut stage),
         Job::Verify(job) => verify(&job, keys.next(), &mut stage),
+        Job::EnrollRecovery(job) => recovery::enroll(&job, keys, &mut stage),
+        Job::RemoveRecovery(job) => recovery::remove(&job, keys.next(), &mut stage),
         Job::ShowHeader { target } => header::show(&target, &mut stage),
         Job::BackUpHeader(job) => header::back_up(&job, &mut stage),
         Job::InspectBackup(job) => header::inspect(&job, &mut stage),
@@ -133,7 +136,7 @@ mod tests {
     fn a_job_without_its_passphrase_fails() {
         for key in [&b""[..], b"short", &[b'A'; 45], &[b'\n'; 44]] {
             let last = answers(&[&job(), key].concat()).pop().unwrap();
-            let expected = "the passphrase is not 44 characters of base64".to_owned();
+            let expected = "the passphrase is neither 44 characters of base64 nor a recovery key".to_owned();
             assert_eq!(last, Answer::Failed { message: expected });
         }
     }

@@ -65,6 +65,8 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
     match &mut job {
         Job::Probe { target, .. } | Job::Header { target } | Job::Format(job::Format { target, .. }) => point(target),
         Job::Verify(job::Verify { target, .. })
+        | Job::EnrollRecovery(job::Verify { target, .. })
+        | Job::RemoveRecovery(job::Verify { target, .. })
         | Job::ShowHeader { target }
         | Job::BackUpHeader(job::BackUpHeader { target, .. })
         | Job::InspectBackup(job::InspectBackup { target, .. })

@@ -32,6 +32,24 @@ pub enum LuksError {
         /// The volume.
         luks_uuid: Uuid,
     },
+    /// The recovery key opens no keyslot.
+    #[error(
+        "the recovery key opens no keyslot of {luks_uuid}; check it letter by letter, and whether it is the one that was enrolled last"
+    )]
+    WrongRecoveryKey {
+        /// The volume.
+        luks_uuid: Uuid,
+    },
+    /// A token claims a keyslot that is not one of a recovery key.
+    #[error(
+        "keyslot {keyslot} belongs to another token or to the data key, but a {kind} token names it, so nothing was removed; find out who changed the header"
+    )]
+    NotRecovery {
+        /// The keyslot.
+        keyslot: u32,
+        /// The type of the token.
+        kind: &'static str,
+    },
     /// libcryptsetup has loaded the header, but the agent cannot read or copy it.
     #[error(
         "cannot check the LUKS2 header: {}; find out what else writes to the disk, then restore the header from a backup",

@@ -97,9 +97,13 @@ pub(super) fn check_key(
     match volume.cd.activate_handle().activate_by_passphrase(None, None, key.expose(), keyring) {
         Err(e) if is_not_permitted(&e) => {
             LOG.take();
-            Err(LuksError::WrongKey { luks_uuid })
+            Err(if key.is_recovery_key() {
+                LuksError::WrongRecoveryKey { luks_uuid }
+            } else {
+                LuksError::WrongKey { luks_uuid }
+            })
         }
-        other => call("try the data key", other),
+        other => call("try the key", other),
     }
 }
 

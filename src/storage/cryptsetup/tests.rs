@@ -1,4 +1,5 @@
 mod keys;
+mod recovery_keys;
 mod restored;
 mod tampered;
 
