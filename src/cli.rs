@@ -162,6 +162,51 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Take over volumes that another node made, or this one before it lost its state file
+    Adopt {
+        /// Device, link to it, serial number or LUKS UUID of the disks
+        #[arg(id = "disks", value_name = "DEVICE", required_unless_present = "all")]
+        names: Vec<String>,
+        /// Every attached volume of luks-agent that the state file does not list
+        #[arg(long, conflicts_with_all = ["disks", "mount_point"])]
+        all: bool,
+        /// Where to mount the volume; without it, where this node last mounted it, or at the next free mount point
+        #[arg(long, value_name = "DIR")]
+        mount_point: Option<PathBuf>,
+        /// Give the volumes the key of this node, and remove the one that they came with
+        #[arg(long)]
+        rekey: bool,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove volumes that are gone for good from the state file; keep their records aside
+    Forget {
+        /// LUKS UUID, serial number, device, mapper name or mount point of the volumes
+        #[arg(id = "volumes", value_name = "VOLUME", required = true)]
+        names: Vec<String>,
+        /// Forget a volume although its disk is attached and it could be opened
+        #[arg(long)]
+        even_if_attached: bool,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Destroy volumes: overwrite the headers, so that no key opens them any more
+    Erase {
+        /// Device, link to it, serial number or LUKS UUID of the disks
+        #[arg(id = "disks", value_name = "DEVICE", required = true)]
+        names: Vec<String>,
+        /// Also volumes of luks-agent that the state file does not list
+        #[arg(long)]
+        unknown: bool,
+        /// Do not ask for a confirmation
+        #[arg(long)]
+        yes: bool,
+        /// How it reports.
+        #[command(flatten)]
+        output: Output,
+    },
     /// Rehearse the next reboot: unwrap the keys and try them on every volume; close and write nothing
     Verify {
         /// How it reports.
@@ -322,6 +367,9 @@ impl Verb {
             Self::Verify { .. } => "verify",
             Self::Header { action } => action.name(),
             Self::RecoveryKey { action } => action.name(),
+            Self::Adopt { .. } => "adopt",
+            Self::Forget { .. } => "forget",
+            Self::Erase { .. } => "erase",
         }
     }
 
@@ -339,7 +387,10 @@ impl Verb {
             | Self::Status { output }
             | Self::Doctor { output }
             | Self::Health { output }
-            | Self::Verify { output } => *output,
+            | Self::Verify { output }
+            | Self::Adopt { output, .. }
+            | Self::Forget { output, .. }
+            | Self::Erase { output, .. } => *output,
             Self::Header { action } => action.output(),
             Self::RecoveryKey { action } => action.output(),
         }

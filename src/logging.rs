@@ -66,6 +66,13 @@ pub fn start(level: LevelFilter) -> io::Result<()> {
     started.map_err(io::Error::other)
 }
 
+/// Runs something whose log lines go to the journal alone, wherever all others go. Without a journal they go nowhere.
+pub fn only_to_journal(log: impl FnOnce()) {
+    let Ok(journal) = JournalLog::new() else { return };
+    let journal = Journal(journal.with_syslog_identifier("luks-agent".to_owned()));
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(journal), log);
+}
+
 /// Returns whether log lines go to the journal.
 pub fn to_journal() -> bool {
     connected_to_journal()

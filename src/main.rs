@@ -118,6 +118,15 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
         Verb::Status { .. } => commands::status(&config).await,
         Verb::Doctor { .. } => Ok(commands::doctor(&config).await),
         Verb::Health { .. } => commands::health(&config).await,
+        Verb::Adopt { names, mount_point, rekey, .. } => {
+            let wanted = commands::Adopt { names: names.clone(), mount_point: mount_point.clone(), rekey: *rekey };
+            commands::adopt(&config, &wanted).await
+        }
+        Verb::Erase { names, unknown, yes, .. } => {
+            let wanted = commands::Erase { names: names.clone(), unknown: *unknown, yes: *yes };
+            commands::erase(&config, &wanted).await
+        }
+        Verb::Forget { names, even_if_attached, .. } => commands::forget(&config, names, *even_if_attached).await,
         Verb::Verify { .. } => commands::verify(&config).await,
         Verb::Header { action } => header(action, &config).await,
         Verb::RecoveryKey { action: RecoveryKeyAction::Enroll { volumes, .. } } => {
@@ -188,6 +197,9 @@ fn say(verb: &Verb, ended: Result<Report, CommandError>) -> Result<ExitCode, Box
     let logged = logging::to_journal();
     if logged {
         report.log();
+    } else if matches!(verb, Verb::Adopt { .. } | Verb::Forget { .. } | Verb::Erase { .. }) {
+        // people type these, and the node has other volumes afterwards
+        logging::only_to_journal(|| report.log());
     }
     if verb.output().json {
         print(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;

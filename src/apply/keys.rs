@@ -105,7 +105,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let wanted = &self.config.keys;
         let is_wanted = |key: &KeyRecord| key.provider == wanted.provider && key.configured_key_id == wanted.key_id;
         let abandoned = |key: &KeyRecord| !is_wanted(key) && !state.volumes.iter().any(|volume| volume.key == key.id);
-        if let Some(record) = state.keys.iter().rfind(|key| !key.adopted).filter(|key| !abandoned(key))
+        if let Some(record) = state.node_key().filter(|key| !abandoned(key))
             && same_instance
         {
             let id = record.id;

@@ -6,7 +6,9 @@
 //! May import: `config`, `disk`, `error`, `job`, `key`, `kms`, `luks2`, `plan`, `state`, `storage`.
 //! Never: a decision on what may be done, a device, a report.
 
+mod adopt;
 mod context;
+mod erase;
 mod format;
 mod grow;
 mod intent;
@@ -20,6 +22,8 @@ mod run;
 mod tests;
 mod unlock;
 
+pub use adopt::AdoptOutcome;
 pub use context::Apply;
+pub use erase::Erased;
 pub use keys::needs_key;
 pub use outcome::{KeyError, Outcome, StepResult};

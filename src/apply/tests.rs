@@ -1,6 +1,7 @@
 //! The order of keys, state file and disks, and every place where it can be cut, against a model of disks and of KMS.
 
 mod crash;
+mod erase;
 mod growing;
 mod order;
 mod rekey;
@@ -332,7 +333,21 @@ impl World {
                 if sizes == before { Answer::Unchanged } else { Answer::Grown }
             }
             Job::AddKey(_) | Job::RemoveKey(_) => change_key(on, &job, keys, half),
-            Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
+            Job::Erase(job::Erase { luks_uuid, .. }) => {
+                let phase = self.state().volume(luks_uuid).map(|v| v.phase);
+                assert_eq!(phase, Some(Phase::Erasing), "{device} is erased before that is recorded");
+                if *on == On::Foreign {
+                    return Answer::Untouched { message: "somebody uses it".to_owned() };
+                }
+                *on = if half { On::Torn } else { On::Nothing };
+                Answer::Erased { overwritten: Vec::new() }
+            }
+            Job::Probe { .. }
+            | Job::Header { .. }
+            | Job::Check(_)
+            | Job::Cipher { .. }
+            | Job::Close { .. }
+            | Job::Adopt(_) => {
                 panic!("apply does not ask for that")
             }
             Job::Verify(_)
@@ -379,9 +394,13 @@ impl Host for World {
             Job::Grow(_) => "grow",
             Job::AddKey(_) => "add key to",
             Job::RemoveKey(_) => "remove key from",
-            Job::Probe { .. } | Job::Header { .. } | Job::Check(_) | Job::Cipher { .. } | Job::Close { .. } => {
-                "something else"
-            }
+            Job::Erase(_) => "erase",
+            Job::Probe { .. }
+            | Job::Header { .. }
+            | Job::Check(_)
+            | Job::Cipher { .. }
+            | Job::Close { .. }
+            | Job::Adopt(_) => "something else",
             Job::Verify(_)
             | Job::ShowHeader { .. }
             | Job::BackUpHeader(_)

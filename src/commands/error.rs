@@ -93,6 +93,43 @@ pub enum CommandError {
         /// Why.
         source: io::Error,
     },
+    /// A name that no disk has.
+    #[error(
+        "no disk is called '{name}'; expected the device, a link to it, the serial number or the LUKS UUID of one of: {disks}"
+    )]
+    NoSuchDisk {
+        /// The name.
+        name: String,
+        /// The disks that are there.
+        disks: String,
+    },
+    /// A mount point given to `adopt` that cannot be one.
+    #[error("invalid mount point '{0}', expected an absolute path below / without '..', such as '/mnt3'")]
+    NoMountPoint(String),
+    /// A mount point given to `adopt` for several disks.
+    #[error("--mount-point is for one volume, but {0} disks are named; adopt them one after the other")]
+    OneMountPoint(usize),
+    /// A name that no volume in the state file has.
+    #[error(
+        "no volume in the state file is called '{name}'; expected the LUKS UUID, serial number, device, mapper name or mount point of one of: {volumes}"
+    )]
+    NotRecorded {
+        /// The name.
+        name: String,
+        /// The volumes in the state file.
+        volumes: String,
+    },
+    /// `erase` without a confirmation.
+    #[error("erasing a volume cannot be undone, and standard input is no terminal on which to confirm it: add --yes")]
+    NotConfirmed,
+    /// A name that several volumes in the state file have.
+    #[error("several volumes in the state file are called '{name}'; give the LUKS UUID of one: {volumes}")]
+    AmbiguousVolume {
+        /// The name.
+        name: String,
+        /// Those volumes.
+        volumes: String,
+    },
 }
 
 impl CommandError {
@@ -114,7 +151,13 @@ impl CommandError {
             | Self::Terminal(_)
             | Self::NoRandomness(_)
             | Self::RecoveryKey(_)
-            | Self::Path { .. } => false,
+            | Self::Path { .. }
+            | Self::NoSuchDisk { .. }
+            | Self::NoMountPoint(_)
+            | Self::OneMountPoint(_)
+            | Self::NotRecorded { .. }
+            | Self::NotConfirmed
+            | Self::AmbiguousVolume { .. } => false,
         };
         let prefix = if ["health", "verify"].contains(&command) && fails_boot { WOULD_NOT_SURVIVE } else { "" };
         format!("{prefix}{}", chain(self))
@@ -125,6 +168,12 @@ impl CommandError {
         match self {
             Self::Config(_)
             | Self::NoSuchVolume { .. }
+            | Self::NoSuchDisk { .. }
+            | Self::NoMountPoint(_)
+            | Self::OneMountPoint(_)
+            | Self::NotRecorded { .. }
+            | Self::NotConfirmed
+            | Self::AmbiguousVolume { .. }
             | Self::UnknownVolume { .. }
             | Self::SeveralDisks { .. }
             | Self::SeveralVolumes { .. }

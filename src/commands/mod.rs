@@ -5,8 +5,11 @@
 //! Never: a device, `worker`, `daemon`.
 
 // one file a command
+mod adopt;
 mod close;
 mod doctor;
+mod erase;
+mod forget;
 mod grow;
 mod header;
 mod health;
@@ -25,6 +28,7 @@ mod error;
 mod instance;
 mod lazy_kms;
 mod named;
+mod named_disks;
 mod new_keys;
 mod node;
 mod open_volumes;
@@ -32,13 +36,17 @@ mod orphans;
 mod picture;
 mod planning;
 mod preflight;
+mod recorded;
 mod survey;
 mod terminal;
 mod waiting;
 
+pub use adopt::{Adopt, adopt};
 pub use close::{Closing, close};
 pub use doctor::doctor;
+pub use erase::{Erase, erase};
 pub use error::CommandError;
+pub use forget::forget;
 pub use grow::grow;
 pub use header::{Restoring, header_backup, header_restore, header_show};
 pub use health::health;

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Content, MissingCipher};
-use crate::luks2::{BackupNote, HeaderFacts, ProvenKeyslot};
+use crate::luks2::{BackupNote, HeaderFacts, Layout, ProvenKeyslot};
+use crate::storage::FilesystemKind;
 
 /// One line of a worker's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +119,25 @@ pub enum Answer {
         /// Whether there was one.
         any: bool,
     },
+    /// The key opens the volume, which is open now.
+    Adopted {
+        /// How it was made.
+        layout: Layout,
+        /// The file system on it.
+        filesystem: FilesystemKind,
+        /// The keyslot that the key opens.
+        keyslot: ProvenKeyslot,
+    },
+    /// Every byte of the header area is zero, on the disk itself.
+    Erased {
+        /// What this job has overwritten, in that order; nothing if an earlier one has.
+        overwritten: Vec<Overwritten>,
+    },
+    /// Nothing was overwritten.
+    Untouched {
+        /// Why, including the causes.
+        message: String,
+    },
 }
 
 /// See [`Answer::BackupInspected`].
@@ -131,4 +151,17 @@ pub struct InspectedBackup {
     pub violation: Option<String>,
     /// The header on the disk, if there is one.
     pub present: Option<HeaderFacts>,
+}
+
+/// A part of a disk that was overwritten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overwritten {
+    /// What was in it.
+    pub what: String,
+    /// The offset of its first byte.
+    pub begin: u64,
+    /// The offset of the first byte behind it.
+    pub end: u64,
+    /// With what.
+    pub with: String,
 }

@@ -15,12 +15,13 @@ mod progress;
 mod request;
 mod target;
 
-pub use answer::{Answer, InspectedBackup};
+pub use answer::{Answer, InspectedBackup, Overwritten};
 pub use basis::Basis;
 pub use extent::Extent;
 pub use pool::{Host, Workers};
 pub use process::{HostError, PARENT, read_answer};
 pub use request::{
-    AddKey, BackUpHeader, Check, Format, Grow, InspectBackup, Job, RemoveKey, RestoreHeader, Unlock, Verify,
+    AddKey, Adopt, BackUpHeader, Check, Erase, Format, Grow, InspectBackup, Job, RemoveKey, RestoreHeader, Unlock,
+    Verify,
 };
 pub use target::Target;

@@ -71,6 +71,10 @@ pub enum Job {
     EnrollRecovery(Verify),
     /// Remove the keyslots of recovery keys.
     RemoveRecovery(Verify),
+    /// Prove that a key opens a volume that the state file does not list, open it unless it is open, and report how it was made.
+    Adopt(Adopt),
+    /// Overwrite the header of a volume that is not open, so that no key opens it any more.
+    Erase(Erase),
 }
 
 impl Job {
@@ -78,7 +82,8 @@ impl Job {
     pub fn passphrases(&self) -> usize {
         match self {
             Self::Probe { .. } | Self::Header { .. } | Self::Check(_) | Self::Cipher { .. } | Self::Close { .. } => 0,
-            Self::Format(_) | Self::RemoveKey(_) => 1,
+            Self::Erase(_) => 0,
+            Self::Format(_) | Self::RemoveKey(_) | Self::Adopt(_) => 1,
             Self::AddKey(_) => 2,
             Self::Unlock(job) => usize::from(!job.open),
             Self::Grow(job) => usize::from(job.mapping),
@@ -230,4 +235,28 @@ pub struct RestoreHeader {
     pub present: Option<HeaderFacts>,
     /// The volume that must be in the file.
     pub expected: Expected,
+}
+
+/// See [`Job::Adopt`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Adopt {
+    /// The disk.
+    pub target: Target,
+    /// The volume that must be on it.
+    pub expected: Expected,
+    /// Mapper name.
+    pub mapper: String,
+    /// Whether the mapping exists already.
+    pub open: bool,
+}
+
+/// See [`Job::Erase`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Erase {
+    /// The disk.
+    pub target: Target,
+    /// The volume that must be on it.
+    pub luks_uuid: Uuid,
+    /// Whether an interrupted run has begun, so that the header may be gone.
+    pub resumes: bool,
 }

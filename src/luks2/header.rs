@@ -157,6 +157,11 @@ impl Luks2Header {
         Some([copy(PRIMARY, 0), copy(SECONDARY, size)].concat())
     }
 
+    /// Returns the size of a copy in bytes, if it is a possible one.
+    pub(crate) fn copy_size(&self) -> Option<u64> {
+        self.size.map(|size| size as u64)
+    }
+
     fn read_at(file: &File, offset: u64, magic: &[u8]) -> Result<Option<Self>, HeaderError> {
         let mut header = [0; BINARY];
         match file.read_exact_at(&mut header, offset) {

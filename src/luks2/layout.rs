@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 /// The offset of the data segment in bytes: libcryptsetup's default, set explicitly.
@@ -108,6 +109,29 @@ pub struct Layout {
     pub flags: Flags,
 }
 
+impl Layout {
+    /// Reads the layout from the metadata of a header. Returns `None` if the agent cannot make such a volume.
+    ///
+    /// It looks no further than that: the header must pass the policy with the layout that was found.
+    pub fn from_header(metadata: &Value) -> Option<Self> {
+        let segment = metadata.pointer("/segments/0")?;
+        let keyslot = metadata.get("keyslots")?.as_object()?.values().next()?;
+        let bits = keyslot.get("key_size")?.as_u64()?.checked_mul(8)?;
+        let list = metadata.pointer("/config/flags").and_then(Value::as_array);
+        let has = |name: &str| list.is_some_and(|list| list.iter().any(|flag| flag.as_str() == Some(name)));
+        Some(Self {
+            cipher: Cipher::deserialize(segment.get("encryption")?).ok()?,
+            key_size: bits.try_into().ok()?,
+            sector_size: segment.get("sector_size")?.as_u64()?.try_into().ok()?,
+            flags: Flags {
+                discards: has("allow-discards"),
+                no_read_workqueue: has("no-read-workqueue"),
+                no_write_workqueue: has("no-write-workqueue"),
+            },
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +140,27 @@ mod tests {
     fn an_encryption_is_called_as_in_the_header() {
         let encryption = Encryption { cipher: Cipher::SerpentXtsPlain64, key_size: 256 };
         assert_eq!(encryption.to_string(), "serpent-xts-plain64 and keys of 256 bits");
+    }
+
+    #[test]
+    fn the_layout_is_read_from_the_header_and_only_one_that_the_agent_makes() {
+        let header = |cipher: &str, key: u64, sector: u64, flags: Value| {
+            serde_json::json!({
+                "segments": {"0": {"encryption": cipher, "sector_size": sector}},
+                "keyslots": {"3": {"key_size": key}},
+                "config": {"flags": flags},
+            })
+        };
+        let flags = serde_json::json!(["allow-discards", "no-write-workqueue"]);
+        let found = Layout::from_header(&header("serpent-xts-plain64", 32, 512, flags)).unwrap();
+        let flags = Flags { discards: true, no_read_workqueue: false, no_write_workqueue: true };
+        assert_eq!(found, Layout { cipher: Cipher::SerpentXtsPlain64, key_size: 256, sector_size: 512, flags });
+        let plain = Layout::from_header(&header("aes-xts-plain64", 64, 4096, Value::Null)).unwrap();
+        assert_eq!((plain.key_size, plain.sector_size, plain.flags), (512, 4096, Flags::default()));
+        for (cipher, key) in [("cipher_null-ecb", 32), ("aes-cbc-essiv:sha256", 32), ("aes-xts-plain64", u64::MAX)] {
+            assert_eq!(Layout::from_header(&header(cipher, key, 512, Value::Null)), None, "{cipher} {key}");
+        }
+        assert_eq!(Layout::from_header(&Value::Null), None);
     }
 
     #[test]

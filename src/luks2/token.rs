@@ -54,6 +54,27 @@ impl Token {
         KeySource { provider: self.provider(), wrapped_key, key_arn }
     }
 
+    /// Whether its key is named as KMS names keys: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`.
+    ///
+    /// Anybody who can write to the disk can write the token, and the ARN decides which endpoint is asked.
+    pub fn names_a_kms_key(&self) -> bool {
+        let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let [arn, partition, kms, region, account, key] = self.key_arn.split(':').collect::<Vec<_>>()[..] else {
+            return false;
+        };
+        (arn, kms) == ("arn", "kms")
+            && [partition, region].into_iter().all(word)
+            && account.len() == 12
+            && account.bytes().all(|b| b.is_ascii_digit())
+            && key.strip_prefix("key/").is_some_and(word)
+            && self.key_arn.len() <= 256
+    }
+
+    /// Returns how many luks-agent tokens are in LUKS2 metadata.
+    pub(crate) fn count(metadata: &Value) -> usize {
+        ours(metadata).count()
+    }
+
     /// Finds the first luks-agent token in LUKS2 metadata.
     ///
     /// # Errors
@@ -87,6 +108,33 @@ mod tests {
     fn token() -> Token {
         let source = KeySource::aws_kms(WrappedKey::new(vec![1, 2, 3]).unwrap(), "arn:aws:kms:x");
         Token::new(source, Some("i-1".into()))
+    }
+
+    #[test]
+    fn an_arn_of_a_key_is_told_from_what_somebody_made_up() {
+        let named =
+            |arn: &str| Token::new(KeySource::aws_kms(WrappedKey::new(vec![1]).unwrap(), arn), None).names_a_kms_key();
+        for arn in [
+            "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+            "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab",
+        ] {
+            assert!(named(arn), "{arn}");
+        }
+        for arn in [
+            "",
+            "alias/nodes",
+            "arn:aws:kms:us-east-1:111122223333:alias/nodes",
+            "arn:aws:s3:us-east-1:111122223333:key/1",
+            "arn:aws:kms:us-east-1.example.com/:111122223333:key/1",
+            "arn:aws:kms::111122223333:key/1",
+            "arn:aws:kms:us-east-1:11112222333x:key/1",
+            "arn:aws:kms:us-east-1:111122223333:key/",
+            "arn:aws:kms:us-east-1:111122223333:key/1:2",
+            "arn:aws:kms:us-east-1:111122223333:key/\u{1b}[2J",
+        ] {
+            assert!(!named(arn), "{arn}");
+        }
+        assert!(!named(&format!("arn:aws:kms:us-east-1:111122223333:key/{}", "a".repeat(256))));
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Planner<'_> {
                 format!("this node's state file may be lost: {} holds a volume of luks-agent", ours.name),
                 format!(
                     "{}; to continue without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it",
-                    restore(self.config)
+                    restore(self.config, ours)
                 ),
             ));
         }

@@ -1,12 +1,15 @@
 //! Decides what to do with each disk, and why. Pure, so that a test can reach every refusal without a disk.
 //!
-//! May import: `config`, `disk`, `job`, `luks2`, `state`, `storage`.
+//! May import: `config`, `disk`, `job`, `key`, `luks2`, `state`, `storage`.
 //! Never: a file, a clock, the network; nor `worker`, which does not import `plan` either.
 
 mod action;
+mod adopt;
 mod ciphers;
+mod erase;
 mod expect;
 mod finding;
+mod forget;
 mod format;
 mod growth;
 mod known;
@@ -28,9 +31,12 @@ mod unknown;
 mod words;
 
 pub use action::{Action, Format, Grow, Rekey, Step, Unlock};
+pub use adopt::{AdoptAs, Adoptable, Adoption, Proven, adoptable, adopted};
 pub use ciphers::needed_ciphers;
+pub use erase::{Erasure, erasable};
 pub use expect::{Shortfall, may_be_gone};
 pub use finding::{Finding, Severity};
+pub use forget::{attached_disk, objection_to_forgetting};
 pub use mode::Mode;
 pub use model::{Change, Left, Plan, Refusal, Subject};
 pub use owner::{disk_of, is_ignored, locked_out, record_of};

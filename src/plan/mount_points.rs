@@ -65,6 +65,18 @@ impl<'a> MountPoints<'a> {
         others.find(|other| at.starts_with(other) || other.starts_with(at))
     }
 
+    /// Takes a mount point.
+    ///
+    /// # Errors
+    /// Returns the mount point of another volume that is the same, lies inside this one, or contains it.
+    pub(super) fn claim(&mut self, at: &Path) -> Result<PathBuf, PathBuf> {
+        if let Some(other) = self.taken.get(at).map(PathBuf::as_path).or_else(|| self.nested(at)) {
+            return Err(other.to_owned());
+        }
+        self.taken.insert(at.to_owned());
+        Ok(at.to_owned())
+    }
+
     /// Takes the first free mount point.
     pub(super) fn next(&mut self) -> PathBuf {
         let nth = |n: u32| match n {

@@ -9,7 +9,7 @@ use super::model::{Left, Plan, Refusal, Subject};
 use super::mount_points::MountPoints;
 use super::owner::{Owner, Owners, ignored_by_rule};
 use super::policy::{is_wipeable, may_wipe, policy};
-use super::unknown::{UnknownVolume, Whose, unknown_volume};
+use super::unknown::{UnknownVolume, unknown_volume};
 use super::words::name_it;
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
@@ -107,7 +107,7 @@ impl Planner<'_> {
             (Owner::Nobody, _) => {
                 let before = self.plan.refusals.len();
                 self.plan_new(facts, subject, role);
-                let ours = self.unknown_volume(facts).is_some_and(|volume| volume.whose != Whose::Other);
+                let ours = self.unknown_volume(facts).is_some_and(|volume| volume.whose.may_be_missed());
                 let is_stranger = !ours && !self.successors.contains_key(&facts.name);
                 self.plan.refusals[before..].iter_mut().for_each(|refusal| refusal.is_stranger = is_stranger);
             }

@@ -1,6 +1,7 @@
 //! Every way to a step, a refusal, or nothing; then properties over disks and state files made up at random.
 
 mod growing;
+mod leaving;
 mod properties;
 mod table;
 

@@ -7,7 +7,7 @@ use super::owner::ignored_by_rule;
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Holder, Inventory, Role, classify};
 use crate::luks2::{Token, mapper_name};
-use crate::state::{self, State};
+use crate::state::{self, FormerVolume, State, VolumeEnd};
 
 /// The owner of an unknown volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,18 @@ pub enum Whose {
     Newer,
     /// Another node's.
     Other,
+    /// No longer this node's: it was forgotten or erased.
+    Former,
+}
+
+impl Whose {
+    /// Whether it may be a volume that this node should have.
+    pub fn may_be_missed(self) -> bool {
+        match self {
+            Self::Lost | Self::Newer => true,
+            Self::Other | Self::Former => false,
+        }
+    }
 }
 
 /// A volume of luks-agent that the state file does not list.
@@ -79,12 +91,13 @@ pub fn unknown_volume(
             let evidence = format!(
                 "LUKS2 volume {luks_uuid}, open under a mapper name of luks-agent, and there is no state file; its header could not be read: {reason}"
             );
-            let remedy = format!("{}{}", while_open(mapping), restore(config));
+            let remedy = format!("{}{}", while_open(mapping), restore(config, facts));
             return Some(UnknownVolume { luks_uuid, whose: Whose::Lost, finding: Finding::refused(evidence, remedy) });
         }
         _ => return None,
     };
-    let whose = whose_is(state, inventory, token);
+    let former = state.former_volume(luks_uuid);
+    let whose = former.map_or_else(|| whose_is(state, inventory, token), |_| Whose::Former);
     // anybody who can write to the disk can set this: keep control characters off the terminal
     let key = token.key_arn.escape_debug();
     let made_on = made_on(inventory, token);
@@ -93,26 +106,41 @@ pub fn unknown_volume(
             format!(
                 "LUKS2 volume {luks_uuid}, which luks-agent made on {made_on}, and there is no state file; its key is wrapped by {key}"
             ),
-            format!("{}{}", while_open(mapping), restore(config)),
+            format!("{}{}", while_open(mapping), restore(config, facts)),
         ),
         Whose::Newer => Finding::refused(
             format!(
                 "LUKS2 volume {luks_uuid}, which luks-agent made on this node and the state file does not list; its key is wrapped by {key}"
             ),
             format!(
-                "it is not formatted: the state file is older than the volume; {}restore a newer copy of {}, or recover the data as 'break-glass' in the README describes",
+                "it is not formatted: the state file is older than the volume; {}run 'luks-agent adopt {}', or restore a newer copy of {}",
                 while_open(mapping),
+                facts.name,
                 state::file(&config.state.dir).display()
             ),
         ),
-        Whose::Other => Finding::refused(
+        Whose::Other | Whose::Former => Finding::refused(
             format!(
                 "LUKS2 volume {luks_uuid}, which luks-agent made on {made_on} and this node's state file does not list; its key is wrapped by {key}"
             ),
-            "it is not formatted; see 'break-glass' in the README to recover its data",
+            format!(
+                "it is not formatted; 'luks-agent adopt {}' takes it over, if KMS lets this node use its key",
+                facts.name
+            ),
         ),
     };
+    let finding = former.map_or(finding, |former| no_longer(former, facts));
     Some(UnknownVolume { luks_uuid, whose, finding })
+}
+
+fn no_longer(former: &FormerVolume, facts: &DeviceFacts) -> Finding {
+    let FormerVolume { volume, end, ended, .. } = former;
+    let (how, remedy) = match end {
+        VolumeEnd::Forgotten => ("forgot", format!("'luks-agent adopt {}' takes it back", facts.name)),
+        VolumeEnd::Erased => ("erased", "find out where this copy comes from, or who restored its header".to_owned()),
+    };
+    let evidence = format!("LUKS2 volume {}, which this node {how} at {ended:.0}", volume.luks_uuid);
+    Finding::refused(evidence, format!("it is not formatted; {remedy}"))
 }
 
 fn whose_is(state: &State, inventory: &Inventory, token: &Token) -> Whose {
@@ -154,9 +182,10 @@ fn while_open(mapping: Option<(&Holder, Uuid)>) -> &'static str {
 }
 
 /// Returns what to do when the state file is lost.
-pub(super) fn restore(config: &Config) -> String {
+pub(super) fn restore(config: &Config, facts: &DeviceFacts) -> String {
     format!(
-        "nothing is formatted; restore {} from a backup of the boot volume, or recover the data as 'break-glass' in the README describes",
-        state::file(&config.state.dir).display()
+        "nothing is formatted; restore {} from a backup of the boot volume, or run 'luks-agent adopt {}' ('--all' for all such volumes)",
+        state::file(&config.state.dir).display(),
+        facts.name
     )
 }

@@ -8,7 +8,7 @@ use super::row::Row;
 use super::verdict::Verdict;
 
 /// Kinds of entries, by their `MESSAGE_ID` (`systemd.journal-fields(7)`). They never change.
-pub const MESSAGE_IDS: [(&str, &str); 16] = [
+pub const MESSAGE_IDS: [(&str, &str); 19] = [
     ("formatted", "5d7635bb74b544489d44fba8941532f7"),
     ("unlocked", "13ff651c4a334029ba1aba2150b187ad"),
     ("grown", "146481638a854fea858309bb5adec5f1"),
@@ -25,6 +25,9 @@ pub const MESSAGE_IDS: [(&str, &str); 16] = [
     ("restored", "c8d24b61ebaf4ac68349a055ac541be9"),
     ("enrolled", "70b6325e4e9d44d9b56b8a7bc2f3b930"),
     ("removed", "b5cd40e912304fbaac440e19909a7c42"),
+    ("adopted", "f6b22e3ba6f440ba9a8f13d01c04f677"),
+    ("forgotten", "752c19b8074b408587dd513a3f960e77"),
+    ("erased", "5e398fb64a2f4817ae2cd8c7e9c6cfcd"),
 ];
 
 /// What the error of `health` begins with if, and only if, the next boot would fail.

@@ -1,14 +1,17 @@
 //! The report of a command: a table for people, JSON for programs, entries for the journal, metrics, an exit code.
 //!
-//! May import: `apply`, `disk`, `error`, `kms`, `logging`, `luks2`, `plan`, `state`.
+//! May import: `apply`, `disk`, `error`, `job`, `kms`, `logging`, `luks2`, `plan`, `state`.
 //! Never: a disk, the network, or a decision on what is done. `last` keeps what a run said in `/run`, and nothing else writes.
 
 mod check;
+mod erasure;
 mod exit_code;
 mod found;
 mod journal;
 pub mod last;
 pub mod metrics;
+mod of_adoption;
+mod of_erasure;
 mod of_outcome;
 mod of_plan;
 #[allow(clippy::module_inception, reason = "the folder is named after the type that it is about")]
@@ -20,6 +23,7 @@ mod tests;
 mod verdict;
 
 pub use check::{Check, CheckResult};
+pub use erasure::{ErasureEvidence, Operator};
 pub use exit_code::ExitCode;
 pub use found::Found;
 pub use journal::MESSAGE_IDS;

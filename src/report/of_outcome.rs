@@ -65,10 +65,26 @@ fn done(step: &Step, result: &StepResult) -> Row {
                 .with_remedy("find out what writes to it, then try again");
             Row { evidence: Some(Found::from(content)), ..row }
         }
-        StepResult::NoKey => Row::step(step, Verdict::NoKey).because("skipped: no key"),
-        StepResult::Failed { message } => Row::step(step, Verdict::Failed).because(message),
-        StepResult::Hung { message } => Row::step(step, Verdict::Hung).because(message),
+        StepResult::NoKey => not_done(Row::step(step, Verdict::NoKey), result),
+        StepResult::Failed { .. } => not_done(Row::step(step, Verdict::Failed), result),
+        StepResult::Hung { .. } => not_done(Row::step(step, Verdict::Hung), result),
     }
+}
+
+/// Adds to a row why a step was not done.
+pub(super) fn not_done(row: Row, result: &StepResult) -> Row {
+    let (result, because) = match result {
+        StepResult::NoKey => (Verdict::NoKey, "skipped: no key"),
+        StepResult::Hung { message } => (Verdict::Hung, message.as_str()),
+        StepResult::Failed { message } => (Verdict::Failed, message.as_str()),
+        StepResult::Formatted { .. }
+        | StepResult::Unlocked { .. }
+        | StepResult::Grown
+        | StepResult::Unchanged
+        | StepResult::Rekeyed { .. }
+        | StepResult::Changed { .. } => return row,
+    };
+    Row { result, ..row }.because(because)
 }
 
 /// Returns the exit code of a command that got no key.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::erasure::ErasureEvidence;
 use super::found::Found;
 use super::verdict::Verdict;
 use crate::luks2::{HeaderFacts, mapper_name};
@@ -44,6 +45,9 @@ pub struct Row {
     /// What its header says, as `header show` finds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<Box<HeaderFacts>>,
+    /// The evidence that it was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erasure: Option<Box<ErasureEvidence>>,
 }
 
 impl Row {
@@ -63,6 +67,7 @@ impl Row {
             mount_point: None,
             filesystem_errors: false,
             header: None,
+            erasure: None,
         }
     }
 

@@ -68,6 +68,12 @@ pub enum Verdict {
     Enrolled,
     /// `recovery-key remove`: no recovery key opens it any more.
     Removed,
+    /// `adopt`: in the state file from now on, open and mounted.
+    Adopted,
+    /// `forget`: no longer in the state file; its record is kept aside.
+    Forgotten,
+    /// `erase`: no key opens it any more.
+    Erased,
 }
 
 impl fmt::Display for Verdict {
@@ -102,6 +108,9 @@ impl fmt::Display for Verdict {
             Self::WouldRestore => "would restore",
             Self::Enrolled => "enrolled",
             Self::Removed => "removed",
+            Self::Adopted => "adopted",
+            Self::Forgotten => "forgotten",
+            Self::Erased => "erased",
         })
     }
 }
@@ -134,7 +143,10 @@ impl Verdict {
             | Self::Restored
             | Self::WouldRestore
             | Self::Enrolled
-            | Self::Removed => ExitCode::Done,
+            | Self::Removed
+            | Self::Adopted
+            | Self::Forgotten
+            | Self::Erased => ExitCode::Done,
         }
     }
 }

@@ -232,9 +232,38 @@ impl State {
         self.keys.iter().rev().find(|key| key.data_key() == data_key)
     }
 
-    /// Returns an ID that no key has or had.
+    /// Returns an ID that no key has or had, also none of those that left with a volume.
     pub fn next_key_id(&self) -> u32 {
-        self.keys.iter().map(|key| key.id.max(key.data_key())).max().unwrap_or(0) + 1
+        let known = self.keys.iter().chain(self.former.iter().map(|former| &former.key));
+        known.map(|key| key.id.max(key.data_key())).max().unwrap_or(0) + 1
+    }
+
+    /// Returns the key of this node, which new volumes get: the last one that neither came with an adopted volume nor was replaced.
+    pub fn node_key(&self) -> Option<&KeyRecord> {
+        self.keys.iter().rev().find(|key| !key.adopted && key.replaced_by.is_none())
+    }
+
+    /// Returns the record of a volume that was forgotten or erased; the last one, if it was so more than once.
+    pub fn former_volume(&self, luks_uuid: Uuid) -> Option<&FormerVolume> {
+        self.former.iter().rev().find(|former| former.volume.luks_uuid == luks_uuid)
+    }
+
+    /// Moves a volume to the former ones. Its key leaves too, unless it is the node's, another volume uses it, or another key
+    /// needs its record.
+    pub fn part_with(&mut self, luks_uuid: Uuid, end: VolumeEnd, ended: Timestamp) {
+        let Some(at) = self.volumes.iter().position(|volume| volume.luks_uuid == luks_uuid) else { return };
+        let volume = self.volumes.remove(at);
+        let Some(key) = self.key(volume.key).cloned() else { return };
+        let ids = [Some(volume.key), volume.key_change.as_ref().map(KeyChange::key)];
+        self.former.push(FormerVolume { volume, key, end, ended });
+        let node_key = self.node_key().map(|key| key.id);
+        let is_used = |id: u32| {
+            let by_volume = |v: &VolumeRecord| v.key == id || v.key_change.as_ref().is_some_and(|c| c.key() == id);
+            let by_key = |k: &KeyRecord| k.replaced_by == Some(id);
+            node_key == Some(id) || self.volumes.iter().any(by_volume) || self.keys.iter().any(by_key)
+        };
+        let unused: Vec<u32> = ids.into_iter().flatten().filter(|id| !is_used(*id)).collect();
+        self.keys.retain(|key| !unused.contains(&key.id));
     }
 
     /// Returns what the header of a volume must contain; `None` if the volume or its key is not recorded.
@@ -374,6 +403,34 @@ mod tests {
         // the record of the first key is gone, and its id still names its data key
         state.keys = vec![key(2, Some(9))];
         assert_eq!(state.next_key_id(), 10);
+    }
+
+    #[test]
+    fn a_key_leaves_with_its_last_volume_unless_the_node_needs_it() {
+        let now = "2026-03-04T05:06:07Z".parse().unwrap();
+        let uuid = Uuid::from_u128;
+        let mut state = State::sample();
+        let key = |id, adopted, replaced_by| KeyRecord { id, adopted, replaced_by, ..State::sample().keys.remove(0) };
+        let volume = |n, key| VolumeRecord { luks_uuid: uuid(n), key, ..State::sample().volumes.remove(0) };
+        state.keys = vec![key(1, false, Some(2)), key(2, false, None), key(3, true, None)];
+        state.volumes = vec![volume(1, 1), volume(2, 3), volume(3, 3), volume(4, 2)];
+        let ids = |state: &State| state.keys.iter().map(|key| key.id).collect::<Vec<_>>();
+        assert_eq!(state.node_key().map(|key| key.id), Some(2));
+        state.part_with(uuid(2), VolumeEnd::Forgotten, now);
+        assert_eq!(ids(&state), [1, 2, 3], "volume 3 uses key 3");
+        state.part_with(uuid(4), VolumeEnd::Forgotten, now);
+        assert_eq!(ids(&state), [1, 2, 3], "key 2 is the node's");
+        state.part_with(uuid(3), VolumeEnd::Erased, now);
+        assert_eq!(ids(&state), [1, 2]);
+        state.part_with(uuid(1), VolumeEnd::Erased, now);
+        assert_eq!(ids(&state), [2]);
+        state.part_with(uuid(1), VolumeEnd::Erased, now);
+        assert_eq!(state.former.iter().map(|former| former.key.id).collect::<Vec<_>>(), [3, 2, 3, 1]);
+        assert_eq!(state.former_volume(uuid(3)).unwrap().end, VolumeEnd::Erased);
+        assert_eq!((state.check_consistency(), state.next_key_id()), (Ok(()), 4));
+        let mut state = State::sample();
+        state.part_with(uuid(7), VolumeEnd::Forgotten, now);
+        assert_eq!(ids(&state), [1], "the node goes on with its key");
     }
 
     #[test]

@@ -152,6 +152,19 @@ pub fn has_filesystem(kind: FilesystemKind, device: &Path) -> Result<bool, Files
     })
 }
 
+/// Returns the file system on a mapping; [`FilesystemKind::None`] if it is none that the agent makes.
+///
+/// # Errors
+/// If the mapping cannot be read.
+pub fn find_filesystem(device: &Path) -> Result<FilesystemKind, FilesystemError> {
+    for kind in [FilesystemKind::Xfs, FilesystemKind::Ext4] {
+        if has_filesystem(kind, device)? {
+            return Ok(kind);
+        }
+    }
+    Ok(FilesystemKind::None)
+}
+
 /// Returns whether a file system is marked with errors. XFS has no such mark, because the kernel shuts it down at once.
 ///
 /// # Errors

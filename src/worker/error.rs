@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use super::claim::ClaimError;
 use super::close::CloseError;
+use super::erase_error::EraseError;
 use super::probe::ProbeError;
+use super::reader::ReadError;
+use super::signatures::SignatureError;
 use crate::error::IoError;
 use crate::key::KeyError;
 use crate::luks2::{BackupError, HeaderError, KeyslotError, PolicyViolation};
@@ -84,4 +87,23 @@ pub(super) enum WorkerError {
     /// The file or the header has changed since they were inspected.
     #[error("the backup or the header on the disk changed meanwhile, so nothing was written; run the command again")]
     ChangedMeanwhile,
+    /// The header of a volume to adopt has no layout that the agent makes.
+    #[error(
+        "the LUKS2 header has a layout that luks-agent does not make; see 'break-glass' in the README to open it without luks-agent"
+    )]
+    NoLayout,
+    /// The header of a volume to adopt has the tokens of several keys.
+    #[error(
+        "the LUKS2 header has {0} tokens of luks-agent: a change of its key was interrupted; run 'luks-agent provision' on the node that made it, which finishes it, or see 'break-glass' in the README"
+    )]
+    SeveralKeys(usize),
+    /// The volume could not be erased.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
+    /// The disk could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// blkid could not examine the disk.
+    #[error(transparent)]
+    Signatures(#[from] SignatureError),
 }

@@ -5,10 +5,13 @@
 //! May import: `discover`, `disk`, `error`, `job`, `key`, `luks2`, `storage`.
 //! Never: the network, the configuration, the state file, or a decision about what to do, except to refuse a basis that no longer holds.
 
+mod adopt;
 mod check;
 mod claim;
 mod close;
 pub mod confine;
+mod erase;
+mod erase_error;
 mod error;
 mod examine;
 mod format;

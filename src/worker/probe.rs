@@ -64,7 +64,7 @@ pub fn probe(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress
 }
 
 fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Result<Content, ProbeError> {
-    let file = open_exclusively(device)?;
+    let file = open_exclusively(device, OpenOptions::new().read(true))?;
     // opened through the descriptor that holds the disk exclusively
     let mut reader = Reader::open(&path_of(&file), scan)?;
     let header = Luks2Header::read(&file);
@@ -169,10 +169,10 @@ fn describe_volume(header: Luks2Header) -> Result<Option<Content>, ProbeError> {
 }
 
 /// Opens a disk exclusively. Retries for a while, because udev's helpers such as mdadm open disks exclusively for a moment.
-fn open_exclusively(device: &Path) -> Result<File, ProbeError> {
+pub(super) fn open_exclusively(device: &Path, how: &mut OpenOptions) -> Result<File, ProbeError> {
     let since = Instant::now();
     loop {
-        match OpenOptions::new().read(true).custom_flags(O_EXCL).open(device) {
+        match how.custom_flags(O_EXCL).open(device) {
             Ok(file) => return Ok(file),
             Err(e) if e.raw_os_error() != Some(EBUSY) => return Err(ProbeError::Open(e)),
             Err(_) if since.elapsed() < BUSY_PATIENCE => std::thread::sleep(Duration::from_millis(100)),

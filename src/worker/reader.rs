@@ -140,7 +140,7 @@ impl Reader {
     }
 
     /// Reads until `wanted` finds something, and returns its offset.
-    fn find(
+    pub(super) fn find(
         &mut self,
         parts: impl IntoIterator<Item = Part>,
         progress: Progress<'_>,

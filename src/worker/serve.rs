@@ -3,8 +3,10 @@
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
+use super::adopt::adopt;
 use super::check::check;
 use super::close;
+use super::erase::erase;
 use super::error::WorkerError;
 use super::examine::{examine, read_header};
 use super::format::format;
@@ -87,6 +89,8 @@ fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::
             stage.enter("closing");
             close::close(&mapper, &extent).map(|()| Answer::Closed).map_err(WorkerError::from)
         }
+        Job::Adopt(job) => adopt(&job, keys.next(), &mut stage),
+        Job::Erase(job) => erase(&job, &mut stage),
     };
     done.unwrap_or_else(answer_failure)
 }

@@ -109,7 +109,7 @@ rm -rf "$dir"
 expect_agent 3 provision
 assert_said "which luks-agent made on this instance, and there is no state file" "its key is wrapped by $KEY_ARN" \
     "this node's state file may be lost: ubdb holds a volume of luks-agent" "nothing is formatted; restore $STATE from a backup" \
-    "'break-glass' in the README" "3 refused"
+    "run 'luks-agent adopt ubd" "3 refused"
 [[ ! -e $dir ]] || fail "a new state file was begun"
 assert_eq "$(sums)" "$disks" "the known volumes"
 assert_blank ubdd

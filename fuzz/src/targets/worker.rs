@@ -41,7 +41,9 @@ pub(crate) fn run(data: &[u8]) -> String {
                 let rest: Vec<u8> = rest.split_inclusive(|b| *b == b'\n').take(key_lines).flatten().copied().collect();
                 let answer = answer(&[&line, &rest[..]].concat(), &rest);
                 let nothing_to_close = matches!(job, Job::Close { .. }) && answer == Answer::Closed;
-                assert!(nothing_to_close || matches!(answer, Answer::Failed { .. }), "{answer:?}");
+                let nothing_to_erase = matches!((&job, &answer), (Job::Erase(_), Answer::Untouched { .. }));
+                let failed = matches!(answer, Answer::Failed { .. });
+                assert!(nothing_to_close || nothing_to_erase || failed, "{answer:?}");
                 answer
             }
             Err(_) => {
@@ -86,6 +88,11 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
             *mount = None;
         }
         Job::AddKey(job::AddKey { target, .. }) | Job::RemoveKey(job::RemoveKey { target, .. }) => point(target),
+        Job::Erase(job::Erase { target, .. }) => point(target),
+        Job::Adopt(job::Adopt { target, mapper, .. }) => {
+            point(target);
+            mapper.clone_from(&NO_MAPPING.to_owned());
+        }
         Job::Cipher { .. } => job = nothing_to_close(),
         Job::Close { mapper, .. } => mapper.clone_from(&NO_MAPPING.to_owned()),
     }

@@ -8,7 +8,7 @@ use super::super::survey::header_on;
 use crate::config::Config;
 use crate::disk::{Content, DeviceFacts, Inventory, classify};
 use crate::job::Host;
-use crate::plan::{Finding, Subject, UnknownVolume, Whose, may_hold_ours, record_of, unknown_volume};
+use crate::plan::{Finding, Subject, UnknownVolume, may_hold_ours, record_of, unknown_volume};
 use crate::report::{Row, Verdict};
 use crate::state::State;
 
@@ -27,7 +27,7 @@ pub(super) async fn look_for_unknown(config: &Config, state: &State, inventory: 
 pub(super) fn unknown_rows(node: Node<'_>) -> Vec<Row> {
     let Node { config, state, inventory } = node;
     let row = |facts: &DeviceFacts| {
-        let volume = unknown_volume(config, state, inventory, facts).filter(|volume| volume.whose != Whose::Other)?;
+        let volume = unknown_volume(config, state, inventory, facts).filter(|volume| volume.whose.may_be_missed())?;
         let UnknownVolume { luks_uuid, finding: Finding { evidence, remedy, .. }, .. } = volume;
         let at = facts.mapping_of(luks_uuid).and_then(|mapping| mapping.mounts.last().cloned());
         let subject = Subject::of(facts, &classify(facts, &config.volumes.rules));

@@ -63,7 +63,7 @@ fn disks_that_are_not_known() {
             Provision,
             vec![],
             with(header(7), store(1)),
-            "refused: LUKS2 volume #7, which luks-agent made on i-1 and this node's state file does not list; its key is wrapped by arn:key -> it is not formatted; see 'break-glass' in the README to recover its data".into(),
+            "refused: LUKS2 volume #7, which luks-agent made on i-1 and this node's state file does not list; its key is wrapped by arn:key -> it is not formatted; 'luks-agent adopt nvme1n1' takes it over, if KMS lets this node use its key".into(),
         ),
         (
             "torn header of nobody",
@@ -126,7 +126,7 @@ fn a_xen_disk_that_nothing_names_is_told_and_never_formatted() {
         )
     };
     let refused = format!("refused: {why} -> {}", remedy("xvdf"));
-    let ours = "refused: LUKS2 volume #7, which luks-agent made on i-1 and this node's state file does not list; its key is wrapped by arn:key -> it is not formatted; see 'break-glass' in the README to recover its data";
+    let ours = "refused: LUKS2 volume #7, which luks-agent made on i-1 and this node's state file does not list; its key is wrapped by arn:key -> it is not formatted; 'luks-agent adopt xvdf' takes it over, if KMS lets this node use its key";
     let rows = vec![
         ("not named", Provision, vec![], unnamed("xvdf"), refused.clone()),
         (
@@ -504,7 +504,7 @@ fn what_a_header_says_reaches_no_terminal_as_it_is() {
 
 #[test]
 fn where_there_is_no_state_file_no_key_is_made_beside_a_volume_of_luks_agent() {
-    let restore = "nothing is formatted; restore /etc/luks-agent/state/state.json from a backup of the boot volume, or recover the data as 'break-glass' in the README describes";
+    let restore = "nothing is formatted; restore /etc/luks-agent/state/state.json from a backup of the boot volume, or run 'luks-agent adopt nvme4n1' ('--all' for all such volumes)";
     let lost = "refused: this node's state file may be lost: nvme4n1 holds a volume of luks-agent";
     let ignore = format!(
         "{restore}; to continue without that volume, add a [[volumes.match]] rule with role = \"ignore\" for it"
