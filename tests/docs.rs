@@ -156,7 +156,8 @@ fn the_kernel_tier_runs_every_break_glass_command() {
 fn agent_commands(page: &str) -> Vec<Vec<String>> {
     let blocks = blocks(page, "sh");
     let lines = blocks.iter().flat_map(|block| block.lines());
-    let calls = lines.filter_map(|line| Some(line.split_once("luks-agent ")?.1.split(" #").next()?.to_owned()));
+    let calls = lines
+        .filter_map(|line| Some(line.split_once("luks-agent ")?.1.split(['#', '&', '|', ';', '>']).next()?.to_owned()));
     calls
         .map(|call| {
             let words = call.split_whitespace();

@@ -389,7 +389,7 @@ mod tests {
             (
                 "/tokens/0/key_arn",
                 json!("arn:\u{1b}y"),
-                "its token names KMS key arn:\\u{1b}y, the state file names arn:aws:kms:x",
+                "its token names key arn:\\u{1b}y, the state file names arn:aws:kms:x",
             ),
             (
                 "/tokens/0/wrapped_key",
