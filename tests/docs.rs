@@ -176,7 +176,7 @@ fn a_test_runs_every_command_of_the_runbooks() {
     let runs: Vec<Vec<&str>> = scenarios
         .iter()
         .flat_map(|text| text.lines())
-        .filter(|line| line.contains("agent"))
+        .filter(|line| line.contains("agent") || line.contains("on_terminal"))
         .map(|line| line.split(|c: char| c.is_whitespace() || "\"'();|".contains(c)).collect())
         .collect();
     for page in ["docs/operations.md", "docs/keys.md"] {
