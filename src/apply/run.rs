@@ -75,6 +75,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                     None if !unlock.is_open => StepResult::NoKey,
                     passphrase => self.unlock(step, unlock, passphrase, &state).await,
                 },
+                Action::Rekey(_) if !keys.are_wrapped() => StepResult::NoKey,
                 Action::Rekey(rekey) => self.rekey(step, rekey.luks_uuid, &state, &keys).await,
                 Action::Grow(grow) => match keys.get(grow.key) {
                     None if grow.grows_mapping => StepResult::NoKey,
