@@ -76,8 +76,8 @@ with open(path, "rb") as node:
 print(json.dumps({
     "do": "grow",
     "target": {"path": path, "devno": {"major": os.major(rdev), "minor": os.minor(rdev)}, "diskseq": None, "size": size},
-    "expected": {"luks_uuid": volume["luks_uuid"], "header": volume["header"],
-                 "wrapped_key": key["wrapped_key"], "key_arn": key["key_arn"]},
+    "expected": {"luks_uuid": volume["luks_uuid"], "header": volume["header"], "other": None,
+                 "key": {"provider": "aws-kms", "wrapped_key": key["wrapped_key"], "key_arn": key["key_arn"]}},
     "mapper": mapper, "mapping": mapping == "true", "filesystem": filesystem, "mount_point": at or None,
 }))
 if mapping == "true":
