@@ -30,6 +30,10 @@ pub struct Token {
     pub key_arn: String,
     /// The instance that made the volume, if there was an instance metadata service.
     pub instance_id: Option<String>,
+    /// Whether its keyslots were found to be the agent's and are about to be removed. libcryptsetup overwrites a keyslot before it
+    /// takes it out of the header, so an interrupted removal leaves one that nothing recognises any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
 }
 
 impl Token {
@@ -40,7 +44,15 @@ impl Token {
             Provider::AwsKms => TOKEN_TYPE,
             Provider::Exec => EXEC_TOKEN_TYPE,
         };
-        Self { kind: kind.to_owned(), keyslots: Vec::new(), version: 1, wrapped_key, key_arn, instance_id }
+        Self {
+            kind: kind.to_owned(),
+            keyslots: Vec::new(),
+            version: 1,
+            wrapped_key,
+            key_arn,
+            instance_id,
+            removing: false,
+        }
     }
 
     /// Returns the key service that unwraps its key.

@@ -9,13 +9,11 @@ use std::path::Path;
 use libcryptsetup_rs::consts::flags::CryptActivate;
 use libcryptsetup_rs::consts::vals::KeyslotPriority;
 use libcryptsetup_rs::{LibcryptErr, TokenInput};
-use serde_json::Value;
 
 use super::call::{LOG, call};
 use super::error::LuksError;
 use super::minimal_pbkdf;
 use super::on_disk::{Checked, OnDisk, is_not_permitted, load};
-use crate::key::KeySource;
 use crate::key::Passphrase;
 use crate::luks2::{Expected, ProvenKeyslot, Token};
 
@@ -92,10 +90,17 @@ pub fn remove_key(
     let mut on_disk = OnDisk::load(device, expected.luks_uuid)?;
     let mut copy = on_disk.checked(device, expected)?;
     let kept = prove(&mut copy, expected, own)?;
+    let former = expected.other.as_ref().and_then(|source| Token::find_of(on_disk.metadata(), source));
+    let is_begun = former
+        .as_ref()
+        .is_some_and(|(_, token)| token.removing && token.keyslots.contains(&keyslot.number.to_string()));
     let mut removal = Removal::Done;
     if keyslot.number != kept.number {
         match copy.copy.proven(keyslot.number) {
-            Ok(found) if found == *keyslot => {
+            Ok(found) if found == *keyslot || is_begun => {
+                if let Some((number, token)) = &former {
+                    mark_for_removal(&mut on_disk, *number, token)?;
+                }
                 let destroyed = on_disk.cd.keyslot_handle().destroy(keyslot.number);
                 call(format!("remove keyslot {}", keyslot.number), destroyed)?;
             }
@@ -104,8 +109,8 @@ pub fn remove_key(
             Err(_) => {}
         }
     }
-    if let Some(token) = expected.other.as_ref().and_then(|source| number_of(on_disk.metadata(), source)) {
-        call("remove the token", on_disk.cd.token_handle().json_set(TokenInput::RemoveToken(token)))?;
+    if let Some((number, _)) = former {
+        call("remove the token", on_disk.cd.token_handle().json_set(TokenInput::RemoveToken(number)))?;
     }
     drop(on_disk);
     sync(device)?;
@@ -126,8 +131,12 @@ pub enum Removal {
     },
 }
 
-fn number_of(metadata: &Value, source: &KeySource) -> Option<u32> {
-    Token::find_of(metadata, source).map(|(number, _)| number)
+/// Records in the token that its keyslot is the agent's and goes, before a byte of it is overwritten.
+pub(super) fn mark_for_removal(on_disk: &mut OnDisk, number: u32, token: &Token) -> Result<(), LuksError> {
+    let json = serde_json::to_value(Token { removing: true, ..token.clone() }).map_err(LibcryptErr::JsonError);
+    let json = call("encode the token", json)?;
+    let marked = on_disk.cd.token_handle().json_set(TokenInput::ReplaceToken(number, &json));
+    call("mark the token", marked).map(drop)
 }
 
 /// Proves that the passphrase opens a copy of the header, and describes the keyslot.

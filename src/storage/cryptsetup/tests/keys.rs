@@ -99,6 +99,30 @@ fn what_an_interrupted_change_left_is_used() {
     verify(&path, &alone(source(6)), &key(2)).unwrap();
 }
 
+/// libcryptsetup overwrites a keyslot before it takes it out of the header.
+#[test]
+fn a_keyslot_whose_removal_was_interrupted_goes() {
+    use std::os::unix::fs::FileExt as _;
+
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let both = add_key(&path, &changing(), &token(), &key(1), &key(2)).unwrap();
+    let overwrite = || File::options().write(true).open(&path).unwrap().write_all_at(&[7; 9000], 0x8000).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    // by somebody else: nothing says that the agent has begun
+    overwrite();
+    assert_eq!(remove_key(&path, &changed(), &both.own, &key(2)).unwrap(), Removal::KeyslotLeft { number: 0 });
+    std::fs::write(&path, before).unwrap();
+    let mut on_disk = OnDisk::load(&path, expected().luks_uuid).unwrap();
+    let (number, former) = Token::find_of(on_disk.metadata(), &source(5)).unwrap();
+    keyslots::mark_for_removal(&mut on_disk, number, &former).unwrap();
+    drop(on_disk);
+    overwrite();
+    verify(&path, &changed(), &key(2)).unwrap();
+    assert_eq!(remove_key(&path, &changed(), &both.own, &key(2)).unwrap(), Removal::Done);
+    assert_eq!(shape(&path), (vec!["1".to_owned()], vec![vec!["1".to_owned()]]));
+}
+
 #[test]
 fn a_keyslot_that_is_not_the_agents_stays() {
     let (_dir, path) = disk();
