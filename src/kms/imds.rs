@@ -124,7 +124,7 @@ impl Imds {
     /// # Errors
     /// [`ImdsError`] if IMDS returns an error.
     pub async fn instance_id(&self) -> Result<Option<String>, ImdsError> {
-        self.word("/latest/meta-data/instance-id").await
+        self.word("/latest/meta-data/instance-id", "").await
     }
 
     /// Returns the Region; `None` if there is no IMDS.
@@ -132,7 +132,7 @@ impl Imds {
     /// # Errors
     /// [`ImdsError`] if IMDS returns an error.
     pub async fn region(&self) -> Result<Option<String>, ImdsError> {
-        self.word("/latest/meta-data/placement/region").await
+        self.word("/latest/meta-data/placement/region", "").await
     }
 
     /// Returns the block device mapping; `None` if there is no IMDS.
@@ -163,14 +163,13 @@ impl Imds {
     /// # Errors
     /// [`ImdsError`] if IMDS returns an error.
     pub async fn role(&self) -> Result<Option<String>, ImdsError> {
-        self.word("/latest/meta-data/iam/security-credentials/").await
+        self.word("/latest/meta-data/iam/security-credentials/", "_+=,.@").await
     }
 
-    /// Gets an identifier, and rejects anything else, such as an HTML page from a proxy.
-    async fn word(&self, path: &str) -> Result<Option<String>, ImdsError> {
+    /// Gets an identifier of letters, digits, '-' and `more`, and rejects anything else, such as an HTML page from a proxy.
+    async fn word(&self, path: &str, more: &str) -> Result<Option<String>, ImdsError> {
         let answer = self.get(path).await?;
-        // the characters of instance ids, Regions and role names
-        let is_part = |c: char| c.is_ascii_alphanumeric() || "-_+=,.@".contains(c);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || more.contains(c);
         let is_word = |text: &String| (1..=WORD_MAX).contains(&text.len()) && text.chars().all(is_part);
         match answer {
             Some(text) if !is_word(&text) => Err(ImdsError::Garbled { path: path.to_owned() }),
