@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::FutureExt as _;
 use jiff::Timestamp;
 
 use super::context::Apply;
@@ -82,11 +83,20 @@ pub(super) fn is_new(action: &Action) -> bool {
     }
 }
 
+/// Unwraps a recorded key and returns the passphrase of its volumes.
+///
+/// # Errors
+/// If no such key is recorded, or the key service does not unwrap it.
+pub async fn unwrap(keys: &impl KeyService, state: &State, id: u32) -> Result<Passphrase, KeyError> {
+    let record = state.key_to_unwrap(id).ok_or(KeyError::Unrecorded(id))?;
+    // boxed, because the SDK's futures nest deeper than the compiler looks
+    let data_key = keys.unwrap(&record.source()).boxed_local().await?;
+    Ok(data_key.passphrase())
+}
+
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
     pub(super) async fn unwrap(&self, state: &State, id: u32) -> Result<Passphrase, KeyError> {
-        let record = state.key_to_unwrap(id).ok_or(KeyError::Unrecorded(id))?;
-        let data_key = self.keys.unwrap(&record.source()).await?;
-        Ok(data_key.passphrase())
+        unwrap(self.keys, state, id).await
     }
 
     /// Returns the id of the key for new volumes: the node's key, or a new one.

@@ -25,5 +25,5 @@ mod unlock;
 pub use adopt::AdoptOutcome;
 pub use context::Apply;
 pub use erase::Erased;
-pub use keys::needs_key;
+pub use keys::{needs_key, unwrap};
 pub use outcome::{KeyError, Outcome, StepResult};

@@ -347,10 +347,8 @@ impl World {
             | Job::Check(_)
             | Job::Cipher { .. }
             | Job::Close { .. }
-            | Job::Adopt(_) => {
-                panic!("apply does not ask for that")
-            }
-            Job::Verify(_)
+            | Job::Adopt(_)
+            | Job::Verify(_)
             | Job::ShowHeader { .. }
             | Job::BackUpHeader(_)
             | Job::InspectBackup(_)
@@ -400,8 +398,8 @@ impl Host for World {
             | Job::Check(_)
             | Job::Cipher { .. }
             | Job::Close { .. }
-            | Job::Adopt(_) => "something else",
-            Job::Verify(_)
+            | Job::Adopt(_)
+            | Job::Verify(_)
             | Job::ShowHeader { .. }
             | Job::BackUpHeader(_)
             | Job::InspectBackup(_)

@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::error::CommandError;
 use super::lazy_kms::LazyKms;
-use super::named_disks::{disks_with_headers, named_disks};
+use super::named_disks::named_disks;
 use super::preflight::{lock, patience_with_another_run, preflight};
+use super::survey::disks_with_headers;
 use crate::apply::Apply;
 use crate::config::Config;
 use crate::disk::{Bytes, DeviceFacts, classify};

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 
 use super::error::CommandError;
-use super::named_disks::disks_with_headers;
 use super::preflight::{lock, need_root, patience_with_another_run};
 use super::recorded::{Recorded, recorded};
+use super::survey::disks_with_headers;
 use crate::config::Config;
 use crate::discover::{Roots, orphans};
 use crate::disk::{DeviceFacts, Holder, Inventory, classify};

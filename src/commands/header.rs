@@ -2,22 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use futures_util::future::{FutureExt as _, join_all};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::error::CommandError;
 use super::instance::Instance;
 use super::lazy_kms::LazyKms;
-use super::named::{Known, NamedVolume, absent, failed, known, named_volume, named_volumes, read_headers, row_of};
+use super::named::{Known, NamedVolume, absent, failed, known, named_volume, named_volumes, row_of};
 use super::node::Node;
 use super::preflight::{lock, need_root, patience_with_another_run, preflight};
-use super::survey::Disks;
-use crate::apply::KeyError;
+use super::survey::disks_with_closed_headers;
+use crate::apply::{KeyError, unwrap};
 use crate::config::Config;
 use crate::disk::DeviceFacts;
 use crate::error::chain;
 use crate::job::{self, Answer, Host, InspectedBackup, Job, Target, Workers};
-use crate::kms::KeyService as _;
 use crate::luks2::{BackupOrigin, Expected, ProvenKeyslot};
 use crate::plan::{Allowed, Finding, restore_changes};
 use crate::report::{Report, Row, Verdict, key_exit_code};
@@ -32,9 +31,8 @@ pub async fn header_show(config: &Config, names: &[String]) -> Result<Report, Co
     need_root("header show")?;
     let never = || StateError::NeverProvisioned { path: state::file(&config.state.dir) };
     let state = state::read(&config.state.dir)?.ok_or_else(never)?;
-    let mut inventory = Disks::briefly(config).inventory().await?;
     let host = Workers::new(config.volumes.deadline);
-    read_headers(config, &mut inventory, &host).await;
+    let inventory = disks_with_closed_headers(config, &host).await?;
     let node = Node { config, state: &state, inventory: &inventory };
     let mut volumes = named_volumes(node, names)?;
     volumes.retain(|volume| !names.is_empty() || volume.disk.is_some());
@@ -66,9 +64,8 @@ pub async fn header_backup(config: &Config, name: &str, file: &Path) -> Result<R
     let file = absolute(file)?;
     let store = lock(config, patience_with_another_run(config), StateDir::open).await?;
     let state = store.load()?;
-    let mut inventory = Disks::briefly(config).inventory().await?;
     let host = Workers::new(config.volumes.deadline);
-    read_headers(config, &mut inventory, &host).await;
+    let inventory = disks_with_closed_headers(config, &host).await?;
     let node = Node { config, state: &state, inventory: &inventory };
     let volume = named_volume(node, name)?;
     let row = match known(config, &state, volume) {
@@ -136,9 +133,8 @@ pub async fn header_restore(
     let file = absolute(file)?;
     let store = lock(config, patience_with_another_run(config), StateDir::open).await?;
     let state = store.load()?;
-    let mut inventory = Disks::briefly(config).inventory().await?;
     let host = Workers::new(config.volumes.deadline);
-    read_headers(config, &mut inventory, &host).await;
+    let inventory = disks_with_closed_headers(config, &host).await?;
     let node = Node { config, state: &state, inventory: &inventory };
     let volume = named_volume(node, name)?;
     let kms = LazyKms::new(config);
@@ -191,7 +187,7 @@ impl<H: Host> Restore<'_, H> {
         if restoring.dry_run {
             return (row(Verdict::WouldRestore).because(changes), None);
         }
-        let key = match self.unwrap(volume.key).await {
+        let key = match unwrap(self.kms, self.state, volume.key).await {
             Ok(key) => key,
             Err(error) => return (row(Verdict::NoKey).because("nothing was written: no key"), Some(error)),
         };
@@ -208,13 +204,6 @@ impl<H: Host> Restore<'_, H> {
             other => failed(row, other),
         };
         (row, None)
-    }
-
-    async fn unwrap(&self, id: u32) -> Result<crate::key::Passphrase, KeyError> {
-        let record = self.state.key_to_unwrap(id).ok_or(KeyError::Unrecorded(id))?;
-        // boxed, because the SDK's futures nest deeper than the compiler looks
-        let data_key = self.kms.unwrap(&record.source()).boxed_local().await?;
-        Ok(data_key.passphrase())
     }
 
     /// Records the keyslot that the key opens now.

@@ -2,17 +2,14 @@
 
 use std::path::Path;
 
-use futures_util::future::join_all;
-
 use super::error::{CommandError, unexpected};
 use super::node::Node;
-use super::survey::header_on;
 use crate::config::Config;
-use crate::disk::{Content, DeviceFacts, Inventory, classify};
+use crate::disk::{Content, DeviceFacts, classify};
 use crate::error::chain;
-use crate::job::{Answer, Host, HostError};
+use crate::job::{Answer, HostError};
 use crate::luks2::{Expected, mapper_name};
-use crate::plan::{Subject, may_hold_ours, record_of};
+use crate::plan::{Subject, record_of};
 use crate::report::{Row, Verdict};
 use crate::state::{Phase, State, VolumeRecord};
 
@@ -24,14 +21,9 @@ pub(super) struct NamedVolume<'a> {
     pub(super) disk: Option<&'a DeviceFacts>,
 }
 
-/// Reads the headers of disks on which nothing is open: only they tell which volume is on a disk.
-pub(super) async fn read_headers(config: &Config, inventory: &mut Inventory, host: &impl Host) {
-    let is_open = |facts: &DeviceFacts| facts.holders.iter().any(|holder| holder.luks_uuid().is_some());
-    let closed = inventory.devices.iter_mut().filter(|facts| !is_open(facts) && may_hold_ours(config, facts));
-    join_all(closed.map(async |facts| facts.content = header_on(facts, host).await)).await;
-}
-
-/// Finds the known volumes called one of `names`, or all if there are none, whatever their phase. Call [`read_headers`] before.
+/// Finds the known volumes called one of `names`, or all if there are none, whatever their phase.
+///
+/// The disks of the node are those of [`super::survey::disks_with_closed_headers`].
 ///
 /// # Errors
 /// When no volume has one of the names, or the volume is on several disks and the name does not say which.
@@ -104,13 +96,7 @@ impl NamedVolume<'_> {
             None => mapper_name(record.luks_uuid),
         };
         let mounts = disk.and_then(|disk| disk.mapping_of(record.luks_uuid)).map(|mapping| mapping.mounts.as_slice());
-        let of_disk = |disk: &&DeviceFacts| {
-            disk.name == name
-                || disk.path == path
-                || disk.links.iter().any(|link| link == path)
-                || disk.serial.as_deref() == Some(name)
-        };
-        disk.as_ref().is_some_and(of_disk)
+        disk.is_some_and(|disk| disk.is_called(name))
             || (disk.is_none() && record.serial.as_deref() == Some(name))
             || mapper == name
             || path == Path::new("/dev/mapper").join(&mapper)
@@ -166,6 +152,7 @@ pub(super) fn failed(row: impl Fn(Verdict) -> Row, answer: Result<Answer, HostEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Inventory;
 
     fn config() -> Config {
         Config::from_text(Path::new("config.toml"), "[kms]\nkey_id = \"alias/x\"\n").unwrap()

@@ -1,24 +1,13 @@
 //! The disks that `adopt` and `erase` are asked for by name, and what their headers say.
 
-use std::path::Path;
-
 use futures_util::future::join_all;
 
-use super::error::{CommandError, unexpected};
-use super::survey::{Disks, header_on};
+use super::error::CommandError;
+use super::survey::probe;
 use crate::config::Config;
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
-use crate::error::chain;
-use crate::job::{Answer, Host, Job, Target};
-use crate::plan::{may_hold_ours, wants_probe};
-
-/// Lists the disks, and reads the headers of those that may hold volumes of luks-agent.
-pub(super) async fn disks_with_headers(config: &Config, host: &impl Host) -> Result<Inventory, CommandError> {
-    let mut inventory = Disks::briefly(config).inventory().await?;
-    let candidates = inventory.devices.iter_mut().filter(|facts| may_hold_ours(config, facts));
-    join_all(candidates.map(async |facts| facts.content = header_on(facts, host).await)).await;
-    Ok(inventory)
-}
+use crate::job::Host;
+use crate::plan::wants_probe;
 
 /// Returns the kernel names of the disks that are called one of `names`.
 ///
@@ -39,15 +28,9 @@ pub(super) fn named_disks(inventory: &Inventory, names: &[String]) -> Result<Vec
 
 /// Whether a name from the command line is a name of the disk, its serial number, or the LUKS UUID in its header.
 fn is_called(facts: &DeviceFacts, name: &str) -> bool {
-    let path = Path::new(name);
     let has_header = matches!(&facts.content, Some(Content::Luks2 { luks_uuid, .. }) if luks_uuid.to_string() == name);
     let is_open = facts.holders.iter().filter_map(|holder| holder.luks_uuid()).any(|uuid| uuid.to_string() == name);
-    facts.name == name
-        || facts.path == path
-        || facts.links.iter().any(|link| link == path)
-        || facts.serial.as_deref() == Some(name)
-        || has_header
-        || is_open
+    facts.is_called(name) || has_header || is_open
 }
 
 /// Finds out what is on disks without a LUKS2 header, so that a refusal can name it.
@@ -60,13 +43,7 @@ pub(super) async fn look_closer(config: &Config, inventory: &mut Inventory, name
     };
     let disks = inventory.devices.iter_mut().filter(wanted);
     join_all(disks.map(async |facts| {
-        let job = Job::Probe { target: Target::from(&*facts), intent: None, scan: config.volumes.scan() };
-        facts.content = Some(match host.run(&facts.name, job, &[]).await {
-            Ok(Answer::Content { content }) => content,
-            Ok(Answer::Failed { message }) => Content::Unknown { reason: message },
-            Ok(other) => Content::Unknown { reason: unexpected(&other) },
-            Err(e) => Content::Unknown { reason: chain(e) },
-        });
+        facts.content = Some(probe(config, facts, None, host).await);
     }))
     .await;
 }

@@ -52,10 +52,7 @@ impl OpenVolume<'_> {
         let path = Path::new(name);
         let mapping = disk.mapping_of(*luks_uuid);
         let mapper = mapping.and_then(|holder| holder.dm_name.as_deref());
-        disk.name == name
-            || disk.path == path
-            || disk.links.iter().any(|link| link == path)
-            || disk.serial.as_deref() == Some(name)
+        disk.is_called(name)
             || mapper == Some(name)
             || mapper.is_some_and(|mapper| path == Path::new("/dev/mapper").join(mapper))
             || mapping.is_some_and(|holder| holder.mounts.iter().any(|at| at == path))

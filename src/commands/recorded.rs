@@ -44,15 +44,7 @@ fn list<'a>(volumes: impl IntoIterator<Item = &'a VolumeRecord>) -> String {
 
 /// Whether a name from the command line is a name of the volume, or of its disk if that is attached.
 fn is_called(state: &State, inventory: &Inventory, volume: &VolumeRecord, name: &str) -> bool {
-    let path = Path::new(name);
-    let disk = attached_disk(state, inventory, volume);
-    let has_disk = disk.is_some_and(|disk| {
-        disk.name == name
-            || disk.path == path
-            || disk.links.iter().any(|link| link == path)
-            || disk.serial.as_deref() == Some(name)
-    });
-    has_name(volume, name) || has_disk
+    has_name(volume, name) || attached_disk(state, inventory, volume).is_some_and(|disk| disk.is_called(name))
 }
 
 fn has_name(volume: &VolumeRecord, name: &str) -> bool {

@@ -2,28 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::{FutureExt as _, join_all};
+use futures_util::future::join_all;
 
 use super::ciphers::Ciphers;
 use super::error::CommandError;
 use super::instance::Instance;
 use super::lazy_kms::LazyKms;
-use super::named::{Known, failed, known, named_volumes, read_headers, row_of};
+use super::named::{Known, failed, known, named_volumes, row_of};
 use super::node::Node;
 use super::orphans::remove_orphans;
 use super::planning::Planning;
 use super::preflight::{lock, patience_with_another_run, preflight};
-use super::survey::Disks;
+use super::survey::disks_with_closed_headers;
 use super::terminal::Terminal;
-use crate::apply::{Apply, KeyError};
+use crate::apply::{Apply, KeyError, unwrap};
 use crate::config::Config;
 use crate::error::chain;
 use crate::job::{self, Answer, Host, Job, Target, Workers};
 use crate::key::Passphrase;
-use crate::kms::KeyService as _;
 use crate::plan::Mode;
 use crate::report::{Report, Row, Verdict, key_exit_code};
-use crate::state::{State, StateDir, closed};
+use crate::state::{StateDir, closed};
 use crate::storage::FilesystemKind;
 
 /// What is done with recovery keys.
@@ -52,15 +51,15 @@ pub async fn recovery_key(config: &Config, names: &[String], what: Recovery) -> 
     };
     let store = lock(config, patience_with_another_run(config), StateDir::open).await?;
     let state = store.load()?;
-    let mut inventory = Disks::briefly(config).inventory().await?;
     let host = Workers::new(config.volumes.deadline);
-    read_headers(config, &mut inventory, &host).await;
+    let inventory = disks_with_closed_headers(config, &host).await?;
     let node = Node { config, state: &state, inventory: &inventory };
     let mut volumes = named_volumes(node, names)?;
     volumes.retain(|volume| !names.is_empty() || volume.disk.is_some());
     let kms = LazyKms::new(config);
-    let ids = volumes.iter().map(|volume| volume.record.key).collect();
-    let keys = unwrap(&kms, &state, ids).await;
+    let ids: BTreeSet<u32> = volumes.iter().map(|volume| volume.record.key).collect();
+    let keys = ids.into_iter().map(async |id| (id, unwrap(&kms, &state, id).await));
+    let keys: BTreeMap<u32, Result<Passphrase, KeyError>> = join_all(keys).await.into_iter().collect();
     let recovery = match &terminal {
         Some(terminal) if !volumes.is_empty() && keys.values().any(Result::is_ok) => Some(show_new(terminal)?),
         _ => None,
@@ -106,16 +105,6 @@ fn summary(what: Recovery, rows: &[Row]) -> String {
     };
     let done = rows.iter().filter(|row| row.result == done).count();
     format!("{done} of {} {word}", rows.len())
-}
-
-/// Unwraps keys by their ids.
-async fn unwrap(kms: &LazyKms<'_>, state: &State, ids: BTreeSet<u32>) -> BTreeMap<u32, Result<Passphrase, KeyError>> {
-    let unwrapped = ids.into_iter().map(async |id| {
-        let Some(record) = state.key_to_unwrap(id) else { return (id, Err(KeyError::Unrecorded(id))) };
-        let data_key = kms.unwrap(&record.source()).boxed_local().await;
-        (id, data_key.map(|key| key.passphrase()).map_err(KeyError::from))
-    });
-    join_all(unwrapped).await.into_iter().collect()
 }
 
 /// Makes a recovery key and shows it. It is shown before it is enrolled, so that whatever is enrolled was seen.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use super::error::{CommandError, unexpected};
 use super::instance::block_device_mapping;
@@ -13,7 +14,7 @@ use crate::discover::{Roots, discover};
 use crate::disk::{Content, DeviceFacts, DiskKind, Inventory, classify, is_shown};
 use crate::error::chain;
 use crate::job::{Answer, Host, Job, Target};
-use crate::plan::{wants_header, wants_probe};
+use crate::plan::{may_hold_ours, wants_header, wants_probe};
 use crate::state::{Phase, State};
 
 /// How long commands that format nothing wait for IMDS to tell what Xen disks are. Commands that may format wait for
@@ -95,14 +96,39 @@ async fn content_on(config: &Config, state: &State, facts: &DeviceFacts, host: &
         return None;
     }
     let unfinished = state.volumes.iter().rev().find(|v| v.phase == Phase::Intent && v.is_for(facts));
-    let intent = unfinished.map(|v| v.luks_uuid);
+    Some(probe(config, facts, unfinished.map(|v| v.luks_uuid), host).await)
+}
+
+/// Returns what is on a disk. `intent` is the volume whose formatting was interrupted on it.
+pub(super) async fn probe(config: &Config, facts: &DeviceFacts, intent: Option<Uuid>, host: &impl Host) -> Content {
     let job = Job::Probe { target: Target::from(facts), intent, scan: config.volumes.scan() };
-    Some(match host.run(&facts.name, job, &[]).await {
+    match host.run(&facts.name, job, &[]).await {
         Ok(Answer::Content { content }) => content,
         Ok(Answer::Failed { message }) => Content::Unknown { reason: message },
         Ok(other) => Content::Unknown { reason: unexpected(&other) },
         Err(e) => Content::Unknown { reason: chain(e) },
-    })
+    }
+}
+
+/// Lists the disks for a command that formats nothing, and reads the headers of those that may hold volumes of luks-agent.
+pub(super) async fn disks_with_headers(config: &Config, host: &impl Host) -> Result<Inventory, CommandError> {
+    read_headers(config, host, |_| true).await
+}
+
+/// As [`disks_with_headers`], but leaves disks alone that have an open volume: which volume that is, the mapping tells.
+pub(super) async fn disks_with_closed_headers(config: &Config, host: &impl Host) -> Result<Inventory, CommandError> {
+    read_headers(config, host, |facts| facts.holders.iter().all(|holder| holder.luks_uuid().is_none())).await
+}
+
+async fn read_headers(
+    config: &Config,
+    host: &impl Host,
+    wanted: impl Fn(&DeviceFacts) -> bool,
+) -> Result<Inventory, CommandError> {
+    let mut inventory = Disks::briefly(config).inventory().await?;
+    let candidates = inventory.devices.iter_mut().filter(|facts| wanted(facts) && may_hold_ours(config, facts));
+    join_all(candidates.map(async |facts| facts.content = header_on(facts, host).await)).await;
+    Ok(inventory)
 }
 
 /// Returns the LUKS2 volume on a disk that may be in use, from its header.

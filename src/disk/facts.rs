@@ -3,7 +3,7 @@
 //! Sizes are in bytes. Names are kernel names as in `/sys/block` (`nvme1n1`, `xvdb`).
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nix::sys::stat;
@@ -151,6 +151,15 @@ impl DeviceFacts {
         }
     }
 
+    /// Whether a name from the command line is a name of the disk: its kernel name, device node, udev link or serial number.
+    pub fn is_called(&self, name: &str) -> bool {
+        let path = Path::new(name);
+        self.name == name
+            || self.path == path
+            || self.links.iter().any(|link| link == path)
+            || self.serial.as_deref() == Some(name)
+    }
+
     /// Returns the open LUKS2 mapping on the whole disk, if there is one.
     pub fn mapping_of(&self, luks_uuid: Uuid) -> Option<&Holder> {
         self.holders.iter().find(|h| h.luks_uuid() == Some(luks_uuid))
@@ -169,7 +178,7 @@ impl DeviceFacts {
     pub(crate) fn sample(name: &str, minor: u32) -> Self {
         Self {
             name: name.to_owned(),
-            path: std::path::Path::new("/dev").join(name),
+            path: Path::new("/dev").join(name),
             links: Vec::new(),
             devno: DevNo { major: 259, minor },
             diskseq: None,

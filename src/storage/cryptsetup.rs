@@ -142,9 +142,7 @@ pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<()
 /// # Errors
 /// As [`verify`].
 pub fn prove(device: &Path, expected: &Expected, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
-    let mut volume = Checked::read(device, expected)?;
-    let keyslot = check_key(&mut volume, expected.luks_uuid, key, CryptActivate::empty())?;
-    volume.copy.proven(keyslot).map_err(|e| LuksError::Header(e.into()))
+    on_disk::prove(&mut Checked::read(device, expected)?, expected.luks_uuid, key)
 }
 
 /// Opens the volume as `/dev/mapper/NAME` and returns the keyslot that the key opened.

@@ -9,11 +9,12 @@ use std::path::Path;
 use libcryptsetup_rs::consts::flags::CryptActivate;
 use libcryptsetup_rs::consts::vals::KeyslotPriority;
 use libcryptsetup_rs::{LibcryptErr, TokenInput};
+use uuid::Uuid;
 
-use super::call::{LOG, call};
+use super::call::call;
 use super::error::LuksError;
 use super::minimal_pbkdf;
-use super::on_disk::{Checked, OnDisk, is_not_permitted, load};
+use super::on_disk::{Checked, OnDisk, check_key, load, prove};
 use crate::key::Passphrase;
 use crate::luks2::{Expected, ProvenKeyslot, Token};
 
@@ -43,8 +44,8 @@ pub fn add_key(
 ) -> Result<BothKeyslots, LuksError> {
     let mut on_disk = OnDisk::load(device, expected.luks_uuid)?;
     let mut copy = on_disk.checked(device, expected)?;
-    prove(&mut copy, expected, own)?;
-    let present = keyslot_of(&mut copy, added)?;
+    prove(&mut copy, expected.luks_uuid, own)?;
+    let present = keyslot_of(&mut copy, expected.luks_uuid, added)?;
     let token_number = match Token::find_of(on_disk.metadata(), &token.source()) {
         Some((number, _)) => number,
         None => {
@@ -71,7 +72,10 @@ pub fn add_key(
     sync(device)?;
     // read again from the disk
     let mut copy = load(device, expected)?;
-    Ok(BothKeyslots { own: prove(&mut copy, expected, own)?, added: prove(&mut copy, expected, added)? })
+    Ok(BothKeyslots {
+        own: prove(&mut copy, expected.luks_uuid, own)?,
+        added: prove(&mut copy, expected.luks_uuid, added)?,
+    })
 }
 
 /// Takes a key away from the volume: its keyslot, then its token.
@@ -89,7 +93,7 @@ pub fn remove_key(
 ) -> Result<Removal, LuksError> {
     let mut on_disk = OnDisk::load(device, expected.luks_uuid)?;
     let mut copy = on_disk.checked(device, expected)?;
-    let kept = prove(&mut copy, expected, own)?;
+    let kept = prove(&mut copy, expected.luks_uuid, own)?;
     let former = expected.other.as_ref().and_then(|source| Token::find_of(on_disk.metadata(), source));
     let is_begun = former
         .as_ref()
@@ -115,7 +119,7 @@ pub fn remove_key(
     drop(on_disk);
     sync(device)?;
     let alone = Expected { other: None, ..expected.clone() };
-    prove(&mut load(device, &alone)?, &alone, own)?;
+    prove(&mut load(device, &alone)?, expected.luks_uuid, own)?;
     Ok(removal)
 }
 
@@ -139,22 +143,11 @@ pub(super) fn mark_for_removal(on_disk: &mut OnDisk, number: u32, token: &Token)
     call("mark the token", marked).map(drop)
 }
 
-/// Proves that the passphrase opens a copy of the header, and describes the keyslot.
-fn prove(volume: &mut Checked, expected: &Expected, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
-    let luks_uuid = expected.luks_uuid;
-    let number = keyslot_of(volume, key)?.ok_or(LuksError::WrongKey { luks_uuid })?;
-    volume.copy.proven(number).map_err(|e| LuksError::Header(e.into()))
-}
-
 /// Returns the number of the keyslot that the passphrase opens, if it opens one.
-fn keyslot_of(volume: &mut Checked, key: &Passphrase) -> Result<Option<u32>, LuksError> {
-    let handle = &mut volume.cd.activate_handle();
-    match handle.activate_by_passphrase(None, None, key.expose(), CryptActivate::empty()) {
-        Err(e) if is_not_permitted(&e) => {
-            LOG.take();
-            Ok(None)
-        }
-        other => call("try the data key", other).map(Some),
+fn keyslot_of(volume: &mut Checked, luks_uuid: Uuid, key: &Passphrase) -> Result<Option<u32>, LuksError> {
+    match check_key(volume, luks_uuid, key, CryptActivate::empty()) {
+        Err(LuksError::WrongKey { .. }) => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::call::{LOG, call, init, init_with_header};
 use super::error::LuksError;
 use crate::key::Passphrase;
-use crate::luks2::{DATA_OFFSET, Expected, Luks2Header, check_header, forget_cached};
+use crate::luks2::{DATA_OFFSET, Expected, Luks2Header, ProvenKeyslot, check_header, forget_cached};
 use crate::storage::header_copy::HeaderCopy;
 
 /// A header on a disk, before the policy check.
@@ -105,6 +105,12 @@ pub(super) fn check_key(
         }
         other => call("try the key", other),
     }
+}
+
+/// Proves that the passphrase opens the volume, as [`check_key`], and describes the keyslot.
+pub(super) fn prove(volume: &mut Checked, luks_uuid: Uuid, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
+    let keyslot = check_key(volume, luks_uuid, key, CryptActivate::empty())?;
+    volume.copy.proven(keyslot).map_err(|e| LuksError::Header(e.into()))
 }
 
 /// Returns whether this is the error of libcryptsetup for a passphrase that opens no keyslot.
