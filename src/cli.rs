@@ -131,6 +131,13 @@ pub enum Verb {
     },
     /// Give all volumes a new data key: add it, prove it, then remove the former one; finish an interrupted run
     Rotate {
+        /// Then also give each open volume a new volume key: encrypt all its data again while it is in use, which takes hours. If that
+        /// was stopped, go on with it
+        #[arg(long)]
+        volume_key: bool,
+        /// Re-encrypt no faster than this many bytes a second; K, M and G stand for KiB, MiB and GiB
+        #[arg(long, value_name = "BYTES", value_parser = parse_speed, requires = "volume_key")]
+        max_speed: Option<u64>,
         /// How it reports.
         #[command(flatten)]
         output: Output,
@@ -382,7 +389,7 @@ impl Verb {
             | Self::Boot { output }
             | Self::Grow { output, .. }
             | Self::Close { output, .. }
-            | Self::Rotate { output }
+            | Self::Rotate { output, .. }
             | Self::Rewrap { output, .. }
             | Self::Status { output }
             | Self::Doctor { output }
@@ -397,6 +404,18 @@ impl Verb {
     }
 }
 
+/// Parses a number of bytes with a unit.
+fn parse_speed(text: &str) -> Result<u64, String> {
+    let (number, shift) = match text.char_indices().last() {
+        Some((at, 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        _ => (text, 0),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a number of bytes such as 50M".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -406,5 +425,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_speed_is_a_number_with_a_unit() {
+        assert_eq!(["50M", "1G", "4K", "512"].map(parse_speed), [Ok(50 << 20), Ok(1 << 30), Ok(4 << 10), Ok(512)]);
+        for invalid in ["", "M", "0", "-1M", "50MB", "1.5G", "99999999999G", "5é"] {
+            assert!(parse_speed(invalid).is_err(), "{invalid}");
+        }
     }
 }

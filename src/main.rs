@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use luks_agent::cli::{Cli, Command, HeaderAction, RecoveryKeyAction, Verb};
-use luks_agent::commands::{self, Closing, CommandError, Occasion, Recovery, Restoring};
+use luks_agent::commands::{self, Closing, CommandError, Occasion, Recovery, Restoring, Rotation};
 use luks_agent::config::Config;
 use luks_agent::error::chain;
 use luks_agent::job::PARENT;
@@ -113,7 +113,10 @@ async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {
             let closing = if *for_shutdown { Closing::ForShutdown } else { Closing::AllOrNothing };
             commands::close(&config, &volumes.names, closing).await
         }
-        Verb::Rotate { .. } => commands::rotate(&config).await,
+        Verb::Rotate { volume_key, max_speed, .. } => {
+            let rotation = if *volume_key { Rotation::VolumeKeys { speed: *max_speed } } else { Rotation::DataKey };
+            commands::rotate(&config, rotation).await
+        }
         Verb::Rewrap { to, .. } => commands::rewrap(&config, to).await,
         Verb::Status { .. } => commands::status(&config).await,
         Verb::Doctor { .. } => Ok(commands::doctor(&config).await),

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use support::uml::{MIB, Node, Script};
+use support::uml::{End, MIB, Node, Script};
 
 fn script(name: &str) -> Script {
     Script::with_agent(name).timeout(Duration::from_secs(300))
@@ -124,4 +124,31 @@ fn a_recovery_key_opens_the_volumes_when_kms_is_gone_and_a_kill_loses_nothing() 
     let boot = node.boot(&script);
     boot.assert_ok();
     println!("{}", boot.timed_console());
+}
+
+/// How many boots are interrupted (`REENCRYPT_BOOTS`), and how many moments each has.
+const REENCRYPT_BOOTS: u64 = 3;
+const MOMENTS_A_BOOT: u64 = 3;
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_volume_gets_a_new_volume_key_under_load_and_loses_nothing_at_any_interruption() {
+    let number = |name: &str, default| std::env::var(name).ok().map_or(default, |text| text.parse().unwrap());
+    let (boots, seed) = (number("REENCRYPT_BOOTS", REENCRYPT_BOOTS), number("REENCRYPT_SEED", 1));
+    let cut = "-- cut the power here";
+    let script = |name| script(name).timeout(Duration::from_secs(600));
+    let mut node = Node::new("reencrypt").disk("ubdb", 64 * MIB).disk("ubdc", 64 * MIB);
+    let run = |node: &mut Node, script: Script| {
+        let boot = node.boot(&script);
+        println!("{}", boot.timed_console());
+        boot
+    };
+    let first = script("reencrypt").arg("first").arg(seed.to_string()).cut_power_at(cut);
+    assert_eq!(run(&mut node, first).end(), End::PowerCut);
+    for boot in 0..boots {
+        let moments = script("reencrypt").arg("moments").arg((seed * 1000 + boot).to_string());
+        let moments = moments.arg(MOMENTS_A_BOOT.to_string()).cut_power_at(cut);
+        assert_eq!(run(&mut node, moments).end(), End::PowerCut);
+    }
+    run(&mut node, script("reencrypt").arg("last")).assert_ok();
 }

@@ -80,8 +80,13 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
 
     async fn prove_volume(&self, adoption: &Adoption, key: &Passphrase) -> Result<Proven, StepResult> {
         let Adoption { device, luks_uuid, token, .. } = adoption;
-        let expected =
-            Expected { luks_uuid: *luks_uuid, header: HeaderPolicy::Possible, key: token.source(), other: None };
+        let expected = Expected {
+            luks_uuid: *luks_uuid,
+            header: HeaderPolicy::Possible,
+            key: token.source(),
+            other: None,
+            reencrypting: false,
+        };
         let open = device.mapping_of(*luks_uuid).is_some();
         let mapper = device.mapper_of(*luks_uuid);
         let job = Job::Adopt(job::Adopt { target: Target::from(device), expected, mapper, open });

@@ -47,6 +47,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 luks_uuid,
                 key,
                 key_change: None,
+                volume_key_change: None,
                 serial: step.device.serial.clone(),
                 device: step.device.name.clone(),
                 role: step.role,

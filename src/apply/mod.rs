@@ -21,9 +21,11 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod unlock;
+mod volume_key;
 
 pub use adopt::AdoptOutcome;
 pub use context::Apply;
 pub use erase::Erased;
 pub use keys::{needs_key, unwrap};
 pub use outcome::{KeyError, Outcome, StepResult};
+pub use volume_key::{Beginning, NoBeginning};

@@ -349,6 +349,7 @@ impl World {
             | Job::Close { .. }
             | Job::Adopt(_)
             | Job::Verify(_)
+            | Job::Reencrypt(_)
             | Job::ShowHeader { .. }
             | Job::BackUpHeader(_)
             | Job::InspectBackup(_)
@@ -399,6 +400,7 @@ impl Host for World {
             | Job::Cipher { .. }
             | Job::Close { .. }
             | Job::Adopt(_)
+            | Job::Reencrypt(_)
             | Job::Verify(_)
             | Job::ShowHeader { .. }
             | Job::BackUpHeader(_)

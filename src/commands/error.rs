@@ -37,6 +37,11 @@ pub enum CommandError {
         "device-mapper is not available: cannot open /dev/mapper/control; load the modules with 'modprobe dm-crypt', or boot a kernel that has them"
     )]
     NoDeviceMapper(#[source] io::Error),
+    /// The keyslots of a volume in re-encryption cannot be changed.
+    #[error(
+        "volume {0} is being re-encrypted, and its keyslots cannot change meanwhile; finish that with 'luks-agent rotate --volume-key'"
+    )]
+    Reencrypting(Uuid),
     /// A name given to `close` or `grow` that no open volume has.
     #[error(
         "no open volume is called '{name}'; expected the device, mapper name, mount point, serial number or LUKS UUID of one of: {open}"
@@ -143,6 +148,7 @@ impl CommandError {
             | Self::Tools(_)
             | Self::NotRoot(_)
             | Self::NoDeviceMapper(_)
+            | Self::Reencrypting(_)
             | Self::NoSuchVolume { .. }
             | Self::UnknownVolume { .. }
             | Self::SeveralDisks { .. }
@@ -166,6 +172,7 @@ impl CommandError {
     /// Returns the exit code.
     pub fn exit_code(&self) -> ExitCode {
         match self {
+            Self::Reencrypting(_) => ExitCode::Refused,
             Self::Config(_)
             | Self::NoSuchVolume { .. }
             | Self::NoSuchDisk { .. }

@@ -39,6 +39,7 @@ mod preflight;
 mod recorded;
 mod survey;
 mod terminal;
+mod volume_keys;
 mod waiting;
 
 pub use adopt::{Adopt, adopt};
@@ -56,7 +57,7 @@ pub use plan::show_plan;
 pub use provision::{Occasion, provision};
 pub use recovery_key::{Recovery, recovery_key, unlock_with_recovery_key};
 pub use rewrap::rewrap;
-pub use rotate::rotate;
+pub use rotate::{Rotation, rotate};
 pub use status::{local_status, status};
 pub use unlock::unlock;
 pub use verify::verify;

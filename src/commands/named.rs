@@ -123,6 +123,9 @@ pub(super) fn known<'a>(config: &Config, state: &State, volume: NamedVolume<'a>)
         Phase::Intent => return refused("its formatting was interrupted; 'luks-agent provision' finishes it"),
         Phase::Erasing => return refused("it is being erased; 'luks-agent erase' finishes it"),
     }
+    if record.is_reencrypting() {
+        return refused("its data is being re-encrypted; 'luks-agent rotate --volume-key' finishes it");
+    }
     match state.expected(record.luks_uuid) {
         Some(expected) => Ok(Known { facts, expected }),
         None => refused("the state file does not say how it was made"),

@@ -47,6 +47,9 @@ pub(super) async fn replace_keys(config: &Config, with: Replacement<'_>) -> Resu
     preflight(with.command(), FilesystemKind::None)?;
     let store = lock(config, patience_with_another_run(config), StateDir::open).await?;
     let mut state = store.load()?;
+    if let Some(volume) = state.volumes.iter().find(|volume| volume.is_reencrypting()) {
+        return Err(CommandError::Reencrypting(volume.luks_uuid));
+    }
     let host = Workers::new(config.volumes.deadline);
     let (keys, instance, ciphers) = (LazyKms::new(config), Instance::new(config), Ciphers::new(&host));
     let plan = async |state: &State| {

@@ -7,7 +7,7 @@ use crate::config::{Config, Policy};
 use crate::discover::{Roots, discover};
 use crate::disk::{DeviceFacts, Role, classify};
 use crate::plan::{Subject, has_our_name, name_it, record_of, unknown_mapping};
-use crate::report::{DataKeys, HAS_FORMER_KEY, Health, Report, Row, Verdict, last};
+use crate::report::{DataKeys, HAS_FORMER_KEY, Health, REENCRYPTING, Report, Row, Verdict, last};
 use crate::state::{self, Phase, State, VolumeRecord};
 
 /// `status`: shows every disk, from sysfs and the state file. It opens no device.
@@ -114,7 +114,11 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
         _ if record.phase == Phase::Intent => row(Verdict::Unfinished, at),
         Some(holder) if at.as_ref().is_none_or(|at| holder.mounts.contains(at)) => {
             let row = row(Verdict::Open, at);
-            if state.is_behind(record) { row.because(HAS_FORMER_KEY) } else { row }
+            match record {
+                _ if state.is_behind(record) => row.because(HAS_FORMER_KEY),
+                _ if record.volume_key_change.is_some() => row.because(REENCRYPTING),
+                _ => row,
+            }
         }
         Some(_) => row(Verdict::NotMounted, at),
         None => row(Verdict::Locked, at),

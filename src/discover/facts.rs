@@ -13,8 +13,8 @@ use crate::disk::{DeviceFacts, DiskKind, Holder};
 
 /// Reads the facts of one disk.
 ///
-/// `None` for an entry of `/sys/block` that is not a disk of its own (a path of an NVMe multipath head), and for a
-/// disk whose name was reused while it was read.
+/// `None` for an entry of `/sys/block` that is not a disk of its own (a path of an NVMe multipath head, a device that re-encryption
+/// puts below a mapping), and for a disk whose name was reused while it was read.
 pub(super) fn read_facts(
     sysfs: &Sysfs<'_>,
     name: &str,
@@ -22,6 +22,9 @@ pub(super) fn read_facts(
 ) -> Result<Option<DeviceFacts>, DiscoverError> {
     let disk = sysfs.disk(name)?;
     if disk.optional("hidden")?.as_deref() == Some("1") {
+        return Ok(None);
+    }
+    if is_between(&disk)? {
         return Ok(None);
     }
     let seen = diskseq(&disk)?;
@@ -106,13 +109,34 @@ fn holders<'a>(
     let mut holders: Vec<Holder> = Vec::new();
     for node in nodes {
         for holder in node.links("holders")? {
-            if !holders.iter().any(|h| h.name == holder) {
-                holders.push(read_holder(sysfs, holder, mounted)?);
-            }
+            add_holder(sysfs, holder, mounted, &mut holders)?;
         }
     }
     holders.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(holders)
+}
+
+/// Whether libcryptsetup has put a device between a disk and a mapping, for as long as it re-encrypts the volume.
+fn is_between(node: &Node) -> Result<bool, DiscoverError> {
+    Ok(node.optional("dm/uuid")?.is_some_and(|uuid| uuid.starts_with("CRYPT-SUBDEV-")))
+}
+
+/// Adds a holder; or, if it is a device that libcryptsetup puts below a mapping while it re-encrypts a volume, what holds that.
+fn add_holder(
+    sysfs: &Sysfs<'_>,
+    name: String,
+    mounted: &MountPoints,
+    holders: &mut Vec<Holder>,
+) -> Result<(), DiscoverError> {
+    let node = sysfs.disk(&name)?;
+    let above = if is_between(&node)? { node.links("holders")? } else { Vec::new() };
+    if !above.is_empty() {
+        return above.into_iter().try_for_each(|above| add_holder(sysfs, above, mounted, holders));
+    }
+    if !holders.iter().any(|holder| holder.name == name) {
+        holders.push(read_holder(sysfs, name, mounted)?);
+    }
+    Ok(())
 }
 
 /// Returns the path of a mapping below `/dev/mapper`, which without udev is a device node and not a link.

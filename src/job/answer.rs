@@ -16,6 +16,9 @@ pub enum Answer {
         stage: String,
         /// How much of the stage is done, in percent.
         percent: Option<u64>,
+        /// How fast it goes, and how long it will take, if that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pace: Option<String>,
     },
     /// What is on the disk.
     Content {
@@ -57,6 +60,9 @@ pub enum Answer {
         unsound: Option<String>,
         /// Whether its file system is marked with errors.
         filesystem_errors: bool,
+        /// How much of it has its new volume key, in percent, if it is being re-encrypted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reencrypted: Option<u64>,
     },
     /// Whether the kernel has a cipher.
     Cipher {
@@ -76,6 +82,18 @@ pub enum Answer {
     KeyRemoved {
         /// The keyslot that was left, because it is not as the key opened it.
         left: Option<u32>,
+    },
+    /// All data of the volume has the new volume key.
+    Reencrypted {
+        /// The keyslot that the data key opens from now on.
+        keyslot: ProvenKeyslot,
+    },
+    /// The re-encryption was stopped before it was finished. The next job goes on.
+    Stopped,
+    /// Nothing was done, for the safety of the volume.
+    Refused {
+        /// Why.
+        why: String,
     },
     /// The job failed.
     Failed {

@@ -20,8 +20,9 @@ pub use basis::Basis;
 pub use extent::Extent;
 pub use pool::{Host, Workers};
 pub use process::{HostError, PARENT, read_answer};
+pub use progress::Course;
 pub use request::{
-    AddKey, Adopt, BackUpHeader, Check, Erase, Format, Grow, InspectBackup, Job, RemoveKey, RestoreHeader, Unlock,
-    Verify,
+    AddKey, Adopt, BackUpHeader, Check, Erase, Format, Grow, InspectBackup, Job, Reencrypt, RemoveKey, RestoreHeader,
+    Unlock, Verify,
 };
 pub use target::Target;

@@ -2,16 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io::{self, IsTerminal};
 use std::pin::pin;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::Answer;
-use super::process::{HostError, Worker, kill_group};
+use super::process::{HostError, Worker, kill_group, stop};
 use super::progress::{Progress, Stages};
 use super::request::Job;
 use crate::key::Passphrase;
@@ -22,6 +23,18 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a killed worker may take to exit before it counts as stuck in the kernel.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Returns when the user or the service manager asks this process to stop.
+async fn asked_to_stop() {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    match signals {
+        [Ok(mut terminate), Ok(mut interrupt)] => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        }
+        // the signal then ends this process, and that ends the worker
+        _ => pending().await,
+    }
+}
 
 /// What `apply` needs of the machine. The tests of its order use a fake.
 pub trait Host {
@@ -74,10 +87,22 @@ impl Host for Workers {
         let heard = Cell::new(Instant::now());
         let mut progress = Progress::new(device, self.bars.as_ref(), &self.stages, &heard);
         let answer = {
+            let pid = worker.child.id().unwrap_or_default();
             let mut talk = pin!(worker.perform(&job, keys, &mut progress));
+            let mut asked = pin!(async { if job.can_be_stopped() { asked_to_stop().await } else { pending().await } });
+            let mut is_asked = false;
             loop {
                 let until = heard.get() + patience;
-                match timeout_at(until, &mut talk).await {
+                let heard_until = tokio::select! {
+                    answer = timeout_at(until, &mut talk) => answer,
+                    () = &mut asked, if !is_asked => {
+                        tracing::warn!(device, "stopping; this takes a few seconds");
+                        stop(pid);
+                        is_asked = true;
+                        continue;
+                    }
+                };
+                match heard_until {
                     Ok(answer) => break Some(answer),
                     // the worker sent something meanwhile
                     Err(_) if heard.get() + patience > until => {}
@@ -94,7 +119,11 @@ impl Host for Workers {
             }
             None => {
                 let pid = worker.child.id().unwrap_or_default();
-                kill_group(pid);
+                if job.can_be_stopped() {
+                    stop(pid)
+                } else {
+                    kill_group(pid)
+                }
                 let was_killed = timeout(KILL_PATIENCE, worker.child.wait()).await.is_ok();
                 Err(HostError::Hung { after: patience, stage: progress.stage().to_owned(), pid, was_killed })
             }

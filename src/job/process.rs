@@ -6,13 +6,13 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::answer::Answer;
-use super::progress::Progress;
+use super::progress::{Course, Progress};
 use super::request::Job;
 use crate::key::Passphrase;
 
@@ -63,6 +63,15 @@ pub(super) fn kill_group(pid: u32) {
     }
 }
 
+/// Asks a worker to stop.
+pub(super) fn stop(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid)
+        && pid > 1
+    {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+}
+
 /// A worker process, for as long as it has jobs to do.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -109,7 +118,7 @@ impl Worker {
         // if the worker died early, its exit status says more than a broken pipe
         let sent = self.send(job, keys).await;
         let (answer, last_words) = {
-            let answer = pin!(read_answer(&mut self.answers, |stage, percent| progress.show(stage, percent)));
+            let answer = pin!(read_answer(&mut self.answers, |step| progress.show(step)));
             let last_words = pin!(log_lines(&mut self.errors, &device));
             match select(answer, last_words).await {
                 Either::Left((Ok(None), last_words)) => (None, last_words.await),
@@ -160,20 +169,20 @@ async fn log_lines(lines: &mut Lines<BufReader<ChildStderr>>, device: &str) -> S
 }
 
 /// Reads the answers of a worker up to the result of its job, which it returns; `None` if the worker exited without
-/// one. `progress` gets each stage, and how many percent of it are done.
+/// one. `progress` gets each report in between.
 ///
 /// # Errors
 /// [`HostError::Garbled`] at the first line that is not an answer; [`HostError::Io`] if the output cannot be read or is
 /// not UTF-8.
 pub async fn read_answer(
     output: impl AsyncBufRead + Unpin,
-    mut progress: impl FnMut(String, Option<u64>),
+    mut progress: impl FnMut(Course),
 ) -> Result<Option<Answer>, HostError> {
     let mut lines = output.lines();
     while let Some(line) = lines.next_line().await? {
         let answer = serde_json::from_str(&line).map_err(HostError::Garbled)?;
-        let Answer::Progress { stage, percent } = answer else { return Ok(Some(answer)) };
-        progress(stage, percent);
+        let Answer::Progress { stage, percent, pace } = answer else { return Ok(Some(answer)) };
+        progress(Course { stage, percent, pace });
     }
     Ok(None)
 }

@@ -11,6 +11,17 @@ use tokio::time::Instant;
 /// How long the slowest disk spent in each stage.
 pub(super) type Stages = RefCell<BTreeMap<String, Duration>>;
 
+/// How far a worker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Course {
+    /// The current stage.
+    pub stage: String,
+    /// How much of it is done, in percent.
+    pub percent: Option<u64>,
+    /// How fast it goes, and how long it will take.
+    pub pace: Option<String>,
+}
+
 /// The progress of one worker: a line on a terminal, log entries elsewhere.
 pub(super) struct Progress<'a> {
     /// The name of its disk.
@@ -20,6 +31,8 @@ pub(super) struct Progress<'a> {
     /// The current stage and its start; `None` before the first.
     stage: Option<(String, Instant)>,
     stages: &'a Stages,
+    /// How many tenths of the stage were logged.
+    tenth: u64,
     bar: Option<ProgressBar>,
 }
 
@@ -39,7 +52,7 @@ impl<'a> Progress<'a> {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { device: device.to_owned(), heard, stage: None, stages, bar }
+        Self { device: device.to_owned(), heard, stage: None, stages, tenth: 0, bar }
     }
 
     /// Returns the current stage.
@@ -56,18 +69,25 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Shows the stage that the worker reported, and how many percent of it are done.
-    pub(super) fn show(&mut self, stage: String, percent: Option<u64>) {
+    /// Shows what the worker reported. Of a stage that takes hours, each tenth is logged.
+    pub(super) fn show(&mut self, Course { stage, percent, pace }: Course) {
         self.heard.set(Instant::now());
-        if let Some(bar) = &self.bar {
-            bar.set_message(match percent {
-                Some(percent) => format!("{stage}, {percent} %"),
-                None => stage.clone(),
-            });
-        } else if stage != self.stage() {
-            tracing::info!(device = self.device, "{stage}");
+        let percent_text = percent.map(|percent| format!(", {percent} %")).unwrap_or_default();
+        let pace_text = pace.as_ref().map(|pace| format!(", {pace}")).unwrap_or_default();
+        let is_new = stage != self.stage();
+        if is_new {
+            self.tenth = 0;
         }
-        if stage != self.stage() {
+        let tenth = percent.filter(|_| pace.is_some()).unwrap_or_default() / 10;
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{stage}{percent_text}{pace_text}"));
+        } else if is_new {
+            tracing::info!(device = self.device, "{stage}");
+        } else if tenth > self.tenth {
+            self.tenth = tenth;
+            tracing::info!(device = self.device, "{stage}{percent_text}{pace_text}");
+        }
+        if is_new {
             self.end_stage();
             self.stage = Some((stage, Instant::now()));
         }

@@ -75,6 +75,8 @@ pub enum Job {
     Adopt(Adopt),
     /// Overwrite the header of a volume that is not open, so that no key opens it any more.
     Erase(Erase),
+    /// Give the open volume a new volume key: encrypt its data again, until that is finished or SIGTERM asks to stop.
+    Reencrypt(Reencrypt),
 }
 
 impl Job {
@@ -83,7 +85,7 @@ impl Job {
         match self {
             Self::Probe { .. } | Self::Header { .. } | Self::Check(_) | Self::Cipher { .. } | Self::Close { .. } => 0,
             Self::Erase(_) => 0,
-            Self::Format(_) | Self::RemoveKey(_) | Self::Adopt(_) => 1,
+            Self::Format(_) | Self::RemoveKey(_) | Self::Adopt(_) | Self::Reencrypt(_) => 1,
             Self::AddKey(_) => 2,
             Self::Unlock(job) => usize::from(!job.open),
             Self::Grow(job) => usize::from(job.mapping),
@@ -91,6 +93,11 @@ impl Job {
             Self::EnrollRecovery(_) => 2,
             Self::ShowHeader { .. } | Self::BackUpHeader(_) | Self::InspectBackup(_) => 0,
         }
+    }
+
+    /// Whether the worker can be asked to stop with SIGTERM. It is not killed then, which would leave reads and writes of the volume waiting.
+    pub fn can_be_stopped(&self) -> bool {
+        matches!(self, Self::Reencrypt(_))
     }
 
     /// Whether another job may follow on the same disk.
@@ -166,6 +173,21 @@ pub struct RemoveKey {
     pub expected: Expected,
     /// The keyslot that the key to remove opened.
     pub keyslot: ProvenKeyslot,
+}
+
+/// See [`Job::Reencrypt`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Reencrypt {
+    /// The disk.
+    pub target: Target,
+    /// The volume that must be on it.
+    pub expected: Expected,
+    /// Mapper name.
+    pub mapper: String,
+    /// The keyslot of the former volume key, if re-encryption has begun before: if another one opens, it is finished.
+    pub former: Option<ProvenKeyslot>,
+    /// How fast at most, in bytes a second.
+    pub speed: Option<u64>,
 }
 
 /// See [`Job::Grow`].

@@ -10,37 +10,12 @@ use uuid::Uuid;
 
 use super::areas::keyslot_areas;
 use super::header::Luks2Header;
-use super::layout::{Cipher, Encryption, Flags, Layout};
+use super::layout::{Flags, Layout};
+use super::reencryption::{self, is_reencrypting};
+use super::segment::{HeaderPolicy, check_single_segment, cipher};
 use super::token::{TOKEN_TYPE, Token, ours};
 use super::violation::{PolicyViolation, shown, violation};
 use crate::key::KeySource;
-
-/// [`DATA_OFFSET`](super::layout::DATA_OFFSET) as the header writes it.
-const DATA_OFFSET_TEXT: &str = "16777216";
-
-/// The layout that a header must have. Each volume must pass the policy of the release that made it, so that volumes of older
-/// releases still open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(tag = "policy", content = "layout")]
-pub enum HeaderPolicy {
-    /// Any layout that the agent can make. Format version 1 of the state file did not record the layout.
-    #[default]
-    #[serde(rename = "1")]
-    Possible,
-    /// Exactly the layout that the volume was made with.
-    #[serde(rename = "2")]
-    Recorded(Layout),
-}
-
-impl HeaderPolicy {
-    /// Returns the encryption that the kernel must support; the default if the layout was not recorded.
-    pub fn encryption(self) -> Encryption {
-        match self {
-            Self::Possible => Encryption { cipher: Cipher::AesXtsPlain64, key_size: 512 },
-            Self::Recorded(Layout { cipher, key_size, .. }) => Encryption { cipher, key_size },
-        }
-    }
-}
 
 /// The header that a volume must have according to the state file.
 ///
@@ -56,6 +31,9 @@ pub struct Expected {
     pub key: KeySource,
     /// The key that the volume is about to get or to lose, of which its header may have a token.
     pub other: Option<KeySource>,
+    /// Whether the agent has begun to re-encrypt its data. Only then its header may say so.
+    #[serde(default)]
+    pub reencrypting: bool,
 }
 
 /// Checks the metadata of a LUKS2 header. The UUID is not part of the metadata.
@@ -69,25 +47,33 @@ pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyV
     }
     let section = |name: &str| metadata.get(name).and_then(Value::as_object);
 
-    let segments = section("segments").map(|s| s.iter().collect::<Vec<_>>()).unwrap_or_default();
-    let [(id, segment)] = segments.as_slice() else {
-        return violation(format!("it has {} segments, expected 1", segments.len()));
-    };
-    if id.as_str() != "0" {
-        return violation(format!("its segment has number {id}, expected 0"));
-    }
-    check_segment(segment, expected.header)?;
-    check_flags(metadata, expected.header)?;
-    check_digest(metadata)?;
     let requirements = metadata.pointer("/config/requirements/mandatory");
-    if requirements.is_some_and(|list| list.as_array().is_none_or(|list| !list.is_empty())) {
-        return violation("it has mandatory requirements");
+    let requirements = requirements.filter(|list| list.as_array().is_none_or(|list| !list.is_empty()));
+    let in_progress = expected.reencrypting && is_reencrypting(metadata);
+    match requirements {
+        Some(list) if in_progress => {
+            reencryption::check_requirements(list)?;
+            reencryption::check_segments(metadata, expected.header)?;
+        }
+        Some(_) => return violation("it has mandatory requirements"),
+        None => check_single_segment(metadata, expected.header)?,
     }
+    check_flags(metadata, expected.header)?;
+    // one for each volume key, and one for the metadata of the re-encryption
+    check_digests(metadata, if in_progress { 3 } else { 1 + usize::from(expected.reencrypting) })?;
     check_token(metadata, expected)?;
-    section("keyslots")
-        .into_iter()
-        .flatten()
-        .try_for_each(|(id, keyslot)| check_keyslot(id, keyslot, expected.header))?;
+    let mut of_reencryption = 0;
+    for (id, keyslot) in section("keyslots").into_iter().flatten() {
+        if in_progress && keyslot.get("type").and_then(Value::as_str) == Some("reencrypt") {
+            of_reencryption += 1;
+            reencryption::check_keyslot(id, keyslot)?;
+        } else {
+            check_keyslot(id, keyslot, expected.header)?;
+        }
+    }
+    if in_progress && of_reencryption != 1 {
+        return violation(format!("it has {of_reencryption} keyslots of type reencrypt, expected 1"));
+    }
     keyslot_areas(metadata).map(drop)
 }
 
@@ -113,47 +99,6 @@ fn has_nul(value: &Value) -> bool {
         Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
-}
-
-fn cipher(value: Option<&Value>) -> Option<Cipher> {
-    value.and_then(|value| Cipher::deserialize(value).ok())
-}
-
-fn check_segment(segment: &Value, policy: HeaderPolicy) -> Result<(), PolicyViolation> {
-    let fixed = [("type", "crypt"), ("offset", DATA_OFFSET_TEXT), ("size", "dynamic"), ("iv_tweak", "0")];
-    for (key, value) in fixed {
-        if segment.get(key).and_then(Value::as_str) != Some(value) {
-            return violation(format!("segment {key} is {}, expected {value}", shown(segment.get(key))));
-        }
-    }
-    let known = |key: &str| ["encryption", "sector_size"].contains(&key) || fixed.iter().any(|(name, _)| *name == key);
-    if let Some(key) = segment.as_object().into_iter().flat_map(|map| map.keys()).find(|key| !known(key)) {
-        return violation(format!("its segment has the unexpected field '{}'", key.escape_debug()));
-    }
-    let (found, sector_size) = (cipher(segment.get("encryption")), segment.get("sector_size").and_then(Value::as_u64));
-    let as_made = match policy {
-        HeaderPolicy::Possible => {
-            found.is_some() && sector_size.is_some_and(|size| (512..=4096).contains(&size) && size.is_power_of_two())
-        }
-        HeaderPolicy::Recorded(layout) => {
-            found == Some(layout.cipher) && sector_size == Some(u64::from(layout.sector_size))
-        }
-    };
-    if as_made {
-        return Ok(());
-    }
-    let expected = match policy {
-        HeaderPolicy::Possible => String::new(),
-        HeaderPolicy::Recorded(Layout { cipher, sector_size, .. }) => {
-            let (name, mode) = cipher.parts();
-            format!(", expected {name}-{mode} and {sector_size} bytes")
-        }
-    };
-    violation(format!(
-        "its segment has cipher {} and sectors of {} bytes{expected}",
-        shown(segment.get("encryption")),
-        shown(segment.get("sector_size"))
-    ))
 }
 
 fn check_flags(metadata: &Value, policy: HeaderPolicy) -> Result<(), PolicyViolation> {
@@ -182,15 +127,20 @@ fn check_flags(metadata: &Value, policy: HeaderPolicy) -> Result<(), PolicyViola
     violation(format!("its flags are {}{expected}", shown(list)))
 }
 
-/// Checks the digest of the volume key.
+/// Checks the digests of the volume keys: at least one, and no more than `most`.
 ///
 /// If the digest is not as long as its hash, libcryptsetup 2.6.1 accepts any key as the volume key. The mapping would then read as
 /// noise, like a volume without a file system.
-fn check_digest(metadata: &Value) -> Result<(), PolicyViolation> {
-    let digests = metadata.get("digests").and_then(Value::as_object).map(|map| map.values().collect::<Vec<_>>());
-    let Some([digest]) = digests.as_deref() else {
-        return violation("it does not have exactly one volume key digest");
-    };
+fn check_digests(metadata: &Value, most: usize) -> Result<(), PolicyViolation> {
+    let digests = metadata.get("digests").and_then(Value::as_object);
+    match digests.filter(|digests| (1..=most).contains(&digests.len())) {
+        Some(digests) => digests.values().try_for_each(check_digest),
+        None if most == 1 => violation("it does not have exactly one volume key digest"),
+        None => violation(format!("it does not have 1 to {most} volume key digests")),
+    }
+}
+
+fn check_digest(digest: &Value) -> Result<(), PolicyViolation> {
     let text = |key: &str| digest.get(key).and_then(Value::as_str);
     let size = match text("hash") {
         Some("sha256") => 32,
@@ -286,7 +236,7 @@ mod tests {
 
     use super::*;
     use crate::key::{Provider, WrappedKey};
-    use crate::luks2::DATA_OFFSET;
+    use crate::luks2::Cipher;
 
     fn source(byte: u8) -> KeySource {
         KeySource::aws_kms(WrappedKey::new(vec![byte, 2, 3]).unwrap(), "arn:aws:kms:x")
@@ -302,7 +252,13 @@ mod tests {
     }
 
     fn expected() -> Expected {
-        Expected { luks_uuid: Uuid::nil(), header: HeaderPolicy::Recorded(layout()), key: source(1), other: None }
+        Expected {
+            luks_uuid: Uuid::nil(),
+            header: HeaderPolicy::Recorded(layout()),
+            key: source(1),
+            other: None,
+            reencrypting: false,
+        }
     }
 
     fn header() -> Value {
@@ -316,11 +272,6 @@ mod tests {
             "digests": {"0": {"type": "pbkdf2", "hash": "sha256", "digest": STANDARD.encode([7; 32])}},
             "config": {"json_size": "12288", "keyslots_size": "16744448", "flags": ["allow-discards"]},
         })
-    }
-
-    #[test]
-    fn the_data_offset_is_written_as_it_is() {
-        assert_eq!(DATA_OFFSET.to_string(), DATA_OFFSET_TEXT);
     }
 
     #[test]

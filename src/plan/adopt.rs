@@ -252,6 +252,7 @@ pub fn adopted(
             luks_uuid: *luks_uuid,
             key,
             key_change: None,
+            volume_key_change: None,
             serial: device.serial.clone(),
             device: device.name.clone(),
             role: *role,

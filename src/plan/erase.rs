@@ -170,6 +170,7 @@ fn of_unknown(state: &State, adoption: &Adoption, now: Timestamp) -> (VolumeReco
         luks_uuid: *luks_uuid,
         key: key.id,
         key_change: None,
+        volume_key_change: None,
         serial: device.serial.clone(),
         device: device.name.clone(),
         role: *role,

@@ -9,6 +9,11 @@ use crate::luks2::{DATA_OFFSET, grown_size};
 use crate::state::VolumeRecord;
 use crate::storage::FilesystemKind;
 
+/// Why the size and the keyslots of a volume cannot change.
+pub(super) const REENCRYPTING: &str = "its data is being re-encrypted";
+/// What to do about it.
+pub(super) const FINISH: &str = "finish that with 'luks-agent rotate --volume-key', then try again";
+
 /// Whether a volume is smaller than its disk, as far as the facts show without a look at the disk. The recorded size
 /// changes after everything has grown, file system included, so that the next run finishes an interrupted one.
 pub(super) fn outgrown(facts: &DeviceFacts, record: &VolumeRecord, mapping: &Holder) -> bool {
@@ -40,6 +45,9 @@ impl Planner<'_> {
         if let Some(system) = &facts.system {
             let remedy = "the agent does not grow a volume that carries the system; grow it with 'cryptsetup resize' and the file system's own tool";
             return Err(Finding::refused(format!("it {system}"), remedy));
+        }
+        if record.is_reencrypting() {
+            return Err(Finding::refused(REENCRYPTING.to_owned(), FINISH));
         }
         let expected = self.mount_points.of(record);
         let mount_point = match record.filesystem {

@@ -41,7 +41,7 @@ impl Planner<'_> {
             (Some(_), None) => return self.unlock(facts, role, record, Some(mapping)),
         };
         self.follow(facts, role, record);
-        if self.mode == Mode::Provision && self.owners.state.is_behind(record) {
+        if self.mode == Mode::Provision && self.owners.state.is_behind(record) && !record.is_reencrypting() {
             return self.rekey(facts, role, record);
         }
         if self.mode == Mode::Provision

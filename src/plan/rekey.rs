@@ -2,6 +2,7 @@
 
 use super::action::{Action, Rekey, Step};
 use super::finding::Finding;
+use super::growth::{FINISH, REENCRYPTING};
 use super::model::Subject;
 use super::owner::Owner;
 use super::planner::Planner;
@@ -18,6 +19,7 @@ impl Planner<'_> {
             return self.leave(subject, "has the current key".to_owned());
         }
         let finding = match owner {
+            _ if record.is_reencrypting() => Some(Finding::refused(REENCRYPTING.to_owned(), FINISH)),
             Owner::Open(_) => None,
             Owner::Header(_) => self.copied(facts, record),
             Owner::Identity(_) | Owner::Nobody => Some(Finding::wrong(

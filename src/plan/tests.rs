@@ -108,6 +108,7 @@ fn record(n: u32, phase: Phase, at: &str, facts: &DeviceFacts) -> VolumeRecord {
         luks_uuid: id(n),
         key: 1,
         key_change: None,
+        volume_key_change: None,
         serial: facts.serial.clone(),
         device: facts.name.clone(),
         role: if instance_store { VolumeRole::InstanceStore } else { VolumeRole::Ebs },

@@ -14,6 +14,9 @@ use crate::plan::Subject;
 /// The reason in the row of a volume that `rotate` or `rewrap` has not caught up with yet.
 pub const HAS_FORMER_KEY: &str = "opens with its former key; 'luks-agent provision' gives it the new one";
 
+/// The reason in the row of a volume whose re-encryption is not finished.
+pub const REENCRYPTING: &str = "its re-encryption is not finished";
+
 /// A disk, or a known volume whose disk is not attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {

@@ -90,6 +90,7 @@ fn unchanged(n: u32) -> Left {
         luks_uuid: id(n),
         key: 1,
         key_change: None,
+        volume_key_change: None,
         serial: None,
         device: String::new(),
         role: VolumeRole::Ebs,

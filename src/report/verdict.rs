@@ -28,6 +28,10 @@ pub enum Verdict {
     WouldRekey,
     /// Its key was changed.
     Rekeyed,
+    /// All its data has a new volume key.
+    Reencrypted,
+    /// It was asked to stop before it was finished.
+    Stopped,
     /// Unmounted and closed.
     Closed,
     /// Not touched for safety.
@@ -88,6 +92,8 @@ impl fmt::Display for Verdict {
             Self::Unchanged => "unchanged",
             Self::WouldRekey => "would change key",
             Self::Rekeyed => "key changed",
+            Self::Reencrypted => "re-encrypted",
+            Self::Stopped => "stopped",
             Self::Closed => "closed",
             Self::Refused => "refused",
             Self::Wrong => "wrong",
@@ -118,7 +124,7 @@ impl fmt::Display for Verdict {
 impl Verdict {
     pub(super) fn exit_code(self) -> ExitCode {
         match self {
-            Self::Failed | Self::Hung | Self::Wrong | Self::Unsound => ExitCode::Failed,
+            Self::Failed | Self::Hung | Self::Stopped | Self::Wrong | Self::Unsound => ExitCode::Failed,
             Self::NoKey => ExitCode::KeyService,
             Self::Refused => ExitCode::Refused,
             Self::WouldFormat
@@ -130,6 +136,7 @@ impl Verdict {
             | Self::Unchanged
             | Self::WouldRekey
             | Self::Rekeyed
+            | Self::Reencrypted
             | Self::Closed
             | Self::Sound
             | Self::Open

@@ -21,4 +21,6 @@ mod tests;
 pub use directory::StateDir;
 pub use error::StateError;
 pub use file::{file, read};
-pub use record::{FormerVolume, KeyChange, KeyRecord, Phase, State, VERSION, VolumeEnd, VolumeRecord, VolumeRole};
+pub use record::{
+    FormerVolume, KeyChange, KeyRecord, Phase, State, VERSION, VolumeEnd, VolumeKeyChange, VolumeRecord, VolumeRole,
+};

@@ -86,6 +86,9 @@ pub struct VolumeRecord {
     /// The change of keys that has begun on its disk, until it is finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_change: Option<KeyChange>,
+    /// The change of the volume key that is to come or has begun, until it is finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_key_change: Option<VolumeKeyChange>,
     /// Serial number of the disk, if it has one.
     pub serial: Option<String>,
     /// Kernel name of the disk when it was formatted; identifies the disk only if it has no serial number.
@@ -138,6 +141,16 @@ impl KeyChange {
             Self::Adding { key } | Self::Removing { key, .. } => *key,
         }
     }
+}
+
+/// A change of the volume key: all data is encrypted again. The same data key opens the volume at every moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeKeyChange {
+    /// `rotate --volume-key` was run. The header is as it was.
+    Planned,
+    /// The header may say that the volume has two volume keys, and libcryptsetup may have to repair it after a crash.
+    Begun,
 }
 
 /// A volume that is no longer the node's.
@@ -199,6 +212,11 @@ impl VolumeRecord {
     /// Returns the identity of the disk, as [`DeviceFacts::identity`].
     pub fn identity(&self) -> String {
         self.serial.clone().unwrap_or_else(|| format!("name:{}", self.device))
+    }
+
+    /// Returns whether re-encryption of its data has begun.
+    pub fn is_reencrypting(&self) -> bool {
+        self.volume_key_change == Some(VolumeKeyChange::Begun)
     }
 
     /// Returns whether the record was made for this disk.
@@ -271,7 +289,8 @@ impl State {
         let volume = self.volume(luks_uuid)?;
         let source = |id: u32| self.key(id).map(KeyRecord::source);
         let other = volume.key_change.as_ref().and_then(|change| source(change.key()));
-        Some(Expected { luks_uuid, header: volume.header, key: source(volume.key)?, other })
+        let reencrypting = volume.is_reencrypting();
+        Some(Expected { luks_uuid, header: volume.header, key: source(volume.key)?, other, reencrypting })
     }
 
     /// Returns the key that a volume should have: its own, or the one that takes its place.
@@ -330,6 +349,7 @@ impl State {
                 luks_uuid: Uuid::from_u128(7),
                 key: 1,
                 key_change: None,
+                volume_key_change: None,
                 serial: Some("vol0".into()),
                 device: "nvme1n1".into(),
                 role: VolumeRole::Ebs,

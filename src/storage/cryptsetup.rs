@@ -8,6 +8,7 @@ mod keyslots;
 mod loaded;
 mod on_disk;
 mod recovery;
+mod reencrypt;
 mod restore;
 #[cfg(test)]
 mod tests;
@@ -27,9 +28,12 @@ pub use self::keyslots::{BothKeyslots, Removal, add_key, remove_key};
 pub use self::loaded::{Library, library};
 use self::on_disk::{Checked, OnDisk, check_key, is_not_permitted, load};
 pub use self::recovery::{enroll as enroll_recovery, remove as remove_recovery};
+pub use self::reencrypt::{GoesOn, OpenVolume, Position, Reencryption, reencrypt};
 pub use self::restore::restore;
 use crate::key::Passphrase;
-use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size};
+use crate::luks2::{
+    DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size, is_reencrypting,
+};
 
 /// PBKDF2 iterations: the minimum that cryptsetup allows. The passphrase already has 256 bits of entropy, so stretching it
 /// would only take time. systemd-cryptenroll and clevis do the same for machine keys.
@@ -147,11 +151,19 @@ pub fn prove(device: &Path, expected: &Expected, key: &Passphrase) -> Result<Pro
 
 /// Opens the volume as `/dev/mapper/NAME` and returns the keyslot that the key opened.
 ///
-/// It uses the same copy of the header that has passed the policy.
+/// It uses the same copy of the header that has passed the policy. If re-encryption was interrupted, libcryptsetup first repairs the disk,
+/// which it can only do with the header there; its digest of those metadata then takes the place of the copy.
 ///
 /// # Errors
 /// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or any error of libcryptsetup.
 pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
+    if expected.reencrypting {
+        let mut on_disk = OnDisk::load(device, expected.luks_uuid)?;
+        on_disk.checked(device, expected)?;
+        if is_reencrypting(on_disk.metadata()) {
+            reencrypt::recover(&mut on_disk, key)?;
+        }
+    }
     let mut volume = load(device, expected)?;
     // libcryptsetup adds the flags that are stored in the header
     let mut handle = volume.cd.activate_handle();

@@ -74,6 +74,15 @@ pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), DmEr
     check_table(&table, disk, policy).map_err(|difference| DmError::Differs { mapper: mapper.to_owned(), difference })
 }
 
+/// Whether a mapping does nothing but pass on: libcryptsetup puts it on top of others while it re-encrypts a volume.
+///
+/// # Errors
+/// If `dmsetup` fails.
+pub fn is_linear(mapper: &str) -> Result<bool, DmError> {
+    let table = dmsetup(&["table", "--", mapper])?;
+    Ok(table.split_whitespace().nth(2) == Some("linear"))
+}
+
 /// Returns how often a mapping is open: once for its file system and once for each other user.
 ///
 /// # Errors

@@ -59,6 +59,11 @@ pub(crate) enum CloseError {
     /// It could not be unmounted.
     #[error("it is in use, so nothing was changed")]
     NotUnmounted(#[source] Box<Self>),
+    /// Its data is being re-encrypted, or that was killed.
+    #[error(
+        "its data is being re-encrypted; stop 'luks-agent rotate --volume-key' first, or restart the node if that was killed"
+    )]
+    Reencrypting,
     /// Its mapping could not be removed.
     #[error("cannot close it: it is still in use: {}", join_some(.holders))]
     Held {
@@ -107,6 +112,9 @@ pub(crate) fn close(mapper: &str, extent: &Extent) -> Result<(), CloseError> {
         // libcryptsetup does not close a mapping without a table
         Mapping::Empty => return Ok(dm::remove(mapper)?),
         Mapping::Open => {}
+    }
+    if matches!(extent, Extent::Whole { .. }) && dm::is_linear(mapper)? {
+        return Err(CloseError::Reencrypting);
     }
     let node = dm::node(mapper)?;
     let metadata = fs::metadata(&node).map_err(IoError::when("examine", &node))?;

@@ -36,6 +36,9 @@ pub(super) enum WorkerError {
     /// A job needs a passphrase but has none.
     #[error("the job has no passphrase")]
     NoPassphrase,
+    /// The thread that does the work panicked.
+    #[error("the worker's thread panicked; this is a bug of luks-agent")]
+    Panicked,
     /// The mount point of a new volume cannot be used, so the disk was not formatted.
     #[error("nothing was done")]
     NothingDone(#[source] MountError),

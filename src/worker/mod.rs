@@ -22,6 +22,7 @@ mod noise;
 pub mod probe;
 mod reader;
 mod recovery;
+mod reencrypt;
 mod rekey;
 mod sample;
 mod serve;

@@ -14,6 +14,7 @@ use super::grow::grow;
 use super::header;
 use super::input::Input;
 use super::recovery;
+use super::reencrypt::reencrypt;
 use super::rekey::{add_key, remove_key};
 use super::stage::Stage;
 use super::unlock::unlock;
@@ -84,6 +85,7 @@ fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::
         Job::BackUpHeader(job) => header::back_up(&job, &mut stage),
         Job::InspectBackup(job) => header::inspect(&job, &mut stage),
         Job::RestoreHeader(job) => header::restore(&job, keys.next(), &mut stage),
+        Job::Reencrypt(job) => reencrypt(job, keys.next(), &mut stage),
         Job::Cipher { encryption } => try_cipher(encryption, &mut stage),
         Job::Close { mapper, extent } => {
             stage.enter("closing");
@@ -129,6 +131,7 @@ mod tests {
             header: HeaderPolicy::Possible,
             key: KeySource::aws_kms(WrappedKey::new(vec![1]).unwrap(), ""),
             other: None,
+            reencrypting: false,
         };
         let job = Job::Unlock(job::Unlock { target, expected, mapper: "x".into(), open: false, mount: None });
         let mut line = serde_json::to_vec(&job).unwrap();

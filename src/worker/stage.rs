@@ -18,15 +18,20 @@ pub(super) struct Stage<'a> {
 impl Stage<'_> {
     pub(super) fn enter(&mut self, stage: &str) {
         self.last = None;
-        let _ = (self.send)(Answer::Progress { stage: stage.to_owned(), percent: None });
+        let _ = (self.send)(Answer::Progress { stage: stage.to_owned(), percent: None, pace: None });
     }
 
     pub(super) fn percent(&mut self, stage: &str, done: u64, total: u64) {
+        self.course(stage, done, total, None);
+    }
+
+    /// Reports progress together with how fast it is.
+    pub(super) fn course(&mut self, stage: &str, done: u64, total: u64, pace: Option<String>) {
         let percent = (done * 100).checked_div(total);
         if percent != self.last || self.since.elapsed() > HEARTBEAT {
             self.last = percent;
             self.since = Instant::now();
-            let _ = (self.send)(Answer::Progress { stage: stage.to_owned(), percent });
+            let _ = (self.send)(Answer::Progress { stage: stage.to_owned(), percent, pace });
         }
     }
 }

@@ -201,3 +201,27 @@ fn this_machine_can_be_read() {
         "{inventory:#?}"
     );
 }
+
+#[test]
+fn a_volume_is_open_on_its_disk_while_it_is_reencrypted() {
+    const VOLUME: &str = "CRYPT-LUKS2-5d0f4ff19f5c4a558f5d2b9d8a1c7e10-luks-5d0f4ff1";
+    const BETWEEN: &str = "CRYPT-SUBDEV-5d0f4ff19f5c4a558f5d2b9d8a1c7e10-luks-5d0f4ff1";
+    let mut tree = booted();
+    let disk = tree.nvme(1, EBS, "vol1", 8 * GIB);
+    tree.dm("dm-1", "luks-5d0f4ff1-hotzone-forward", &format!("{BETWEEN}-hotzone-forward"), &[&disk]);
+    tree.dm("dm-2", "luks-5d0f4ff1-overlay", &format!("{BETWEEN}-overlay"), &["dm-1", &disk]);
+    tree.dm("dm-0", "luks-5d0f4ff1", VOLUME, &["dm-2"]);
+    let inventory = tree.discover();
+    let holders = &inventory.devices.iter().find(|facts| facts.name == disk).unwrap().holders;
+    let holders: Vec<_> = holders.iter().map(|holder| (holder.name.as_str(), holder.held)).collect();
+    assert_eq!(holders, [("dm-0", false)]);
+    assert!(tree.orphans().is_empty());
+    assert!(!inventory.devices.iter().any(|facts| ["dm-1", "dm-2"].contains(&facts.name.as_str())));
+
+    // nothing is above them: they hold the disk themselves
+    tree.remove("dm-0", "");
+    tree.remove("dm-2", "holders/dm-0");
+    let inventory = tree.discover();
+    let holders = &inventory.devices.iter().find(|facts| facts.name == disk).unwrap().holders;
+    assert_eq!(holders.iter().map(|holder| holder.name.as_str()).collect::<Vec<_>>(), ["dm-2"]);
+}

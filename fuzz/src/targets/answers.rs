@@ -7,7 +7,7 @@ use tokio::runtime::Builder;
 pub(crate) fn run(data: &[u8]) -> String {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
     let mut stages = 0;
-    let answer = runtime.block_on(job::read_answer(BufReader::new(data), |_, percent| {
+    let answer = runtime.block_on(job::read_answer(BufReader::new(data), |job::Course { percent, .. }| {
         assert_eq!(percent.map(|p| p.to_string().parse::<u64>().expect("a number")), percent);
         stages += 1;
     }));

@@ -87,6 +87,10 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
             mapper.clone_from(&NO_MAPPING.to_owned());
             *mount = None;
         }
+        Job::Reencrypt(job::Reencrypt { target, mapper, .. }) => {
+            point(target);
+            mapper.clone_from(&NO_MAPPING.to_owned());
+        }
         Job::AddKey(job::AddKey { target, .. }) | Job::RemoveKey(job::RemoveKey { target, .. }) => point(target),
         Job::Erase(job::Erase { target, .. }) => point(target),
         Job::Adopt(job::Adopt { target, mapper, .. }) => {

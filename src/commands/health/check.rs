@@ -7,7 +7,7 @@ use crate::disk::classify;
 use crate::error::chain;
 use crate::job::{self, Answer, Host, HostError, Job, Target};
 use crate::plan::{Finding, Shortfall, Subject, is_ignored, locked_out, policy};
-use crate::report::{HAS_FORMER_KEY, Row, Verdict};
+use crate::report::{HAS_FORMER_KEY, REENCRYPTING, Row, Verdict};
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 /// Whether a volume is not open and the configuration says to leave it alone.
@@ -53,13 +53,18 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
     match host.run(&facts.name, job, &[]).await {
         Ok(Answer::Sound { unsound: Some(why), .. }) => row(&subject, Verdict::Unsound).because(why),
         Ok(Answer::Sound { filesystem_errors: true, .. }) => row(&subject, Verdict::Unsound).with_filesystem_errors(),
-        Ok(Answer::Sound { .. }) => match volume.mount_point.as_ref().filter(|at| !mapping.mounts.contains(at)) {
-            // a volume used as swap is fine
-            Some(at) if facts.system.is_none() => row(&subject, Verdict::NotMounted)
-                .because(format!("open, but not mounted at {}; 'luks-agent unlock' mounts it", at.display())),
-            _ if state.is_behind(volume) => row(&subject, Verdict::Sound).because(HAS_FORMER_KEY),
-            _ => row(&subject, Verdict::Sound),
-        },
+        Ok(Answer::Sound { reencrypted, .. }) => {
+            match volume.mount_point.as_ref().filter(|at| !mapping.mounts.contains(at)) {
+                // a volume used as swap is fine
+                Some(at) if facts.system.is_none() => row(&subject, Verdict::NotMounted)
+                    .because(format!("open, but not mounted at {}; 'luks-agent unlock' mounts it", at.display())),
+                _ if let Some(percent) = reencrypted => {
+                    row(&subject, Verdict::Sound).because(format!("{REENCRYPTING}: {percent} % has the new volume key"))
+                }
+                _ if state.is_behind(volume) => row(&subject, Verdict::Sound).because(HAS_FORMER_KEY),
+                _ => row(&subject, Verdict::Sound),
+            }
+        }
         Ok(Answer::Failed { message }) => row(&subject, Verdict::Wrong).because(message),
         Ok(other) => row(&subject, Verdict::Failed).because(unexpected(&other)),
         Err(e @ HostError::Hung { .. }) => row(&subject, Verdict::Hung).because(chain(e)),

@@ -95,7 +95,7 @@ async fn try_key(node: Node<'_>, volume: &VolumeRecord, row: Row, key: Option<&P
 /// Returns the row of a volume whose key opens a keyslot.
 fn proven(volume: &VolumeRecord, row: Row, keyslot: &ProvenKeyslot) -> Row {
     match &volume.keyslot {
-        Some(recorded) if recorded != keyslot => {
+        Some(recorded) if recorded != keyslot && !volume.is_reencrypting() => {
             let why = match recorded.number == keyslot.number {
                 true => format!("its data key opens keyslot {}, which is not as recorded", keyslot.number),
                 false => format!(

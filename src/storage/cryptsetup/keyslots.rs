@@ -151,6 +151,6 @@ fn keyslot_of(volume: &mut Checked, luks_uuid: Uuid, key: &Passphrase) -> Result
     }
 }
 
-fn sync(device: &Path) -> Result<(), LuksError> {
+pub(super) fn sync(device: &Path) -> Result<(), LuksError> {
     File::open(device).and_then(|d| d.sync_all()).map_err(LuksError::Sync)
 }

@@ -36,6 +36,7 @@ fn spec() -> FormatSpec {
         header: HeaderPolicy::Recorded(layout),
         key: source(5),
         other: None,
+        reencrypting: false,
     };
     FormatSpec { expected, layout, instance_id: None }
 }

@@ -1,0 +1,161 @@
+//! The second half of `rotate --volume-key`: re-encrypts volumes, one after the other.
+
+use uuid::Uuid;
+
+use super::error::{CommandError, unexpected};
+use super::lazy_kms::LazyKms;
+use super::preflight::{lock, patience_with_another_run};
+use super::survey::Disks;
+use crate::apply::{Apply, Beginning};
+use crate::config::Config;
+use crate::disk::{DeviceFacts, Inventory, classify};
+use crate::error::chain;
+use crate::job::{self, Answer, Host, HostError, Job, Target, Workers};
+use crate::plan::Subject;
+use crate::report::{Report, Row, Verdict};
+use crate::state::{State, StateDir, VolumeRecord};
+
+/// What to do about a volume that is not finished.
+const CONTINUE: &str = "'luks-agent rotate --volume-key' goes on where it stopped";
+
+/// Re-encrypts volumes of a node.
+#[derive(Debug)]
+pub(super) struct VolumeKeys<'a> {
+    pub(super) config: &'a Config,
+    /// How fast at most, in bytes a second.
+    pub(super) speed: Option<u64>,
+}
+
+impl VolumeKeys<'_> {
+    /// Whether an open volume waits for its new volume key.
+    pub(super) async fn are_left(&self) -> Result<bool, CommandError> {
+        let state = self.store().await?.load()?;
+        let inventory = Disks::briefly(self.config).inventory().await?;
+        Ok(state.volumes.iter().any(|volume| is_waiting(volume) && disk_of(&inventory, volume).is_some()))
+    }
+
+    /// Records that all volumes are to get new volume keys.
+    pub(super) async fn plan(&self) -> Result<(), CommandError> {
+        let (store, host, keys) = (self.store().await?, self.host(), LazyKms::new(self.config));
+        let state = store.load()?;
+        Ok(self.apply(&store, &host, &keys).plan_volume_keys(&state)?)
+    }
+
+    /// Re-encrypts all open volumes that wait for it. Others stay recorded as waiting.
+    pub(super) async fn change(&self) -> Result<Report, CommandError> {
+        let state = self.store().await?.load()?;
+        let inventory = Disks::briefly(self.config).inventory().await?;
+        let (host, keys) = (self.host(), LazyKms::new(self.config));
+        let mut rows = Vec::new();
+        let mut is_stopped = false;
+        for volume in state.volumes.iter().filter(|volume| is_waiting(volume)) {
+            let Some(disk) = disk_of(&inventory, volume) else {
+                rows.push(
+                    self.row(None, volume, Verdict::Left)
+                        .because("not open")
+                        .with_remedy(format!("open it; then {CONTINUE}")),
+                );
+                continue;
+            };
+            if is_stopped {
+                rows.push(self.row(Some(disk), volume, Verdict::Left).because("not begun").with_remedy(CONTINUE));
+                continue;
+            }
+            let row = self.change_one(disk, volume, &host, &keys).await?;
+            is_stopped = row.result == Verdict::Stopped;
+            rows.push(row);
+        }
+        let done = rows.iter().filter(|row| row.result == Verdict::Reencrypted).count();
+        let summary = format!("{done} of {} volumes have a new volume key", rows.len());
+        Ok(Report::new("rotate", rows, summary).measured(keys.usage(), host.stages()))
+    }
+
+    async fn change_one(
+        &self,
+        disk: &DeviceFacts,
+        volume: &VolumeRecord,
+        host: &Workers,
+        keys: &LazyKms<'_>,
+    ) -> Result<Row, CommandError> {
+        let luks_uuid = volume.luks_uuid;
+        let row = |result| self.row(Some(disk), volume, result);
+        let begun = {
+            let store = self.store().await?;
+            let state = store.load()?;
+            self.apply(&store, host, keys).begin_volume_key(luks_uuid, &state).await
+        };
+        let Beginning { expected, former, passphrase } = match begun {
+            Ok(beginning) => beginning,
+            Err(e) => return Ok(row(Verdict::Failed).because(format!("not re-encrypted: {}", chain(e)))),
+        };
+        let mapper = disk.mapper_of(luks_uuid);
+        let (target, speed) = (Target::from(disk), self.speed);
+        let job = Job::Reencrypt(job::Reencrypt { target, expected, mapper, former, speed });
+        Ok(match host.run(&disk.name, job, &[&passphrase]).await {
+            Ok(Answer::Reencrypted { keyslot }) => {
+                self.record(luks_uuid, host, keys, |apply, state| apply.end_volume_key(luks_uuid, keyslot, state))
+                    .await?;
+                row(Verdict::Reencrypted)
+            }
+            Ok(Answer::Stopped) => row(Verdict::Stopped).because("stopped as asked").with_remedy(CONTINUE),
+            Ok(Answer::Refused { why }) => {
+                self.record(luks_uuid, host, keys, |apply, state| apply.cancel_volume_key(luks_uuid, state)).await?;
+                row(Verdict::Refused).because(why)
+            }
+            Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message).with_remedy(CONTINUE),
+            Ok(other) => row(Verdict::Failed).because(unexpected(&other)),
+            Err(e @ HostError::Hung { .. }) => row(Verdict::Hung).because(chain(e)),
+            Err(e @ HostError::Died { .. }) => row(Verdict::Failed).because(chain(e)).with_remedy(
+                "some reads and writes of the volume wait until it was opened again: restart the node; nothing is lost",
+            ),
+            Err(e) => row(Verdict::Failed).because(chain(e)),
+        })
+    }
+
+    async fn record(
+        &self,
+        luks_uuid: Uuid,
+        host: &Workers,
+        keys: &LazyKms<'_>,
+        change: impl FnOnce(&Apply<'_, LazyKms<'_>, Workers>, &State) -> Result<(), crate::state::StateError>,
+    ) -> Result<(), CommandError> {
+        let store = self.store().await?;
+        let state = store.load()?;
+        tracing::debug!(%luks_uuid, "recording the volume key");
+        Ok(change(&self.apply(&store, host, keys), &state)?)
+    }
+
+    async fn store(&self) -> Result<StateDir, CommandError> {
+        Ok(lock(self.config, patience_with_another_run(self.config), StateDir::open).await?)
+    }
+
+    fn host(&self) -> Workers {
+        Workers::new(self.config.volumes.deadline)
+    }
+
+    fn apply<'b>(
+        &'b self,
+        store: &'b StateDir,
+        host: &'b Workers,
+        keys: &'b LazyKms<'b>,
+    ) -> Apply<'b, LazyKms<'b>, Workers> {
+        Apply { config: self.config, store: Some(store), keys, host, instance_id: None }
+    }
+
+    fn row(&self, disk: Option<&DeviceFacts>, volume: &VolumeRecord, result: Verdict) -> Row {
+        let subject = disk.map_or_else(
+            || Subject::absent(volume),
+            |disk| Subject::of(disk, &classify(disk, &self.config.volumes.rules)),
+        );
+        Row::new(&subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
+    }
+}
+
+fn is_waiting(volume: &VolumeRecord) -> bool {
+    volume.volume_key_change.is_some()
+}
+
+/// Returns the disk on which a volume is open.
+fn disk_of<'d>(inventory: &'d Inventory, volume: &VolumeRecord) -> Option<&'d DeviceFacts> {
+    inventory.devices.iter().find(|disk| disk.mapping_of(volume.luks_uuid).is_some())
+}

@@ -1,0 +1,182 @@
+# A new volume key, under a write load that is verified, interrupted at random moments.
+#
+#   reencrypt.sh first SEED            provisions, checks what is refused and what is said, begins to re-encrypt
+#   reencrypt.sh moments SEED COUNT    the node comes back: verifies, goes on, and interrupts that COUNT times; the test cuts the power
+#   reencrypt.sh last                  verifies, finishes, and checks that the old volume key opens nothing; ubdc is a copy of the disk
+#
+# A moment is one of: SIGTERM of the agent, SIGKILL of the agent, and at last SIGKILL of the worker or nothing before the power is cut.
+source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/agent.sh"
+LOAD=$(dirname "$0")/load.py
+
+state() { python3 -c 'import json, sys; s = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
+# header EXPRESSION: prints a Python expression on the metadata `m` of the header of ubdb.
+header() {
+    python3 -c 'import json, os, sys
+disk = os.open("/dev/ubdb", os.O_RDONLY)
+os.posix_fadvise(disk, 0, 0, os.POSIX_FADV_DONTNEED)
+m = json.loads(os.pread(disk, 12288, 4096).split(b"\0")[0])
+print(eval(sys.argv[1]))' "$1"
+}
+is_reencrypting() { [[ $(header 'm["config"].get("requirements", {}).get("mandatory")') == "['online-reencrypt-v2']" ]]; }
+start_load() {
+    python3 "$LOAD" run /data/load /root/load.log >/run/load 2>&1 &
+    load=$!
+    wait_for 60 grep -q running /run/load
+}
+stop_load() {
+    kill -0 "$load" || { cat /run/load; fail "the load has ended"; }
+    kill "$load"
+    wait "$load" || true
+    verify
+}
+verify() {
+    python3 "$LOAD" verify /data/load /root/load.log
+    cmp /root/file /data/file
+}
+# reencrypt SPEED: goes on in the background.
+reencrypt() {
+    # not through agent(): the signals are for the agent, not for a shell around it
+    "$LUKS_AGENT" rotate --volume-key --max-speed "$1" >/run/rotate.report 2>/run/rotate.log &
+    rotate=$!
+    wait_for 300 has_moved_or_ended
+    kill -0 "$rotate" || { cat /run/rotate.log /run/rotate.report; fail "rotate has ended"; }
+}
+has_moved_or_ended() { [[ $(dmsetup table 2>/dev/null | grep -c -e '-overlay:') -gt 1 ]] || ! kill -0 "$rotate"; }
+worker() { pgrep -P "$rotate" -f worker; }
+# between: sleeps for a random time.
+between() { sleep "$((RANDOM % 2)).$((RANDOM % 1000 + 1000))"; }
+ended() {
+    local got=0
+    wait "$rotate" || got=$?
+    cat /run/rotate.log /run/rotate.report
+    [[ $got == "$1" ]] || fail "expected exit status $1, got $got: luks-agent rotate"
+}
+# is_whole: whether no device is left below the mapping.
+is_whole() { ! dmsetup table | grep -q overlay; }
+
+start_fake
+ext4_volumes '/dev/ubdb' ebs
+RANDOM=${2:-0}
+case $1 in
+first)
+    expect_agent 0 provision
+    head -c 20000000 /dev/urandom >/root/file
+    marker_text reencrypt >>/root/file
+    cp /root/file /data/file
+    sync -f /data
+    dd if=/dev/ubdb of=/root/header.old bs=1M count=16 status=none
+    state 's["keys"][0]["wrapped_key"]' >/root/blob.old
+
+    say "another keyslot would be lost, so nothing is begun"
+    python3 -c 'import json, os, sys, urllib.request
+headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
+body = json.dumps({"CiphertextBlob": open("/root/blob.old").read().strip()}).encode()
+answer = json.load(urllib.request.urlopen(urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], body, headers)))
+print(end=answer["Plaintext"])' >/root/passphrase.old
+    printf 'of somebody else' >/run/other
+    cryptsetup luksAddKey --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /root/passphrase.old /dev/ubdb /run/other
+    expect_agent 3 rotate --volume-key
+    assert_said "keyslot 1 would be lost"
+    is_reencrypting && fail "it has begun"
+    assert_eq "$(state '[v.get("volume_key_change") for v in s["volumes"]]')" "[None]" "the record"
+    cryptsetup luksRemoveKey --batch-mode /dev/ubdb /run/other
+    expect_agent 0 health
+
+    say "stopped with SIGTERM: it can be used, closed and opened as before"
+    start_load
+    reencrypt 2M
+    expect_agent 0 status
+    assert_said "its re-encryption is not finished"
+    expect_agent 0 health
+    assert_said "% has the new volume key"
+    expect_agent 3 rotate
+    assert_said "being re-encrypted"
+    expect_agent 0 provision
+    expect_agent 1 close /data
+    assert_said "its data is being re-encrypted"
+    kill -TERM "$rotate"
+    ended 1
+    grep -q "stopped as asked" /run/rotate.report || fail "it does not say that it was stopped"
+    is_whole || fail "it left devices behind"
+    is_reencrypting || fail "it is finished"
+    stop_load
+    expect_agent 0 health
+    expect_agent 0 close
+    expect_agent 0 unlock
+    verify
+    say "cut the power here"
+    sleep 1000
+    ;;
+moments)
+    expect_agent 0 unlock
+    is_reencrypting || say "it was finished"
+    verify
+    for ((moment = 1; moment < $3; moment++)); do
+        start_load
+        reencrypt 1M
+        between
+        if ((RANDOM % 2)); then
+            say "moment: SIGTERM of the agent"
+            kill -TERM "$rotate"
+            ended 1
+        else
+            say "moment: SIGKILL of the agent"
+            kill -KILL "$rotate"
+            wait "$rotate" || true
+            wait_for 60 is_whole
+        fi
+        stop_load
+    done
+    start_load
+    reencrypt 1M
+    between
+    if ((RANDOM % 2)); then
+        say "moment: SIGKILL of the worker, and the power"
+        kill -KILL "$(worker)"
+        ended 1
+        grep -q "restart the node" /run/rotate.report || fail "it does not say what to do"
+        expect_agent 1 health
+        assert_said "its re-encryption was killed"
+    else
+        say "moment: the power"
+    fi
+    say "cut the power here"
+    sleep 1000
+    ;;
+last)
+    expect_agent 0 unlock
+    verify
+    start_load
+    began=$(date +%s%N)
+    if is_reencrypting; then
+        expect_agent 0 rotate --volume-key --max-speed 8M
+        assert_said "re-encrypted" "1 of 1 volumes have a new volume key"
+    fi
+    say "took $((($(date +%s%N) - began) / 1000000)) ms"
+    stop_load
+    assert_eq "$(header 'len(m["keyslots"]), len(m["tokens"]), len(m["digests"]), len(m["segments"]), m["config"].get("requirements")')" \
+        "(1, 1, 1, 1, None)" "the header"
+    assert_eq "$(header 'list(m["tokens"].values())[0]["keyslots"] == list(m["keyslots"])')" True "the keyslot of the token"
+    assert_eq "$(state '[(v.get("volume_key_change"), str(v["keyslot"]["number"])) for v in s["volumes"]]')" \
+        "[(None, '$(header 'list(m["keyslots"])[0]')')]" "the record"
+    expect_agent 0 health
+    assert_said "1 sound"
+    expect_agent 0 close
+    expect_agent 0 unlock
+    verify
+    expect_agent 0 close
+
+    say "the old volume key decrypts nothing: a copy of the disk, with the header from before"
+    dd if=/dev/ubdb of=/dev/ubdc bs=1M status=none
+    dd if=/root/header.old of=/dev/ubdc bs=1M conv=notrunc status=none
+    cryptsetup open --key-file /root/passphrase.old /dev/ubdc old
+    blkid -p /dev/mapper/old && fail "the old volume key decrypts the data"
+    grep -q "$(marker_text reencrypt)" /dev/mapper/old && fail "the old volume key decrypts the file"
+    cryptsetup close old
+    blank ubdc
+    # the same check finds the file where the volume key is right
+    expect_agent 0 unlock
+    grep -q "$(marker_text reencrypt)" /dev/mapper/luks-* || fail "the file is not found with the new volume key either"
+    ;;
+esac
