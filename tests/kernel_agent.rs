@@ -59,6 +59,15 @@ fn the_main_job_and_break_glass_with_localstack() {
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_volume_and_a_recovery_key_live_with_localstack() {
+    let mut node = Node::new("localstack-life").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
+    let boot = node.boot(&script("localstack-life"));
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn volumes_grow_with_their_disks_and_go_on_where_they_were_cut() {
     let mut node = Node::new("grow").disk("ubdb", 520 * MIB).disk("ubdc", 240 * MIB).disk("ubdd", 96 * MIB);
     let boot = node.boot(&Script::with_agent("grow").timeout(Duration::from_secs(400)));

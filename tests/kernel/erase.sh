@@ -12,8 +12,8 @@ tail_sum() { dd if="/dev/$1" bs=1M skip=16 iflag=direct status=none | sha256sum;
 uuid_of() { cryptsetup luksUUID "/dev/$1"; }
 phases='[(v["serial"], v["phase"]) for v in state["volumes"]]'
 
-# on_terminal STATUS ANSWER ARGS...: runs the agent on a terminal, and answers its question.
-on_terminal() {
+# answers STATUS ANSWER ARGS...: runs the agent on a terminal, and answers its question.
+answers() {
     local want=$1 answer=$2 got=0
     shift 2
     say "luks-agent $*, and '$answer' typed"
@@ -80,7 +80,7 @@ say "what is not erased"
 expect_agent 2 erase ubdb </dev/null
 assert_said "standard input is no terminal on which to confirm it: add --yes"
 for answer in yes vol-2 "$(uuid_of ubdc)"; do
-    on_terminal 3 "$answer" erase ubdb
+    answers 3 "$answer" erase ubdb
     assert_said "$(uuid_of ubdb)" "the answer names neither its LUKS UUID nor its serial number" "nothing was erased"
 done
 sed -i 's/"ignore"/"ebs"/' "$CONFIG"
@@ -107,7 +107,7 @@ cmp "$STATE" /root/state.before
 say "confirmed on a terminal"
 uuid=$(uuid_of ubdb)
 tail=$(tail_sum ubdb)
-on_terminal 0 "$uuid" erase ubdb
+answers 0 "$uuid" erase ubdb
 assert_said "ubdf has a copy of the volume, which is not erased" "by user 0 (root)" "bytes 32768 to 16777216, with random bytes, then zeros" \
     "read back as zeros" "its data key was wrapped by $KEY_ARN" "1 erased"
 assert_erased ubdb /root/header.ubdb "$wrapped"

@@ -3,45 +3,6 @@
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-# on_terminal STATUS ANSWER ARGS...: runs the agent with a terminal of its own (STATUS: one or several exit statuses), and types ANSWER when it asks for the recovery key. Leaves
-# what the terminal showed in /run/terminal, and the rest as expect_agent does.
-on_terminal() {
-    local want=$1 got=0
-    say "luks-agent ${*:3} (on a terminal)"
-    python3 - "${@:2}" <<'PY' || got=$?
-import os, pty, subprocess, sys
-answer, args = sys.argv[1], sys.argv[2:]
-pid, terminal = pty.fork()
-if pid == 0:
-    # standard output and error elsewhere: a key may go to the terminal alone
-    for number, path in ((1, "/run/report"), (2, "/run/stderr")):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    os.execv(os.environ["LUKS_AGENT"], ["luks-agent", *args])
-shown = b""
-asked = False
-while True:
-    try:
-        data = os.read(terminal, 1000)
-    except OSError:
-        break
-    if not data:
-        break
-    shown += data
-    if not asked and b"Recovery key: " in shown:
-        asked = True
-        if answer == "HANG UP":
-            os.close(terminal)
-            break
-        os.write(terminal, answer.encode() + b"\n")
-open("/run/terminal", "wb").write(shown)
-status = os.waitpid(pid, 0)[1]
-sys.exit(os.waitstatus_to_exitcode(status) % 256)
-PY
-    cat /run/stderr /run/report
-    [[ " $want " == *" $got "* ]] || fail "expected exit status $want, got $got: luks-agent ${*:3}"
-}
-# shown_key: the recovery key that the terminal showed.
-shown_key() { grep -aoE '([cbdefghijklnrtuv]{8}-){7}[cbdefghijklnrtuv]{8}' /run/terminal; }
 # nowhere TEXT: the key is in no file that the agent left and in no output but the terminal's.
 nowhere() { if grep -rlaF -- "$1" /run/report /run/stderr /etc/luks-agent /run/luks-agent 2>/dev/null; then fail "the recovery key is there"; fi; }
 keyslots() { cryptsetup luksDump --dump-json-metadata "/dev/$1" | python3 -c 'import json, sys
