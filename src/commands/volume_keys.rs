@@ -8,7 +8,7 @@ use super::preflight::{lock, patience_with_another_run};
 use super::survey::Disks;
 use crate::apply::{Apply, Beginning};
 use crate::config::Config;
-use crate::disk::{DeviceFacts, Inventory, classify};
+use crate::disk::{DeviceFacts, classify};
 use crate::error::chain;
 use crate::job::{self, Answer, Host, HostError, Job, Target, Workers};
 use crate::plan::Subject;
@@ -31,7 +31,7 @@ impl VolumeKeys<'_> {
     pub(super) async fn are_left(&self) -> Result<bool, CommandError> {
         let state = self.store().await?.load()?;
         let inventory = Disks::briefly(self.config).inventory().await?;
-        Ok(state.volumes.iter().any(|volume| is_waiting(volume) && disk_of(&inventory, volume).is_some()))
+        Ok(state.volumes.iter().any(|volume| is_waiting(volume) && inventory.open_on(volume.luks_uuid).is_some()))
     }
 
     /// Records that all volumes are to get new volume keys.
@@ -49,7 +49,7 @@ impl VolumeKeys<'_> {
         let mut rows = Vec::new();
         let mut is_stopped = false;
         for volume in state.volumes.iter().filter(|volume| is_waiting(volume)) {
-            let Some(disk) = disk_of(&inventory, volume) else {
+            let Some(disk) = inventory.open_on(volume.luks_uuid) else {
                 rows.push(
                     self.row(None, volume, Verdict::Left)
                         .because("not open")
@@ -153,9 +153,4 @@ impl VolumeKeys<'_> {
 
 fn is_waiting(volume: &VolumeRecord) -> bool {
     volume.volume_key_change.is_some()
-}
-
-/// Returns the disk on which a volume is open.
-fn disk_of<'d>(inventory: &'d Inventory, volume: &VolumeRecord) -> Option<&'d DeviceFacts> {
-    inventory.devices.iter().find(|disk| disk.mapping_of(volume.luks_uuid).is_some())
 }

@@ -219,6 +219,13 @@ pub struct Inventory {
     pub missing_ciphers: Vec<MissingCipher>,
 }
 
+impl Inventory {
+    /// Returns the disk on which a volume is open.
+    pub fn open_on(&self, luks_uuid: Uuid) -> Option<&DeviceFacts> {
+        self.devices.iter().find(|facts| facts.mapping_of(luks_uuid).is_some())
+    }
+}
+
 /// An encryption that this kernel does not support.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingCipher {

@@ -15,21 +15,15 @@ const REQUIREMENT: &str = "online-reencrypt-v2";
 /// The unit of `iv_tweak`.
 const SECTOR: u64 = 512;
 
-/// How much of a volume has the new volume key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reencrypted {
-    /// In percent, rounded down.
-    pub(crate) percent: u64,
-}
-
 /// Whether a header says that its volume is being re-encrypted.
 pub(crate) fn is_reencrypting(metadata: &Value) -> bool {
     let list = metadata.pointer("/config/requirements/mandatory").and_then(Value::as_array);
     list.is_some_and(|list| list.iter().any(|requirement| requirement.as_str() == Some(REQUIREMENT)))
 }
 
-/// Returns how much of a volume on a disk of `disk_size` bytes has the new volume key; `None` if its header says nothing of that.
-pub(crate) fn reencrypted(metadata: &Value, disk_size: u64) -> Option<Reencrypted> {
+/// Returns how much of a volume on a disk of `disk_size` bytes has the new volume key, in percent, rounded down; `None` if its header says
+/// nothing of that.
+pub(crate) fn reencrypted(metadata: &Value, disk_size: u64) -> Option<u64> {
     if !is_reencrypting(metadata) {
         return None;
     }
@@ -52,7 +46,7 @@ pub(crate) fn reencrypted(metadata: &Value, disk_size: u64) -> Option<Reencrypte
         })
         .map(|(_, segment)| number(segment.get("size")).unwrap_or(total))
         .fold(0, u64::saturating_add);
-    Some(Reencrypted { percent: u64::try_from(u128::from(done.min(total)) * 100 / u128::from(total)).unwrap_or(100) })
+    Some(u64::try_from(u128::from(done.min(total)) * 100 / u128::from(total)).unwrap_or(100))
 }
 
 fn flags(segment: &Value) -> Vec<&str> {
@@ -289,12 +283,12 @@ mod tests {
 
     #[test]
     fn the_header_tells_how_much_has_the_new_key() {
-        assert_eq!(reencrypted(&header(), DISK), Some(Reencrypted { percent: 43 }));
+        assert_eq!(reencrypted(&header(), DISK), Some(43));
         let mut metadata = header();
         metadata["segments"]["0"]["size"] = json!("dynamic");
-        assert_eq!(reencrypted(&metadata, DISK), Some(Reencrypted { percent: 100 }));
+        assert_eq!(reencrypted(&metadata, DISK), Some(100));
         metadata["digests"]["1"]["segments"] = json!(["3"]);
-        assert_eq!(reencrypted(&metadata, DISK), Some(Reencrypted { percent: 0 }));
+        assert_eq!(reencrypted(&metadata, DISK), Some(0));
         metadata["config"] = json!({});
         assert_eq!(reencrypted(&metadata, DISK), None);
         assert_eq!(reencrypted(&header(), 0), None);

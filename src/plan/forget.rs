@@ -13,7 +13,7 @@ pub fn objection_to_forgetting(
     even_if_attached: bool,
 ) -> Option<Finding> {
     let luks_uuid = volume.luks_uuid;
-    if let Some(open) = inventory.devices.iter().find(|facts| facts.mapping_of(luks_uuid).is_some()) {
+    if let Some(open) = inventory.open_on(luks_uuid) {
         let remedy = format!("run 'luks-agent close {}' first", open.name);
         return Some(Finding::refused(format!("LUKS UUID {luks_uuid} is open on {}", open.name), remedy));
     }

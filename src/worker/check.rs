@@ -40,7 +40,7 @@ fn check_reencrypting(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer,
     claim::check_same_disk(target, &disk)?;
     stage.enter("checking");
     let metadata = read_checked_header(&disk, expected)?;
-    let reencrypted = reencrypted(&metadata, target.size).map(|reencrypted| reencrypted.percent);
+    let reencrypted = reencrypted(&metadata, target.size);
     // nobody has the lock, but the mapping still has what is below it only meanwhile
     let is_killed = disk.try_lock().is_ok() && dm::is_linear(mapper)?;
     let unsound = is_killed.then(|| {

@@ -25,7 +25,7 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
     let row = |subject: &Subject, result| {
         Row::new(subject, result).volume(Some(volume.luks_uuid), volume.mount_point.clone())
     };
-    let open = inventory.devices.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some());
+    let open = inventory.open_on(volume.luks_uuid);
     let Some(facts) = open.or_else(|| node.disk_of(volume)) else {
         return row(&Subject::absent(volume), Verdict::Missing).because("its disk is not attached");
     };

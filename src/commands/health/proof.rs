@@ -73,8 +73,7 @@ async fn unwrap(kms: &LazyKms<'_>, key: &KeyRecord) -> TriedKey {
 }
 
 async fn try_key(node: Node<'_>, volume: &VolumeRecord, row: Row, key: Option<&Passphrase>, host: &impl Host) -> Row {
-    let disks = &node.inventory.devices;
-    let open = disks.iter().find(|facts| facts.mapping_of(volume.luks_uuid).is_some());
+    let open = node.inventory.open_on(volume.luks_uuid);
     let disk = open.or_else(|| node.disk_of(volume));
     let (Some(facts), Some(expected)) = (disk, node.state.expected(volume.luks_uuid)) else { return row };
     let Some(key) = key else {
