@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::getppid;
 
 use super::claim::claim;
 use super::error::WorkerError;
 use super::stage::Stage;
 use crate::error::IoError;
-use crate::job::{self, Answer, PARENT};
+use crate::job::{self, Answer};
 use crate::key::Passphrase;
 use crate::storage::cryptsetup::{self, OpenVolume, Position, Reencryption};
 
@@ -71,27 +70,23 @@ pub(super) fn reencrypt(
     })
 }
 
-/// The signals that ask to stop, and the life of the agent.
-struct Signals {
-    fd: SignalFd,
-    parent: Option<String>,
-}
+/// The signals that ask to stop.
+struct Signals(SignalFd);
 
 impl Signals {
-    /// Blocks the signals for this thread and those that it starts, and has the kernel send SIGTERM when the agent exits.
+    /// Blocks the signals for this thread and those that it starts, and has the kernel send SIGTERM when the agent exits, in place of the
+    /// SIGKILL that it would send from the worker's beginning on.
     ///
     /// A worker that is killed in the midst leaves a hot zone that nobody reads or writes until the volume was opened again.
     fn new() -> nix::Result<Self> {
         let mask: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
         mask.thread_block()?;
         set_pdeathsig(Signal::SIGTERM)?;
-        let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { fd, parent: std::env::var(PARENT).ok() })
+        SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map(Self)
     }
 
     fn ask_to_stop(&mut self) -> bool {
-        let is_orphan = self.parent.as_ref().is_some_and(|parent| *parent != getppid().to_string());
-        is_orphan || matches!(self.fd.read_signal(), Ok(Some(_)))
+        matches!(self.0.read_signal(), Ok(Some(_)))
     }
 }
 

@@ -1,6 +1,7 @@
 # A new volume key, under a write load that is verified, interrupted at random moments.
 #
-#   reencrypt.sh first SEED            provisions, checks what is refused and what is said, begins to re-encrypt
+#   reencrypt.sh first SEED            provisions, checks what is refused and what is said, begins to re-encrypt; kills the agent, then the
+#                                      worker, in the midst of a hot zone; the test cuts the power
 #   reencrypt.sh moments SEED COUNT    the node comes back: verifies, goes on, and interrupts that COUNT times; the test cuts the power
 #   reencrypt.sh last                  verifies, finishes, and checks that the old volume key opens nothing; ubdc is a copy of the disk
 #
@@ -69,6 +70,35 @@ interrupt() {
     fi
     wait_for 60 is_whole
 }
+# stop_in_hot_zone: stops the worker (SIGSTOP) while it overwrites a hot zone, as both copies of the header say.
+stop_in_hot_zone() {
+    worker=$(worker)
+    python3 - "$worker" <<'PY' || fail "the worker was never seen in a hot zone"
+import glob, json, os, signal, sys, time
+disk = os.open("/dev/ubdb", os.O_RDONLY)
+def is_hot(copy):
+    os.posix_fadvise(disk, 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        segments = json.loads(os.pread(disk, 12288, copy + 4096).split(b"\0")[0])["segments"]
+    except ValueError:  # it is being written
+        return False
+    return any("in-reencryption" in segment.get("flags", []) for segment in segments.values())
+def is_stopped(worker):
+    return all(open(stat).read().rsplit(")")[1].split()[0] == "T" for stat in glob.glob(f"/proc/{worker}/task/*/stat"))
+worker = int(sys.argv[1])
+while os.path.exists(f"/proc/{worker}"):
+    if is_hot(0) and is_hot(16384):
+        os.kill(worker, signal.SIGSTOP)
+        while not is_stopped(worker):
+            time.sleep(0.001)
+        if is_hot(0) and is_hot(16384):
+            sys.exit(0)
+        os.kill(worker, signal.SIGCONT)
+sys.exit(1)
+PY
+}
+# is_alone: whether the worker has ended and has left no device.
+is_alone() { [[ ! -e /proc/$worker ]] && is_whole; }
 is_planned() { [[ $(state '[v.get("volume_key_change") for v in s["volumes"]]') != "[None]" ]]; }
 # is_whole: whether no device is left below the mapping.
 is_whole() { ! dmsetup table | grep -q overlay; }
@@ -79,7 +109,8 @@ RANDOM=${2:-0}
 case $1 in
 first)
     expect_agent 0 provision
-    head -c 20000000 /dev/urandom >/root/file
+    # with the load, nearly all of the volume: whichever hot zone is lost, there is data in it
+    head -c 32000000 /dev/urandom >/root/file
     marker_text reencrypt >>/root/file
     cp /root/file /data/file
     sync -f /data
@@ -128,6 +159,27 @@ print(end=answer["Plaintext"])' >/root/passphrase.old
     expect_agent 0 close
     expect_agent 0 unlock
     verify
+
+    say "the agent is killed in the midst of a hot zone: the worker finishes that one, and stops"
+    start_load
+    reencrypt 2M
+    stop_in_hot_zone
+    kill -KILL "$rotate"
+    wait "$rotate" || true
+    kill -CONT "$worker"
+    wait_for 20 is_alone
+    is_reencrypting || fail "the worker went on without the agent"
+    stop_load
+
+    say "the worker is killed in the midst of a hot zone: what is left of it is repaired when the volume is opened again"
+    start_load
+    reencrypt 2M
+    stop_in_hot_zone
+    kill -KILL "$worker"
+    ended 1
+    grep -q "restart the node" /run/rotate.report || fail "it does not say what to do"
+    expect_agent 1 health
+    assert_said "its re-encryption was killed"
     say "cut the power here"
     sleep 1000
     ;;
