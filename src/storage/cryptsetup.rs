@@ -151,8 +151,9 @@ pub fn prove(device: &Path, expected: &Expected, key: &Passphrase) -> Result<Pro
 
 /// Opens the volume as `/dev/mapper/NAME` and returns the keyslot that the key opened.
 ///
-/// It uses the same copy of the header that has passed the policy. If re-encryption was interrupted, libcryptsetup first repairs the disk,
-/// which it can only do with the header there; its digest of those metadata then takes the place of the copy.
+/// It uses the same copy of the header that has passed the policy. If re-encryption was interrupted, libcryptsetup first repairs the disk
+/// with the header there; its digest of those metadata then takes the place of the copy. From the copy it would repair the data as well,
+/// but then the disk's header would still say that a hot zone is being overwritten, and re-encryption could not go on.
 ///
 /// # Errors
 /// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or any error of libcryptsetup.
