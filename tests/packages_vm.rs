@@ -237,6 +237,7 @@ fn life(release: &str, systemd: &str) {
     vm.write_file(DROP_IN, ec2::config(&aws));
     boots(&mut vm, &aws);
     upgraded(&mut vm, &second);
+    reencrypted(&mut vm);
     removed(&mut vm, &aws, &second);
     purged(&mut vm, &second);
     vm.power_off();
@@ -268,6 +269,27 @@ fn upgraded(vm: &mut Machine, deb: &str) {
     wait(vm, "its first run", "systemctl show -P ActiveState luks-agent-provision.service | grep -qx inactive");
     assert_eq!(before, (volumes(vm), vm.ok(boot), vm.ok("sha256sum /etc/luks-agent/state/state.json")));
     assert_eq!(vm.ok("dpkg-query -W -f '${db:Status-Status}' luks-agent"), "installed");
+}
+
+/// With the release's own libcryptsetup and kernel; the file that `upgraded` opened is being written meanwhile.
+fn reencrypted(vm: &mut Machine) {
+    eprintln!("-- new volume keys, while the volumes are used");
+    let digests = "for disk in $(blkid -t TYPE=crypto_LUKS -o device); do
+        cryptsetup luksDump $disk | sed -n '/^Digests:/,$p' | grep -A 1 Digest:; done";
+    let (old, before) = (vm.ok(digests), volumes(vm));
+    vm.ok("head -c 32M /dev/urandom >/mnt1/noise; sha256sum /mnt1/noise >/root/noise.sum; sync -f /mnt1");
+    let start = Instant::now();
+    let rotate = vm.run_with("luks-agent rotate --volume-key 2>&1", b"", Duration::from_secs(600));
+    eprintln!("{} after {:?}", rotate.stdout, start.elapsed());
+    assert_eq!(rotate.status, 0);
+    assert!(rotate.stdout.contains("2 of 2 volumes have a new volume key"));
+    assert_eq!(volumes(vm), before);
+    let new = vm.ok(digests);
+    assert_eq!(old.lines().count(), new.lines().count());
+    assert!(old.lines().filter(|line| *line != "--").all(|line| !new.contains(line)), "old: {old}\nnew: {new}");
+    vm.ok("echo 3 >/proc/sys/vm/drop_caches; sha256sum --check /root/noise.sum; luks-agent verify");
+    vm.ok("touch /run/since; sleep 1; test /mnt/used -nt /run/since");
+    assert_eq!(vm.ok("cat /mnt1/kept"), KEPT);
 }
 
 fn removed(vm: &mut Machine, aws: &Server, deb: &str) {
