@@ -8,6 +8,7 @@ use super::error::CommandError;
 use super::instance::Instance;
 use super::lazy_kms::LazyKms;
 use super::named_disks::{look_closer, named_disks};
+use super::orphans::remove_orphans;
 use super::preflight::{lock, patience_with_another_run, preflight};
 use super::survey::{Disks, disks_with_headers};
 use crate::apply::{AdoptOutcome, Apply};
@@ -50,6 +51,7 @@ pub async fn adopt(config: &Config, wanted: &Adopt) -> Result<Report, CommandErr
     let store = lock(config, patience_with_another_run(config), StateDir::create).await?;
     let state = store.load()?;
     let host = Workers::new(config.volumes.deadline);
+    remove_orphans(config, &state, &host).await?;
     let mut inventory = disks_with_headers(config, &host).await?;
     inventory
         .devices

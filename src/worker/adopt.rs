@@ -28,13 +28,14 @@ pub(super) fn adopt(job: &job::Adopt, key: Option<Passphrase>, stage: &mut Stage
     check_header(&metadata, &expected)?;
     let key = key.ok_or(WorkerError::NoPassphrase)?;
     stage.enter("unlocking");
-    let keyslot = if *open {
+    let mapping = cryptsetup::mapping(mapper)?;
+    // a mapping without an active table is not open, but it occupies the name, and may hold the disk
+    if mapping == Mapping::Empty {
+        dm::remove(mapper)?;
+    }
+    let keyslot = if *open && mapping == Mapping::Open {
         cryptsetup::prove(&target.path, &expected, &key)?
     } else {
-        // a mapping without a table is not open, but it occupies the name
-        if cryptsetup::mapping(mapper)? == Mapping::Empty {
-            dm::remove(mapper)?;
-        }
         cryptsetup::open(&target.path, mapper, &expected, &key)?
     };
     drop(key);

@@ -167,6 +167,10 @@ again)
 
     say "lost while they are closed: they get the next free mount points"
     expect_agent 0 close
+    # what a process leaves that is killed while it opens a volume: a mapping that holds the disk and has no active table
+    uuid=$(uuid_of ubdb)
+    dmsetup create "luks-$uuid" --notable --uuid "CRYPT-LUKS2-${uuid//-/}-luks-$uuid"
+    dmsetup load "luks-$uuid" --table "0 8 linear /dev/ubdb 32768"
     rm -r "${STATE%/*}"
     expect_agent 3 provision
     assert_said "and there is no state file" "'luks-agent adopt ubdb' ('--all' for all such volumes)"
