@@ -7,7 +7,9 @@ use crate::config::{Config, Policy};
 use crate::discover::{Roots, discover};
 use crate::disk::{DeviceFacts, Role, classify};
 use crate::plan::{Subject, has_our_name, name_it, record_of, unknown_mapping};
-use crate::report::{DataKeys, HAS_FORMER_KEY, Health, REENCRYPTING, Report, Row, Verdict, last};
+use crate::report::{
+    DataKeys, ERASING, FINISH_ERASING, HAS_FORMER_KEY, Health, REENCRYPTING, Report, Row, Verdict, last,
+};
 use crate::state::{self, Phase, State, VolumeRecord};
 
 /// `status`: shows every disk, from sysfs and the state file. It opens no device.
@@ -112,6 +114,9 @@ fn status_row(config: &Config, state: &State, facts: &DeviceFacts) -> Row {
     let at = record.mount_point.clone();
     match facts.mapping_of(record.luks_uuid) {
         _ if record.phase == Phase::Intent => row(Verdict::Unfinished, at),
+        _ if record.phase == Phase::Erasing => {
+            row(Verdict::Unfinished, None).because(ERASING).with_remedy(FINISH_ERASING)
+        }
         Some(holder) if at.as_ref().is_none_or(|at| holder.mounts.contains(at)) => {
             let row = row(Verdict::Open, at);
             match record {

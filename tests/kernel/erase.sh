@@ -156,6 +156,11 @@ cp -a /root/state.before "$STATE"
 sed -i -z 's/,\n *"sha256": "[0-9a-f]*"\(\n}\n*\)$/\1/; s/"phase": "committed"/"phase": "erasing"/' "$STATE"
 expect_agent 1 unlock
 assert_said "erasing volume $uuid was interrupted: no key may open it any more" "run 'luks-agent erase' for it again"
+for expected in "0 status" "1 health"; do
+    # shellcheck disable=SC2086
+    expect_agent $expected
+    assert_said "unfinished" "erasing was interrupted: part of it may still be there" "'luks-agent erase' finishes it"
+done
 mkfs.ext4 -q -F /dev/ubdb
 used=$(sum ubdb)
 expect_agent 3 erase --yes ubdb

@@ -7,7 +7,7 @@ use crate::disk::classify;
 use crate::error::chain;
 use crate::job::{self, Answer, Host, HostError, Job, Target};
 use crate::plan::{Finding, Shortfall, Subject, is_ignored, locked_out, policy};
-use crate::report::{HAS_FORMER_KEY, REENCRYPTING, Row, Verdict};
+use crate::report::{ERASING, FINISH_ERASING, HAS_FORMER_KEY, REENCRYPTING, Row, Verdict};
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 /// Whether a volume is not open and the configuration says to leave it alone.
@@ -72,9 +72,16 @@ pub(super) async fn check(node: Node<'_>, volume: &VolumeRecord, host: &impl Hos
     }
 }
 
-/// Returns the rows of volumes whose formatting was interrupted. The node lacks them until `provision` finishes it.
+/// Returns the rows of volumes whose formatting or erasing was interrupted.
+///
+/// The node lacks the former until `provision` finishes them, and the latter may still hold data.
 pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
     let row = |volume: &VolumeRecord| {
+        let (because, remedy) = match volume.phase {
+            Phase::Committed => return None,
+            Phase::Intent => ("formatting was interrupted, so it holds no data", "'luks-agent provision' finishes it"),
+            Phase::Erasing => (ERASING, FINISH_ERASING),
+        };
         let disk = node.disk_of(volume);
         let is_store = volume.role == VolumeRole::InstanceStore;
         // a detached EBS volume held no data yet
@@ -85,11 +92,11 @@ pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
         let subject = disk.map_or_else(|| Subject::absent(volume), |facts| Subject::of(facts, &classify(facts, rules)));
         let row = Row::new(&subject, Verdict::Unfinished)
             .volume(Some(volume.luks_uuid), volume.mount_point.clone())
-            .because("formatting was interrupted, so it holds no data")
-            .with_remedy("'luks-agent provision' finishes it");
+            .because(because)
+            .with_remedy(remedy);
         Some(row)
     };
-    node.state.volumes.iter().filter(|volume| volume.phase == Phase::Intent).filter_map(row).collect()
+    node.state.volumes.iter().filter_map(row).collect()
 }
 
 /// Returns a row for each role with fewer volumes than `[volumes.expect]` asks for.
