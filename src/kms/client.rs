@@ -102,21 +102,42 @@ impl AwsKms {
         self.retry(asking, || async { check(&asking.describe().await?) }).await
     }
 
-    /// Returns the state of a key as KMS reports it; `None` if the caller may not ask.
+    /// Returns the state of a key as KMS reports it, or that of its configured replica; `None` if the caller may not ask.
     ///
     /// # Errors
     /// [`KmsError`], after the retries of its class.
     pub async fn key_state(&self, key_id: &str) -> Result<Option<KeyState>, KmsError> {
-        let asking = &self.asking(Operation::DescribeKey, key_id);
         // a policy that denies DescribeKey will not change, so this is not retried
-        let described = self.retry(asking, || async {
-            match asking.describe().await {
-                Ok(key) => Ok(Some(key_state(&key))),
-                Err(failure) if failure.class == Class::Denied => Ok(None),
-                Err(failure) => Err(failure),
+        self.ask_either(Operation::DescribeKey, key_id, async |asking| match asking.describe().await {
+            Ok(key) => Ok(Some(key_state(&key))),
+            Err(failure) if failure.class == Class::Denied => Ok(None),
+            Err(failure) => Err(failure),
+        })
+        .await
+    }
+
+    /// Asks the configured replica of a key, if there is one, and if that fails the key itself.
+    pub(super) async fn ask_either<T>(
+        &self,
+        operation: Operation,
+        key_id: &str,
+        ask: impl AsyncFn(&Asking<'_>) -> Result<T, Failure>,
+    ) -> Result<T, KmsError> {
+        let recorded = &self.asking(operation, key_id);
+        let replica = self.replica_of(key_id).map(|replica| self.asking(operation, replica));
+        self.retry(recorded, || async {
+            if let Some(replica) = &replica {
+                match ask(replica).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => tracing::warn!(
+                        kms_key = replica.key,
+                        "the configured replica is of no use now, so {key_id} is tried: {failure}"
+                    ),
+                }
             }
-        });
-        described.await
+            ask(recorded).await
+        })
+        .await
     }
 
     /// Returns the calls so far.
@@ -160,22 +181,8 @@ impl KeyService for AwsKms {
 
     async fn unwrap(&self, source: &KeySource) -> Result<DataKey, KmsError> {
         let KeySource { wrapped_key, key_arn, .. } = source;
-        let recorded = &self.asking(Operation::Decrypt, key_arn);
-        let replica = self.replica_of(key_arn).map(|replica| self.asking(Operation::Decrypt, replica));
-        let key = self
-            .retry(recorded, || async {
-                if let Some(replica) = &replica {
-                    match replica.decrypt(wrapped_key).await {
-                        Ok(key) => return Ok(key),
-                        Err(failure) => tracing::warn!(
-                            kms_key = replica.key,
-                            "the configured replica cannot unwrap the data key, so {key_arn} is tried: {failure}"
-                        ),
-                    }
-                }
-                recorded.decrypt(wrapped_key).await
-            })
-            .await?;
+        let decrypt = async |asking: &Asking<'_>| asking.decrypt(wrapped_key).await;
+        let key = self.ask_either(Operation::Decrypt, key_arn, decrypt).await?;
         tracing::info!(kms_key = key_arn, "unwrapped the data key with KMS key {key_arn}");
         Ok(key)
     }
@@ -210,7 +217,7 @@ impl KeyService for AwsKms {
 pub(super) struct Asking<'a> {
     pub(super) client: Client,
     operation: Operation,
-    key: &'a str,
+    pub(super) key: &'a str,
     place: String,
 }
 

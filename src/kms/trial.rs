@@ -5,7 +5,7 @@ use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{DataKeySpec, DryRunModifierType};
 use jiff::SignedDuration;
 
-use super::client::{AwsKms, take_data_key};
+use super::client::{Asking, AwsKms, take_data_key};
 use super::error::{KmsError, Operation};
 use super::failure::{Failure, Tries};
 use super::key_facts::{KeyState, check_kind, check_state, key_state};
@@ -63,14 +63,15 @@ impl AwsKms {
         .await
     }
 
-    /// Checks that the data key can be unwrapped at the next boot, by a dry run of `Decrypt`.
+    /// Checks that the data key can be unwrapped at the next boot, by this key or its configured replica, by a dry run of `Decrypt`.
     ///
     /// A service without dry runs, such as LocalStack, unwraps it; the result is wiped.
     ///
     /// # Errors
     /// [`KmsError`], after the retries of its class.
     pub async fn try_unwrap(&self, wrapped: &WrappedKey, key_id: &str) -> Result<(), KmsError> {
-        self.try_decrypt(Some(wrapped), key_id).await
+        let attempt = async |asking: &Asking<'_>| try_decrypt(asking, Some(wrapped)).await;
+        self.ask_either(Operation::Decrypt, key_id, attempt).await
     }
 
     /// Checks that the agent may unwrap what this KMS key wrapped, by a dry run of `Decrypt` without a wrapped key.
@@ -78,28 +79,26 @@ impl AwsKms {
     /// # Errors
     /// [`KmsError`], after the retries of its class; [`KmsError::is_invalid_request`] if the service does not know such dry runs.
     pub async fn try_unwrap_any(&self, key_id: &str) -> Result<(), KmsError> {
-        self.try_decrypt(None, key_id).await
-    }
-
-    async fn try_decrypt(&self, wrapped: Option<&WrappedKey>, key_id: &str) -> Result<(), KmsError> {
         let asking = &self.asking(Operation::Decrypt, key_id);
-        self.retry(asking, || async {
-            let call = asking.client.decrypt().key_id(key_id).dry_run(true);
-            let call = match wrapped {
-                Some(wrapped) => call.ciphertext_blob(Blob::new(wrapped.as_bytes())),
-                None => call.dry_run_modifiers(DryRunModifierType::IgnoreCiphertext),
-            };
-            match call.send().await {
-                Ok(mut answer) => take_data_key(answer.plaintext.take()).map(|_| ()),
-                Err(error) if error.code() == Some(WOULD_SUCCEED) => Ok(()),
-                Err(error) => Err(asking.explain(Failure::of(&error, asking.context())).await),
-            }
-        })
-        .await
+        self.retry(asking, || try_decrypt(asking, None)).await
     }
 
     /// Returns how far this node's clock is ahead of the service; `None` if nothing answered.
     pub fn clock_lead(&self) -> Option<SignedDuration> {
         self.clock.lead()
+    }
+}
+
+/// Checks, once, that a key would unwrap this wrapped key, or whatever it has wrapped.
+async fn try_decrypt(asking: &Asking<'_>, wrapped: Option<&WrappedKey>) -> Result<(), Failure> {
+    let call = asking.client.decrypt().key_id(asking.key).dry_run(true);
+    let call = match wrapped {
+        Some(wrapped) => call.ciphertext_blob(Blob::new(wrapped.as_bytes())),
+        None => call.dry_run_modifiers(DryRunModifierType::IgnoreCiphertext),
+    };
+    match call.send().await {
+        Ok(mut answer) => take_data_key(answer.plaintext.take()).map(|_| ()),
+        Err(error) if error.code() == Some(WOULD_SUCCEED) => Ok(()),
+        Err(error) => Err(asking.explain(Failure::of(&error, asking.context())).await),
     }
 }

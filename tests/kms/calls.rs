@@ -170,6 +170,12 @@ async fn a_data_key_is_unwrapped_in_the_region_that_works() {
         let key = connect(&config).await.unwrap(&source).await.unwrap();
         assert!(key.same_as(&made.data_key));
         assert_eq!(regions(before), asked, "recorded {recorded}, configured {configured}");
+        // nor does a check of the node, which asks nothing else, raise a false alarm
+        let before = server.requests().len();
+        let kms = connect(&config).await;
+        assert_eq!(kms.key_state(recorded).await.unwrap().unwrap().name, "Enabled");
+        kms.try_unwrap(&source.wrapped_key, recorded).await.unwrap();
+        assert_eq!(regions(before), asked, "tried: recorded {recorded}, configured {configured}");
     }
 }
 
