@@ -51,8 +51,9 @@ try_one() {
     UML_DIR=$(scripts/uml.sh --dir) nextest "test(/(^|::)$1\$/)" --test "$(basename "$file" .rs)" --run-ignored all --no-capture
 }
 
+# sweep BINARY [TEST...]: runs all tests of a test program, or these.
 sweep() {
-    "$cargo" test --workspace --test "$1" -- --include-ignored --nocapture
+    "$cargo" test --workspace --test "$1" -- --include-ignored --nocapture "${@:2}"
 }
 
 run() {
@@ -77,7 +78,12 @@ run() {
             ;;
         # The kernel and machine tiers run samples of these. The sources of the tests document more environment variables.
         sweep-corpus) CORPUS_ROLES=both sweep kernel_corpus; return ;;
-        sweep-crashes) SWEEP_POINTS=${SWEEP_POINTS:-all} SWEEP_NODES=${SWEEP_NODES:-2} sweep kernel_sweep; return ;;
+        sweep-crashes)
+            SWEEP_POINTS=${SWEEP_POINTS:-all} SWEEP_NODES=${SWEEP_NODES:-2} sweep kernel_sweep || failures=1
+            VOLUME_POINTS=${SWEEP_POINTS:-all} sweep kernel_volumes a_killed_adopt || failures=1
+            CRASH_STEP=${CRASH_STEP:-1} sweep kernel_keys and_a_kill_loses_nothing || failures=1
+            return "$failures"
+            ;;
         sweep-power) SWEEP_PULLS=${SWEEP_PULLS:-60} sweep machine_power; return ;;
         sweep-life)
             # LIFE_EARLIER= (set, but empty) skips the upgrade

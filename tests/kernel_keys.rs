@@ -15,6 +15,15 @@ fn script(name: &str) -> Script {
     Script::with_agent(name).timeout(Duration::from_secs(300))
 }
 
+/// A scenario that kills commands at every sixth system call or so; `CRASH_STEP=1` at each.
+fn killing(name: &str, crash: &Path) -> Script {
+    let script = script(name).env("CRASH", crash.to_str().unwrap()).timeout(Duration::from_secs(900));
+    match std::env::var("CRASH_STEP") {
+        Ok(step) => script.env("CRASH_STEP", step).timeout(Duration::from_secs(2 * 3600)),
+        Err(_) => script,
+    }
+}
+
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn every_fault_of_the_key_service_has_its_exit_code_and_writes_no_disk() {
@@ -110,7 +119,7 @@ fn verify_tries_the_keys_on_every_volume_and_writes_nothing() {
 fn a_lost_header_is_restored_from_its_backup_and_a_kill_loses_nothing() {
     let mut node = Node::new("header").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
     let crash = support::program("examples/crash");
-    let boot = node.boot(&script("header").env("CRASH", crash.to_str().unwrap()).timeout(Duration::from_secs(900)));
+    let boot = node.boot(&killing("header", &crash));
     boot.assert_ok();
     println!("{}", boot.timed_console());
 }
@@ -120,7 +129,7 @@ fn a_lost_header_is_restored_from_its_backup_and_a_kill_loses_nothing() {
 fn a_recovery_key_opens_the_volumes_when_kms_is_gone_and_a_kill_loses_nothing() {
     let mut node = Node::new("recovery-key").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
     let crash = support::program("examples/crash");
-    let script = script("recovery-key").env("CRASH", crash.to_str().unwrap()).timeout(Duration::from_secs(900));
+    let script = killing("recovery-key", &crash);
     let boot = node.boot(&script);
     boot.assert_ok();
     println!("{}", boot.timed_console());

@@ -55,19 +55,33 @@ fn erasing_leaves_no_keyslot_and_touches_only_what_was_confirmed() {
     }
 }
 
-/// `VOLUME_POINTS` says how many points of each command, or `all`; `VOLUME_SEED` which.
+/// `VOLUME_POINTS` says how many points of each command, or `all`; `VOLUME_SEED` which; `VOLUME_ONLY` these points alone.
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn a_killed_adopt_forget_or_erase_is_finished_by_the_next() {
     let told = |name: &str, usual: &str| std::env::var(name).unwrap_or_else(|_| usual.to_owned());
-    let seed = fastrand::u32(..30_000).to_string();
+    let seed = told("VOLUME_SEED", &fastrand::u32(..30_000).to_string());
+    let (count, only) = (told("VOLUME_POINTS", "4"), told("VOLUME_ONLY", ""));
     let mut node = Node::new("volume-sweep");
     for (disk, serial) in [("ubdb", "vol-1"), ("ubdc", "vol-2")] {
         node = node.disk_with_serial(disk, 33 * MIB, serial);
     }
-    let script = script("volume-sweep", &told("VOLUME_POINTS", "4"))
-        .arg(told("VOLUME_SEED", &seed))
+    let script = script("volume-sweep", &count)
+        .arg(&seed)
         .env("CRASH", support::program("examples/crash").to_str().unwrap())
-        .timeout(Duration::from_secs(if told("VOLUME_POINTS", "") == "all" { 40_000 } else { 1200 }));
-    boot(&mut node, &script);
+        .timeout(Duration::from_secs(if count == "all" { 40_000 } else { 1200 }));
+    let boot = node.boot(&only.split_whitespace().fold(script, Script::arg));
+    println!("{}", boot.timed_console());
+    boot.assert_ok();
+    let console = boot.console();
+    let points: Vec<&str> = console.lines().filter_map(|line| line.strip_prefix("-- point ")).collect();
+    let count = |what: &str| points.iter().filter(|line| line.contains(what)).count();
+    let summary = format!(
+        "sweep of adopt, forget and erase: seed {seed}, {} points, {} bad, {} not reached",
+        points.len(),
+        count(" BAD "),
+        count(" missed ")
+    );
+    println!("{summary}");
+    assert!(count(" BAD ") == 0 && points.len() > count(" missed "), "{summary}");
 }

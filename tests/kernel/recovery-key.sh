@@ -99,7 +99,7 @@ cryptsetup token remove --token-id 5 /dev/ubdb
 expect_agent 0 unlock
 
 say "killed while it enrolls and removes: each volume opens at every moment"
-# killed WORKER ACTION
+# killed PROCESS ACTION
 killed() {
     local n call kills=0
     for ((n = 1; ; n += ${CRASH_STEP:-6})); do
@@ -119,10 +119,12 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], lambda fd: os.read(fd
     ((kills > 3)) || fail "only $kills kills: $(</run/out)"
 }
 killed worker.1 enroll
+killed agent enroll
 expect_agent 0 recovery-key remove ubdb
 assert_eq "$(keyslots ubdb)" "0:pbkdf2 1:pbkdf2 luks-agent-awskms" "the keyslots: nothing is left of the interrupted runs"
 on_terminal 0 "" recovery-key enroll ubdb
 killed worker.1 remove
+killed agent remove
 expect_agent 0 recovery-key remove ubdb
 assert_eq "$(keyslots ubdb)" "0:pbkdf2 1:pbkdf2 luks-agent-awskms" "the keyslots"
 rm /run/key /run/other

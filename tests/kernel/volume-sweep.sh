@@ -1,11 +1,13 @@
 # adopt, forget and erase are killed at one system call after the other; the next run finishes each with nobody's help. There are two
 # volumes, ubdb and ubdc.
 #
-#   volume-sweep.sh POINTS SEED   tries POINTS points of each command, or all
+#   volume-sweep.sh COUNT SEED [POINT...]   tries COUNT points of each command ("all" of them), or these points
+#
+# A point is COMMAND/PROCESS:N: the Nth system call that can change anything, of a process of the command as in sweep.sh. For each it
+# prints a line: "-- point POINT ok|missed|BAD ...".
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-wanted=$1 seed=$2
 start_fake
 ext4_volumes '/dev/ubd[bc]' ebs
 state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
@@ -71,25 +73,32 @@ after_erase() {
         "([('$uuid', 'erased')], 1)" "the state file"
 }
 
-tried=0 missed=0
-for action in adopt forget erase; do
-    reset "$action"
+# try ACTION POINT: prints what came of it.
+try() {
+    local call
+    reset "$1"
     # shellcheck disable=SC2086
-    "$CRASH" trace --list /run/list --output /run/traced -- "$LUKS_AGENT" ${command[$action]} || { cat /run/traced; fail "$action"; }
-    cut -d' ' -f1-4 /run/list
-    points=$(awk '$1 == "process" { for (i = 1; i <= $4; i++) print $2 ":" i }' /run/list)
-    [[ -n $points ]] || fail "no points of $action"
-    [[ $wanted == all ]] || points=$(python3 -c 'import random, sys
-print("\n".join(random.Random(sys.argv[1]).sample(sys.stdin.read().split(), int(sys.argv[2]))))' "$seed" "$wanted" <<<"$points")
-    for point in $points; do
+    call=$("$CRASH" kill "$2" --output /run/killed -- "$LUKS_AGENT" ${command[$1]})
+    if ("killed_$1") >/run/out 2>&1 && ("after_$1") >>/run/out 2>&1; then
+        say "point $1/$2 ${call/#missed*/missed} ok"
+    else
+        say "point $1/$2 BAD $call"
+        sed 's/^/   /' /run/killed /run/out "$STATE"
+    fi
+}
+
+for action in adopt forget erase; do
+    if (($# > 2)); then
+        points=$(printf '%s\n' "${@:3}" | sed -n "s|^$action/||p")
+    else
         reset "$action"
         # shellcheck disable=SC2086
-        call=$("$CRASH" kill "$point" --output /run/killed -- "$LUKS_AGENT" ${command[$action]})
-        [[ $call != missed ]] || missed=$((missed + 1))
-        say "point $action/$point: $call"
-        "killed_$action" >/run/out || { cat /run/out /run/killed; fail "$action/$point"; }
-        ("after_$action") >/run/out 2>&1 || { cat /run/killed /run/out; fail "$action/$point, the run after it"; }
-        tried=$((tried + 1))
-    done
+        "$CRASH" trace --list /run/list --output /run/traced -- "$LUKS_AGENT" ${command[$action]} || { cat /run/traced; fail "$action"; }
+        points=$(awk '$1 == "process" { for (i = 1; i <= $4; i++) print $2 ":" i }' /run/list)
+        [[ -n $points ]] || fail "no points of $action"
+        say "$(wc -w <<<"$points") points of $action: $(cut -d: -f1 <<<"$points" | uniq -c | xargs)"
+        [[ $1 == all ]] || points=$(python3 -c 'import random, sys
+print("\n".join(random.Random(sys.argv[1]).sample(sys.stdin.read().split(), int(sys.argv[2]))))' "$2" "$1" <<<"$points")
+    fi
+    for point in $points; do try "$action" "$point"; done
 done
-say "volume-sweep: seed $seed, $tried points tried, $missed of them not reached: nothing lost, nothing left half done"

@@ -31,6 +31,9 @@ const STATUS_LINE: &str = "uml-init: scenario ended with status ";
 /// Ends what the kernel says while it boots, see `init.sh`.
 const BOOTED_LINE: &str = "uml-init: booted";
 
+/// An environment variable: if it is set, each line of a console is shown as it comes. For runs that take hours.
+const WATCH: &str = "UML_WATCH";
+
 /// Starts the kernel in a process group of its own, and kills all of it (a node is one host process for each of its
 /// own processes, beside helpers that outlive the kernel) when asked by SIGTERM, or when the test that started it dies.
 const WATCHDOG: &str = r#"
@@ -253,6 +256,7 @@ impl Node {
         let mut child = self.spawn(&job, uml_dir.path(), &script.kernel_args);
         let lines = console_lines(&mut child, began);
 
+        let watch = std::env::var_os(WATCH).is_some();
         let mut console = Vec::new();
         let mut end = None;
         let mut power_off_at = None;
@@ -271,6 +275,9 @@ impl Node {
                         && line.contains(text)
                     {
                         cut_at = Some(Instant::now() + *delay);
+                    }
+                    if watch {
+                        println!("{line}");
                     }
                     console.push((at, line));
                     let now = Instant::now();
