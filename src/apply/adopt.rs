@@ -86,13 +86,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             key: token.source(),
             other: None,
             reencrypting: false,
+            volume_key: None,
         };
         let open = device.mapping_of(*luks_uuid).is_some();
         let mapper = device.mapper_of(*luks_uuid);
         let job = Job::Adopt(job::Adopt { target: Target::from(device), expected, mapper, open });
         match self.host.run(&device.name, job, &[key]).await {
-            Ok(Answer::Adopted { layout, filesystem, keyslot }) => {
-                Ok(Proven { adoption: adoption.clone(), layout, filesystem, keyslot })
+            Ok(Answer::Adopted { layout, filesystem, opened }) => {
+                Ok(Proven { adoption: adoption.clone(), layout, filesystem, opened })
             }
             other => Err(failure(other)),
         }

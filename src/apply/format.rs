@@ -34,8 +34,8 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
             (key, expected, passphrase)
         };
         let job = Job::Format(self.format_job(step, format, intent, expected));
-        let keyslot = match self.host.run(&step.device.name, job, &[passphrase]).await {
-            Ok(Answer::Formatted { keyslot }) => keyslot,
+        let opened = match self.host.run(&step.device.name, job, &[passphrase]).await {
+            Ok(Answer::Formatted { opened }) => opened,
             Ok(Answer::Changed { content }) => return self.forget(&format.basis, intent, content, state),
             other => return failure(other),
         };
@@ -43,7 +43,8 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let committed = self.update(state, |s| {
             if let Some(volume) = s.volumes.iter_mut().find(|v| v.luks_uuid == luks_uuid) {
                 volume.phase = Phase::Committed;
-                volume.keyslot = Some(keyslot);
+                volume.keyslot = Some(opened.keyslot);
+                volume.volume_key = opened.volume_key;
             }
         });
         if let Err(e) = committed {

@@ -57,6 +57,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 header,
                 phase: Phase::Intent,
                 keyslot: None,
+                volume_key: None,
                 former_serials: Vec::new(),
             };
             let outdated = |v: &VolumeRecord| {

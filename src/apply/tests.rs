@@ -19,7 +19,7 @@ use crate::disk::{Content, DeviceFacts, Evidence, Holder, Inventory, MODEL_EBS, 
 use crate::job::{self, Answer, Basis, Host, HostError, Job};
 use crate::key::{DataKey, KeySource, Passphrase, WrappedKey};
 use crate::kms::{Class, GeneratedKey, KeyService, KmsError, RewrappedKey};
-use crate::luks2::{DATA_OFFSET, Expected, ProvenKeyslot, Token};
+use crate::luks2::{DATA_OFFSET, Expected, Opened, ProvenKeyslot, Token, VolumeKeyId};
 use crate::plan::{Mode, plan};
 use crate::state::{self, Phase, State, StateDir};
 use crate::storage::FilesystemKind;
@@ -293,7 +293,7 @@ impl World {
                     true => On::Torn,
                     false => On::Luks { luks_uuid, passphrase, added: None, open: true, mounts, used: false },
                 };
-                Answer::Formatted { keyslot: keyslot(luks_uuid) }
+                Answer::Formatted { opened: opened(luks_uuid) }
             }
             Job::Unlock(job::Unlock { expected: Expected { luks_uuid, .. }, open: is_open, mount, .. }) => {
                 let On::Luks { luks_uuid: found, passphrase, added, open, mounts, used } = on else {
@@ -312,8 +312,8 @@ impl World {
                     mounts.push(mount.at);
                     *used = true;
                 }
-                let keyslot = (!is_open).then(|| keyslot(luks_uuid));
-                Answer::Unlocked { keyslot, filesystem_errors: false, warning: None }
+                let opened = (!is_open).then(|| opened(luks_uuid));
+                Answer::Unlocked { opened, filesystem_errors: false, warning: None }
             }
             Job::Grow(job::Grow { expected, mapping, filesystem, mount_point, target, .. }) => {
                 let On::Luks { luks_uuid, passphrase, open: true, mounts, .. } = on else { panic!("{device}: {on:?}") };
@@ -379,9 +379,10 @@ fn change_key(on: &mut On, job: &Job, keys: &[&Passphrase], half: bool) -> Answe
     Answer::KeyAdded { own: slot(&keys[0]), added: slot(&keys[1]) }
 }
 
-/// The keyslot of a volume: another one for each.
-fn keyslot(luks_uuid: Uuid) -> ProvenKeyslot {
-    ProvenKeyslot { number: 0, sha256: luks_uuid.to_string() }
+/// The keyslot and the volume key of a volume: others for each.
+fn opened(luks_uuid: Uuid) -> Opened {
+    let keyslot = ProvenKeyslot { number: 0, sha256: luks_uuid.to_string() };
+    Opened { keyslot, volume_key: Some(VolumeKeyId(luks_uuid.simple().to_string())) }
 }
 
 impl Host for World {

@@ -10,9 +10,9 @@ use crate::error::chain;
 use crate::job::{self, Answer, Host, Job, Target};
 use crate::key::Passphrase;
 use crate::kms::KeyService;
-use crate::luks2::ProvenKeyslot;
+use crate::luks2::Opened;
 use crate::plan::{Step, Unlock};
-use crate::state::State;
+use crate::state::{State, VolumeRecord};
 use crate::storage::MountSpec;
 
 impl<K: KeyService, H: Host> Apply<'_, K, H> {
@@ -30,12 +30,12 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         let mapper = step.device.mapper_of(luks_uuid);
         let job = Job::Unlock(job::Unlock { target: Target::from(&step.device), expected, mapper, open, mount });
         match self.host.run(&step.device.name, job, key.as_slice()).await {
-            Ok(Answer::Unlocked { keyslot, filesystem_errors, warning }) => {
+            Ok(Answer::Unlocked { opened, filesystem_errors, warning }) => {
                 // the record is of the keyslot that the data key opens
-                if let Some(keyslot) = keyslot
+                if let Some(opened) = opened
                     && key.is_some_and(|key| !key.is_recovery_key())
                 {
-                    self.record_keyslot(step, luks_uuid, &keyslot, state);
+                    self.record_opened(step, luks_uuid, &opened, state);
                 }
                 if let Some(warning) = &warning {
                     tracing::warn!(device = step.device.name, "{}: {warning}", step.device.name);
@@ -46,16 +46,22 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         }
     }
 
-    /// Records the keyslot that the key has just opened, if the state file has another one or none: an earlier release
-    /// made the volume, or somebody changed the keyslot. If that fails, the volume stays open.
-    fn record_keyslot(&self, step: &Step, luks_uuid: Uuid, keyslot: &ProvenKeyslot, state: &RefCell<State>) {
-        if state.borrow().volume(luks_uuid).is_none_or(|volume| volume.keyslot.as_ref() == Some(keyslot)) {
+    /// Records the keyslot and the volume key that the key has just opened, if the state file has another one or none: an earlier release
+    /// made the volume, somebody changed the keyslot, or the end of a re-encryption was not recorded. If that fails, the volume stays open.
+    fn record_opened(&self, step: &Step, luks_uuid: Uuid, opened: &Opened, state: &RefCell<State>) {
+        let record = |volume: &mut VolumeRecord| {
+            volume.keyslot = Some(opened.keyslot.clone());
+            // none while the volume has two
+            volume.volume_key = opened.volume_key.clone().or(volume.volume_key.take());
+        };
+        let Some(before) = state.borrow().volume(luks_uuid).cloned() else { return };
+        let mut after = before.clone();
+        record(&mut after);
+        if after == before {
             return;
         }
-        let recorded = self.update(state, |s| {
-            let volume = s.volumes.iter_mut().find(|v| v.luks_uuid == luks_uuid);
-            volume.into_iter().for_each(|v| v.keyslot = Some(keyslot.clone()));
-        });
+        let recorded =
+            self.update(state, |s| s.volumes.iter_mut().filter(|v| v.luks_uuid == luks_uuid).for_each(record));
         if let Err(e) = recorded {
             let device = &step.device.name;
             tracing::warn!(

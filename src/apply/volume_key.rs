@@ -9,7 +9,7 @@ use super::outcome::KeyError;
 use crate::job::Host;
 use crate::key::Passphrase;
 use crate::kms::KeyService;
-use crate::luks2::{Expected, ProvenKeyslot};
+use crate::luks2::{Expected, Opened, ProvenKeyslot};
 use crate::state::{Phase, State, StateError, VolumeKeyChange, VolumeRecord};
 
 /// What the re-encryption of a volume begins with.
@@ -72,13 +72,14 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
         Ok(Beginning { expected, former, passphrase })
     }
 
-    /// Records durably that a volume has its new volume key, and the keyslot that the data key opens.
+    /// Records durably that a volume has its new volume key, which one, and the keyslot that the data key opens.
     ///
     /// # Errors
     /// If the state file cannot be written. The next run then finds that it is finished.
-    pub fn end_volume_key(&self, luks_uuid: Uuid, keyslot: ProvenKeyslot, state: &State) -> Result<(), StateError> {
+    pub fn end_volume_key(&self, luks_uuid: Uuid, opened: Opened, state: &State) -> Result<(), StateError> {
         self.save(&with(state, luks_uuid, |volume| {
-            volume.keyslot = Some(keyslot);
+            volume.keyslot = Some(opened.keyslot);
+            volume.volume_key = opened.volume_key;
             volume.volume_key_change = None;
         }))
     }

@@ -92,8 +92,8 @@ impl VolumeKeys<'_> {
         let (target, speed) = (Target::from(disk), self.speed);
         let job = Job::Reencrypt(job::Reencrypt { target, expected, mapper, former, speed });
         Ok(match host.run(&disk.name, job, &[&passphrase]).await {
-            Ok(Answer::Reencrypted { keyslot }) => {
-                self.record(luks_uuid, host, keys, |apply, state| apply.end_volume_key(luks_uuid, keyslot, state))
+            Ok(Answer::Reencrypted { opened }) => {
+                self.record(luks_uuid, host, keys, |apply, state| apply.end_volume_key(luks_uuid, opened, state))
                     .await?;
                 row(Verdict::Reencrypted)
             }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Content, MissingCipher};
-use crate::luks2::{BackupNote, HeaderFacts, Layout, ProvenKeyslot};
+use crate::luks2::{BackupNote, HeaderFacts, Layout, Opened, ProvenKeyslot};
 use crate::storage::FilesystemKind;
 
 /// One line of a worker's answer.
@@ -32,8 +32,8 @@ pub enum Answer {
     },
     /// The disk is formatted, open, and has a file system; it is not mounted.
     Formatted {
-        /// The keyslot that the key opens.
-        keyslot: ProvenKeyslot,
+        /// What the key opens.
+        opened: Opened,
     },
     /// Not formatted: what is on the disk is no longer what the plan was based on.
     Changed {
@@ -42,8 +42,8 @@ pub enum Answer {
     },
     /// The volume is open and mounted.
     Unlocked {
-        /// The keyslot that opened; `None` if the volume was open already.
-        keyslot: Option<ProvenKeyslot>,
+        /// What the key opened; `None` if the volume was open already.
+        opened: Option<Opened>,
         /// Whether its file system is marked with errors.
         filesystem_errors: bool,
         /// A warning about it.
@@ -85,8 +85,8 @@ pub enum Answer {
     },
     /// All data of the volume has the new volume key.
     Reencrypted {
-        /// The keyslot that the data key opens from now on.
-        keyslot: ProvenKeyslot,
+        /// What the data key opens from now on.
+        opened: Opened,
     },
     /// The re-encryption was stopped before it was finished. The next job goes on.
     Stopped,
@@ -143,8 +143,8 @@ pub enum Answer {
         layout: Layout,
         /// The file system on it.
         filesystem: FilesystemKind,
-        /// The keyslot that the key opens.
-        keyslot: ProvenKeyslot,
+        /// What the key opens.
+        opened: Opened,
     },
     /// Every byte of the header area is zero, on the disk itself.
     Erased {
@@ -167,6 +167,8 @@ pub struct InspectedBackup {
     pub header: HeaderFacts,
     /// Why its header does not pass the policy; `None` if it does.
     pub violation: Option<String>,
+    /// Whether the reason is that the data has another volume key.
+    pub other_volume_key: bool,
     /// The header on the disk, if there is one.
     pub present: Option<HeaderFacts>,
 }

@@ -95,7 +95,10 @@ mod tests {
         let of = |keyslots: Value| {
             let mut metadata = header();
             metadata["keyslots"] = keyslots;
-            keyslot_areas(&metadata).map_err(|e| e.0)
+            keyslot_areas(&metadata).map_err(|e| match e {
+                PolicyViolation::Changed(why) => why,
+                PolicyViolation::OtherVolumeKey => unreachable!("it knows no volume key"),
+            })
         };
         assert_eq!(of(json!({})), Ok(vec![]));
         let two = json!({"0": area("290816", "258048"), "7": area("32768", "258048")});

@@ -15,6 +15,7 @@ use super::reencryption::{self, is_reencrypting};
 use super::segment::{HeaderPolicy, check_single_segment, cipher};
 use super::token::{TOKEN_TYPE, Token, ours};
 use super::violation::{PolicyViolation, shown, violation};
+use super::volume_key::VolumeKeyId;
 use crate::key::KeySource;
 
 /// The header that a volume must have according to the state file.
@@ -34,6 +35,9 @@ pub struct Expected {
     /// Whether the agent has begun to re-encrypt its data. Only then its header may say so.
     #[serde(default)]
     pub reencrypting: bool,
+    /// The volume key that the data is encrypted with, if known. It is not checked while the data is being re-encrypted.
+    #[serde(default)]
+    pub volume_key: Option<VolumeKeyId>,
 }
 
 /// Checks the metadata of a LUKS2 header. The UUID is not part of the metadata.
@@ -61,6 +65,9 @@ pub fn check_header(metadata: &Value, expected: &Expected) -> Result<(), PolicyV
     check_flags(metadata, expected.header)?;
     // one for each volume key, and one for the metadata of the re-encryption
     check_digests(metadata, if in_progress { 3 } else { 1 + usize::from(expected.reencrypting) })?;
+    if !expected.reencrypting {
+        check_volume_key(metadata, expected)?;
+    }
     check_token(metadata, expected)?;
     let mut of_reencryption = 0;
     for (id, keyslot) in section("keyslots").into_iter().flatten() {
@@ -154,6 +161,21 @@ fn check_digest(digest: &Value) -> Result<(), PolicyViolation> {
         return violation(format!("its volume key digest is not a pbkdf2 digest of {size} bytes"));
     }
     Ok(())
+}
+
+/// Checks that the header has the volume key that the data is encrypted with.
+///
+/// A header from before a re-encryption passes every other check, but the data key then opens it onto noise, and any write destroys data.
+///
+/// # Errors
+/// [`PolicyViolation::OtherVolumeKey`], or if the header does not say which volume key the data has.
+pub(crate) fn check_volume_key(metadata: &Value, expected: &Expected) -> Result<(), PolicyViolation> {
+    let Some(recorded) = &expected.volume_key else { return Ok(()) };
+    match VolumeKeyId::of(metadata) {
+        Some(found) if found == *recorded => Ok(()),
+        Some(_) => Err(PolicyViolation::OtherVolumeKey),
+        None => violation("it does not have exactly one volume key digest of its data"),
+    }
 }
 
 /// Checks that the header has one token of the key that opens the volume, at most one of the other key, and none of a third.
@@ -258,6 +280,7 @@ mod tests {
             key: source(1),
             other: None,
             reencrypting: false,
+            volume_key: None,
         }
     }
 
@@ -308,6 +331,28 @@ mod tests {
             assert_eq!(check_header(&metadata, &changing).is_ok(), while_changing, "{tokens:?}");
             assert_eq!(check_header(&metadata, &expected()).is_ok(), otherwise, "{tokens:?}");
         }
+    }
+
+    #[test]
+    fn refuses_a_header_with_another_volume_key_than_the_data() {
+        let mut metadata = header();
+        metadata["digests"]["0"]["segments"] = json!(["0"]);
+        metadata["digests"]["0"]["salt"] = json!("c2FsdA==");
+        let volume_key = VolumeKeyId::of(&metadata);
+        assert!(volume_key.is_some());
+        let expected = Expected { volume_key, ..expected() };
+        assert_eq!(check_header(&metadata, &expected), Ok(()));
+        let mut former = metadata.clone();
+        former["digests"]["0"]["salt"] = json!("b3RoZXI=");
+        assert_eq!(check_header(&former, &expected), Err(PolicyViolation::OtherVolumeKey));
+        // a record of an earlier release has none, and a re-encryption has both
+        assert_eq!(check_header(&former, &Expected { volume_key: None, ..expected.clone() }), Ok(()));
+        assert_eq!(check_header(&former, &Expected { reencrypting: true, ..expected.clone() }), Ok(()));
+        // it counts before the wrapped key, because that says less
+        former["tokens"] = json!({});
+        assert_eq!(check_header(&former, &expected), Err(PolicyViolation::OtherVolumeKey));
+        metadata["digests"]["0"]["segments"] = json!([]);
+        assert!(matches!(check_header(&metadata, &expected), Err(PolicyViolation::Changed(_))));
     }
 
     #[test]

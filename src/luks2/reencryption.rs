@@ -158,7 +158,7 @@ mod tests {
             Layout { cipher: Cipher::AesXtsPlain64, key_size: 512, sector_size: 4096, flags: Flags::default() };
         let key = KeySource::aws_kms(WrappedKey::new(vec![1, 2, 3]).unwrap(), "arn:aws:kms:x");
         let header = HeaderPolicy::Recorded(layout);
-        Expected { luks_uuid: Uuid::nil(), header, key, other: None, reencrypting: true }
+        Expected { luks_uuid: Uuid::nil(), header, key, other: None, reencrypting: true, volume_key: None }
     }
 
     /// The metadata that libcryptsetup 2.6.1 wrote between two hot zones.

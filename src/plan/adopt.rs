@@ -14,7 +14,7 @@ use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::key::KeySource;
 use crate::key::Provider;
-use crate::luks2::{HeaderPolicy, Layout, ProvenKeyslot, Token};
+use crate::luks2::{HeaderPolicy, Layout, Opened, Token};
 use crate::state::{KeyRecord, Phase, State, VolumeEnd, VolumeRecord, VolumeRole};
 use crate::storage::FilesystemKind;
 
@@ -65,8 +65,8 @@ pub struct Proven {
     pub layout: Layout,
     /// The file system on it.
     pub filesystem: FilesystemKind,
-    /// The keyslot that its key opens.
-    pub keyslot: ProvenKeyslot,
+    /// What its key opens.
+    pub opened: Opened,
 }
 
 impl Proven {
@@ -236,7 +236,7 @@ pub fn adopted(
     let mut next = state.clone();
     let owners = Owners { state, inventory, rules: &config.volumes.rules };
     let mut points = MountPoints::new(&owners, &config.filesystem.mount_base);
-    for Proven { adoption, layout, filesystem, keyslot } in proven {
+    for Proven { adoption, layout, filesystem, opened } in proven {
         let Adoption { device, role, luks_uuid, token } = adoption;
         let former = state.former_volume(*luks_uuid);
         let mount_point = match filesystem {
@@ -261,7 +261,8 @@ pub fn adopted(
             filesystem: *filesystem,
             header: HeaderPolicy::Recorded(*layout),
             phase: Phase::Committed,
-            keyslot: Some(keyslot.clone()),
+            keyslot: Some(opened.keyslot.clone()),
+            volume_key: opened.volume_key.clone(),
             former_serials: Vec::new(),
         };
         debug_assert!(token.source() == next.key(key).map(KeyRecord::source).unwrap_or_else(|| token.source()));

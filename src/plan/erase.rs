@@ -180,6 +180,7 @@ fn of_unknown(state: &State, adoption: &Adoption, now: Timestamp) -> (VolumeReco
         header: HeaderPolicy::Possible,
         phase: Phase::Committed,
         keyslot: None,
+        volume_key: None,
         former_serials: Vec::new(),
     };
     (record, key)

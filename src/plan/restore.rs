@@ -25,7 +25,7 @@ pub fn restore_changes(
     backup: &InspectedBackup,
     allowed: Allowed,
 ) -> Result<Vec<String>, Finding> {
-    let InspectedBackup { note, header, violation, present } = backup;
+    let InspectedBackup { note, header, violation, other_volume_key, present } = backup;
     let refused = |evidence: String, remedy: &str| Err(Finding::refused(evidence, remedy));
     if facts.mapping_of(volume.luks_uuid).is_some() {
         return refused(
@@ -47,6 +47,13 @@ pub fn restore_changes(
     let other_disk = other_disk(facts, backup);
     if let (Some(evidence), false) = (&other_disk, allowed.other_disk) {
         return refused(evidence.clone(), "if the volume was moved or has grown since, add --other-disk");
+    }
+    if *other_volume_key {
+        return refused(
+            "the header in the backup has a former volume key: the data on the disk is encrypted with another, and would read as noise whatever key opens the header"
+                .to_owned(),
+            "no option makes this backup usable: use one from after the last 'luks-agent rotate --volume-key'",
+        );
     }
     if let Some(violation) = violation {
         return refused(
@@ -174,7 +181,13 @@ mod tests {
             keyslots: vec![ProvenKeyslot { number: 0, sha256: RECORDED.into() }],
             sha256: String::new(),
         };
-        InspectedBackup { note, header: header(&keyslots), violation: None, present: Some(header(&keyslots)) }
+        InspectedBackup {
+            note,
+            header: header(&keyslots),
+            violation: None,
+            other_volume_key: false,
+            present: Some(header(&keyslots)),
+        }
     }
 
     fn disk() -> DeviceFacts {
@@ -201,6 +214,7 @@ mod tests {
             other(|b| b.note.luks_uuid = Uuid::from_u128(8)),
             other(|b| b.present.as_mut().unwrap().luks_uuid = Uuid::from_u128(8)),
             other(|b| b.violation = Some("no".into())),
+            other(|b| b.other_volume_key = true),
         ] {
             assert!(changes(&wrong, every).is_err(), "{wrong:?}");
         }

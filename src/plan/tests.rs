@@ -118,6 +118,7 @@ fn record(n: u32, phase: Phase, at: &str, facts: &DeviceFacts) -> VolumeRecord {
         header: HeaderPolicy::Possible,
         phase,
         keyslot: None,
+        volume_key: None,
         former_serials: Vec::new(),
     }
 }

@@ -100,6 +100,7 @@ fn unchanged(n: u32) -> Left {
         header: HeaderPolicy::Possible,
         phase: Phase::Committed,
         keyslot: None,
+        volume_key: None,
         former_serials: Vec::new(),
     };
     Left { subject: subject(n), because: format!("open, mounted at /mnt{n}"), volume: Some(volume) }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::disk::DeviceFacts;
 use crate::key::{KeySource, Provider, WrappedKey};
-use crate::luks2::{Expected, HeaderPolicy, ProvenKeyslot};
+use crate::luks2::{Expected, HeaderPolicy, ProvenKeyslot, VolumeKeyId};
 use crate::storage::FilesystemKind;
 
 /// Format version that this release writes; it reads all versions from 1.
@@ -111,6 +111,11 @@ pub struct VolumeRecord {
     /// `None` until the volume is committed, and for a volume of an earlier release until it is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyslot: Option<ProvenKeyslot>,
+    /// Volume key that its data is encrypted with.
+    ///
+    /// `None` until the volume is committed, and for a volume of an earlier release until it is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_key: Option<VolumeKeyId>,
     /// Serial numbers of the disks that the volume was on before, which are never formatted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_serials: Vec<String>,
@@ -289,8 +294,8 @@ impl State {
         let volume = self.volume(luks_uuid)?;
         let source = |id: u32| self.key(id).map(KeyRecord::source);
         let other = volume.key_change.as_ref().and_then(|change| source(change.key()));
-        let reencrypting = volume.is_reencrypting();
-        Some(Expected { luks_uuid, header: volume.header, key: source(volume.key)?, other, reencrypting })
+        let (reencrypting, volume_key) = (volume.is_reencrypting(), volume.volume_key.clone());
+        Some(Expected { luks_uuid, header: volume.header, key: source(volume.key)?, other, reencrypting, volume_key })
     }
 
     /// Returns the key that a volume should have: its own, or the one that takes its place.
@@ -364,6 +369,7 @@ impl State {
                 }),
                 phase: Phase::Committed,
                 keyslot: Some(ProvenKeyslot { number: 0, sha256: "0123456789abcdef".repeat(4) }),
+                volume_key: Some(VolumeKeyId("fedcba9876543210".repeat(4))),
                 former_serials: Vec::new(),
             }],
             former: Vec::new(),
@@ -460,6 +466,7 @@ mod tests {
         assert_eq!(expected.luks_uuid, Uuid::from_u128(7));
         assert_eq!(expected.header, state.volumes[0].header);
         assert_eq!((&expected.key, &expected.other), (&state.keys[0].source(), &None));
+        assert!(expected.volume_key.is_some() && expected.volume_key == state.volumes[0].volume_key);
         assert_eq!(state.expected(Uuid::from_u128(8)), None);
     }
 }

@@ -182,6 +182,8 @@ fn files_of_every_format_version_are_read_and_what_is_read_is_written_in_the_lat
         assert_eq!(found, volumes);
         assert_eq!(state.volumes[0].header, HeaderPolicy::Possible);
         assert_eq!(state.volumes[0].keyslot.is_some(), [VERSION_3, VERSION_4].contains(&text));
+        assert_eq!(state.volumes[0].volume_key.is_some(), text == VERSION_4);
+        assert!(state.volumes.iter().skip(1).all(|volume| volume.volume_key.is_none()), "as in files without it");
         store.save(&state).unwrap();
         assert_eq!(store.load().unwrap(), state);
     }

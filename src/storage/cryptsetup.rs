@@ -31,9 +31,7 @@ pub use self::recovery::{enroll as enroll_recovery, remove as remove_recovery};
 pub use self::reencrypt::{GoesOn, OpenVolume, Position, Reencryption, reencrypt};
 pub use self::restore::restore;
 use crate::key::Passphrase;
-use crate::luks2::{
-    DATA_OFFSET, Expected, Flags, FormatSpec, ProvenKeyslot, SUBSYSTEM, Token, grown_size, is_reencrypting,
-};
+use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, Opened, SUBSYSTEM, Token, grown_size, is_reencrypting};
 
 /// PBKDF2 iterations: the minimum that cryptsetup allows. The passphrase already has 256 bits of entropy, so stretching it
 /// would only take time. systemd-cryptenroll and clevis do the same for machine keys.
@@ -141,15 +139,15 @@ pub fn verify(device: &Path, expected: &Expected, key: &Passphrase) -> Result<()
     check_key(&mut load(device, expected)?, expected.luks_uuid, key, CryptActivate::empty()).map(drop)
 }
 
-/// Proves that the passphrase opens the volume, as [`verify`], and returns the keyslot. Writes nothing, whatever it finds.
+/// Proves that the passphrase opens the volume, as [`verify`], and returns what it opens. Writes nothing, whatever it finds.
 ///
 /// # Errors
 /// As [`verify`].
-pub fn prove(device: &Path, expected: &Expected, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
-    on_disk::prove(&mut Checked::read(device, expected)?, expected.luks_uuid, key)
+pub fn prove(device: &Path, expected: &Expected, key: &Passphrase) -> Result<Opened, LuksError> {
+    on_disk::prove_opened(&mut Checked::read(device, expected)?, expected.luks_uuid, key)
 }
 
-/// Opens the volume as `/dev/mapper/NAME` and returns the keyslot that the key opened.
+/// Opens the volume as `/dev/mapper/NAME` and returns what the key opened.
 ///
 /// It uses the same copy of the header that has passed the policy. If re-encryption was interrupted, libcryptsetup first repairs the disk
 /// with the header there; its digest of those metadata then takes the place of the copy. From the copy it would repair the data as well,
@@ -157,7 +155,7 @@ pub fn prove(device: &Path, expected: &Expected, key: &Passphrase) -> Result<Pro
 ///
 /// # Errors
 /// [`LuksError::WrongKey`], [`LuksError::OtherVolume`], [`LuksError::Policy`], or any error of libcryptsetup.
-pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
+pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) -> Result<Opened, LuksError> {
     if expected.reencrypting {
         let mut on_disk = OnDisk::load(device, expected.luks_uuid)?;
         on_disk.checked(device, expected)?;
@@ -176,8 +174,7 @@ pub fn open(device: &Path, name: &str, expected: &Expected, key: &Passphrase) ->
         check_key(&mut volume, expected.luks_uuid, key, CryptActivate::empty())?;
         LOG.set(log);
     }
-    let keyslot = call("open the volume", opened)?;
-    volume.copy.proven(keyslot).map_err(|e| LuksError::Header(e.into()))
+    volume.opened(call("open the volume", opened)?)
 }
 
 /// The state of a mapping.

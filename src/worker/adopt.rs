@@ -33,12 +33,12 @@ pub(super) fn adopt(job: &job::Adopt, key: Option<Passphrase>, stage: &mut Stage
     if mapping == Mapping::Empty {
         dm::remove(mapper)?;
     }
-    let keyslot = if *open && mapping == Mapping::Open {
+    let opened = if *open && mapping == Mapping::Open {
         cryptsetup::prove(&target.path, &expected, &key)?
     } else {
         cryptsetup::open(&target.path, mapper, &expected, &key)?
     };
     drop(key);
     let filesystem = filesystem::find_filesystem(&dm::node(mapper)?)?;
-    Ok(Answer::Adopted { layout, filesystem, keyslot })
+    Ok(Answer::Adopted { layout, filesystem, opened })
 }

@@ -45,7 +45,7 @@ pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Sta
         }
         cryptsetup::format(&target.path, target.size, spec, &key)?;
     }
-    let keyslot = cryptsetup::open(&target.path, &name, &spec.expected, &key)?;
+    let opened = cryptsetup::open(&target.path, &name, &spec.expected, &key)?;
     // mkfs can take minutes
     drop(key);
     let mapping = dm::node(&name)?;
@@ -53,7 +53,7 @@ pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Sta
         stage.enter("making the file system");
         filesystem::make_filesystem(*filesystem, &mapping)?;
     }
-    Ok(Answer::Formatted { keyslot })
+    Ok(Answer::Formatted { opened })
 }
 
 /// Returns whether the content of the disk still justifies formatting it.

@@ -16,7 +16,8 @@ use crate::error::{IoError, chain};
 use crate::job::{self, Answer, InspectedBackup, Target};
 use crate::key::Passphrase;
 use crate::luks2::{
-    BackupError, DATA_OFFSET, HeaderError, HeaderFacts, check_file, forget_cached, note_about, read_backup,
+    BackupError, DATA_OFFSET, HeaderError, HeaderFacts, PolicyViolation, check_file, forget_cached, note_about,
+    read_backup,
 };
 use crate::storage::{cryptsetup, dm};
 
@@ -80,9 +81,11 @@ pub(super) fn inspect(job: &job::InspectBackup, stage: &mut Stage<'_>) -> Result
         Err(e @ BackupError::Read(_)) => return Err(e.into()),
         Err(e) => return Ok(Answer::BackupRefused { why: chain(e) }),
     };
-    let violation = check_file(&backup, expected).err().map(chain);
+    let violation = check_file(&backup, expected).err();
+    let other_volume_key = violation == Some(PolicyViolation::OtherVolumeKey);
+    let violation = violation.map(chain);
     let present = present(&disk)?;
-    Ok(Answer::BackupInspected(Box::new(InspectedBackup { note, header, violation, present })))
+    Ok(Answer::BackupInspected(Box::new(InspectedBackup { note, header, violation, other_volume_key, present })))
 }
 
 pub(super) fn restore(

@@ -64,7 +64,7 @@ pub(super) fn reencrypt(
     }
     let done = work.join().map_err(|_| WorkerError::Panicked)?;
     Ok(match done? {
-        Reencryption::Finished { keyslot } => Answer::Reencrypted { keyslot },
+        Reencryption::Finished { opened } => Answer::Reencrypted { opened },
         Reencryption::Stopped => Answer::Stopped,
         Reencryption::Refused { why } => Answer::Refused { why },
     })

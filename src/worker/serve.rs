@@ -132,6 +132,7 @@ mod tests {
             key: KeySource::aws_kms(WrappedKey::new(vec![1]).unwrap(), ""),
             other: None,
             reencrypting: false,
+            volume_key: None,
         };
         let job = Job::Unlock(job::Unlock { target, expected, mapper: "x".into(), open: false, mount: None });
         let mut line = serde_json::to_vec(&job).unwrap();

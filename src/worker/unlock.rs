@@ -12,7 +12,7 @@ use crate::storage::{dm, filesystem, mount};
 pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let job::Unlock { target, expected, mapper, open, mount } = job;
     let _lock = claim(target, stage)?;
-    let mut keyslot = None;
+    let mut opened = None;
     if !open {
         stage.enter("unlocking");
         // a mapping without a table is not open, but it occupies the name
@@ -20,8 +20,7 @@ pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Sta
             dm::remove(mapper)?;
         }
         // consumes the key, because mounting can take minutes
-        let opened = cryptsetup::open(&target.path, mapper, expected, &key.ok_or(WorkerError::NoPassphrase)?);
-        keyslot = Some(opened?);
+        opened = Some(cryptsetup::open(&target.path, mapper, expected, &key.ok_or(WorkerError::NoPassphrase)?)?);
     }
     let mapping = dm::node(mapper)?;
     let (mut filesystem_errors, mut warning) = (false, None);
@@ -34,5 +33,5 @@ pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Sta
             false
         });
     }
-    Ok(Answer::Unlocked { keyslot, filesystem_errors, warning })
+    Ok(Answer::Unlocked { opened, filesystem_errors, warning })
 }

@@ -14,5 +14,5 @@ pub(super) fn verify(job: &job::Verify, key: Option<Passphrase>, stage: &mut Sta
     let disk = if expected.reencrypting { claim::open(target)? } else { claim(target, stage)? };
     claim::check_same_disk(target, &disk)?;
     stage.enter("trying the key");
-    Ok(Answer::Verified { keyslot: cryptsetup::prove(&target.path, expected, &key)? })
+    Ok(Answer::Verified { keyslot: cryptsetup::prove(&target.path, expected, &key)?.keyslot })
 }

@@ -170,3 +170,26 @@ done
 assert_eq "$(area ubdb)" "$before" "the header area"
 rm /run/key /run/other /run/third
 kept
+
+say "a header from between the rotation of the data key and the re-encryption: nothing makes the data readable with it"
+expect_agent 0 rotate --volume-key
+assert_said "1 of 2 volumes have a new volume key" "not open"
+expect_agent 0 header backup ubdb /var/lib/headers/between
+dd if=/dev/ubdb of=/var/lib/headers/between.raw bs=1M count=16 status=none
+expect_agent 0 unlock
+expect_agent 0 rotate --volume-key
+assert_said "1 of 1 volumes have a new volume key"
+expect_agent 0 header backup ubdb /var/lib/headers/after
+expect_agent 0 close
+cp "$STATE" /root/after.json
+refused 3 ubdb "a former volume key" "no option makes this backup usable" -- header restore ubdb /var/lib/headers/between --replace-keyslots
+refused 3 ubdb "a former volume key" "no option makes this backup usable" -- header restore ubdb /var/lib/headers/between
+refused 3 ubdb "a former volume key" -- header restore ubdb /var/lib/headers/backup --replace-keyslots
+cmp "$STATE" /root/after.json
+kept
+# by other means: it is not opened, and nothing is written under it
+dd if=/var/lib/headers/between.raw of=/dev/ubdb bs=1M conv=notrunc,fsync status=none
+refused 1 ubdb "another volume key than the state file records" -- unlock
+refused 1 ubdb "another volume key than the state file records" -- header backup ubdb /var/lib/headers/wrong
+expect_agent 0 header restore ubdb /var/lib/headers/after --replace-keyslots
+kept

@@ -19,6 +19,9 @@ os.posix_fadvise(disk, 0, 0, os.POSIX_FADV_DONTNEED)
 m = json.loads(os.pread(disk, 12288, 4096).split(b"\0")[0])
 print(eval(sys.argv[1]))' "$1"
 }
+volume_key() {
+    header '__import__("hashlib").sha256("{salt}\n{digest}".format(**list(m["digests"].values())[0]).encode()).hexdigest()'
+}
 is_reencrypting() { [[ $(header 'm["config"].get("requirements", {}).get("mandatory")') == "['online-reencrypt-v2']" ]]; }
 start_load() {
     python3 "$LOAD" run /data/load /root/load.log >/run/load 2>&1 &
@@ -109,6 +112,7 @@ RANDOM=${2:-0}
 case $1 in
 first)
     expect_agent 0 provision
+    assert_eq "$(state '[v["volume_key"] for v in s["volumes"]]')" "['$(volume_key)']" "the recorded volume key"
     # with the load, nearly all of the volume: whichever hot zone is lost, there is data in it
     head -c 32000000 /dev/urandom >/root/file
     marker_text reencrypt >>/root/file
@@ -224,6 +228,7 @@ last)
     assert_eq "$(header 'list(m["tokens"].values())[0]["keyslots"] == list(m["keyslots"])')" True "the keyslot of the token"
     assert_eq "$(state '[(v.get("volume_key_change"), str(v["keyslot"]["number"])) for v in s["volumes"]]')" \
         "[(None, '$(header 'list(m["keyslots"])[0]')')]" "the record"
+    assert_eq "$(state '[v["volume_key"] for v in s["volumes"]]')" "['$(volume_key)']" "the recorded volume key"
     expect_agent 0 health
     assert_said "1 sound"
     expect_agent 0 close

@@ -52,6 +52,7 @@ pub(crate) fn run(data: &[u8]) -> String {
         key: KeySource::aws_kms(WrappedKey::new(wrapped_key()).expect("64 bytes"), KEY_ARN),
         other: None,
         reencrypting: false,
+        volume_key: None,
     };
     let said = check_header(&metadata, &expected(HeaderPolicy::Possible));
     assert_eq!(said.is_ok(), Allowed::possible().allows(&metadata), "{metadata:#}");

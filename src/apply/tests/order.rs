@@ -3,6 +3,7 @@
 use super::*;
 use crate::key::Provider;
 use crate::luks2::HeaderPolicy;
+use crate::state::VolumeRecord;
 
 fn formatted(outcome: &Outcome) -> usize {
     outcome.results.iter().filter(|result| matches!(result, StepResult::Formatted { .. })).count()
@@ -427,16 +428,23 @@ async fn a_service_that_was_waited_for_in_vain_is_not_waited_for_again() {
 }
 
 #[tokio::test]
-async fn the_keyslot_that_the_key_opens_is_recorded_with_the_volume_or_when_it_is_next_opened() {
+async fn what_the_key_opens_is_recorded_with_the_volume_or_when_it_is_next_opened() {
     let world = World::new(&["ebs1", "ebs2"]);
     world.provision().await;
     let made = world.state();
-    let recorded = |state: &State| state.volumes.iter().all(|v| v.keyslot == Some(keyslot(v.luks_uuid)));
+    let recorded = |state: &State| {
+        let is_recorded = |v: &VolumeRecord| {
+            let Opened { keyslot, volume_key } = opened(v.luks_uuid);
+            v.keyslot == Some(keyslot) && v.volume_key == volume_key
+        };
+        state.volumes.iter().all(is_recorded)
+    };
     assert!(recorded(&made), "{made:?}");
     for change in [None, Some(ProvenKeyslot { number: 1, sha256: "of a keyslot that was changed".to_owned() })] {
         // as an earlier release has left it, or before somebody changed it
         let mut before = made.clone();
         before.volumes.iter_mut().for_each(|v| v.keyslot.clone_from(&change));
+        before.volumes.iter_mut().filter(|_| change.is_none()).for_each(|v| v.volume_key = None);
         StateDir::create(&world.state_dir()).unwrap().save(&before).unwrap();
         world.provision().await;
         assert_eq!(world.state(), before, "what is open proves nothing");

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::luks2::ProvenKeyslot;
+use crate::luks2::{Opened, ProvenKeyslot};
 use crate::state::{FormerVolume, VolumeEnd};
 
 const ARN: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd";
@@ -131,7 +131,8 @@ fn proven(facts: DeviceFacts, content: Content, filesystem: FilesystemKind) -> P
     let Content::Luks2 { luks_uuid, token: Some(token) } = content else { panic!("no token") };
     let layout = Layout { cipher: Cipher::AesXtsPlain64, key_size: 512, sector_size: 512, flags: Flags::default() };
     let adoption = Adoption { device: facts, role: VolumeRole::Ebs, luks_uuid, token: *token };
-    Proven { adoption, layout, filesystem, keyslot: ProvenKeyslot { number: 0, sha256: String::new() } }
+    let opened = Opened { keyslot: ProvenKeyslot { number: 0, sha256: String::new() }, volume_key: None };
+    Proven { adoption, layout, filesystem, opened }
 }
 
 /// The state file after adopting: serial number, key and mount point of each volume.

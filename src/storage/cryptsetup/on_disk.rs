@@ -11,7 +11,9 @@ use uuid::Uuid;
 use super::call::{LOG, call, init, init_with_header};
 use super::error::LuksError;
 use crate::key::Passphrase;
-use crate::luks2::{DATA_OFFSET, Expected, Luks2Header, ProvenKeyslot, check_header, forget_cached};
+use crate::luks2::{
+    DATA_OFFSET, Expected, Luks2Header, Opened, ProvenKeyslot, VolumeKeyId, check_header, forget_cached,
+};
 use crate::storage::header_copy::HeaderCopy;
 
 /// A header on a disk, before the policy check.
@@ -50,6 +52,7 @@ pub(super) struct Checked {
     // declared first, so that it is dropped before the copy that it reads
     pub(super) cd: CryptDevice,
     pub(super) copy: HeaderCopy,
+    volume_key: Option<VolumeKeyId>,
 }
 
 impl Checked {
@@ -60,7 +63,7 @@ impl Checked {
         let mut cd = init_with_header(&copy.path(), device)?;
         let loaded = cd.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);
         call("read the copy of the LUKS2 header", loaded)?;
-        Ok(Self { cd, copy })
+        Ok(Self { cd, copy, volume_key: VolumeKeyId::of(metadata) })
     }
 
     /// Reads the header from the disk, not from a cache, and writes nothing: libcryptsetup, which would repair a damaged copy, never
@@ -78,6 +81,12 @@ impl Checked {
             return Err(LuksError::OtherVolume { expected: expected.luks_uuid, found: header.luks_uuid });
         }
         Self::new(&header, file, device, expected)
+    }
+
+    /// Describes what a key has opened: this keyslot.
+    pub(super) fn opened(&self, keyslot: u32) -> Result<Opened, LuksError> {
+        let keyslot = self.copy.proven(keyslot).map_err(|e| LuksError::Header(e.into()))?;
+        Ok(Opened { keyslot, volume_key: self.volume_key.clone() })
     }
 }
 
@@ -109,8 +118,13 @@ pub(super) fn check_key(
 
 /// Proves that the passphrase opens the volume, as [`check_key`], and describes the keyslot.
 pub(super) fn prove(volume: &mut Checked, luks_uuid: Uuid, key: &Passphrase) -> Result<ProvenKeyslot, LuksError> {
+    prove_opened(volume, luks_uuid, key).map(|opened| opened.keyslot)
+}
+
+/// Proves that the passphrase opens the volume, as [`check_key`], and describes what it opens.
+pub(super) fn prove_opened(volume: &mut Checked, luks_uuid: Uuid, key: &Passphrase) -> Result<Opened, LuksError> {
     let keyslot = check_key(volume, luks_uuid, key, CryptActivate::empty())?;
-    volume.copy.proven(keyslot).map_err(|e| LuksError::Header(e.into()))
+    volume.opened(keyslot)
 }
 
 /// Returns whether this is the error of libcryptsetup for a passphrase that opens no keyslot.

@@ -17,10 +17,10 @@ use serde_json::Value;
 use super::call::call;
 use super::error::LuksError;
 use super::keyslots::sync;
-use super::on_disk::{OnDisk, check_key, load, prove};
+use super::on_disk::{OnDisk, check_key, load, prove, prove_opened};
 use super::{SECTOR, minimal_pbkdf};
 use crate::key::Passphrase;
-use crate::luks2::{Expected, HeaderPolicy, Layout, ProvenKeyslot, Token, is_reencrypting};
+use crate::luks2::{Expected, HeaderPolicy, Layout, Opened, ProvenKeyslot, Token, check_volume_key, is_reencrypting};
 
 /// The largest hot zone. Reads and writes of it wait while it is encrypted again.
 const LARGEST_HOT_ZONE: u64 = 16 << 20;
@@ -34,8 +34,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub enum Reencryption {
     /// All data has the new volume key. The keyslot is the one that the data key opens from now on.
     Finished {
-        /// The keyslot.
-        keyslot: ProvenKeyslot,
+        /// Both.
+        opened: Opened,
     },
     /// It was stopped. The volume stays open, and the next call goes on.
     Stopped,
@@ -98,6 +98,8 @@ pub fn reencrypt(
             return Ok(Reencryption::Refused { why });
         }
         if !is_finished {
+            // under a header with a former volume key, it would encrypt noise
+            check_volume_key(on_disk.metadata(), expected)?;
             begin(&mut on_disk, expected, key, Beginning { name, layout, hot_zone, old: own.number })?;
         }
     } else {
@@ -119,11 +121,11 @@ pub fn reencrypt(
     }
     drop(on_disk);
     sync(device)?;
-    let done = Expected { reencrypting: false, ..expected.clone() };
+    let done = Expected { reencrypting: false, volume_key: None, ..expected.clone() };
     if is_reencrypting(OnDisk::load(device, expected.luks_uuid)?.metadata()) {
         return Ok(Reencryption::Stopped);
     }
-    Ok(Reencryption::Finished { keyslot: prove(&mut load(device, &done)?, expected.luks_uuid, key)? })
+    Ok(Reencryption::Finished { opened: prove_opened(&mut load(device, &done)?, expected.luks_uuid, key)? })
 }
 
 /// Repairs, after a crash, the hot zone that was being encrypted again. The volume must not be open.

@@ -29,5 +29,5 @@ pub fn restore(
     let mut volume = Checked::of(image, device, expected)?;
     check_key(&mut volume, expected.luks_uuid, key, CryptActivate::empty())?;
     replace(disk, image, Rest::Replaced)?;
-    super::prove(device, expected, key)
+    super::prove(device, expected, key).map(|opened| opened.keyslot)
 }

@@ -37,6 +37,7 @@ fn spec() -> FormatSpec {
         key: source(5),
         other: None,
         reencrypting: false,
+        volume_key: None,
     };
     FormatSpec { expected, layout, instance_id: None }
 }

@@ -43,7 +43,7 @@ fn a_recovery_key_opens_the_volume_until_it_is_replaced_or_removed_and_other_key
     let (first, second) = (recovery(), recovery());
     assert!(!enroll(&path, &first).unwrap());
     let opens = |key: &Passphrase| prove(&path, &expected(), key);
-    assert_eq!((opens(&first).unwrap().number, opens(&key(1)).unwrap().number), (2, 0));
+    assert_eq!((opens(&first).unwrap().keyslot.number, opens(&key(1)).unwrap().keyslot.number), (2, 0));
     let own = |number, kdf: &str, token: &str| (number, kdf.to_owned(), vec![token.to_owned()]);
     assert_eq!(keyslots(&path)[2], own(2, "argon2id", "luks-agent-recovery"));
     assert!(header(&path).keyslots[0].preferred, "argon2id would be tried first");

@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::*;
+use crate::luks2::{PolicyViolation, VolumeKeyId};
 use crate::storage::header_swap::{Rest, Write, writes};
 
 /// Adds a keyslot of `new`, at the place that libcryptsetup chooses, and returns its number.
@@ -91,6 +92,47 @@ fn only_what_the_key_opens_is_restored() {
     // both copies are lost
     disk.write_all_at(&[0; 0x8000], 0).unwrap();
     assert_eq!(restore(&backup, &expected(), 1).unwrap().number, 0);
+    assert!(before == std::fs::read(&path).unwrap());
+}
+
+#[test]
+fn refuses_to_restore_a_header_with_a_former_volume_key() {
+    let (_dir, path) = disk();
+    let formatted = || {
+        format(&path, SIZE, &spec(), &key(1)).unwrap();
+        prove(&path, &expected(), &key(1)).unwrap().volume_key
+    };
+    let former = formatted();
+    let backup = image(&path);
+    // the same UUID, token and data key, as after a re-encryption
+    let volume_key = formatted();
+    assert!(former.is_some() && volume_key.is_some() && former != volume_key);
+    let expected = Expected { volume_key: volume_key.clone(), ..expected() };
+    let before = std::fs::read(&path).unwrap();
+    let disk = File::options().read(true).write(true).open(&path).unwrap();
+    let refused = restore(&path, &disk, &backup, &expected, &key(1));
+    assert!(matches!(refused, Err(LuksError::Policy(PolicyViolation::OtherVolumeKey))), "{refused:?}");
+    assert!(before == std::fs::read(&path).unwrap());
+    // keyslots and tokens may change: it is the same volume key
+    let changing = Expected { other: Some(source(6)), ..expected.clone() };
+    add_key(&path, &changing, &Token::new(source(6), None), &key(1), &key(2)).unwrap();
+    assert_eq!(prove(&path, &changing, &key(2)).unwrap().volume_key, volume_key);
+    assert_eq!(restore(&path, &disk, &image(&path), &changing, &key(1)).unwrap().number, 0);
+    // without a record, only the key decides
+    let unknown = Expected { volume_key: None, ..expected };
+    assert_eq!(restore(&path, &disk, &backup, &unknown, &key(1)).unwrap().number, 0);
+}
+
+#[test]
+fn begins_no_reencryption_under_a_header_with_a_former_volume_key() {
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let volume_key = Some(VolumeKeyId("of another".to_owned()));
+    let expected = Expected { reencrypting: true, volume_key, ..expected() };
+    let volume = OpenVolume { device: &path, name: "none", expected: &expected, former: None };
+    let refused = reencrypt(volume, &key(1), None, Box::new(|_| true));
+    assert!(matches!(refused, Err(LuksError::Policy(PolicyViolation::OtherVolumeKey))), "{refused:?}");
     assert!(before == std::fs::read(&path).unwrap());
 }
 
