@@ -21,7 +21,7 @@ pub enum Rotation {
 
 /// `rotate`: makes a new data key, adds it to every volume, and removes the former one. Then re-encrypts the volumes, if asked.
 ///
-/// If an earlier re-encryption was interrupted, it is continued, and the data key stays.
+/// If an earlier re-encryption was interrupted, it is continued, and the data key stays. If a volume cannot be re-encrypted, nothing is changed.
 ///
 /// # Errors
 /// When it cannot begin.
@@ -33,6 +33,8 @@ pub async fn rotate(config: &Config, rotation: Rotation) -> Result<Report, Comma
     need_root("rotate")?;
     if volume_keys.are_left().await? {
         tracing::warn!("continuing a re-encryption that was interrupted");
+    } else if let Some(refused) = volume_keys.refusals().await? {
+        return Ok(refused);
     } else {
         let report = replace_keys(config, Replacement::NewDataKey).await?;
         if report.exit_code() != 0 {

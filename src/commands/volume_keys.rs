@@ -1,19 +1,22 @@
 //! The second half of `rotate --volume-key`: re-encrypts volumes, one after the other.
 
+use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::error::{CommandError, unexpected};
 use super::lazy_kms::LazyKms;
+use super::named::failed;
+use super::node::Node;
 use super::preflight::{lock, patience_with_another_run};
-use super::survey::Disks;
+use super::survey::{Disks, disks_with_closed_headers};
 use crate::apply::{Apply, Beginning};
 use crate::config::Config;
 use crate::disk::{DeviceFacts, classify};
 use crate::error::chain;
 use crate::job::{self, Answer, Host, HostError, Job, Target, Workers};
-use crate::plan::Subject;
+use crate::plan::{Finding, Subject, objection_to_reencryption};
 use crate::report::{Report, Row, Verdict};
-use crate::state::{State, StateDir, VolumeRecord};
+use crate::state::{Phase, State, StateDir, VolumeRecord};
 
 /// What to do about a volume that is not finished.
 const CONTINUE: &str = "'luks-agent rotate --volume-key' goes on where it stopped";
@@ -32,6 +35,40 @@ impl VolumeKeys<'_> {
         let state = self.store().await?.load()?;
         let inventory = Disks::briefly(self.config).inventory().await?;
         Ok(state.volumes.iter().any(|volume| is_waiting(volume) && inventory.open_on(volume.luks_uuid).is_some()))
+    }
+
+    /// Returns the report that says which volumes cannot get new volume keys, so that nothing is changed; `None` if none objects.
+    ///
+    /// Volumes that are not attached cannot be asked. Each is asked when its turn comes.
+    pub(super) async fn refusals(&self) -> Result<Option<Report>, CommandError> {
+        let state = self.store().await?.load()?;
+        let host = self.host();
+        let inventory = disks_with_closed_headers(self.config, &host).await?;
+        let node = Node { config: self.config, state: &state, inventory: &inventory };
+        // replace_keys() refuses to begin if one is being re-encrypted
+        let wanted = |volume: &&VolumeRecord| volume.phase == Phase::Committed && !volume.is_reencrypting();
+        let asked = state.volumes.iter().filter(wanted).filter_map(|volume| {
+            let disk = inventory.open_on(volume.luks_uuid).or_else(|| node.disk_of(volume))?;
+            Some(self.ask(disk, volume, &host))
+        });
+        let rows: Vec<Row> = join_all(asked).await.into_iter().flatten().collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let summary = format!("nothing was changed: {} volumes cannot get a new volume key", rows.len());
+        Ok(Some(Report::new("rotate", rows, summary).measured(LazyKms::new(self.config).usage(), host.stages())))
+    }
+
+    /// Returns the row that says why a volume cannot get a new volume key, if so.
+    async fn ask(&self, disk: &DeviceFacts, volume: &VolumeRecord, host: &Workers) -> Option<Row> {
+        let row = |result| self.row(Some(disk), volume, result);
+        match host.run(&disk.name, Job::ShowHeader { target: Target::from(disk) }, &[]).await {
+            Ok(Answer::HeaderShown { header }) => {
+                let Finding { evidence, remedy, .. } = objection_to_reencryption(volume, &header)?;
+                Some(row(Verdict::Refused).because(evidence).with_remedy(remedy))
+            }
+            other => Some(failed(row, other)),
+        }
     }
 
     /// Records that all volumes are to get new volume keys.

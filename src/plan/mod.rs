@@ -22,6 +22,7 @@ mod new;
 mod owner;
 mod planner;
 mod policy;
+mod reencryption;
 mod rekey;
 mod restore;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use model::{Change, Left, Plan, Refusal, Subject};
 pub use owner::{disk_of, is_ignored, locked_out, record_of};
 pub use planner::plan;
 pub use policy::{may_be_taken, policy, wants_probe};
+pub use reencryption::objection_to_reencryption;
 pub use restore::{Allowed, restore_changes};
 pub use unknown::{UnknownVolume, Whose, has_our_name, may_hold_ours, unknown_mapping, unknown_volume, wants_header};
 pub use words::name_it;

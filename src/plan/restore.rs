@@ -125,7 +125,7 @@ fn same(one: &KeyslotFacts, other: &KeyslotFacts) -> bool {
     (one.number, &one.made) == (other.number, &other.made)
 }
 
-fn described(header: &HeaderFacts, keyslot: &KeyslotFacts) -> String {
+pub(super) fn described(header: &HeaderFacts, keyslot: &KeyslotFacts) -> String {
     let tokens = header.tokens.iter().filter(|token| keyslot.tokens.contains(&token.number));
     let kinds: Vec<&str> = tokens.map(|token| token.kind.as_str()).collect();
     let of = if kinds.is_empty() { "of no token".to_owned() } else { format!("of {}", kinds.join(" and ")) };

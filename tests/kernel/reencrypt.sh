@@ -106,6 +106,16 @@ is_planned() { [[ $(state '[v.get("volume_key_change") for v in s["volumes"]]') 
 # is_whole: whether no device is left below the mapping.
 is_whole() { ! dmsetup table | grep -q overlay; }
 
+# refuse_to_begin TEXT...: it is refused, and neither the header nor the state file is written to.
+refuse_to_begin() {
+    local before
+    before=$(head -c 16M /dev/ubdb | sha256sum)
+    expect_agent 3 rotate --volume-key
+    cmp "$STATE" /root/state.json
+    assert_eq "$(head -c 16M /dev/ubdb | sha256sum)" "$before" "the header area"
+    assert_said "nothing was changed" "$@"
+}
+
 start_fake
 ext4_volumes '/dev/ubdb' ebs
 RANDOM=${2:-0}
@@ -121,7 +131,7 @@ first)
     dd if=/dev/ubdb of=/root/header.old bs=1M count=16 status=none
     state 's["keys"][0]["wrapped_key"]' >/root/blob.old
 
-    say "another keyslot would be lost, so nothing is begun"
+    say "another keyslot would be lost, so nothing is begun: the data key stays too"
     python3 -c 'import json, os, sys, urllib.request
 headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
 body = json.dumps({"CiphertextBlob": open("/root/blob.old").read().strip()}).encode()
@@ -129,11 +139,15 @@ answer = json.load(urllib.request.urlopen(urllib.request.Request(os.environ["AWS
 print(end=answer["Plaintext"])' >/root/passphrase.old
     printf 'of somebody else' >/run/other
     cryptsetup luksAddKey --batch-mode --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /root/passphrase.old /dev/ubdb /run/other
-    expect_agent 3 rotate --volume-key
-    assert_said "keyslot 1 would be lost"
-    is_reencrypting && fail "it has begun"
-    assert_eq "$(state '[v.get("volume_key_change") for v in s["volumes"]]')" "[None]" "the record"
+    cp "$STATE" /root/state.json
+    refuse_to_begin "keyslot 1 (pbkdf2, of no token) would be lost" "cryptsetup luksKillSlot"
     cryptsetup luksRemoveKey --batch-mode /dev/ubdb /run/other
+    on_terminal 0 "" recovery-key enroll
+    refuse_to_begin "keyslot 1 (argon2id, of luks-agent-recovery) would be lost" "luks-agent recovery-key remove"
+    expect_agent 0 close
+    refuse_to_begin "keyslot 1 (argon2id, of luks-agent-recovery) would be lost"
+    expect_agent 0 unlock
+    expect_agent 0 recovery-key remove
     expect_agent 0 health
 
     say "stopped with SIGTERM: it can be used, closed and opened as before"
