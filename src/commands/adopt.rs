@@ -38,6 +38,8 @@ struct Wanted {
     adoptions: Vec<Adoption>,
     /// Kernel names of disks whose volumes the state file lists already.
     known: Vec<String>,
+    /// Those of them that are closed and stay so.
+    closed: Vec<String>,
     rows: Vec<Row>,
 }
 
@@ -56,12 +58,12 @@ pub async fn adopt(config: &Config, wanted: &Adopt) -> Result<Report, CommandErr
     inventory
         .devices
         .sort_by(|a, b| (a.serial.is_none(), &a.serial, &a.name).cmp(&(b.serial.is_none(), &b.serial, &b.name)));
-    let names = named_disks(&inventory, &wanted.names)?;
+    let names = named_disks(&inventory, &state, &wanted.names)?;
     if at.is_some() && names.len() != 1 {
         return Err(CommandError::OneMountPoint(names.len()));
     }
     look_closer(config, &mut inventory, &names, &host).await;
-    let Wanted { adoptions, known, rows } = choose(config, &state, &inventory, &names, at.as_deref())?;
+    let Wanted { adoptions, known, closed, rows } = choose(config, &state, &inventory, &names, at.as_deref())?;
     if !adoptions.is_empty() {
         inventory.instance_id = Instance::new(config).id().await;
     }
@@ -75,7 +77,9 @@ pub async fn adopt(config: &Config, wanted: &Adopt) -> Result<Report, CommandErr
     if wanted.rekey && adopted.refusal.is_none() {
         // mounting may have changed the state file
         let adopted = AdoptOutcome { state: store.load()?, ..adopted };
-        let plan = plan_for(Mode::Rekey, config, &adopted, &inventory, &[]).await?;
+        // an interrupted run may have recorded them and not changed their keys
+        let known: Vec<String> = known.into_iter().chain(closed).collect();
+        let plan = plan_for(Mode::Rekey, config, &adopted, &inventory, &known).await?;
         let rekeyed = apply.run(&plan, adopted.state.clone()).await;
         report = report.with_rekeyed(&plan, &rekeyed);
     }
@@ -103,7 +107,12 @@ fn choose(
             Adoptable::Yes(adoption) => wanted.adoptions.push(*adoption),
             Adoptable::Known(luks_uuid) => match known(state, facts, luks_uuid, names, at) {
                 None => wanted.known.push(facts.name.clone()),
-                Some((result, because)) => wanted.rows.push(row(result).because(because)),
+                Some((result, because)) => {
+                    if result == Verdict::Left {
+                        wanted.closed.push(facts.name.clone());
+                    }
+                    wanted.rows.push(row(result).volume(Some(luks_uuid), None).because(because));
+                }
             },
             Adoptable::No { finding: Finding { severity, evidence, remedy }, is_unknown } => {
                 let result = if severity == Severity::Wrong { Verdict::Wrong } else { Verdict::Refused };

@@ -83,7 +83,7 @@ fn identity(erasure: &Erasure) -> (Uuid, String, Option<u64>) {
 
 async fn choose(config: &Config, state: &State, wanted: &Erase, host: &impl Host) -> Result<Wanted, CommandError> {
     let inventory = disks_with_headers(config, host).await?;
-    let names = named_disks(&inventory, &wanted.names)?;
+    let names = named_disks(&inventory, state, &wanted.names)?;
     let mut chosen = Wanted::default();
     // with the keys of volumes that it does not list, so that each gets an ID of its own
     let mut known = state.clone();

@@ -65,22 +65,23 @@ impl Report {
 }
 
 impl Report {
-    /// Adds what became of the change of the keys of adopted volumes.
+    /// Adds what became of the change of the keys of adopted volumes, and of those that were known already.
     #[must_use]
     pub fn with_rekeyed(mut self, plan: &Plan, rekeyed: &Outcome) -> Self {
         let changes = Self::of_outcome("adopt", plan, rekeyed);
         for change in changes.rows.into_iter().filter(|row| row.result != Verdict::Left) {
-            let Some(row) = self.rows.iter_mut().find(|row| row.luks_uuid == change.luks_uuid) else { continue };
-            let because = row.reason.take().unwrap_or_default();
-            if change.result == Verdict::Rekeyed {
-                row.reason = Some(format!("{because}; it has the key of this node now"));
-                continue;
+            let same = |row: &&mut Row| row.luks_uuid.is_some() && row.luks_uuid == change.luks_uuid;
+            match self.rows.iter_mut().find(same) {
+                Some(row) => row.turn_rekeyed(change),
+                // its disk is new to this run, or has no header any more
+                None => self.rows.push(change),
             }
-            row.result = change.result;
-            row.reason = Some(format!("{because}; it still has its key: {}", change.reason.unwrap_or_default()));
-            row.remedy = Some("'luks-agent provision' gives it the key of this node".to_owned());
         }
-        let summary = std::mem::take(&mut self.summary);
+        let mut summary = std::mem::take(&mut self.summary);
+        let finished = self.rows.iter().filter(|row| row.result == Verdict::Rekeyed).count();
+        if finished > 0 {
+            summary.push_str(&format!(", {finished} with a new key"));
+        }
         let failed = self.error.map(|error| (self.exit_code, error));
         let failed = failed.or(changes.error.map(|error| (changes.exit_code, error)));
         let mut report = Self::new("adopt", self.rows, summary);
@@ -93,6 +94,23 @@ impl Report {
 }
 
 impl Row {
+    /// Adds what became of the change of its key.
+    fn turn_rekeyed(&mut self, change: Self) {
+        let before = self.reason.take().map(|reason| format!("{reason}; ")).unwrap_or_default();
+        if change.result != Verdict::Rekeyed {
+            self.result = change.result;
+            self.reason = Some(format!("{before}it still has its key: {}", change.reason.unwrap_or_default()));
+            self.remedy = Some("'luks-agent provision' gives it the key of this node".to_owned());
+            return;
+        }
+        // an earlier run has adopted it
+        if matches!(self.result, Verdict::Unchanged | Verdict::Unlocked | Verdict::Left) {
+            self.result = Verdict::Rekeyed;
+        }
+        let warning = change.reason.map(|warning| format!("; {warning}")).unwrap_or_default();
+        self.reason = Some(format!("{before}it has the key of this node now{warning}"));
+    }
+
     fn of_adoption(adoption: &Adoption, result: Verdict) -> Self {
         Self::new(&Subject::of(&adoption.device, &adoption.role), result).volume(Some(adoption.luks_uuid), None)
     }

@@ -243,6 +243,21 @@ back)
     assert_eq "$(</data2/file)" "$(marker_text 'of /data1')" "the other file of node A"
     assert_eq "$(state '[v["key"] for v in state["volumes"] if v["serial"] == "vol-b2"], [v.get("key_change") for v in state["volumes"]]')" \
         "([1], [None, None, None, None])" "the key of a volume that was rekeyed"
+
+    say "recorded with a key that is to be replaced, as an interrupted --rekey leaves it"
+    # this one came with the same key
+    left='[(v["serial"], v["key"]) for v in state["volumes"] if v["key"] != 1], [k["id"] for k in state["keys"]]'
+    assert_eq "$(state "$left")" "([('vol-b1', 3)], [1, 3])" "the volume that still has its key"
+    expect_agent 0 close vol-b1
+    fake allow '["DescribeKey"]'
+    expect_agent 4 adopt --rekey --all
+    assert_said "it still has its key"
+    fake allow null
+    expect_agent 0 adopt --rekey --all
+    assert_said "it has the key of this node now" "1 with a new key"
+    assert_eq "$(state "$left")" "([], [1])" "the keys, after the next run"
+    expect_agent 0 adopt --rekey vol-b1
+    assert_said "1 unlocked"
     expect_agent 0 close ubdc
     expect_agent 0 unlock
     expect_agent 0 health

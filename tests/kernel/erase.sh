@@ -119,6 +119,9 @@ assert_eq "$(state '[(f["volume"]["serial"], f["end"]) for f in state["former"]]
 cp "$STATE" /run/state.erased
 expect_agent 0 erase --yes ubdb
 assert_said "already erased, at 20"
+# its header had that name
+expect_agent 0 erase --yes "$uuid"
+assert_said "already erased, at 20"
 cmp "$STATE" /run/state.erased
 
 say "what is left reads as noise, which is not formatted unasked; the others are opened"
