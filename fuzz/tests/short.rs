@@ -10,7 +10,7 @@ use luks_agent::state::State;
 use luks_agent_fuzz::{TARGET, TARGETS};
 
 /// How long a target may take in all. No target should need it: executions are counted, so that a run can be repeated.
-const SECONDS: u32 = 60;
+const SECONDS: u32 = 600;
 /// How long one input may take.
 const INPUT_SECONDS: u32 = 10;
 /// Seed of randomness; the environment may give another.
