@@ -1,5 +1,5 @@
-//! The crash sweeps of the kernel tier, from inside the test node: `tests/kernel/sweep.sh` starts this, `tests/kernel_sweep.rs`
-//! chooses the points.
+//! The crash sweeps of the kernel tier, from inside the test node: scripts in `tests/kernel/` start this, `tests/kernel_sweep.rs`
+//! chooses the points of `sweep.sh` and `cut-sweep.sh`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool of the tests")]
 
 #[path = "crash/disk.rs"]
@@ -38,8 +38,18 @@ enum Action {
     },
     /// Show what dm-log-writes logged of a disk
     Log { disk: String, log: PathBuf },
-    /// Make a disk as it was after some of the logged writes
-    Rebuild { log: PathBuf, disk: PathBuf, writes: usize },
+    /// Make a disk as a power cut after some of the logged writes leaves it
+    Rebuild {
+        log: PathBuf,
+        disk: PathBuf,
+        writes: usize,
+        /// What the disk held before the first of them, if it was not blank
+        #[arg(long)]
+        base: Option<PathBuf>,
+        /// Leaves out some writes since the last flush, which this number selects
+        #[arg(long)]
+        lose: Option<u64>,
+    },
     /// Kill one process of a command at one of its system calls, and print at which
     Kill {
         /// agent, worker.N or tool.N, and at which of its system calls: PROCESS:N
@@ -69,8 +79,10 @@ fn main() -> ExitCode {
             println!("{}", seen.killed.as_deref().unwrap_or("missed"));
         }
         Action::Log { disk, log } => disk::show(&disk, &Log::read(&log)),
-        Action::Rebuild { log, disk, writes } => {
-            let image = disk::image(&Log::read(&log), node::size_of(&disk), writes, None);
+        Action::Rebuild { log, disk, writes, base, lose } => {
+            let mut before = base.map_or_else(Vec::new, |base| std::fs::read(base).unwrap());
+            before.resize(node::size_of(&disk), 0);
+            let image = disk::image(&Log::read(&log), before, writes, lose);
             node::write_disk(&disk, &image);
         }
         Action::Points { points } => {

@@ -1,6 +1,7 @@
-//! The kernel tier's crash sweeps: the agent or one of its workers killed at every system call of a provision, and the power
-//! cut after every write that reached a volume. Whatever the moment, the next provision converges with nobody's help, what
-//! was committed keeps its data, and nothing that is not the agent's is touched.
+//! The kernel tier's crash sweeps: the agent or one of its workers killed at every system call of a provision or a change of
+//! keys, and the power cut after every write that reached a volume, of a provision and of the commands for keys and volumes.
+//! Whatever the moment, the next run converges with nobody's help, what was committed keeps its data, and nothing that is not
+//! the agent's is touched.
 //!
 //! A sample by default; `make sweep` tries all points. Environment:
 //!
@@ -11,6 +12,7 @@
 //! | `SWEEP_FROM` | how many of them to pass over, to go on where a sweep was stopped |
 //! | `SWEEP_NODES` | how many nodes work at the same time |
 //! | `SWEEP_ONLY` | these points alone, separated by spaces, as they were printed |
+//! | `SWEEP_COMMANDS` | the commands whose writes are cut, separated by spaces, instead of all |
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod support;
@@ -20,6 +22,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Write as _;
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -58,60 +61,16 @@ struct Tried {
 fn after_a_crash_at_any_point_the_next_provision_converges() {
     let settings = Settings::from_environment();
     let began = Instant::now();
-    let mut nodes = vec![node(0)];
-    let prepared = nodes[0].boot(&script("prepare", []).timeout(Duration::from_secs(400)));
+    let mut first = node(0);
+    let prepared = first.boot(&script("sweep", "prepare", []).timeout(Duration::from_secs(400)));
     prepared.assert_ok();
-    for number in 1..settings.nodes {
-        let copy = node(number);
-        for letter in 'a'..='g' {
-            let disk = format!("ubd{letter}");
-            fs::copy(nodes[0].disk_path(&disk), copy.disk_path(&disk)).unwrap();
-        }
-        nodes.push(copy);
-    }
+    let nodes = with_copies(first, node, 'g', settings.nodes);
     let found = Found::read(&prepared);
-    let points = if settings.only.is_empty() { found.points(settings.seed) } else { settings.only.clone() };
-    let all = points.len();
-    let points: Vec<String> = points.into_iter().skip(settings.from).take(settings.points).collect();
     say(&found.described());
-    say(&format!(
-        "sweep: seed {}, {} of {all} points from number {} on, {} nodes at work",
-        settings.seed,
-        points.len(),
-        settings.from,
-        settings.nodes
-    ));
-
-    let batches = Mutex::new(points.chunks(POINTS_A_BOOT));
-    let tried = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for mut node in nodes {
-            let (batches, tried) = (&batches, &tried);
-            let wanted = points.len();
-            scope.spawn(move || {
-                loop {
-                    let Some(batch) = batches.lock().unwrap().next() else { break };
-                    let results = run(&mut node, batch);
-                    let mut tried = tried.lock().unwrap();
-                    tried.extend(results);
-                    let bad = tried.iter().filter(|t| t.bad.is_some()).count();
-                    let (done, minutes) = (tried.len(), began.elapsed().as_secs() / 60);
-                    let left = (began.elapsed().as_secs() * (wanted - done) as u64).div_ceil(60 * done as u64);
-                    say(&format!("sweep: {done} of {wanted} points tried, {bad} bad, {minutes} min, {left} to go"));
-                }
-            });
-        }
-    });
-    let tried = tried.into_inner().unwrap();
-    let summary = summary(&tried, began.elapsed());
-    say(&summary);
-    let bad: Vec<&str> = tried.iter().filter(|t| t.bad.is_some()).map(|t| t.point.as_str()).collect();
-    assert!(
-        bad.is_empty() && tried.len() == points.len(),
-        "{summary}\nagain with SWEEP_SEED={} SWEEP_ONLY='{}'",
-        settings.seed,
-        bad.join(" ")
-    );
+    let points = settings.choose(found.points(settings.seed), |point| !point.starts_with(CUT));
+    let tried = try_all(nodes, "sweep", &points, began);
+    let groups = ["first", "later", "again", "power"].map(str::to_owned);
+    assert_none_bad(&settings, &points, &tried, &summary(&groups, &tried, began.elapsed()));
 }
 
 #[test]
@@ -142,6 +101,38 @@ fn after_a_kill_at_any_point_of_a_change_of_keys_every_volume_opens_and_the_next
     assert!(bad == 0 && tried > missed, "{summary}");
 }
 
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn after_a_power_cut_at_any_write_of_a_command_for_keys_or_volumes_the_next_run_finishes() {
+    let settings = Settings::from_environment();
+    let began = Instant::now();
+    let commands = std::env::var("SWEEP_COMMANDS").unwrap_or_default();
+    let commands: Vec<String> = commands.split_whitespace().map(str::to_owned).collect();
+    let mut first = cut_node(0);
+    let prepared = first.boot(&script("cut-sweep", "prepare", &commands).timeout(Duration::from_secs(900)));
+    prepared.assert_ok();
+    let nodes = with_copies(first, cut_node, 'd', settings.nodes);
+    prepared.console().lines().filter(|line| line.starts_with("marks ")).for_each(say);
+    let marks = Found::read(&prepared).marks;
+    let recordings = Recording::all(&marks);
+    let kinds = recordings.iter().map(|recording| {
+        let [now, reordered, _] = recording.power_cuts(settings.seed);
+        let mut points: Vec<Point> = now.into_iter().chain(reordered).collect();
+        // what is the same for one disk and the other
+        points.sort_by(|a, b| (&a.text, a.order).cmp(&(&b.text, b.order)));
+        points.dedup_by(|a, b| a.text == b.text);
+        say(&format!("sweep: {}: {}, {} points", recording.prefix, recording.described(), points.len()));
+        points
+    });
+    let points = settings.choose(in_turns(kinds.collect()), |point| point.starts_with(CUT));
+    let tried = try_all(nodes, "cut-sweep", &points, began);
+    let groups: Vec<String> = recordings.iter().map(|recording| format!("{}/", recording.prefix)).collect();
+    assert_none_bad(&settings, &points, &tried, &summary(&groups, &tried, began.elapsed()));
+}
+
+/// With what the points of the commands for keys and volumes begin.
+const CUT: &str = "cut-";
+
 impl Settings {
     fn from_environment() -> Self {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -158,6 +149,70 @@ impl Settings {
             only: get("SWEEP_ONLY").map(|only| only.split(' ').map(str::to_owned).collect()).unwrap_or_default(),
         }
     }
+
+    /// Those to be tried of all points of a test, and says so. `is_ours` tells the points of the test from others.
+    fn choose(&self, all: Vec<String>, is_ours: fn(&str) -> bool) -> Vec<String> {
+        let only = self.only.iter().filter(|point| is_ours(point)).cloned();
+        let points = if self.only.is_empty() { all } else { only.collect() };
+        let count = points.len();
+        let points: Vec<String> = points.into_iter().skip(self.from).take(self.points).collect();
+        say(&format!(
+            "sweep: seed {}, {} of {count} points from number {} on, {} nodes at work",
+            self.seed,
+            points.len(),
+            self.from,
+            self.nodes
+        ));
+        points
+    }
+}
+
+/// The node, and copies of it that are as it is now, with their disks up to `last`.
+fn with_copies(first: Node, make: fn(usize) -> Node, last: char, count: usize) -> Vec<Node> {
+    let copies: Vec<Node> = (1..count).map(make).collect();
+    for copy in &copies {
+        for letter in 'a'..=last {
+            let disk = format!("ubd{letter}");
+            fs::copy(first.disk_path(&disk), copy.disk_path(&disk)).unwrap();
+        }
+    }
+    std::iter::once(first).chain(copies).collect()
+}
+
+/// Tries points on several nodes at the same time.
+fn try_all(nodes: Vec<Node>, scenario: &str, points: &[String], began: Instant) -> Vec<Tried> {
+    let batches = Mutex::new(points.chunks(POINTS_A_BOOT));
+    let tried = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for mut node in nodes {
+            let (batches, tried) = (&batches, &tried);
+            let wanted = points.len();
+            scope.spawn(move || {
+                loop {
+                    let Some(batch) = batches.lock().unwrap().next() else { break };
+                    let results = run(&mut node, scenario, batch);
+                    let mut tried = tried.lock().unwrap();
+                    tried.extend(results);
+                    let bad = tried.iter().filter(|t: &&Tried| t.bad.is_some()).count();
+                    let (done, minutes) = (tried.len(), began.elapsed().as_secs() / 60);
+                    let left = (began.elapsed().as_secs() * (wanted - done) as u64).div_ceil(60 * done as u64);
+                    say(&format!("sweep: {done} of {wanted} points tried, {bad} bad, {minutes} min, {left} to go"));
+                }
+            });
+        }
+    });
+    tried.into_inner().unwrap()
+}
+
+fn assert_none_bad(settings: &Settings, points: &[String], tried: &[Tried], summary: &str) {
+    say(summary);
+    let bad: Vec<&str> = tried.iter().filter(|t| t.bad.is_some()).map(|t| t.point.as_str()).collect();
+    assert!(
+        bad.is_empty() && tried.len() == points.len(),
+        "{summary}\nagain with SWEEP_SEED={} SWEEP_ONLY='{}'",
+        settings.seed,
+        bad.join(" ")
+    );
 }
 
 fn node(number: usize) -> Node {
@@ -173,16 +228,21 @@ fn node(number: usize) -> Node {
     disks.iter().fold(node, |node, (disk, bytes)| node.disk_with_serial(disk, *bytes, &format!("serial-{disk}")))
 }
 
-fn script<'a>(action: &str, points: impl IntoIterator<Item = &'a String>) -> Script {
+fn cut_node(number: usize) -> Node {
+    let node = Node::new(&format!("cut-sweep{number}")).numbered_disks(&["ubdb", "ubdc", "ubdd"], DATA_DISK);
+    node.numbered_disks(&["ubde", "ubdf"], LOG_DISK)
+}
+
+fn script<'a>(scenario: &str, action: &str, points: impl IntoIterator<Item = &'a String>) -> Script {
     let script =
-        Script::with_agent("sweep").env("CRASH", support::program("examples/crash").to_str().unwrap()).arg(action);
+        Script::with_agent(scenario).env("CRASH", support::program("examples/crash").to_str().unwrap()).arg(action);
     points.into_iter().fold(script, Script::arg)
 }
 
 /// Tries points in one boot.
-fn run(node: &mut Node, points: &[String]) -> Vec<Tried> {
+fn run(node: &mut Node, scenario: &str, points: &[String]) -> Vec<Tried> {
     let timeout = Duration::from_secs(300 + 40 * points.len() as u64);
-    let boot = node.boot(&script("points", points).timeout(timeout));
+    let boot = node.boot(&script(scenario, "points", points).timeout(timeout));
     let console = boot.console();
     let mut tried = Vec::new();
     for point in points {
@@ -273,13 +333,9 @@ impl Found {
         }
         // one mkfs and one mount: the others do the same to the other disk
         kinds.push(self.kills(seed, "first", |process| ["tool.1", "tool.4"].contains(&process)));
-        kinds.extend(self.power_cuts(seed));
-        for kind in &mut kinds {
-            kind.sort_by_key(|point| point.order);
-        }
-        let longest = kinds.iter().map(Vec::len).max().unwrap();
-        let round = |i: usize| kinds.iter().filter_map(move |kind| kind.get(i));
-        (0..longest).flat_map(round).map(|point| point.text.clone()).collect()
+        let disks = ["ubdb", "ubdc"].map(str::to_owned);
+        kinds.extend(Recording { prefix: "power".to_owned(), disks, marks: &self.marks }.power_cuts(seed));
+        in_turns(kinds)
     }
 
     fn kills(&self, seed: u64, scenario: &str, wanted: fn(&str) -> bool) -> Vec<Point> {
@@ -294,25 +350,64 @@ impl Found {
         });
         points.collect()
     }
+}
+
+/// Writes to two disks while the state file went through its versions.
+struct Recording<'a> {
+    /// With what its points begin.
+    prefix: String,
+    disks: [String; 2],
+    /// As in [`Found`].
+    marks: &'a BTreeMap<(String, String), usize>,
+}
+
+impl<'a> Recording<'a> {
+    /// The recordings of commands: their disks are called COMMAND/b and COMMAND/c.
+    fn all(marks: &'a BTreeMap<(String, String), usize>) -> Vec<Self> {
+        let commands = marks.keys().filter(|(_, name)| name == "end").filter_map(|(disk, _)| disk.strip_suffix("/b"));
+        let recording = |command: &str| {
+            let disks = ["b", "c"].map(|disk| format!("{command}/{disk}"));
+            Self { prefix: format!("{CUT}{command}"), disks, marks }
+        };
+        commands.map(recording).collect()
+    }
+
+    fn versions(&self) -> usize {
+        let is_version = |(disk, name): &&(String, String)| *disk == self.disks[0] && name.parse::<usize>().is_ok();
+        self.marks.keys().filter(is_version).count()
+    }
+
+    /// How many writes there were before a version of the state file; version 0 is what there was before the first of them.
+    fn mark(&self, disk: &str, version: usize) -> usize {
+        let at = |name: &str| self.marks.get(&(disk.to_owned(), name.to_owned())).copied();
+        match version {
+            0 => at("begin").unwrap_or(0),
+            _ => at(&version.to_string()).or_else(|| at("done")).or_else(|| at("end")).unwrap(),
+        }
+    }
+
+    fn range(&self, disk: &str, version: usize) -> RangeInclusive<usize> {
+        self.mark(disk, version)..=self.mark(disk, version + 1)
+    }
+
+    fn described(&self) -> String {
+        let writes = |disk: &String| self.mark(disk, self.versions() + 1) - self.mark(disk, 0);
+        let [b, c] = self.disks.each_ref().map(writes);
+        format!("{b} and {c} writes, {} versions of the state file", self.versions())
+    }
 
     /// Power cuts: as they are; with a part lost of what was not flushed; and with a state file of another moment.
     fn power_cuts(&self, seed: u64) -> [Vec<Point>; 3] {
-        let mark = |disk: &str, version: usize| {
-            let at = |name: &str| self.marks.get(&(disk.to_owned(), name.to_owned())).copied();
-            if version == 0 { 0 } else { at(&version.to_string()).or_else(|| at("end")).unwrap() }
-        };
-        let range = |disk: &str, version| mark(disk, version)..=mark(disk, version + 1);
-        let versions = self.marks.keys().filter(|(disk, name)| disk == "ubdb" && name.parse::<usize>().is_ok()).count();
+        let versions = self.versions();
         let (mut now, mut reordered, mut other) = (Vec::new(), Vec::new(), Vec::new());
-        for (version, (disk, beside)) in
-            (0..=versions).flat_map(|v| [("ubdb", "ubdc"), ("ubdc", "ubdb")].map(|disks| (v, disks)))
-        {
-            for writes in range(disk, version) {
+        for (version, number) in (0..=versions).flat_map(|version| [(version, 0), (version, 1)]) {
+            let (disk, beside) = (&self.disks[number], &self.disks[1 - number]);
+            for writes in thinned(self.range(disk, version)) {
                 // how far the other disk is nobody can know: both were written to at the same time
                 let point = |version: usize, random: &mut fastrand::Rng, during: usize| {
-                    let other = random.usize(range(beside, during));
-                    let (b, c) = if disk == "ubdb" { (writes, other) } else { (other, writes) };
-                    format!("power/{version}:{b}:{c}")
+                    let other = random.usize(self.range(beside, during));
+                    let (b, c) = if number == 0 { (writes, other) } else { (other, writes) };
+                    format!("{}/{version}:{b}:{c}", self.prefix)
                 };
                 let label = |kind: &str| format!("{kind} {version} {disk} {writes}");
                 now.push(Point::new(seed, label("now"), |_, random| {
@@ -321,14 +416,32 @@ impl Found {
                 reordered.push(Point::new(seed, label("reordered"), |_, random| {
                     format!("{}:{}{}", point(version, random, version), random.u32(..), reboot(random))
                 }));
-                other.push(Point::new(seed, label("other"), |_, random| {
-                    let versions: Vec<usize> = (0..=versions).filter(|v| *v != version).collect();
-                    point(versions[random.usize(..versions.len())], random, version)
-                }));
+                let versions: Vec<usize> = (0..=versions).filter(|v| *v != version).collect();
+                if !versions.is_empty() {
+                    other.push(Point::new(seed, label("other"), |_, random| {
+                        point(versions[random.usize(..versions.len())], random, version)
+                    }));
+                }
             }
         }
         [now, reordered, other]
     }
+}
+
+/// Of a run of thousands of writes, as of those that overwrite a header area, its beginning, its end, and some in between.
+fn thinned(writes: RangeInclusive<usize>) -> impl Iterator<Item = usize> {
+    let (begin, end) = (*writes.start() + 150, writes.end().saturating_sub(50));
+    writes.filter(move |at| *at <= begin || *at >= end || at.is_multiple_of(100))
+}
+
+/// All points, in an order that has something of every kind at its beginning.
+fn in_turns(mut kinds: Vec<Vec<Point>>) -> Vec<String> {
+    for kind in &mut kinds {
+        kind.sort_by_key(|point| point.order);
+    }
+    let longest = kinds.iter().map(Vec::len).max().unwrap();
+    let round = |i: usize| kinds.iter().filter_map(move |kind| kind.get(i));
+    (0..longest).flat_map(round).map(|point| point.text.clone()).collect()
 }
 
 struct Point {
@@ -357,12 +470,14 @@ fn say(text: &str) {
     writeln!(std::io::stderr().lock(), "{text}").unwrap();
 }
 
-fn summary(tried: &[Tried], took: Duration) -> String {
+/// `groups`: with what the points begin that are counted together.
+fn summary(groups: &[String], tried: &[Tried], took: Duration) -> String {
     let count = |wanted: &dyn Fn(&Tried) -> bool| tried.iter().filter(|t| wanted(t)).count();
     let kind = |word: &'static str| count(&move |t: &Tried| t.bad.as_ref().is_some_and(|bad| bad.contains(word)));
     let mut text = String::from("sweep:");
-    for scenario in ["first", "later", "again", "power"] {
-        write!(text, " {} {scenario},", count(&|t| t.point.starts_with(scenario) && t.reached)).unwrap();
+    for group in groups {
+        let name = group.trim_end_matches('/');
+        write!(text, " {} {name},", count(&|t| t.point.starts_with(group.as_str()) && t.reached)).unwrap();
     }
     let minutes = took.as_secs().div_ceil(60);
     write!(text, " {} not reached, {minutes} min", count(&|t| !t.reached)).unwrap();

@@ -92,9 +92,9 @@ pub(crate) fn show(disk: &str, log: &Log) {
     writeln!(out, "marks {disk}{marks} end={}", log.writes()).unwrap();
 }
 
-/// The disk, blank before, after this many writes. A disk keeps what it was told to flush and writes the rest in an order of
-/// its own: with `lose`, some of what was written since the last flush is not there, chosen by that number.
-pub(crate) fn image(log: &Log, size: usize, writes: usize, lose: Option<u64>) -> Vec<u8> {
+/// The disk after this many writes to what it held `before`. A disk keeps what it was told to flush and writes the rest in an
+/// order of its own: with `lose`, some of what was written since the last flush is not there, chosen by that number.
+pub(crate) fn image(log: &Log, before: Vec<u8>, writes: usize, lose: Option<u64>) -> Vec<u8> {
     let mut applied: Vec<(usize, &[u8], bool)> = Vec::new();
     for entry in &log.0 {
         let Entry::Write { offset, data, flush, fua } = entry else { continue };
@@ -110,7 +110,7 @@ pub(crate) fn image(log: &Log, size: usize, writes: usize, lose: Option<u64>) ->
     }
     assert_eq!(applied.len(), writes, "the log holds fewer writes");
     let mut random = fastrand::Rng::with_seed(lose.unwrap_or_default());
-    let mut image = vec![0; size];
+    let mut image = before;
     for (offset, data, flushed) in applied {
         if flushed || lose.is_none() || random.bool() {
             image[offset..offset + data.len()].copy_from_slice(data);

@@ -263,7 +263,7 @@ impl Sweep {
         // whether a power cut can leave both disks and the state file like that
         let mut possible = true;
         for (i, disk) in DISKS.iter().enumerate() {
-            let image = disk::image(&logs[i], size_of(&device(disk)), writes[i], lose);
+            let image = disk::image(&logs[i], vec![0; size_of(&device(disk))], writes[i], lose);
             write_disk(&device(disk), &image);
             images.push(image);
             let from = if version == 0 { 0 } else { logs[i].mark(&version.to_string()) };
