@@ -28,6 +28,7 @@ pub mod config;
 pub mod daemon;
 pub mod discover;
 pub mod disk;
+pub mod emr;
 pub mod error;
 pub mod job;
 pub mod key;
