@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::DEFAULT_PATH;
+use crate::emr::CONTROLS;
 
 /// Encrypts the local disks of EMR and EC2 cluster nodes with LUKS under a KMS key
 #[derive(Debug, Parser)]
@@ -58,6 +60,12 @@ pub enum Command {
     Verb(Verb),
     /// Watch disks and the KMS key; run provision and health through systemd
     Daemon,
+    /// Check EMR security configurations, or turn one into configuration of this agent; touch no node and no AWS account
+    Emr {
+        /// What to do.
+        #[command(subcommand)]
+        action: EmrAction,
+    },
     /// Print a shell completion script
     #[command(hide = true)]
     Completions {
@@ -231,6 +239,42 @@ pub enum Verb {
         /// What to do.
         #[command(subcommand)]
         action: RecoveryKeyAction,
+    },
+}
+
+/// The commands about EMR security configurations.
+#[derive(Debug, Subcommand)]
+pub enum EmrAction {
+    /// Show what EMR would encrypt and reject, where data stays in clear, and the verdicts of Security Hub, Control Tower, checkov and KICS
+    #[command(
+        after_help = "Exit codes: 0 local disks are encrypted and EMR would accept it, 1 local disks in clear, EMR would reject \
+                            it, or a required control fails, 2 bad input."
+    )]
+    Check {
+        /// Files with security configurations: the document, the answer of 'aws emr describe-security-configuration', a CloudFormation
+        /// template in JSON, or a Terraform plan in JSON; - is standard input
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// A control that must pass; can be given several times
+        #[arg(long, value_name = "ID", value_parser = PossibleValuesParser::new(CONTROLS.iter().map(|control| control.id)))]
+        require: Vec<String>,
+        /// Print one JSON object instead of tables
+        #[arg(long, conflicts_with = "sarif")]
+        json: bool,
+        /// Print a SARIF 2.1.0 log for code scanning instead of tables
+        #[arg(long)]
+        sarif: bool,
+    },
+    /// Print a drop-in for this agent that encrypts local disks as a security configuration says, and list what it does not do
+    Import {
+        /// A file as for 'emr check'; - is standard input
+        file: PathBuf,
+        /// The name of the security configuration, if the file has several: its name, its logical ID or its Terraform address
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Print one JSON object instead of the drop-in, which is a part of it
+        #[arg(long)]
+        json: bool,
     },
 }
 

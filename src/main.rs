@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use luks_agent::cli::{Cli, Command, HeaderAction, RecoveryKeyAction, Verb};
-use luks_agent::commands::{self, Closing, CommandError, Occasion, Recovery, Restoring, Rotation};
+use luks_agent::cli::{Cli, Command, EmrAction, HeaderAction, RecoveryKeyAction, Verb};
+use luks_agent::commands::{self, Closing, CommandError, EmrFormat, Occasion, Recovery, Restoring, Rotation};
 use luks_agent::config::Config;
 use luks_agent::error::chain;
 use luks_agent::job::PARENT;
@@ -82,6 +82,22 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
                     Ok(code)
                 }
             }
+        }
+        Command::Emr { action } => {
+            let said = match action {
+                EmrAction::Check { files, require, json, sarif } => {
+                    let format = match (json, sarif) {
+                        (true, _) => EmrFormat::Json,
+                        (false, true) => EmrFormat::Sarif,
+                        (false, false) => EmrFormat::Table,
+                    };
+                    commands::emr_check(files, require, format)
+                }
+                EmrAction::Import { file, name, json } => commands::emr_import(file, name.as_deref(), *json),
+            };
+            print(said.stdout.as_bytes())?;
+            said.complaints.iter().for_each(|line| complain(line));
+            Ok(ExitCode::from(said.exit_code))
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

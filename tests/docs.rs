@@ -294,6 +294,7 @@ fn the_examples_are_what_they_say() {
         "README.md",
         "docs/architecture.md",
         "docs/configuration.md",
+        "docs/emr.md",
         "docs/exec-provider.md",
         "docs/iam.md",
         "docs/kms.md",

@@ -1,13 +1,14 @@
 //! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
-//! May import: `apply`, `config`, `discover`, `disk`, `error`, `job`, `key`, `kms`, `luks2`, `permissions`, `plan`, `report`, `state`,
-//! `storage`.
+//! May import: `apply`, `config`, `discover`, `disk`, `emr`, `error`, `job`, `key`, `kms`, `luks2`, `permissions`, `plan`, `report`,
+//! `state`, `storage`.
 //! Never: a device, `worker`, `daemon`.
 
 // one file a command
 mod adopt;
 mod close;
 mod doctor;
+mod emr;
 mod erase;
 mod forget;
 mod grow;
@@ -45,6 +46,7 @@ mod waiting;
 pub use adopt::{Adopt, adopt};
 pub use close::{Closing, close};
 pub use doctor::doctor;
+pub use emr::{EmrFormat, EmrOutput, emr_check, emr_import};
 pub use erase::{Erase, erase};
 pub use error::CommandError;
 pub use forget::forget;

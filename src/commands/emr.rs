@@ -1,0 +1,147 @@
+//! `emr`: checks EMR security configurations, or turns one into configuration of the agent. Needs neither a node nor AWS.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::emr::{Checked, CheckedFile, Document, Import, MAX_BYTES, sarif};
+use crate::error::chain;
+use crate::report::ExitCode;
+
+/// How `emr check` prints its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmrFormat {
+    /// Tables.
+    Table,
+    /// One JSON object.
+    Json,
+    /// A SARIF log.
+    Sarif,
+}
+
+/// What an `emr` command prints, and how it ends.
+#[derive(Debug)]
+pub struct EmrOutput {
+    /// For standard output.
+    pub stdout: String,
+    /// For standard error, one line each.
+    pub complaints: Vec<String>,
+    /// How it ends.
+    pub exit_code: ExitCode,
+}
+
+/// A file that was read.
+struct Input {
+    name: String,
+    text: String,
+    documents: Vec<Document>,
+}
+
+/// `emr check`: checks the documents in files. The controls in `required` must pass.
+///
+/// If one file cannot be read, no other is checked either.
+pub fn emr_check(files: &[PathBuf], required: &[String], format: EmrFormat) -> EmrOutput {
+    let (mut inputs, mut complaints) = (Vec::new(), Vec::new());
+    if files.iter().filter(|file| is_stdin(file)).count() > 1 {
+        complaints.push("'-' is given twice, and standard input can be read once; give each file once".to_owned());
+    } else {
+        for file in files {
+            match read(file) {
+                Ok(input) => inputs.push(input),
+                Err(complaint) => complaints.push(complaint),
+            }
+        }
+    }
+    if !complaints.is_empty() {
+        let stdout = match format {
+            EmrFormat::Json => pretty(&json!(Checked::of_failure(complaints.join("\n")))),
+            EmrFormat::Table | EmrFormat::Sarif => String::new(),
+        };
+        return EmrOutput { stdout, complaints, exit_code: ExitCode::Configuration };
+    }
+    let checked = inputs.into_iter().map(|input| CheckedFile::new(input.name, input.text, input.documents));
+    let checked = Checked::new(checked.collect(), required.to_vec());
+    let stdout = match format {
+        EmrFormat::Table => checked.to_string(),
+        EmrFormat::Json => pretty(&json!(checked)),
+        EmrFormat::Sarif => pretty(&sarif(&checked)),
+    };
+    let exit_code = match checked.exit_code() {
+        0 => ExitCode::Done,
+        1 => ExitCode::Failed,
+        _ => ExitCode::Configuration,
+    };
+    EmrOutput { stdout, complaints: checked.complaints(), exit_code }
+}
+
+/// `emr import`: turns the document in a file, or the one of that name, into a drop-in for the agent's configuration.
+pub fn emr_import(file: &Path, name: Option<&str>, json: bool) -> EmrOutput {
+    let imported = read(file).map_err(|complaint| (ExitCode::Configuration, complaint)).and_then(|input| {
+        let document = choose(&input, name).map_err(|complaint| (ExitCode::Configuration, complaint))?;
+        Import::of(document, &input.name).map_err(|e| {
+            let code = if e.is_about_nothing() { ExitCode::Failed } else { ExitCode::Configuration };
+            (code, format!("{}: cannot import the {}: {}", input.name, document.title(), chain(e)))
+        })
+    });
+    match imported {
+        Ok(import) => {
+            let drop_in = import.to_string();
+            let stdout = if json { pretty(&as_json(ExitCode::Done, &json!(import), &json!(drop_in))) } else { drop_in };
+            EmrOutput { stdout, complaints: Vec::new(), exit_code: ExitCode::Done }
+        }
+        Err((exit_code, complaint)) => {
+            let failure = Import::failure(&complaint);
+            let stdout = if json { pretty(&as_json(exit_code, &failure, &Value::Null)) } else { String::new() };
+            EmrOutput { stdout, complaints: vec![complaint], exit_code }
+        }
+    }
+}
+
+/// Adds the exit code and the drop-in to the fields of an import.
+fn as_json(exit_code: ExitCode, import: &Value, drop_in: &Value) -> Value {
+    let mut fields = import.clone();
+    fields["exit_code"] = json!(exit_code);
+    fields["toml"] = drop_in.clone();
+    fields
+}
+
+fn choose<'a>(input: &'a Input, name: Option<&str>) -> Result<&'a Document, String> {
+    let names = || {
+        let names = input.documents.iter().map(|document| document.name.as_deref().unwrap_or("without a name"));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match (name, input.documents.as_slice()) {
+        (None, [document]) => Ok(document),
+        (None, _) => {
+            Err(format!("{} has several security configurations: {}; choose one with --name", input.name, names()))
+        }
+        (Some(name), documents) => {
+            let found = documents.iter().find(|document| document.name.as_deref() == Some(name));
+            found.ok_or_else(|| format!("{} has no security configuration '{name}'; it has: {}", input.name, names()))
+        }
+    }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// Reads a file, but no more than a document may have.
+fn read(file: &Path) -> Result<Input, String> {
+    let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
+    let cannot = |e: io::Error| format!("cannot read {name}: {e}");
+    let source: Box<dyn Read> =
+        if is_stdin(file) { Box::new(io::stdin()) } else { Box::new(File::open(file).map_err(cannot)?) };
+    let mut bytes = Vec::new();
+    source.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    let documents = Document::read_all(&bytes).map_err(|e| format!("{name}: {}", chain(e)))?;
+    // it was valid UTF-8 to be read as JSON
+    let text = String::from_utf8(bytes).unwrap_or_default();
+    Ok(Input { name, text, documents })
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
