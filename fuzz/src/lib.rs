@@ -16,10 +16,11 @@ pub const TARGET: &str = "FUZZ_TARGET";
 type Target = fn(&[u8]) -> String;
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("answers", targets::answers::run),
     ("config", targets::config::run),
     ("disk", targets::disk::run),
+    ("emr", targets::emr::run),
     ("exec", targets::exec::run),
     ("header", targets::header::run),
     ("imds", targets::imds::run),

@@ -3,6 +3,7 @@
 pub(crate) mod answers;
 pub(crate) mod config;
 pub(crate) mod disk;
+pub(crate) mod emr;
 pub(crate) mod exec;
 pub(crate) mod header;
 pub(crate) mod imds;

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use luks_agent::emr::Document;
 use luks_agent::job::{Answer, Job};
 use luks_agent::state::State;
 use luks_agent_fuzz::{TARGET, TARGETS};
@@ -84,6 +85,7 @@ short! {
     answers: 20_000,
     config: 3_000,
     disk: 1_000,
+    emr: 5_000,
     exec: 20_000,
     header: 10_000,
     imds: 1_000,
@@ -118,6 +120,12 @@ fn seeds_are_still_read() {
         for line in read("answers", name).lines() {
             serde_json::from_str::<Answer>(line).unwrap_or_else(|e| panic!("answers/{name}: {e}"));
         }
+    }
+    for name in
+        ["06-pem-sse-kms-luks", "30-ebs-sse-s3", "config-item", "w1-describe", "w3-cfn-object", "w6-terraform-plan"]
+    {
+        let read = Document::read_all(read("emr", &format!("{name}.json")).as_bytes());
+        read.unwrap_or_else(|e| panic!("emr/{name}: {e}"));
     }
     for name in ["empty", "one-volume", "three-volumes", "version-1"] {
         let text = read("state", &format!("{name}.json"));
