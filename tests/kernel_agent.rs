@@ -77,6 +77,16 @@ fn volumes_grow_with_their_disks_and_go_on_where_they_were_cut() {
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn the_agent_does_what_an_emr_security_configuration_says() {
+    let disks = ["ubdb", "ubdc", "ubdd", "ubde"];
+    let mut node = Node::new("emr-import").numbered_disks(&disks, 40 * MIB);
+    let boot = node.boot(&Script::with_agent("emr-import").timeout(Duration::from_secs(400)));
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn every_job_is_done_with_the_capabilities_of_its_unit() {
     let mut node = Node::new("as-units").disk("ubdb", 420 * MIB).disk("ubdc", 200 * MIB);
     node.boot(&Script::with_agent("as-units").timeout(Duration::from_secs(300))).assert_ok();
