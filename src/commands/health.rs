@@ -22,6 +22,7 @@ use super::error::CommandError;
 use super::lazy_kms::LazyKms;
 use super::node::Node;
 use super::preflight::need_root;
+use super::security_configuration::change;
 use super::survey::Disks;
 use crate::config::Config;
 use crate::discover::{Roots, in_memory};
@@ -44,6 +45,9 @@ pub(super) async fn look(command: &'static str, config: &Config, proof: Proof) -
     let state = state::read(&config.state.dir)?;
     let provisioned = state.is_some();
     let state = state.unwrap_or_default();
+    if let Some(change) = change(config, &state) {
+        tracing::warn!("{change}");
+    }
     let mut inventory = Disks::briefly(config).inventory().await?;
     let host = Workers::new(config.volumes.deadline);
     look_for_unknown(config, &state, &mut inventory, &host).await;

@@ -38,6 +38,7 @@ mod picture;
 mod planning;
 mod preflight;
 mod recorded;
+mod security_configuration;
 mod survey;
 mod terminal;
 mod volume_keys;

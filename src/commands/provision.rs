@@ -7,6 +7,7 @@ use super::lazy_kms::{LazyKms, likely_opened};
 use super::orphans::remove_orphans;
 use super::planning::Planning;
 use super::preflight::{lock, patience_with_another_run, preflight};
+use super::security_configuration::record;
 use super::waiting::plan_until_complete;
 use crate::apply::Apply;
 use crate::config::Config;
@@ -45,7 +46,8 @@ impl Occasion {
 pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, CommandError> {
     preflight(occasion.command(), config.filesystem.kind)?;
     let store = lock(config, patience_with_another_run(config), StateDir::create).await?;
-    let state = store.load()?;
+    let mut state = store.load()?;
+    record(config, &mut state, &store, occasion == Occasion::Typed)?;
     // at boot nothing is open yet that could grow, so a boot must not fail because a tool for growing is missing
     if config.volumes.grow && occasion != Occasion::Boot {
         check_growing_tools(state.volumes.iter().map(|volume| volume.filesystem))?;

@@ -54,6 +54,14 @@ pub enum ConfigError {
         /// The endpoint.
         url: String,
     },
+    /// A security configuration that cannot be taken over.
+    #[error("emr.security_configuration {path}: {message}")]
+    SecurityConfiguration {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// A required value that no file sets.
     #[error("{path}: {key} is missing; {expected}")]
     Required {

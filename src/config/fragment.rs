@@ -14,6 +14,7 @@ use super::values::{
     Config, Exec, Expect, Filesystem, Health, Keys, Kms, Luks, Metrics, Noise, Policy, State, Volumes, WhenNotBlank,
 };
 use crate::disk::{BlankScan, MatchRule};
+use crate::emr::Import;
 use crate::key::Provider;
 use crate::luks2::Cipher;
 use crate::storage::FilesystemKind;
@@ -39,6 +40,8 @@ pub(super) struct Fragment {
     health: HealthFragment,
     #[serde(default)]
     metrics: MetricsFragment,
+    #[serde(default)]
+    emr: EmrFragment,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,7 +133,42 @@ struct MetricsFragment {
     textfile: Option<AbsolutePath>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EmrFragment {
+    security_configuration: Option<AbsolutePath>,
+}
+
 impl Fragment {
+    /// Returns the file of the security configuration.
+    pub(super) fn security_configuration(&self) -> Option<PathBuf> {
+        self.emr.security_configuration.as_ref().map(|path| path.0.clone())
+    }
+
+    /// Takes over what a security configuration says, if no value contradicts it. Otherwise it returns the contradiction.
+    pub(super) fn take_over(&mut self, import: &Import) -> Result<(), String> {
+        let differs = |key: &str, set: &str, said: &str| {
+            Err(format!(
+                "it says {key} = \"{said}\", and the configuration says \"{set}\"; remove {key} from the configuration"
+            ))
+        };
+        if self.keys.provider.is_some_and(|provider| provider != Provider::AwsKms) {
+            return differs("keys.provider", "exec", "aws-kms");
+        }
+        match &self.kms.key_id {
+            Some(NonEmpty(set)) if *set != import.key_id => return differs("kms.key_id", set, &import.key_id),
+            Some(_) => {}
+            None => self.kms.key_id = Some(NonEmpty(import.key_id.clone())),
+        }
+        match (self.volumes.ebs, import.ebs_encryption) {
+            (Some(Policy::Encrypt), true) => return differs("volumes.ebs", "encrypt", "ignore"),
+            (Some(Policy::Ignore), false) => return differs("volumes.ebs", "ignore", "encrypt"),
+            (_, true) => self.volumes.ebs = Some(Policy::Ignore),
+            (_, false) => self.volumes.ebs = Some(Policy::Encrypt),
+        }
+        Ok(())
+    }
+
     /// Merges a later fragment: its values override, and its match rules are appended.
     pub(super) fn merge(&mut self, later: Self) {
         macro_rules! take {
@@ -148,6 +186,7 @@ impl Fragment {
             filesystem: kind mount_base options;
             health: interval;
             metrics: textfile;
+            emr: security_configuration;
         }
         let (before, later_expect) = (std::mem::take(&mut self.volumes.expect), later.volumes.expect);
         self.volumes.expect = ExpectFragment {
@@ -159,7 +198,7 @@ impl Fragment {
     }
 
     pub(super) fn validate(self, path: &Path) -> Result<Config, ConfigError> {
-        let Self { keys, kms, exec, state, volumes, luks, filesystem, health, metrics } = self;
+        let Self { keys, kms, exec, state, volumes, luks, filesystem, health, metrics, emr: _ } = self;
         let (kms, exec) = (kms.validate(path)?, exec.validate(path)?);
         Ok(Config {
             keys: keys.validate(path, &kms, exec.as_ref())?,
@@ -171,6 +210,7 @@ impl Fragment {
             filesystem: filesystem.validate(),
             health: Health { interval: health.interval.map_or(minutes(15), |v| v.0) },
             metrics: Metrics { textfile: metrics.textfile.map(|v| v.0) },
+            emr: None,
         })
     }
 }

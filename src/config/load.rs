@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
 use super::fragment::Fragment;
+use super::security_configuration::take_over;
 use super::values::Config;
+use crate::emr::MAX_BYTES;
 use crate::permissions::objection;
 
 /// Default of `--config`; drop-ins are in `config.d` in the same directory.
@@ -38,10 +40,17 @@ impl Config {
         for file in files {
             merged.merge(parse(&file, &read(&file)?)?);
         }
-        merged.validate(path)
+        let emr = match merged.security_configuration() {
+            Some(file) => {
+                let bytes = read_security_configuration(&file)?;
+                Some(take_over(&mut merged, file, &bytes)?)
+            }
+            None => None,
+        };
+        Ok(Self { emr, ..merged.validate(path)? })
     }
 
-    /// Parses a text as [`Config::load`] parses a file; `path` appears in errors.
+    /// Parses a text as [`Config::load`] parses a file; `path` appears in errors. It does not read the file of `[emr]`.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -58,6 +67,21 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(read)?;
     Ok(text)
+}
+
+/// Reads a file as [`read`] does, but no more of it than a security configuration may have.
+fn read_security_configuration(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    // opening a pipe would wait for a writer
+    if !fs::metadata(path).map_err(read)?.is_file() {
+        return Err(read(std::io::Error::other("not a regular file")));
+    }
+    path.parent().map_or(Ok(()), check_dir)?;
+    let file = File::open(path).map_err(read)?;
+    check(path, &file.metadata().map_err(read)?)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(read)?;
+    Ok(bytes)
 }
 
 /// Checks a directory, unless it is sticky.

@@ -31,6 +31,8 @@ pub struct Config {
     pub health: Health,
     /// Where metrics are written.
     pub metrics: Metrics,
+    /// The EMR security configuration that some of these values come from.
+    pub emr: Option<Emr>,
 }
 
 impl Config {
@@ -211,4 +213,13 @@ pub struct Health {
 pub struct Metrics {
     /// The file for the textfile collector of node_exporter, if any.
     pub textfile: Option<PathBuf>,
+}
+
+/// `[emr]`: a security configuration that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emr {
+    /// Its file.
+    pub security_configuration: PathBuf,
+    /// SHA-256 of the document, in hexadecimal.
+    pub digest: String,
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::pointer::{Pointer, line_of};
 use super::view::{ENCRYPTION, View};
@@ -78,6 +79,11 @@ impl Document {
             | Form::ConfigItem => pointer.as_str(),
         };
         line_of(file, &self.at.join(below))
+    }
+
+    /// Returns the SHA-256 of what it says, in hexadecimal. Layout and order of properties make no difference.
+    pub fn digest(&self) -> String {
+        Sha256::digest(self.value.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Returns how it is called in messages.

@@ -35,6 +35,12 @@ pub struct Import {
     pub notes: Vec<String>,
     /// What the agent does not do.
     pub not_done: Vec<NotDone>,
+    /// The KMS key for local disks: a key ARN or an alias ARN.
+    #[serde(skip)]
+    pub key_id: String,
+    /// Whether EBS volumes are left to EBS encryption.
+    #[serde(skip)]
+    pub ebs_encryption: bool,
     /// Why nothing was taken over.
     error: Option<String>,
 }
@@ -178,15 +184,17 @@ impl Import {
             source: format!("{} in {file}", document.title()),
             form: document.form,
             name: document.name.clone(),
-            settings: settings(key_arn, ebs_encryption, [provider, key, ebs_at]),
+            settings: settings(&key_arn, ebs_encryption, [provider, key, ebs_at]),
             notes,
             not_done: NotDone::all(&document.value, &done),
+            key_id: key_arn,
+            ebs_encryption,
             error: None,
         })
     }
 }
 
-fn settings(key_arn: String, ebs_encryption: bool, [provider, key, ebs]: [Pointer; 3]) -> Vec<Setting> {
+fn settings(key_arn: &str, ebs_encryption: bool, [provider, key, ebs]: [Pointer; 3]) -> Vec<Setting> {
     let setting = |section, key, value: &str, at: Pointer, reason| Setting {
         section,
         key,
@@ -194,7 +202,7 @@ fn settings(key_arn: String, ebs_encryption: bool, [provider, key, ebs]: [Pointe
         at: vec![at],
         reason,
     };
-    let is_alias = matches!(KeyName::of(&key_arn), KeyName::Alias { .. });
+    let is_alias = matches!(KeyName::of(key_arn), KeyName::Alias { .. });
     let why_key = if is_alias { "an alias ARN; the key ARN is safer" } else { "the KMS key for local disks" };
     let (what_ebs, why_ebs) = match ebs_encryption {
         true => ("ignore", "EBS encrypts EBS volumes itself"),
@@ -202,7 +210,7 @@ fn settings(key_arn: String, ebs_encryption: bool, [provider, key, ebs]: [Pointe
     };
     vec![
         setting("keys", "provider", "aws-kms", provider, "provider type AwsKms"),
-        setting("kms", "key_id", &key_arn, key, why_key),
+        setting("kms", "key_id", key_arn, key, why_key),
         Setting {
             at: vec![Pointer::new(LOCAL)],
             ..setting(

@@ -33,6 +33,9 @@ pub struct State {
     /// Volumes that were forgotten or erased, in that order. No command uses them; `adopt` and audits look them up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<FormerVolume>,
+    /// Digest of the EMR security configuration that the node was provisioned with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_configuration: Option<String>,
 }
 
 /// One data key, wrapped.
@@ -232,7 +235,14 @@ impl VolumeRecord {
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, instance_id: None, keys: Vec::new(), volumes: Vec::new(), former: Vec::new() }
+        Self {
+            version: VERSION,
+            instance_id: None,
+            keys: Vec::new(),
+            volumes: Vec::new(),
+            former: Vec::new(),
+            security_configuration: None,
+        }
     }
 }
 
@@ -373,6 +383,7 @@ impl State {
                 former_serials: Vec::new(),
             }],
             former: Vec::new(),
+            security_configuration: None,
         }
     }
 }

@@ -66,3 +66,24 @@ done
 assert_eq "$(findmnt -rno TARGET -t ext4 | grep -c ^/data)" 4 "mounted volumes"
 expect_agent 0 status --json
 assert_eq "$(report '[rows["ubd" + d]["result"] for d in "bcde"]')" "['open', 'open', 'open', 'open']" "the volumes"
+
+say "[emr] takes over the same without a drop-in, and a change of the document is told"
+changed="has changed since this node was provisioned with it"
+rm "$drop_in"
+install -m 0644 /run/document.json /etc/luks-agent/nodes.json
+printf '[emr]\nsecurity_configuration = "/etc/luks-agent/nodes.json"\n' >>"$CONFIG"
+expect_agent 0 provision
+assert_said "unchanged"
+expect_agent 0 health
+if grep -q "$changed" /run/stderr; then fail "a change that is none is told"; fi
+sed -i 's/\\"EnableInTransitEncryption\\": false/\\"EnableInTransitEncryption\\": true/' /etc/luks-agent/nodes.json
+expect_agent 0 health
+assert_said "$changed"
+expect_agent 0 boot
+assert_said "$changed"
+agent doctor >/run/doctor || :
+assert_contains "$(cat /run/doctor)" "security-configuration  warning" "the doctor"
+expect_agent 0 provision
+assert_said "$changed" "accept it"
+expect_agent 0 health
+if grep -q "$changed" /run/stderr; then fail "an accepted change is told"; fi

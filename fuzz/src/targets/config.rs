@@ -52,9 +52,19 @@ fn check(dir: &Path, data: &[u8]) -> String {
             "in clear".to_owned()
         }
         Err(ConfigError::Read { path, source }) => {
-            let (_, text) = files.iter().find(|(file, _)| *file == path).expect("one of the files");
-            assert!(std::str::from_utf8(text).is_err(), "{source}");
+            match files.iter().find(|(file, _)| *file == path) {
+                Some((_, text)) => assert!(std::str::from_utf8(text).is_err(), "{source}"),
+                // the file of [emr], whatever name the input gives it
+                None => assert!(path.is_absolute()),
+            }
             "not UTF-8".to_owned()
+        }
+        Err(ConfigError::SecurityConfiguration { path, message }) => {
+            assert!(path.is_absolute() && !message.is_empty());
+            message
+        }
+        Err(ConfigError::Permissions { path, .. }) if path.is_absolute() && !path.starts_with(dir) => {
+            "permissions".to_owned()
         }
         Err(error @ (ConfigError::Missing { .. } | ConfigError::Permissions { .. })) => panic!("{error}"),
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::super::security_configuration::change;
 use super::super::survey::Disks;
 use crate::config::Config;
 use crate::discover::{Roots, in_memory};
@@ -19,7 +20,9 @@ pub(super) async fn checks(config: &Config, state: &Result<Option<State>, StateE
         Ok(inventory) => (boot_volume(inventory), inventory.devices.as_slice()),
         Err(e) => (Check::failure("boot-volume", ExitCode::Failed, e.to_string()), [].as_slice()),
     };
-    vec![boot, state_directory(dir, carriers), state_file(dir, state)]
+    let changed = state.as_ref().ok().and_then(Option::as_ref).and_then(|state| change(config, state));
+    let changed = changed.map(|change| Check::warning("security-configuration", change));
+    [boot, state_directory(dir, carriers), state_file(dir, state)].into_iter().chain(changed).collect()
 }
 
 fn boot_volume(inventory: &Inventory) -> Check {

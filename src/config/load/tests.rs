@@ -49,6 +49,49 @@ fn drop_ins_can_give_a_part_of_what_is_expected() {
     assert_eq!(load("[kms]\nkey_id = \"k\"\n").unwrap().volumes.expect.ebs, None);
 }
 
+/// Loads a configuration with `[emr]`, in which `text` comes first, and a security configuration.
+fn load_with(document: &str, text: &str) -> Result<Config, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let (main, file) = (dir.path().join("config.toml"), dir.path().join("nodes.json"));
+    fs::write(&file, document).unwrap();
+    fs::write(&main, format!("{text}\n[emr]\nsecurity_configuration = \"{}\"\n", file.display())).unwrap();
+    Config::load(&main).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_security_configuration_gives_key_and_policies() {
+    let luks = include_str!("../../../tests/fixtures/emr/05-sse-s3-luks.json");
+    let ebs = include_str!("../../../tests/fixtures/emr/12-ebs-encryption.json");
+    let key = "arn:aws:kms:us-east-1:111122223333:key/12345678-1234-1234-1234-123456789012";
+    let config = load_with(luks, "").unwrap();
+    assert_eq!((config.keys.key_id.as_str(), config.volumes.ebs), (key, Policy::Encrypt));
+    let digest = config.emr.unwrap().digest;
+    assert_eq!(load_with(&luks.replace('\n', " "), "").unwrap().emr.unwrap().digest, digest);
+    let config = load_with(ebs, &format!("[kms]\nkey_id = \"{key}\"\n[volumes]\ninstance_store = \"ignore\"")).unwrap();
+    assert_eq!((config.volumes.instance_store, config.volumes.ebs), (Policy::Ignore, Policy::Ignore));
+    assert_ne!(config.emr.unwrap().digest, digest);
+}
+
+#[test]
+fn what_contradicts_a_security_configuration_or_cannot_be_taken_over_is_an_error() {
+    let luks = include_str!("../../../tests/fixtures/emr/05-sse-s3-luks.json");
+    for (document, text, said) in [
+        (luks, "[kms]\nkey_id = \"alias/x\"", "and the configuration says \"alias/x\"; remove kms.key_id"),
+        (luks, "[volumes]\nebs = \"ignore\"", "it says volumes.ebs = \"encrypt\""),
+        (luks, "[keys]\nprovider = \"exec\"", "remove keys.provider"),
+        ("{}", "", "the document is empty"),
+        (include_str!("../../../tests/fixtures/emr/10-sse-s3-only.json"), "", "it encrypts no local disks"),
+    ] {
+        let error = load_with(document, text).unwrap_err();
+        assert!(error.starts_with("emr.security_configuration ") && error.contains(said), "{error}");
+    }
+    let missing = "[emr]\nsecurity_configuration = \"/nonexistent/x.json\"\n";
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.toml"), missing).unwrap();
+    let error = Config::load(&dir.path().join("config.toml")).unwrap_err().to_string();
+    assert_eq!(error, "cannot read configuration file /nonexistent/x.json");
+}
+
 #[test]
 fn mistakes_name_file_line_and_what_was_expected() {
     insta::assert_snapshot!(
