@@ -47,13 +47,19 @@ done <"$documents/expected.tsv"
 assert_eq "$seen" 14 "documents with local disk encryption"
 assert_blank ubdb ubdc ubdd ubde
 
-say "EBS encryption: instance store gets LUKS, and EBS is left alone"
+say "EBS encryption: instance store gets LUKS, and EBS is left alone; without a drop-in, by [emr]"
 import 30-ebs-sse-s3.json
+rm "$drop_in"
+install -m 0644 /run/document.json /etc/luks-agent/nodes.json
+cp "$CONFIG" /run/plain.toml
+printf '[emr]\nsecurity_configuration = "/etc/luks-agent/nodes.json"\n' >>"$CONFIG"
 expect_agent 0 provision
 assert_said "2 formatted"
 cryptsetup isLuks --type luks2 /dev/ubdb
 cryptsetup isLuks --type luks2 /dev/ubdc
 assert_blank ubdd ubde
+assert_contains "$(<"$STATE")" '"security_configuration": "' "the state file"
+cp /run/plain.toml "$CONFIG"
 
 say "LUKS: both kinds get it"
 import w1-describe.json
@@ -67,15 +73,15 @@ assert_eq "$(findmnt -rno TARGET -t ext4 | grep -c ^/data)" 4 "mounted volumes"
 expect_agent 0 status --json
 assert_eq "$(report '[rows["ubd" + d]["result"] for d in "bcde"]')" "['open', 'open', 'open', 'open']" "the volumes"
 
-say "[emr] takes over the same without a drop-in, and a change of the document is told"
+say "[emr] takes over the same without a drop-in, and another document than before is told"
 changed="has changed since this node was provisioned with it"
 rm "$drop_in"
 install -m 0644 /run/document.json /etc/luks-agent/nodes.json
 printf '[emr]\nsecurity_configuration = "/etc/luks-agent/nodes.json"\n' >>"$CONFIG"
 expect_agent 0 provision
-assert_said "unchanged"
+assert_said "$changed" "4 unchanged"
 expect_agent 0 health
-if grep -q "$changed" /run/stderr; then fail "a change that is none is told"; fi
+if grep -q "$changed" /run/stderr; then fail "an accepted document is told"; fi
 sed -i 's/\\"EnableInTransitEncryption\\": false/\\"EnableInTransitEncryption\\": true/' /etc/luks-agent/nodes.json
 expect_agent 0 health
 assert_said "$changed"
