@@ -347,6 +347,9 @@ pub enum HeaderAction {
         /// Restore it even if that brings back or loses keyslots
         #[arg(long)]
         replace_keyslots: bool,
+        /// Restore it even if the header on the disk has another volume key than the state file records: that header is lost
+        #[arg(long)]
+        replace_volume_key: bool,
         /// Restore it even if the disk had another serial number or size when the backup was made
         #[arg(long)]
         other_disk: bool,

@@ -161,8 +161,12 @@ async fn header(action: &HeaderAction, config: &Config) -> Result<Report, Comman
     match action {
         HeaderAction::Show { volumes, .. } => commands::header_show(config, &volumes.names).await,
         HeaderAction::Backup { volume, file, .. } => commands::header_backup(config, volume, file).await,
-        HeaderAction::Restore { volume, file, replace_keyslots, other_disk, dry_run, .. } => {
-            let allowed = Allowed { other_keyslots: *replace_keyslots, other_disk: *other_disk };
+        HeaderAction::Restore { volume, file, replace_keyslots, replace_volume_key, other_disk, dry_run, .. } => {
+            let allowed = Allowed {
+                other_keyslots: *replace_keyslots,
+                other_volume_key: *replace_volume_key,
+                other_disk: *other_disk,
+            };
             let restoring = Restoring { allowed, dry_run: *dry_run };
             commands::header_restore(config, volume, file, restoring).await
         }

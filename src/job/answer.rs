@@ -169,6 +169,8 @@ pub struct InspectedBackup {
     pub violation: Option<String>,
     /// Whether the reason is that the data has another volume key.
     pub other_volume_key: bool,
+    /// Whether the header on the disk has another volume key than the state file records. If it fits the data, replacing it loses them.
+    pub replaces_volume_key: bool,
     /// The header on the disk, if there is one.
     pub present: Option<HeaderFacts>,
 }

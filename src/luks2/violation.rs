@@ -12,7 +12,7 @@ pub enum PolicyViolation {
     Changed(String),
     /// The header has another volume key than the data. The data key opens it, and the data reads as noise.
     #[error(
-        "the LUKS2 header has another volume key than the state file records, so either is from before the last re-encryption, and no key makes the data readable with a former volume key; restore a header backup, or a copy of the state file, from after the last 'luks-agent rotate --volume-key'"
+        "the LUKS2 header has another volume key than the state file records: one of the two is from before a re-encryption; save this header first, with 'cryptsetup luksHeaderBackup'; if the header is the older one, restore a backup from after the last 'luks-agent rotate --volume-key'; if the state file is, or if cryptsetup re-encrypted the volume, run 'luks-agent forget --even-if-attached', then 'luks-agent adopt'"
     )]
     OtherVolumeKey,
 }

@@ -11,6 +11,8 @@ use crate::state::VolumeRecord;
 pub struct Allowed {
     /// The restored header may have other keyslots than the present one.
     pub other_keyslots: bool,
+    /// The present header may have another volume key than the state file records, and so be the only one that fits the data.
+    pub other_volume_key: bool,
     /// The volume may be on another disk than when the backup was made.
     pub other_disk: bool,
 }
@@ -25,7 +27,7 @@ pub fn restore_changes(
     backup: &InspectedBackup,
     allowed: Allowed,
 ) -> Result<Vec<String>, Finding> {
-    let InspectedBackup { note, header, violation, other_volume_key, present } = backup;
+    let InspectedBackup { note, header, violation, other_volume_key, replaces_volume_key, present } = backup;
     let refused = |evidence: String, remedy: &str| Err(Finding::refused(evidence, remedy));
     if facts.mapping_of(volume.luks_uuid).is_some() {
         return refused(
@@ -49,17 +51,16 @@ pub fn restore_changes(
         return refused(evidence.clone(), "if the volume was moved or has grown since, add --other-disk");
     }
     if *other_volume_key {
-        return refused(
-            "the header in the backup has a former volume key: the data on the disk is encrypted with another, and would read as noise whatever key opens the header"
-                .to_owned(),
-            "no option makes this backup usable: use one from after the last 'luks-agent rotate --volume-key'",
-        );
+        return Err(former_volume_key());
     }
     if let Some(violation) = violation {
         return refused(
             format!("the header in the backup is not that of the volume in the state file: {violation}"),
             "use a backup from after the last change of the key",
         );
+    }
+    if *replaces_volume_key && !allowed.other_volume_key {
+        return Err(perhaps_the_only_volume_key());
     }
     let keyslots = match present.as_ref().filter(|present| present.is_usable()) {
         Some(present) => compared(present, header),
@@ -77,11 +78,30 @@ pub fn restore_changes(
         Some(_) => format!("both copies were damaged, sequence id becomes {}", header.seqid),
         None => format!("the disk had no header, sequence id becomes {}", header.seqid),
     });
+    if *replaces_volume_key {
+        changes.push("destroys the header on the disk, which has another volume key".to_owned());
+    }
     changes.extend(keyslots);
     if let Some(present) = present {
         changes.extend(repaired(present, header));
     }
     Ok(changes)
+}
+
+/// Returns why a header with a former volume key is not restored.
+fn former_volume_key() -> Finding {
+    Finding::refused(
+        "the header in the backup has a former volume key: the data on the disk is encrypted with another, and would read as noise whatever key opens the header",
+        "no option makes this backup usable: use one from after the last 'luks-agent rotate --volume-key'",
+    )
+}
+
+/// Returns why a header on a disk is not replaced that has another volume key than the state file records.
+fn perhaps_the_only_volume_key() -> Finding {
+    Finding::refused(
+        "the header on the disk has another volume key than the state file records and the backup has: only one of the two makes the data readable",
+        "save the header on the disk first, with 'cryptsetup luksHeaderBackup'; if it is the older one, add --replace-volume-key; if cryptsetup re-encrypted the volume or the state file is an older copy, leave it, and run 'luks-agent forget --even-if-attached', then 'luks-agent adopt'",
+    )
 }
 
 /// Says in what the disk is another one than in the note of the backup.
@@ -186,6 +206,7 @@ mod tests {
             header: header(&keyslots),
             violation: None,
             other_volume_key: false,
+            replaces_volume_key: false,
             present: Some(header(&keyslots)),
         }
     }
@@ -209,7 +230,7 @@ mod tests {
             change(&mut backup);
             backup
         };
-        let every = Allowed { other_keyslots: true, other_disk: true };
+        let every = Allowed { other_keyslots: true, other_volume_key: true, other_disk: true };
         for wrong in [
             other(|b| b.note.luks_uuid = Uuid::from_u128(8)),
             other(|b| b.present.as_mut().unwrap().luks_uuid = Uuid::from_u128(8)),
@@ -221,6 +242,9 @@ mod tests {
         for moved in [other(|b| b.note.origin.serial = None), other(|b| b.note.disk_size = 1)] {
             assert!(changes(&moved, no).is_err() && changes(&moved, every).is_ok(), "{moved:?}");
         }
+        let newer = other(|b| b.replaces_volume_key = true);
+        assert!(changes(&newer, Allowed { other_volume_key: false, ..every }).is_err());
+        assert!(changes(&newer, every).unwrap().iter().any(|change| change.contains("destroys")));
         let volume = State::sample().volumes.remove(0);
         let used = DeviceFacts { mounts: vec!["/x".into()], ..disk() };
         assert!(restore_changes(&volume, &used, &fine, every).is_err());
@@ -230,7 +254,7 @@ mod tests {
     fn keyslots_are_brought_back_or_lost_only_where_that_is_allowed() {
         let (own, other, new) = (keyslot(0, "a"), keyslot(1, "b"), keyslot(1, "c"));
         let with = |present: Option<HeaderFacts>| InspectedBackup { present, ..backup(&[own.clone(), other.clone()]) };
-        let every = Allowed { other_keyslots: true, other_disk: false };
+        let every = Allowed { other_keyslots: true, ..Allowed::default() };
         for (present, said) in [
             (
                 Some(header(std::slice::from_ref(&own))),

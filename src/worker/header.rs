@@ -16,8 +16,8 @@ use crate::error::{IoError, chain};
 use crate::job::{self, Answer, InspectedBackup, Target};
 use crate::key::Passphrase;
 use crate::luks2::{
-    BackupError, DATA_OFFSET, HeaderError, HeaderFacts, PolicyViolation, check_file, forget_cached, note_about,
-    read_backup,
+    BackupError, DATA_OFFSET, HeaderError, HeaderFacts, Luks2Header, PolicyViolation, VolumeKeyId, check_file,
+    forget_cached, note_about, read_backup,
 };
 use crate::storage::{cryptsetup, dm};
 
@@ -85,7 +85,16 @@ pub(super) fn inspect(job: &job::InspectBackup, stage: &mut Stage<'_>) -> Result
     let other_volume_key = violation == Some(PolicyViolation::OtherVolumeKey);
     let violation = violation.map(chain);
     let present = present(&disk)?;
-    Ok(Answer::BackupInspected(Box::new(InspectedBackup { note, header, violation, other_volume_key, present })))
+    let on_disk = Luks2Header::read(&disk)?.and_then(|header| VolumeKeyId::of(&header.metadata?));
+    let replaces_volume_key = on_disk.zip(expected.volume_key.clone()).is_some_and(|(found, known)| found != known);
+    Ok(Answer::BackupInspected(Box::new(InspectedBackup {
+        note,
+        header,
+        violation,
+        other_volume_key,
+        replaces_volume_key,
+        present,
+    })))
 }
 
 pub(super) fn restore(

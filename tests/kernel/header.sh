@@ -191,5 +191,8 @@ kept
 dd if=/var/lib/headers/between.raw of=/dev/ubdb bs=1M conv=notrunc,fsync status=none
 refused 1 ubdb "another volume key than the state file records" -- unlock
 refused 1 ubdb "another volume key than the state file records" -- header backup ubdb /var/lib/headers/wrong
-expect_agent 0 header restore ubdb /var/lib/headers/after --replace-keyslots
+# whichever of the two it is that fits the data: the present header is not lost by mistake
+refused 3 ubdb "only one of the two makes the data readable" "--replace-volume-key" -- header restore ubdb /var/lib/headers/after --replace-keyslots
+expect_agent 0 header restore ubdb /var/lib/headers/after --replace-keyslots --replace-volume-key
+assert_said "destroys the header on the disk"
 kept
