@@ -102,18 +102,23 @@ impl AwsKms {
         self.retry(asking, || async { check(&asking.describe().await?) }).await
     }
 
-    /// Returns the state of a key as KMS reports it, or that of its configured replica; `None` if the caller may not ask.
+    /// Returns the state of a key as KMS reports it; `None` if the caller may not ask, or if it does not answer and has a configured replica,
+    /// which has a state of its own.
     ///
     /// # Errors
     /// [`KmsError`], after the retries of its class.
     pub async fn key_state(&self, key_id: &str) -> Result<Option<KeyState>, KmsError> {
+        let asking = &self.asking(Operation::DescribeKey, key_id);
+        let has_replica = self.replica_of(key_id).is_some();
         // a policy that denies DescribeKey will not change, so this is not retried
-        self.ask_either(Operation::DescribeKey, key_id, async |asking| match asking.describe().await {
-            Ok(key) => Ok(Some(key_state(&key))),
-            Err(failure) if failure.class == Class::Denied => Ok(None),
-            Err(failure) => Err(failure),
-        })
-        .await
+        let described = self.retry(asking, || async {
+            match asking.describe().await {
+                Ok(key) => Ok(Some(key_state(&key))),
+                Err(failure) if has_replica || failure.class == Class::Denied => Ok(None),
+                Err(failure) => Err(failure),
+            }
+        });
+        described.await
     }
 
     /// Asks the configured replica of a key, if there is one, and if that fails the key itself.
