@@ -71,11 +71,15 @@ pub fn local_status(config: &Config) -> Result<(Vec<Row>, DataKeys), CommandErro
 
 fn status_rows(node: Node<'_>) -> Vec<Row> {
     let Node { config, state, inventory } = node;
-    let is_missing = |v: &&VolumeRecord| v.phase == Phase::Committed && node.disk_of(v).is_none();
+    let is_missing = |v: &&VolumeRecord| v.phase != Phase::Intent && node.disk_of(v).is_none();
     let missing = state.volumes.iter().filter(is_missing).map(|volume| {
         if node.is_gone_for_good(volume) {
             return Row::new(&Subject::absent(volume), Verdict::Left)
                 .because("gone: instance store is lost when the instance stops");
+        }
+        if volume.phase == Phase::Erasing {
+            let row = Row::new(&Subject::absent(volume), Verdict::Unfinished).volume(Some(volume.luks_uuid), None);
+            return row.because(ERASING).with_remedy(FINISH_ERASING);
         }
         Row::new(&Subject::absent(volume), Verdict::Missing).volume(Some(volume.luks_uuid), volume.mount_point.clone())
     });

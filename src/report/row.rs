@@ -21,7 +21,7 @@ pub const REENCRYPTING: &str = "its re-encryption is not finished";
 pub const ERASING: &str = "erasing was interrupted: part of it may still be there, and it is never opened again";
 
 /// What to do about it.
-pub const FINISH_ERASING: &str = "'luks-agent erase' finishes it";
+pub const FINISH_ERASING: &str = "run 'luks-agent erase' for it again";
 
 /// A disk, or a known volume whose disk is not attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

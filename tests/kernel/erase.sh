@@ -162,7 +162,7 @@ assert_said "erasing volume $uuid was interrupted: no key may open it any more" 
 for expected in "0 status" "1 health"; do
     # shellcheck disable=SC2086
     expect_agent $expected
-    assert_said "unfinished" "erasing was interrupted: part of it may still be there" "'luks-agent erase' finishes it"
+    assert_said "unfinished" "erasing was interrupted: part of it may still be there" "run 'luks-agent erase' for it again"
 done
 mkfs.ext4 -q -F /dev/ubdb
 used=$(sum ubdb)

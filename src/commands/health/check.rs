@@ -84,8 +84,9 @@ pub(super) fn interrupted(node: Node<'_>) -> Vec<Row> {
         };
         let disk = node.disk_of(volume);
         let is_store = volume.role == VolumeRole::InstanceStore;
-        // a detached EBS volume held no data yet
-        if disk.is_none() && (!is_store || node.is_gone_for_good(volume)) {
+        // a detached EBS volume whose formatting was interrupted held no data yet
+        let is_no_loss = node.is_gone_for_good(volume) || (volume.phase == Phase::Intent && !is_store);
+        if disk.is_none() && is_no_loss {
             return None;
         }
         let rules = &node.config.volumes.rules;
