@@ -18,7 +18,7 @@ use crate::disk::{DeviceFacts, Inventory, classify};
 use crate::job::Workers;
 use crate::plan::{AdoptAs, Adoptable, Adoption, Finding, Mode, Plan, Severity, Subject, adoptable, plan};
 use crate::report::{Report, Row, Verdict};
-use crate::state::{State, StateDir};
+use crate::state::{State, StateDir, VolumeRecord};
 use crate::storage::FilesystemKind;
 
 /// What to adopt.
@@ -63,13 +63,13 @@ pub async fn adopt(config: &Config, wanted: &Adopt) -> Result<Report, CommandErr
         return Err(CommandError::OneMountPoint(names.len()));
     }
     look_closer(config, &mut inventory, &names, &host).await;
-    let Wanted { adoptions, known, closed, rows } = choose(config, &state, &inventory, &names, at.as_deref())?;
+    let how = AdoptAs { mount_point: at.as_deref(), rekey: wanted.rekey };
+    let Wanted { adoptions, known, closed, rows } = choose(config, &state, &inventory, &names, how)?;
     if !adoptions.is_empty() {
         inventory.instance_id = Instance::new(config).id().await;
     }
     let keys = LazyKms::new(config);
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
-    let how = AdoptAs { mount_point: at.as_deref(), rekey: wanted.rekey };
     let adopted = apply.adopt(&adoptions, &inventory, state, how).await;
     let plan = plan_for(Mode::Unlock, config, &adopted, &inventory, &known).await?;
     let mounted = apply.run(&plan, adopted.state.clone()).await;
@@ -98,20 +98,24 @@ fn choose(
     state: &State,
     inventory: &Inventory,
     names: &[String],
-    at: Option<&Path>,
+    how: AdoptAs<'_>,
 ) -> Result<Wanted, CommandError> {
+    let at = how.mount_point;
     let mut wanted = Wanted::default();
     for facts in inventory.devices.iter().filter(|facts| names.is_empty() || names.contains(&facts.name)) {
         let row = |result| Row::new(&Subject::of(facts, &classify(facts, &config.volumes.rules)), result);
         match adoptable(config, state, inventory, facts) {
             Adoptable::Yes(adoption) => wanted.adoptions.push(*adoption),
-            Adoptable::Known(luks_uuid) => match known(state, facts, luks_uuid, names, at) {
-                None => wanted.known.push(facts.name.clone()),
-                Some((result, because)) => {
-                    if result == Verdict::Left {
-                        wanted.closed.push(facts.name.clone());
-                    }
-                    wanted.rows.push(row(result).volume(Some(luks_uuid), None).because(because));
+            Adoptable::Known(luks_uuid) => match known(state, facts, luks_uuid, names, how) {
+                Known::Mounted => wanted.known.push(facts.name.clone()),
+                Known::Closed => {
+                    wanted.closed.push(facts.name.clone());
+                    let row = row(Verdict::Left).volume(Some(luks_uuid), None);
+                    wanted.rows.push(row.because("known and not open; 'luks-agent unlock' opens it"));
+                }
+                Known::Refused(Finding { evidence, remedy, .. }) => {
+                    let row = row(Verdict::Refused).volume(Some(luks_uuid), None);
+                    wanted.rows.push(row.because(evidence).with_remedy(remedy));
                 }
             },
             Adoptable::No { finding: Finding { severity, evidence, remedy }, is_unknown } => {
@@ -137,26 +141,39 @@ fn choose(
     Ok(wanted)
 }
 
-/// Returns why a known volume is not mounted by this run, if it is not.
+/// What this run does with a volume that the state file lists already.
+enum Known {
+    /// It mounts it, if that was not done.
+    Mounted,
+    /// It leaves it closed.
+    Closed,
+    /// It cannot do what was asked for.
+    Refused(Finding),
+}
+
+/// Decides about a known volume.
 ///
 /// An interrupted run may have left it open and not mounted. One that is not open was perhaps closed on purpose.
-fn known(
-    state: &State,
-    facts: &DeviceFacts,
-    luks_uuid: Uuid,
-    names: &[String],
-    at: Option<&Path>,
-) -> Option<(Verdict, String)> {
-    let recorded = state.volume(luks_uuid).and_then(|volume| volume.mount_point.as_deref());
-    if at.is_some_and(|at| Some(at) != recorded) {
+fn known(state: &State, facts: &DeviceFacts, luks_uuid: Uuid, names: &[String], how: AdoptAs<'_>) -> Known {
+    let volume = state.volume(luks_uuid);
+    let recorded = volume.and_then(|volume| volume.mount_point.as_deref());
+    if how.mount_point.is_some_and(|at| Some(at) != recorded) {
         let recorded = recorded.map_or("no mount point".to_owned(), |at| format!("mount point {}", at.display()));
-        return Some((
-            Verdict::Refused,
-            format!("the state file lists LUKS UUID {luks_uuid} already, with {recorded}"),
+        let evidence = format!("the state file lists LUKS UUID {luks_uuid} already, with {recorded}");
+        return Known::Refused(Finding::refused(evidence, "run it again without --mount-point"));
+    }
+    let own = state.node_key().map(|key| key.id);
+    let keeps_its_key = |volume: &VolumeRecord| Some(volume.key) != own && !state.is_behind(volume);
+    if how.rekey && !names.is_empty() && volume.is_some_and(keeps_its_key) {
+        let evidence = format!(
+            "the state file lists LUKS UUID {luks_uuid} already, with the key that it came with, and --rekey changes only the keys of volumes that it adopts"
+        );
+        return Known::Refused(Finding::refused(
+            evidence,
+            "'luks-agent rotate' gives all volumes a new key of this node",
         ));
     }
-    let is_closed = names.is_empty() && facts.mapping_of(luks_uuid).is_none();
-    is_closed.then(|| (Verdict::Left, "known and not open; 'luks-agent unlock' opens it".to_owned()))
+    if names.is_empty() && facts.mapping_of(luks_uuid).is_none() { Known::Closed } else { Known::Mounted }
 }
 
 fn is_mounted_at(facts: &DeviceFacts, adoption: &Adoption, at: &Path) -> bool {

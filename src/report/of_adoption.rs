@@ -73,7 +73,7 @@ impl Report {
             let same = |row: &&mut Row| row.luks_uuid.is_some() && row.luks_uuid == change.luks_uuid;
             match self.rows.iter_mut().find(same) {
                 Some(row) => row.turn_rekeyed(change),
-                // its disk is new to this run, or has no header any more
+                // such as a refusal, which names a disk
                 None => self.rows.push(change),
             }
         }

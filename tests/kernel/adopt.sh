@@ -81,7 +81,9 @@ other)
     expect_agent 0 adopt "$(uuid_of ubdb)"
     assert_said "1 known already"
     expect_agent 3 adopt ubdb --mount-point /elsewhere
-    assert_said "already, with mount point /restored"
+    assert_said "already, with mount point /restored" "run it again without --mount-point"
+    expect_agent 3 adopt --rekey ubdb
+    assert_said "already, with the key that it came with" "'luks-agent rotate' gives all volumes a new key"
 
     say "a copy beside it"
     dd if=/dev/ubdb of=/dev/ubde bs=1M status=none
