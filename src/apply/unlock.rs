@@ -51,7 +51,12 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
     fn record_opened(&self, step: &Step, luks_uuid: Uuid, opened: &Opened, state: &RefCell<State>) {
         let record = |volume: &mut VolumeRecord| {
             volume.keyslot = Some(opened.keyslot.clone());
-            // none while the volume has two
+            let has_new =
+                opened.volume_key.is_some() && volume.volume_key.is_some() && opened.volume_key != volume.volume_key;
+            if has_new && volume.is_reencrypting() {
+                volume.volume_key_change = None;
+            }
+            // stays as it is while the header has two volume keys
             volume.volume_key = opened.volume_key.clone().or(volume.volume_key.take());
         };
         let Some(before) = state.borrow().volume(luks_uuid).cloned() else { return };

@@ -55,7 +55,8 @@ impl VolumeKeys<'_> {
         if rows.is_empty() {
             return Ok(None);
         }
-        let summary = format!("nothing was changed: {} volumes cannot get a new volume key", rows.len());
+        let summary =
+            format!("nothing was changed: {} of the volumes cannot be re-encrypted, or could not be asked", rows.len());
         Ok(Some(Report::new("rotate", rows, summary).measured(LazyKms::new(self.config).usage(), host.stages())))
     }
 
@@ -136,7 +137,11 @@ impl VolumeKeys<'_> {
             }
             Ok(Answer::Stopped) => row(Verdict::Stopped).because("stopped as asked").with_remedy(CONTINUE),
             Ok(Answer::Refused { why }) => {
-                self.record(luks_uuid, host, keys, |apply, state| apply.cancel_volume_key(luks_uuid, state)).await?;
+                // an earlier attempt may have left a second volume key in the header, which must stay allowed
+                if !volume.is_reencrypting() {
+                    self.record(luks_uuid, host, keys, |apply, state| apply.cancel_volume_key(luks_uuid, state))
+                        .await?;
+                }
                 row(Verdict::Refused).because(why)
             }
             Ok(Answer::Failed { message }) => row(Verdict::Failed).because(message).with_remedy(CONTINUE),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::key::Provider;
 use crate::luks2::HeaderPolicy;
-use crate::state::VolumeRecord;
+use crate::state::{VolumeKeyChange, VolumeRecord};
 
 fn formatted(outcome: &Outcome) -> usize {
     outcome.results.iter().filter(|result| matches!(result, StepResult::Formatted { .. })).count()
@@ -452,4 +452,14 @@ async fn what_the_key_opens_is_recorded_with_the_volume_or_when_it_is_next_opene
         world.provision().await;
         assert_eq!(world.state(), made);
     }
+    // re-encryption was finished, and that was not recorded
+    let mut before = made.clone();
+    for volume in &mut before.volumes {
+        volume.volume_key = Some(VolumeKeyId("the former one".to_owned()));
+        volume.volume_key_change = Some(VolumeKeyChange::Begun);
+    }
+    StateDir::create(&world.state_dir()).unwrap().save(&before).unwrap();
+    world.reboot();
+    world.provision().await;
+    assert_eq!(world.state(), made);
 }
