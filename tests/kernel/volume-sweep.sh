@@ -98,7 +98,8 @@ for action in adopt forget erase; do
         [[ -n $points ]] || fail "no points of $action"
         say "$(wc -w <<<"$points") points of $action: $(cut -d: -f1 <<<"$points" | uniq -c | xargs)"
         [[ $1 == all ]] || points=$(python3 -c 'import random, sys
-print("\n".join(random.Random(sys.argv[1]).sample(sys.stdin.read().split(), int(sys.argv[2]))))' "$2" "$1" <<<"$points")
+points = sys.stdin.read().split()
+print("\n".join(random.Random(sys.argv[1]).sample(points, min(int(sys.argv[2]), len(points)))))' "$2" "$1" <<<"$points")
     fi
     for point in $points; do try "$action" "$point"; done
 done
