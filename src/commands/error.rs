@@ -37,6 +37,13 @@ pub enum CommandError {
         "device-mapper is not available: cannot open /dev/mapper/control; load the modules with 'modprobe dm-crypt', or boot a kernel that has them"
     )]
     NoDeviceMapper(#[source] io::Error),
+    /// The library has an earlier form of re-encryption.
+    #[error(
+        "'luks-agent rotate --volume-key' needs libcryptsetup of cryptsetup 2.4 or later, and this node has that of {}.{}; nothing was changed: 'luks-agent rotate' gives the volumes a new data key, and new volumes have new volume keys",
+        .0.0,
+        .0.1
+    )]
+    OldLibcryptsetup((u32, u32)),
     /// The keyslots of a volume in re-encryption cannot be changed.
     #[error(
         "volume {0} is being re-encrypted, and its keyslots cannot change meanwhile; finish that with 'luks-agent rotate --volume-key'"
@@ -147,6 +154,7 @@ impl CommandError {
             Self::Discover(_)
             | Self::Tools(_)
             | Self::NotRoot(_)
+            | Self::OldLibcryptsetup(_)
             | Self::NoDeviceMapper(_)
             | Self::Reencrypting(_)
             | Self::NoSuchVolume { .. }
@@ -192,6 +200,7 @@ impl CommandError {
             | Self::Discover(_)
             | Self::Tools(_)
             | Self::NotRoot(_)
+            | Self::OldLibcryptsetup(_)
             | Self::NoDeviceMapper(_)
             | Self::Terminal(_)
             | Self::NoRandomness(_) => ExitCode::Failed,

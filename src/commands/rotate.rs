@@ -6,6 +6,10 @@ use super::preflight::need_root;
 use super::volume_keys::VolumeKeys;
 use crate::config::Config;
 use crate::report::Report;
+use crate::storage::cryptsetup::library;
+
+/// The oldest release of cryptsetup whose re-encryption the header policy knows. An earlier one describes it in another way.
+const OLDEST: (u32, u32) = (2, 4);
 
 /// What `rotate` replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,9 @@ pub async fn rotate(config: &Config, rotation: Rotation) -> Result<Report, Comma
     };
     let volume_keys = VolumeKeys { config, speed };
     need_root("rotate")?;
+    if let Some(library) = library().filter(|library| library.release < OLDEST) {
+        return Err(CommandError::OldLibcryptsetup(library.release));
+    }
     if volume_keys.are_left().await? {
         tracing::warn!("continuing a re-encryption that was interrupted");
     } else if let Some(refused) = volume_keys.refusals().await? {
