@@ -541,7 +541,10 @@ fn a_key_that_would_fail_is_noticed(vm: &mut Machine, aws: &Server) {
 
 /// The units that it asks systemd about: those of the agent, one that waits for the volumes, and one that does not.
 fn the_doctor_asks_systemd(vm: &mut Machine) {
-    let said = vm.ok("luks-agent doctor");
+    // right after the boot of a starved machine, neither IMDS nor systemctl answers within the seconds that the doctor gives them
+    let answered = "luks-agent doctor >/run/doctor && grep -q 'waits' /run/doctor";
+    wait(vm, "a doctor who gets all answers", answered);
+    let said = vm.ok("cat /run/doctor");
     let enabled = "luks-agent.target is enabled, luks-agent.service is enabled";
     for part in
         [enabled, "every service that names a path below /mnt, /mnt1, /mnt2, /mnt3 waits", "4 volumes", ", 0 failed"]
@@ -551,7 +554,8 @@ fn the_doctor_asks_systemd(vm: &mut Machine) {
     let hasty = "/etc/systemd/system/hasty.service";
     vm.write_file(hasty, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/ls --all /mnt2\n");
     vm.ok("systemctl daemon-reload && systemctl start hasty.service");
-    let said = vm.ok("luks-agent doctor");
+    wait(vm, "a doctor who gets all answers", "luks-agent doctor >/run/doctor && grep -q hasty /run/doctor");
+    let said = vm.ok("cat /run/doctor");
     assert!(
         said.contains("not ordered after luks-agent.target, but naming paths of its volumes: hasty.service (/mnt2)"),
         "{said}"
