@@ -258,6 +258,9 @@ pub enum EmrAction {
         /// A control that must pass; can be given several times
         #[arg(long, value_name = "ID", value_parser = PossibleValuesParser::new(CONTROLS.iter().map(|control| control.id)))]
         require: Vec<String>,
+        /// luks-agent encrypts local disks: a document without LocalDiskEncryptionConfiguration does not fail for that
+        #[arg(long)]
+        local_disks_by_agent: bool,
         /// Print one JSON object instead of tables
         #[arg(long, conflicts_with = "sarif")]
         json: bool,

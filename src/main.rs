@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser};
 use luks_agent::cli::{Cli, Command, EmrAction, HeaderAction, RecoveryKeyAction, Verb};
 use luks_agent::commands::{self, Closing, CommandError, EmrFormat, Occasion, Recovery, Restoring, Rotation};
 use luks_agent::config::Config;
+use luks_agent::emr::Demands;
 use luks_agent::error::chain;
 use luks_agent::job::PARENT;
 use luks_agent::plan::Allowed;
@@ -85,13 +86,14 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Emr { action } => {
             let said = match action {
-                EmrAction::Check { files, require, json, sarif } => {
+                EmrAction::Check { files, require, local_disks_by_agent, json, sarif } => {
+                    let demands = Demands { required: require.clone(), local_disks_by_agent: *local_disks_by_agent };
                     let format = match (json, sarif) {
                         (true, _) => EmrFormat::Json,
                         (false, true) => EmrFormat::Sarif,
                         (false, false) => EmrFormat::Table,
                     };
-                    commands::emr_check(files, require, format)
+                    commands::emr_check(files, demands, format)
                 }
                 EmrAction::Import { file, name, json } => commands::emr_import(file, name.as_deref(), *json),
             };

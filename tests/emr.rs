@@ -437,3 +437,48 @@ fn the_import_in_json_has_the_drop_in() {
     let [document] = documents("30-ebs-sse-s3.json").unwrap().try_into().unwrap();
     assert_eq!(Import::of(&document, "30-ebs-sse-s3.json").unwrap().settings.len(), 4);
 }
+
+#[test]
+fn the_loss_of_ebs_encryption_is_told_beside_the_setting_and_in_a_warning() {
+    let object = parsed(&mut emr(&["import", "--json", "30-ebs-sse-s3.json"]));
+    assert_eq!(object["settings"][3]["reason"], "left to EBS encryption, which must be turned on elsewhere: see below");
+    let notes = object["notes"].to_string();
+    for said in [
+        "WARNING: a launch without LocalDiskEncryptionConfiguration also ends EBS encryption of the boot volume",
+        "First turn on EBS encryption by default, with your KMS key",
+        "volumes.ebs = \\\"encrypt\\\"",
+    ] {
+        assert!(notes.contains(said), "{notes}");
+    }
+    let luks = parsed(&mut emr(&["import", "--json", "05-sse-s3-luks.json"]))["notes"].to_string();
+    assert!(!luks.contains("WARNING"), "{luks}");
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/emr.md")).unwrap();
+    assert!(page.contains("aws ec2 enable-ebs-encryption-by-default") && !page.contains("| sudo tee"));
+}
+
+#[test]
+fn the_import_tells_if_nothing_is_left_to_encrypt_at_rest() {
+    let notes = |name: &str| parsed(&mut emr(&["import", "--json", name]))["notes"].to_string();
+    let said = "EMR may refuse EnableAtRestEncryption true with nothing below it";
+    assert!(notes("11-luks-only.json").contains(said) && !notes("05-sse-s3-luks.json").contains(said));
+}
+
+#[test]
+fn local_disks_by_the_agent_are_told_and_do_not_fail() {
+    let by_agent = "--local-disks-by-agent";
+    let file = "10-sse-s3-only.json";
+    let assert = emr(&["check", by_agent, file]).assert().success().stderr(is_empty());
+    assert.stdout(contains("local disks: none, left to luks-agent").and(contains("1 with local disks in clear")));
+    let object = parsed(&mut emr(&["check", by_agent, "--json", file]));
+    assert_eq!((&object["local_disks_by_agent"], &object["exit_code"]), (&json!(true), &json!(0)));
+    let log = parsed(&mut emr(&["check", by_agent, "--sarif", file]));
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    let found = results.iter().find(|result| result["ruleId"] == "local-disks-in-clear").unwrap();
+    assert_eq!(found["level"], "warning");
+    // a required control still counts, and so does a part for local disks that cannot work
+    emr(&["check", by_agent, "--require", "EMR.4", file]).assert().code(1).stderr(contains("EMR.4"));
+    let mut broken = inside("11-luks-only.json");
+    broken["EncryptionConfiguration"]["AtRestEncryptionConfiguration"]["LocalDiskEncryptionConfiguration"] = json!({});
+    let mut check = emr(&["check", by_agent, "-"]);
+    check.write_stdin(broken.to_string()).assert().code(1).stderr(contains("local disks are in clear"));
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::emr::{Checked, CheckedFile, Document, Import, MAX_BYTES, sarif};
+use crate::emr::{Checked, CheckedFile, Demands, Document, Import, MAX_BYTES, sarif};
 use crate::error::chain;
 use crate::report::ExitCode;
 
@@ -39,10 +39,10 @@ struct Input {
     documents: Vec<Document>,
 }
 
-/// `emr check`: checks the documents in files. The controls in `required` must pass.
+/// `emr check`: checks the documents in files.
 ///
 /// If one file cannot be read, no other is checked either.
-pub fn emr_check(files: &[PathBuf], required: &[String], format: EmrFormat) -> EmrOutput {
+pub fn emr_check(files: &[PathBuf], demands: Demands, format: EmrFormat) -> EmrOutput {
     let (mut inputs, mut complaints) = (Vec::new(), Vec::new());
     if files.iter().filter(|file| is_stdin(file)).count() > 1 {
         complaints.push("'-' is given twice, and standard input can be read once; give each file once".to_owned());
@@ -62,7 +62,7 @@ pub fn emr_check(files: &[PathBuf], required: &[String], format: EmrFormat) -> E
         return EmrOutput { stdout, complaints, exit_code: ExitCode::Configuration };
     }
     let checked = inputs.into_iter().map(|input| CheckedFile::new(input.name, input.text, input.documents));
-    let checked = Checked::new(checked.collect(), required.to_vec());
+    let checked = Checked::new(checked.collect(), demands);
     let stdout = match format {
         EmrFormat::Table => checked.to_string(),
         EmrFormat::Json => pretty(&json!(checked)),

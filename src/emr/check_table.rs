@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::checked::{Checked, CheckedFile};
+use super::checked::{Checked, CheckedFile, Demands};
 use super::judgement::Judgement;
+use super::local_disks::DiskEncryption;
 use super::problem::ProblemKind;
 use crate::logging::escape_controls;
 
@@ -11,7 +12,7 @@ impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for file in &self.files {
             for (number, judgement) in file.documents.iter().enumerate() {
-                print_document(f, file, number, judgement, &self.required)?;
+                print_document(f, file, number, judgement, &self.demands)?;
                 writeln!(f)?;
             }
         }
@@ -23,7 +24,7 @@ impl fmt::Display for Checked {
             (count(&|j| !j.hidden.is_empty()), "with data in clear behind a passing control"),
             (count(&|j| j.has(ProblemKind::Rejected)), "that EMR would reject"),
             (count(&|j| j.has(ProblemKind::Invalid)), "invalid"),
-            (count(&|j| j.failed(&self.required).next().is_some()), "that fail a required control"),
+            (count(&|j| j.failed(&self.demands.required).next().is_some()), "that fail a required control"),
         ];
         let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
         writeln!(f, "emr check: {} checked, {}", all.len(), parts.collect::<Vec<_>>().join(", "))
@@ -35,14 +36,16 @@ fn print_document(
     file: &CheckedFile,
     number: usize,
     judgement: &Judgement,
-    required: &[String],
+    demands: &Demands,
 ) -> fmt::Result {
     let at = match judgement.document_at.as_str() {
         "" => String::new(),
         at => format!(" at {}", escape_controls(at)),
     };
     writeln!(f, "{}: {}{at}", escape_controls(&file.file), escape_controls(&file.title(number)))?;
-    writeln!(f, "local disks: {}", judgement.local_disks.encryption)?;
+    let encryption = judgement.local_disks.encryption;
+    let is_left = demands.local_disks_by_agent && encryption == DiskEncryption::None;
+    writeln!(f, "local disks: {encryption}{}", if is_left { ", left to luks-agent" } else { "" })?;
     writeln!(f)?;
     print_encrypted(f, judgement)?;
     let hidden: Vec<String> = judgement.hidden.iter().map(|hidden| hidden.message.clone()).collect();
@@ -55,7 +58,7 @@ fn print_document(
         let of_kind = judgement.problems.iter().filter(|problem| problem.kind == kind);
         print_list(f, title, &of_kind.map(ToString::to_string).collect::<Vec<_>>())?;
     }
-    print_controls(f, judgement, required)
+    print_controls(f, judgement, &demands.required)
 }
 
 fn print_encrypted(f: &mut fmt::Formatter<'_>, judgement: &Judgement) -> fmt::Result {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::control::{CONTROLS, ControlVerdict};
 use super::document::Document;
 use super::judgement::Judgement;
+use super::local_disks::{DiskEncryption, LocalDisks};
 use super::pointer::Pointer;
 use super::problem::{Problem, ProblemKind};
 
@@ -22,10 +23,31 @@ pub struct Checked {
     exit_code: u8,
     /// Why it could not begin.
     error: Option<String>,
-    /// The controls that must pass.
-    pub(super) required: Vec<String>,
+    /// What a document must satisfy.
+    #[serde(flatten)]
+    pub(super) demands: Demands,
     /// The files.
     pub(super) files: Vec<CheckedFile>,
+}
+
+/// What a document must satisfy besides being valid.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Demands {
+    /// The controls that must pass.
+    pub required: Vec<String>,
+    /// Whether luks-agent encrypts local disks, so that EMR need not.
+    pub local_disks_by_agent: bool,
+}
+
+impl Demands {
+    /// Returns whether a document fails because of its local disks.
+    fn fails(&self, disks: &LocalDisks) -> bool {
+        match disks.encryption {
+            DiskEncryption::None => !self.local_disks_by_agent,
+            DiskEncryption::Invalid => true,
+            DiskEncryption::Luks | DiskEncryption::EbsEncryption | DiskEncryption::CustomProvider => false,
+        }
+    }
 }
 
 /// One file.
@@ -87,16 +109,16 @@ impl CheckedFile {
 }
 
 impl Checked {
-    /// Returns the result for these files. The controls that `required` names must pass.
-    pub fn new(files: Vec<CheckedFile>, required: Vec<String>) -> Self {
+    /// Returns the result for these files.
+    pub fn new(files: Vec<CheckedFile>, demands: Demands) -> Self {
         let mut checked = Self::empty();
-        (checked.files, checked.required) = (files, required);
+        (checked.files, checked.demands) = (files, demands);
         let judgements = || checked.files.iter().flat_map(|file| &file.documents);
         let is_invalid = judgements().any(|judgement| judgement.has(ProblemKind::Invalid));
         let fails = judgements().any(|judgement| {
-            !judgement.local_disks.encryption.is_encrypted()
+            checked.demands.fails(&judgement.local_disks)
                 || judgement.has(ProblemKind::Rejected)
-                || judgement.failed(&checked.required).next().is_some()
+                || judgement.failed(&checked.demands.required).next().is_some()
         });
         checked.exit_code = match (is_invalid, fails) {
             (true, _) => 2,
@@ -118,7 +140,7 @@ impl Checked {
             agent_version: env!("CARGO_PKG_VERSION"),
             exit_code: 0,
             error: None,
-            required: Vec::new(),
+            demands: Demands::default(),
             files: Vec::new(),
         }
     }
@@ -133,7 +155,7 @@ impl Checked {
         let mut lines = Vec::new();
         for file in &self.files {
             for (number, judgement) in file.documents.iter().enumerate() {
-                let errors = findings(judgement, &self.required).into_iter().filter(|f| f.level == Level::Error);
+                let errors = findings(judgement, &self.demands).into_iter().filter(|f| f.level == Level::Error);
                 let what = judgement.name.as_ref().map_or_else(String::new, |name| format!(" '{name}'"));
                 lines.extend(errors.map(|finding| {
                     let line = file.line(number, &finding.at);
@@ -151,13 +173,14 @@ pub(super) const LOCAL_DISKS_IN_CLEAR: &str = "local-disks-in-clear";
 pub(super) const HIDDEN: &str = "hidden-clear-data";
 
 /// Returns what is to be said about a document, the gravest first.
-pub(super) fn findings(judgement: &Judgement, required: &[String]) -> Vec<Finding> {
+pub(super) fn findings(judgement: &Judgement, demands: &Demands) -> Vec<Finding> {
+    let required = demands.required.as_slice();
     let mut found: Vec<Finding> =
         judgement.problems.iter().filter(|p| p.kind != ProblemKind::Doubtful).map(of_problem).collect();
     if !judgement.local_disks.encryption.is_encrypted() {
         found.push(Finding {
             rule: LOCAL_DISKS_IN_CLEAR,
-            level: Level::Error,
+            level: if demands.fails(&judgement.local_disks) { Level::Error } else { Level::Warning },
             at: judgement.local_disks.at.clone(),
             about: String::new(),
             message: format!("local disks are in clear: {}", judgement.local_disks.reason),

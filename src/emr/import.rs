@@ -10,7 +10,7 @@ use super::local_disks::{DiskEncryption, LocalDisks};
 use super::not_done::NotDone;
 use super::pointer::Pointer;
 use super::problem::{Problem, ProblemKind};
-use super::view::{AT_REST_FLAG, LOCAL};
+use super::view::{AT_REST_FLAG, LOCAL, S3};
 
 /// Name of the JSON schema.
 const SCHEMA: &str = "luks-agent/emr-import";
@@ -120,8 +120,12 @@ const HADOOP: &str = "With local disk encryption, EMR also turns on encryption o
                       hadoop.rpc.protection yourself";
 const BOOT_VOLUME: &str = "The boot volume stays as it is: EMR does not put it under LUKS, and neither does luks-agent. Use EBS encryption by \
                            default, or an encrypted AMI";
-const EBS_ELSEWHERE: &str = "The boot volume and the EBS volumes need EBS encryption by default, or volumes that are created encrypted, once \
-                             the cluster runs without this LocalDiskEncryptionConfiguration";
+const EBS_ELSEWHERE: &str = "WARNING: a launch without LocalDiskEncryptionConfiguration also ends EBS encryption of the boot volume and the EBS \
+                             volumes, which EnableEbsEncryption turned on. First turn on EBS encryption by default, with your KMS key, in \
+                             the account and Region of the cluster; or set volumes.ebs = \"encrypt\", and luks-agent encrypts the EBS \
+                             volumes, but not the boot volume";
+const NOTHING_LEFT: &str = "Without LocalDiskEncryptionConfiguration nothing is left below AtRestEncryptionConfiguration, and EMR may refuse \
+                            EnableAtRestEncryption true with nothing below it: set it to false then";
 
 impl Import {
     /// Returns the fields that JSON has if nothing was taken over.
@@ -175,6 +179,7 @@ impl Import {
         let done = vec![Pointer::new(AT_REST_FLAG), provider.clone(), key.clone(), ebs.clone()];
         let mut notes: Vec<String> = vec![NOT_TWICE.to_owned(), HADOOP.to_owned()];
         notes.push(if ebs_encryption { EBS_ELSEWHERE } else { BOOT_VOLUME }.to_owned());
+        notes.extend((!view.has(S3)).then(|| NOTHING_LEFT.to_owned()));
         notes.extend(problems.iter().map(ToString::to_string));
         let ebs_at = if view.has(ebs.as_str()) { ebs } else { provider.clone() };
         Ok(Self {
@@ -205,7 +210,7 @@ fn settings(key_arn: &str, ebs_encryption: bool, [provider, key, ebs]: [Pointer;
     let is_alias = matches!(KeyName::of(key_arn), KeyName::Alias { .. });
     let why_key = if is_alias { "an alias ARN; the key ARN is safer" } else { "the KMS key for local disks" };
     let (what_ebs, why_ebs) = match ebs_encryption {
-        true => ("ignore", "EBS encrypts EBS volumes itself"),
+        true => ("ignore", "left to EBS encryption, which must be turned on elsewhere: see below"),
         false => ("encrypt", "without EnableEbsEncryption, EBS volumes get LUKS"),
     };
     vec![

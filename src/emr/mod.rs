@@ -27,7 +27,7 @@ mod shape;
 mod surface;
 mod view;
 
-pub use checked::{Checked, CheckedFile};
+pub use checked::{Checked, CheckedFile, Demands};
 pub use control::{CONTROLS, Control, ControlVerdict, Verdict};
 pub use document::{Document, Form, MAX_BYTES};
 pub use error::ReadError;

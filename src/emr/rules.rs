@@ -60,7 +60,7 @@ fn local_disks(view: View<'_>) -> Vec<Problem> {
         DiskEncryption::None if view.flag(AT_REST_FLAG) == Flag::On && !view.has(S3) => found.push(Problem::doubtful(
             "at-rest-without-a-part",
             Pointer::new(AT_REST_FLAG),
-            "EnableAtRestEncryption is true, and nothing below AtRestEncryptionConfiguration says what to encrypt",
+            "EnableAtRestEncryption is true, and nothing below AtRestEncryptionConfiguration says what to encrypt; EMR may refuse it",
         )),
         DiskEncryption::None
         | DiskEncryption::Luks

@@ -15,7 +15,7 @@ pub fn sarif(checked: &Checked) -> Value {
     let mut results = Vec::new();
     for file in &checked.files {
         for (number, judgement) in file.documents.iter().enumerate() {
-            for finding in findings(judgement, &checked.required) {
+            for finding in findings(judgement, &checked.demands) {
                 let index = rules.iter().position(|rule| *rule == finding.rule).unwrap_or_else(|| {
                     rules.push(finding.rule);
                     rules.len() - 1
