@@ -482,3 +482,29 @@ fn local_disks_by_the_agent_are_told_and_do_not_fail() {
     let mut check = emr(&["check", by_agent, "-"]);
     check.write_stdin(broken.to_string()).assert().code(1).stderr(contains("local disks are in clear"));
 }
+
+#[test]
+fn many_documents_are_checked_in_linear_time() {
+    let list = format!("[{}]", vec!["{}"; 10_000].join(",\n"));
+    for format in [&[][..], &["--sarif"]] {
+        let mut check = emr(&[&["check", "-"], format].concat());
+        let assert = check.write_stdin(list.clone()).timeout(std::time::Duration::from_secs(60)).assert().code(2);
+        assert.stderr(contains("standard input:9999: ").and(contains("standard input:10000: ")));
+    }
+}
+
+#[test]
+fn a_name_of_several_configurations_chooses_none() {
+    let answer = |name: &str| json!({"Name": name, "SecurityConfiguration": read("11-luks-only.json")});
+    let list = json!([answer("a"), answer("b"), answer("a")]).to_string();
+    let import = |args: &[&str], list: &str| {
+        let mut command = emr(&[&["import", "-"], args].concat());
+        command.write_stdin(list.to_owned());
+        command.assert()
+    };
+    let said = "several security configurations 'a': at /0/SecurityConfiguration, /2/SecurityConfiguration; import";
+    import(&["--name", "a"], &list).code(2).stdout(is_empty()).stderr(contains(said));
+    import(&["--name", "b"], &list).success();
+    let many: Vec<Value> = (0..23).map(|n| answer(&format!("n{n}"))).collect();
+    import(&[], &json!(many).to_string()).code(2).stderr(contains(", n19 and 3 more; choose one"));
+}

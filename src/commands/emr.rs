@@ -10,6 +10,9 @@ use crate::emr::{Checked, CheckedFile, Demands, Document, Import, MAX_BYTES, sar
 use crate::error::chain;
 use crate::report::ExitCode;
 
+/// How many names an error lists.
+const LISTED: usize = 20;
+
 /// How `emr check` prints its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmrFormat {
@@ -108,20 +111,36 @@ fn as_json(exit_code: ExitCode, import: &Value, drop_in: &Value) -> Value {
 }
 
 fn choose<'a>(input: &'a Input, name: Option<&str>) -> Result<&'a Document, String> {
-    let names = || {
-        let names = input.documents.iter().map(|document| document.name.as_deref().unwrap_or("without a name"));
-        names.collect::<Vec<_>>().join(", ")
+    let named = |document: &Document| document.name.clone().unwrap_or_else(|| "without a name".to_owned());
+    let names = || listed(input.documents.iter().map(named));
+    let file = &input.name;
+    let Some(name) = name else {
+        return match input.documents.as_slice() {
+            [document] => Ok(document),
+            _ => Err(format!("{file} has several security configurations: {}; choose one with --name", names())),
+        };
     };
-    match (name, input.documents.as_slice()) {
-        (None, [document]) => Ok(document),
-        (None, _) => {
-            Err(format!("{} has several security configurations: {}; choose one with --name", input.name, names()))
-        }
-        (Some(name), documents) => {
-            let found = documents.iter().find(|document| document.name.as_deref() == Some(name));
-            found.ok_or_else(|| format!("{} has no security configuration '{name}'; it has: {}", input.name, names()))
+    let found: Vec<&Document> =
+        input.documents.iter().filter(|document| document.name.as_deref() == Some(name)).collect();
+    match found.as_slice() {
+        [document] => Ok(document),
+        [] => Err(format!("{file} has no security configuration '{name}'; it has: {}", names())),
+        _ => {
+            let places = listed(found.iter().map(|document| document.at.to_string()));
+            Err(format!(
+                "{file} has several security configurations '{name}': at {places}; import from a file with one of them"
+            ))
         }
     }
+}
+
+/// Lists the first few items, and says how many there are more.
+fn listed(items: impl Iterator<Item = String>) -> String {
+    let mut items: Vec<String> = items.collect();
+    let more = items.len().saturating_sub(LISTED);
+    items.truncate(LISTED);
+    let all = items.join(", ");
+    if more > 0 { format!("{all} and {more} more") } else { all }
 }
 
 fn is_stdin(file: &Path) -> bool {

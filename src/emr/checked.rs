@@ -1,10 +1,13 @@
 //! The result of `emr check`.
 
+use std::sync::OnceLock;
+
 use serde::Serialize;
 
 use super::control::{CONTROLS, ControlVerdict};
-use super::document::Document;
+use super::document::{Document, without_mark};
 use super::judgement::Judgement;
+use super::lines::Lines;
 use super::local_disks::{DiskEncryption, LocalDisks};
 use super::pointer::Pointer;
 use super::problem::{Problem, ProblemKind};
@@ -61,6 +64,9 @@ pub struct CheckedFile {
     read: Vec<Document>,
     #[serde(skip)]
     text: String,
+    /// The lines of its values, which are read when one is asked for.
+    #[serde(skip)]
+    lines: OnceLock<Lines>,
 }
 
 /// What makes a document fail, or should be looked at.
@@ -94,12 +100,13 @@ impl CheckedFile {
     /// Judges the documents of a file, whose text is `text`.
     pub fn new(file: String, text: String, documents: Vec<Document>) -> Self {
         let judgements = documents.iter().map(Judgement::of).collect();
-        Self { file, documents: judgements, read: documents, text }
+        Self { file, documents: judgements, read: documents, text, lines: OnceLock::new() }
     }
 
     /// Returns the line of a place in the document of that number.
     pub(super) fn line(&self, document: usize, at: &Pointer) -> usize {
-        self.read.get(document).map_or(1, |document| document.line(&self.text, at))
+        let lines = self.lines.get_or_init(|| Lines::of(without_mark(&self.text)));
+        self.read.get(document).map_or(1, |document| lines.line(&document.place(at)))
     }
 
     /// Returns how the document of that number is called in messages.

@@ -199,7 +199,7 @@ fn ct_4(view: View<'_>) -> Outcome {
 
 /// It searches the whole text.
 fn ckv_171(view: View<'_>) -> Outcome {
-    match find_text(view.0, "SSE-KMS", Pointer::default()) {
+    match find_text(view.0, "SSE-KMS") {
         Some(at) => decide(true, view, at.as_str()),
         None => Outcome {
             verdict: Verdict::Fail,
@@ -209,13 +209,18 @@ fn ckv_171(view: View<'_>) -> Outcome {
     }
 }
 
-fn find_text(value: &Value, text: &str, at: Pointer) -> Option<Pointer> {
+/// Returns where below a value a text is. The place is put together on the way back, as most ways lead nowhere.
+fn find_text(value: &Value, text: &str) -> Option<Pointer> {
+    let here = Pointer::default();
     match value {
-        Value::String(found) => found.contains(text).then_some(at),
-        Value::Array(items) => items.iter().enumerate().find_map(|(i, item)| find_text(item, text, at.item(i))),
-        Value::Object(object) => object.iter().find_map(|(key, value)| match key.contains(text) {
-            true => Some(at.child(key)),
-            false => find_text(value, text, at.child(key)),
+        Value::String(found) => found.contains(text).then_some(here),
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+            let below = find_text(item, text)?;
+            Some(here.item(index).join(below.as_str()))
+        }),
+        Value::Object(object) => object.iter().find_map(|(key, value)| {
+            let below = if key.contains(text) { Pointer::default() } else { find_text(value, text)? };
+            Some(here.child(key).join(below.as_str()))
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }

@@ -6,11 +6,13 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::pointer::{Pointer, line_of};
+use super::pointer::Pointer;
 use super::view::{ENCRYPTION, View};
 
 /// How large a file may be, in bytes: more than any template or plan that a person would look at.
 pub const MAX_BYTES: usize = 16 << 20;
+/// How many documents a file may have.
+pub(super) const MAX_DOCUMENTS: usize = 10_000;
 
 /// How a security configuration was handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,17 +59,17 @@ pub struct Document {
     pub at: Pointer,
     /// Whether it is a text in a string, at that place.
     pub is_text: bool,
+    /// The security configurations of another product beside it, which are not checked.
+    pub(super) unchecked: Vec<Pointer>,
     /// The document.
     pub(super) value: Value,
 }
 
 impl Document {
-    /// Returns the line of the file that has the value at a pointer into the document, or what is around it. `file` is the text of the
-    /// file.
-    pub fn line(&self, file: &str, pointer: &Pointer) -> usize {
-        let file = without_mark(file);
+    /// Returns the place in the file of a value in the document.
+    pub(super) fn place(&self, pointer: &Pointer) -> Pointer {
         if self.is_text {
-            return line_of(file, &self.at);
+            return self.at.clone();
         }
         let below = match self.form {
             Form::EncryptionConfiguration => pointer.as_str().strip_prefix(ENCRYPTION).unwrap_or_default(),
@@ -78,7 +80,7 @@ impl Document {
             | Form::Terraform
             | Form::ConfigItem => pointer.as_str(),
         };
-        line_of(file, &self.at.join(below))
+        self.at.join(below)
     }
 
     /// Returns the SHA-256 of what it says, in hexadecimal. Layout and order of properties make no difference.

@@ -1,6 +1,6 @@
 //! Why a file cannot be read as a security configuration.
 
-use super::document::MAX_BYTES;
+use super::document::{MAX_BYTES, MAX_DOCUMENTS};
 use super::pointer::Pointer;
 
 /// A file that is not a security configuration, or not one that can be read.
@@ -29,6 +29,20 @@ pub enum ReadError {
         at: Pointer,
         /// What is wrong, with line and column in that text.
         message: String,
+    },
+    /// More documents than anybody has.
+    #[error("more than {MAX_DOCUMENTS} security configurations: one more at {at}; split the file")]
+    TooMany {
+        /// The first that is too many.
+        at: Pointer,
+    },
+    /// Two security configurations in one object, of which one would be passed over in silence.
+    #[error("found {at} beside {holder}, which has a security configuration too; put each into a file of its own")]
+    Two {
+        /// The place of the one.
+        at: Pointer,
+        /// The key that has the other.
+        holder: &'static str,
     },
     /// The answer of `list-security-configurations`.
     #[error(

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Document, Form, MAX_BYTES, without_mark};
+use super::document::{Document, Form, MAX_BYTES, MAX_DOCUMENTS, without_mark};
 use super::error::ReadError;
 use super::json;
 use super::pointer::Pointer;
@@ -12,6 +12,10 @@ use super::view::{is_intrinsic, shown, type_of};
 const RESOURCE: &str = "AWS::EMR::SecurityConfiguration";
 const RESOURCE_ON_EKS: &str = "AWS::EMRContainers::SecurityConfiguration";
 const TERRAFORM_RESOURCE: &str = "aws_emr_security_configuration";
+
+/// Keys that have a security configuration somewhere below them.
+const HOLDERS: [&str; 6] =
+    ["SecurityConfiguration", "Resources", "Properties", "planned_values", "values", "configuration"];
 
 /// Keys that only another product has.
 const ON_EKS: [&str; 4] = [
@@ -48,11 +52,20 @@ fn unwrap(value: Value) -> Result<Vec<Document>, ReadError> {
         Value::Array(items) => {
             let mut found = Vec::new();
             for (index, item) in items.into_iter().enumerate() {
-                found.extend(of_value(item, at.item(index), false)?);
+                add(&mut found, of_value(item, at.item(index), false)?)?;
             }
             Ok(found)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => of_value(value, at, false),
+    }
+}
+
+/// Adds documents to those of the same file.
+fn add(found: &mut Vec<Document>, more: Vec<Document>) -> Result<(), ReadError> {
+    found.extend(more);
+    match found.get(MAX_DOCUMENTS) {
+        Some(document) => Err(ReadError::TooMany { at: document.at.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -81,6 +94,7 @@ fn of_object(object: Map<String, Value>, at: Pointer, is_text: bool) -> Result<V
     if let Some(key) = SERVERLESS.into_iter().find(|key| has(key)) {
         return Err(ReadError::OtherProduct { at: at.child(key), product: "EMR Serverless" });
     }
+    refuse_two(&object, &at)?;
     if has("Resources") {
         return of_template(&object, &at);
     }
@@ -102,7 +116,8 @@ fn of_object(object: Map<String, Value>, at: Pointer, is_text: bool) -> Result<V
         let name = object.get("Name").and_then(Value::as_str).map(str::to_owned);
         return of_property(inner, at.child("SecurityConfiguration"), form, name).map(|found| vec![found]);
     }
-    let document = |form, value| vec![Document { form, name: None, at: at.clone(), is_text, value }];
+    let document =
+        |form, value| vec![Document { form, name: None, at: at.clone(), is_text, unchecked: Vec::new(), value }];
     if object.is_empty() || DOCUMENT.iter().any(|field| has(field.name)) {
         return Ok(document(Form::Document, Value::Object(object)));
     }
@@ -110,6 +125,20 @@ fn of_object(object: Map<String, Value>, at: Pointer, is_text: bool) -> Result<V
         return Ok(document(Form::EncryptionConfiguration, json!({ "EncryptionConfiguration": object })));
     }
     Err(unknown(&object, at))
+}
+
+/// Refuses an object with two security configurations, or a part of one beside what holds one: only one of them would be read.
+fn refuse_two(object: &Map<String, Value>, at: &Pointer) -> Result<(), ReadError> {
+    let has = |key: &&str| object.contains_key(*key);
+    let mut holders = HOLDERS.into_iter().filter(has);
+    let Some(holder) = holders.next() else { return Ok(()) };
+    let part = DOCUMENT.iter().chain(&ENCRYPTION_FIELDS).map(|field| field.name).find(has);
+    // a plan has the source text as configuration
+    let second = holders.find(|second| (holder, *second) != ("planned_values", "configuration"));
+    match part.or(second) {
+        Some(other) => Err(ReadError::Two { at: at.child(other), holder }),
+        None => Ok(()),
+    }
 }
 
 /// The value of a property that has a document, as an object or as a text.
@@ -143,19 +172,24 @@ fn of_template(template: &Map<String, Value>, at: &Pointer) -> Result<Vec<Docume
     let resources = template.get("Resources").and_then(Value::as_object);
     let resources = resources.ok_or_else(|| ReadError::NoObject { at: at.clone(), found: "something else" })?;
     let mut found = Vec::new();
-    let mut on_eks = None;
+    let mut on_eks = Vec::new();
     for (name, resource) in resources {
         let kind = resource.get("Type").and_then(Value::as_str);
         match (kind, resource.as_object()) {
-            (Some(RESOURCE), Some(resource)) => found.push(of_resource(resource, &at.child(name), Some(name))?),
-            (Some(RESOURCE_ON_EKS), _) => on_eks = Some(at.child(name)),
+            (Some(RESOURCE), Some(resource)) => {
+                add(&mut found, vec![of_resource(resource, &at.child(name), Some(name))?])?;
+            }
+            (Some(RESOURCE_ON_EKS), _) => on_eks.push(at.child(name)),
             _ => {}
         }
     }
-    match (found.is_empty(), on_eks) {
-        (false, _) => Ok(found),
-        (true, Some(at)) => Err(ReadError::OtherProduct { at, product: "EMR on EKS" }),
-        (true, None) => Err(ReadError::Without { at, expected: "resource of type AWS::EMR::SecurityConfiguration" }),
+    match (found.first_mut(), on_eks.first()) {
+        (Some(first), _) => {
+            first.unchecked = on_eks;
+            Ok(found)
+        }
+        (None, Some(at)) => Err(ReadError::OtherProduct { at: at.clone(), product: "EMR on EKS" }),
+        (None, None) => Err(ReadError::Without { at, expected: "resource of type AWS::EMR::SecurityConfiguration" }),
     }
 }
 
@@ -163,7 +197,11 @@ fn of_resource(resource: &Map<String, Value>, at: &Pointer, logical_id: Option<&
     if resource.get("Type").and_then(Value::as_str) == Some(RESOURCE_ON_EKS) {
         return Err(ReadError::OtherProduct { at: at.clone(), product: "EMR on EKS" });
     }
+    refuse_two(resource, at)?;
     let properties = resource.get("Properties");
+    if let Some(properties) = properties.and_then(Value::as_object) {
+        refuse_two(properties, &at.child("Properties"))?;
+    }
     let name = properties.and_then(|properties| properties.get("Name")).and_then(Value::as_str);
     let name = logical_id.or(name).map(str::to_owned);
     let at = at.child("Properties").child("SecurityConfiguration");
@@ -182,6 +220,9 @@ fn of_config_item(item: &Map<String, Value>, at: &Pointer) -> Result<Document, R
         None => Value::Null,
     };
     let is_text = item.get("configuration").is_some_and(Value::is_string);
+    if let Some(configuration) = configuration.as_object() {
+        refuse_two(configuration, &at)?;
+    }
     match configuration.get("SecurityConfiguration") {
         Some(value) if is_text => {
             let found = of_property(value, at.clone(), Form::ConfigItem, name)?;
@@ -209,16 +250,17 @@ fn of_module(module: &Value, at: &Pointer) -> Result<Vec<Document>, ReadError> {
         }
         let at = at.child("resources").item(index).child("values").child("configuration");
         let name = resource.get("address").and_then(Value::as_str).map(str::to_owned);
-        found.push(match resource.pointer("/values/configuration") {
+        let document = match resource.pointer("/values/configuration") {
             Some(value @ Value::String(_)) => of_property(value, at, Form::Terraform, name)?,
             Some(Value::Null) | None => {
                 return Err(ReadError::Unresolved { at, what: "known only after apply".to_owned() });
             }
             Some(other) => return Err(ReadError::NoObject { at, found: type_of(other) }),
-        });
+        };
+        add(&mut found, vec![document])?;
     }
     for (index, child) in list("child_modules") {
-        found.extend(of_module(child, &at.child("child_modules").item(index))?);
+        add(&mut found, of_module(child, &at.child("child_modules").item(index))?)?;
     }
     Ok(found)
 }
@@ -322,6 +364,68 @@ mod tests {
         );
         let large = vec![b' '; MAX_BYTES + 1];
         assert!(Document::read_all(&large).unwrap_err().to_string().starts_with("larger than 16 MiB"));
+    }
+
+    #[test]
+    fn refuses_a_document_beside_what_holds_one() {
+        let type_ = r#""Type": "AWS::EMR::SecurityConfiguration""#;
+        let resource = format!(r#"{type_}, "Properties": {{"SecurityConfiguration": {{}}}}"#);
+        for (file, at) in [
+            (
+                r#"{"SecurityConfiguration": "{}", "EncryptionConfiguration": {}}"#.to_owned(),
+                "/EncryptionConfiguration",
+            ),
+            (r#"{"Resources": {}, "AuthenticationConfiguration": {}}"#.to_owned(), "/AuthenticationConfiguration"),
+            (
+                r#"{"planned_values": {"root_module": {}}, "EnableAtRestEncryption": true}"#.to_owned(),
+                "/EnableAtRestEncryption",
+            ),
+            (r#"[{"values": {}, "EncryptionConfiguration": {}}]"#.to_owned(), "/0/EncryptionConfiguration"),
+            (r#"{"configuration": {}, "EncryptionConfiguration": {}}"#.to_owned(), "/EncryptionConfiguration"),
+            (r#"{"SecurityConfiguration": "{}", "Resources": {}}"#.to_owned(), "/Resources"),
+            (
+                format!(r#"{{"Resources": {{"A": {{{resource}, "EncryptionConfiguration": {{}}}}}}}}"#),
+                "/Resources/A/Enc",
+            ),
+            (
+                format!(
+                    r#"{{{type_}, "Properties": {{"SecurityConfiguration": {{}}, "EncryptionConfiguration": {{}}}}}}"#
+                ),
+                "/Properties/EncryptionConfiguration",
+            ),
+            (
+                r#"{"configuration": {"SecurityConfiguration": {}, "EncryptionConfiguration": {}}}"#.to_owned(),
+                "/configuration/EncryptionConfiguration",
+            ),
+        ] {
+            let error = read(&file).unwrap_err();
+            assert!(error.starts_with(&format!("found {at}")) && error.contains(" beside "), "{file}: {error}");
+        }
+        let plan = json!({"configuration": {"root_module": {}}, "planned_values": {"root_module": {"resources": [
+            {"type": TERRAFORM_RESOURCE, "values": {"configuration": "{}"}}]}}});
+        assert_eq!(read(&plan.to_string()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn tells_a_configuration_of_emr_on_eks_beside_one_of_emr() {
+        let template = json!({"Resources": {
+            "A": {"Type": RESOURCE, "Properties": {"SecurityConfiguration": {"EncryptionConfiguration": {}}}},
+            "B": {"Type": RESOURCE_ON_EKS}, "C": {"Type": RESOURCE_ON_EKS}}});
+        let [document] = read(&template.to_string()).unwrap().try_into().unwrap();
+        let told = super::super::judgement::problems(&document);
+        let told = told.iter().find(|problem| problem.id == "other-product").unwrap();
+        assert!(told.message.starts_with("/Resources/B and 1 more beside it is"), "{told}");
+    }
+
+    #[test]
+    fn refuses_too_many_documents() {
+        let list = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+        assert_eq!(read(&list(MAX_DOCUMENTS)).unwrap().len(), MAX_DOCUMENTS);
+        let error = read(&list(MAX_DOCUMENTS + 5)).unwrap_err();
+        assert!(error.starts_with("more than 10000 security configurations: one more at /10000"), "{error}");
+        let resource = json!({"Type": RESOURCE, "Properties": {"SecurityConfiguration": {}}});
+        let resources: Map<String, Value> = (0..=MAX_DOCUMENTS).map(|n| (n.to_string(), resource.clone())).collect();
+        assert!(read(&json!({ "Resources": resources }).to_string()).unwrap_err().starts_with("more than 10000"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::pointer::Pointer;
 
 /// How deeply values may be nested. A template with a security configuration has about 12 levels.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 
 /// What is wrong with a text, and where.
 #[derive(Debug)]

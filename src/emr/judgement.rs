@@ -12,9 +12,6 @@ use super::rules;
 use super::shape;
 use super::surface::Surface;
 
-/// How many problems of one document are listed. Nobody reads more, and a hostile document could have millions.
-const MAX_PROBLEMS: usize = 100;
-
 /// What is to be said about a document.
 #[derive(Debug, Clone, Serialize)]
 pub struct Judgement {
@@ -70,13 +67,18 @@ impl Judgement {
 /// Returns all problems of a document, the gravest first.
 pub(super) fn problems(document: &Document) -> Vec<Problem> {
     let mut found = shape::problems(&document.value);
-    found.extend(rules::problems(document.view()));
-    found.sort_by_key(|problem| problem.kind);
-    if found.len() > MAX_PROBLEMS {
-        let more = found.len() - MAX_PROBLEMS;
-        let kind = found[MAX_PROBLEMS].kind;
-        found.truncate(MAX_PROBLEMS);
-        found.push(Problem { kind, id: "more", at: Pointer::default(), message: format!("and {more} more") });
+    for problem in rules::problems(document.view()) {
+        found.add(problem.kind, || problem);
     }
-    found
+    if let [first, more @ ..] = document.unchecked.as_slice() {
+        found.add(ProblemKind::Doubtful, || other_product(first, more.len()));
+    }
+    found.into_list()
+}
+
+fn other_product(first: &Pointer, more: usize) -> Problem {
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let message =
+        format!("{first}{more} beside it is a security configuration of EMR on EKS, which is not checked here");
+    Problem::doubtful("other-product", Pointer::default(), message)
 }

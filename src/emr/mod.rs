@@ -16,6 +16,7 @@ mod import;
 mod json;
 mod judgement;
 mod key_arn;
+mod lines;
 mod local_disks;
 mod not_done;
 mod pointer;

@@ -1,10 +1,8 @@
-//! JSON pointers, and the lines that they lead to.
+//! JSON pointers.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 /// How much of a pointer a message shows.
 const SHOWN: usize = 200;
@@ -45,7 +43,8 @@ impl Pointer {
         self.0.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    fn segments(&self) -> impl Iterator<Item = String> {
+    /// Returns the names and numbers that lead there.
+    pub(super) fn segments(&self) -> impl Iterator<Item = String> {
         self.0.split('/').skip(1).map(|segment| segment.replace("~1", "/").replace("~0", "~"))
     }
 }
@@ -60,40 +59,9 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// Returns the line of a value in a JSON text, counted from 1, or of the nearest one around it that exists.
-pub(super) fn line_of(text: &str, pointer: &Pointer) -> usize {
-    let mut here = text;
-    for segment in pointer.segments() {
-        let Some(next) = child(here, &segment) else { break };
-        here = next;
-    }
-    let before = here.as_ptr().addr() - text.as_ptr().addr();
-    text[..before].matches('\n').count() + 1
-}
-
-/// Returns the part of a JSON text that is the value of a property or item.
-fn child<'a>(text: &'a str, segment: &str) -> Option<&'a str> {
-    if let Ok(object) = serde_json::from_str::<BTreeMap<String, &'a RawValue>>(text) {
-        return object.get(segment).map(|value| value.get());
-    }
-    let list = serde_json::from_str::<Vec<&'a RawValue>>(text).ok()?;
-    list.get(segment.parse::<usize>().ok()?).map(|value| value.get())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_the_line_of_a_value_or_of_what_is_around_it() {
-        let text = "{\n \"a/b\": [\n  1,\n  {\"c\": 2}\n ]\n}";
-        let line = |pointer: &str| line_of(text, &Pointer::new(pointer));
-        assert_eq!(line("/a~1b/1/c"), 4);
-        assert_eq!(line("/a~1b/0"), 3);
-        assert_eq!(line("/a~1b/9/c"), 2);
-        assert_eq!(line("/none"), 1);
-        assert_eq!(line(""), 1);
-    }
 
     #[test]
     fn escapes_names_and_cuts_what_is_too_long_to_read() {

@@ -3,44 +3,47 @@
 use serde_json::{Map, Value};
 
 use super::pointer::Pointer;
-use super::problem::Problem;
+use super::problem::{Problem, ProblemKind, Problems};
 use super::schema::{DOCUMENT, Field, Kind, nearest};
 use super::view::{as_boolean, is_intrinsic, shown, type_of};
 
 /// Returns what in a document the schema does not know.
-pub(super) fn problems(document: &Value) -> Vec<Problem> {
-    let mut found = Vec::new();
+pub(super) fn problems(document: &Value) -> Problems {
+    let mut found = Problems::default();
     let at = Pointer::default();
     match document.as_object() {
-        Some(object) if object.is_empty() => found.push(Problem::invalid(
-            "empty-document",
-            at,
-            "the document is empty, so EMR would encrypt nothing; expected at least EncryptionConfiguration",
-        )),
+        Some(object) if object.is_empty() => found.add(ProblemKind::Invalid, || {
+            Problem::invalid(
+                "empty-document",
+                at,
+                "the document is empty, so EMR would encrypt nothing; expected at least EncryptionConfiguration",
+            )
+        }),
         Some(object) => walk_object(object, &DOCUMENT, &at, &mut found),
-        None => found.push(wrong_type(document, "an object", at)),
+        None => found.add(ProblemKind::Invalid, || wrong_type(document, "an object", at)),
     }
     found
 }
 
-fn walk_object(object: &Map<String, Value>, fields: &'static [Field], at: &Pointer, found: &mut Vec<Problem>) {
+fn walk_object(object: &Map<String, Value>, fields: &'static [Field], at: &Pointer, found: &mut Problems) {
     for (key, value) in object {
         let place = at.child(key);
         match fields.iter().find(|field| field.name == key) {
             Some(field) => walk(value, field, &field.kind, &place, found),
-            None => found.push(unknown_property(key, fields, place)),
+            None => found.add(ProblemKind::Rejected, || unknown_property(key, fields, place)),
         }
     }
 }
 
-fn walk(value: &Value, field: &Field, kind: &'static Kind, at: &Pointer, found: &mut Vec<Problem>) {
+fn walk(value: &Value, field: &Field, kind: &'static Kind, at: &Pointer, found: &mut Problems) {
     if is_intrinsic(value) {
-        found.push(unresolved(value, kind, at.clone()));
+        let how_bad = if matches!(kind, Kind::Text) { ProblemKind::Doubtful } else { ProblemKind::Invalid };
+        found.add(how_bad, || unresolved(value, how_bad, at.clone()));
         return;
     }
     match (kind, value) {
         (Kind::Flag, Value::Bool(_)) | (Kind::Text, Value::String(_)) => {}
-        (Kind::Flag, Value::String(text)) if as_boolean(value).is_some() => found.push(Problem::doubtful(
+        (Kind::Flag, Value::String(text)) if as_boolean(value).is_some() => found.add(ProblemKind::Doubtful, || Problem::doubtful(
             "string-boolean",
             at.clone(),
             format!(
@@ -50,12 +53,12 @@ fn walk(value: &Value, field: &Field, kind: &'static Kind, at: &Pointer, found: 
         )),
         (Kind::Choice(choices), Value::String(text)) => {
             if !choices.contains(&text.as_str()) {
-                found.push(unknown_choice(text, field, choices, at.clone()));
+                found.add(ProblemKind::Invalid, || unknown_choice(text, field, choices, at.clone()));
             }
         }
         (Kind::Number(least, most), Value::Number(number)) => match number.as_u64() {
             Some(number) if (*least..=*most).contains(&number) => {}
-            _ => found.push(Problem::invalid(
+            _ => found.add(ProblemKind::Invalid, || Problem::invalid(
                 "out-of-range",
                 at.clone(),
                 format!("{} is {number}, expected a whole number {}", field.name, range(*least, *most)),
@@ -67,11 +70,11 @@ fn walk(value: &Value, field: &Field, kind: &'static Kind, at: &Pointer, found: 
                 walk(item, field, kind, &at.item(index), found);
             }
         }
-        (Kind::Flag, other) => found.push(wrong_type(other, "true or false", at.clone())),
-        (Kind::Text | Kind::Choice(_), other) => found.push(wrong_type(other, "a string", at.clone())),
-        (Kind::Number(..), other) => found.push(wrong_type(other, "a whole number", at.clone())),
-        (Kind::Object(_), other) => found.push(wrong_type(other, "an object", at.clone())),
-        (Kind::List(_), other) => found.push(wrong_type(other, "a list", at.clone())),
+        (Kind::Flag, other) => found.add(ProblemKind::Invalid, || wrong_type(other, "true or false", at.clone())),
+        (Kind::Text | Kind::Choice(_), other) => found.add(ProblemKind::Invalid, || wrong_type(other, "a string", at.clone())),
+        (Kind::Number(..), other) => found.add(ProblemKind::Invalid, || wrong_type(other, "a whole number", at.clone())),
+        (Kind::Object(_), other) => found.add(ProblemKind::Invalid, || wrong_type(other, "an object", at.clone())),
+        (Kind::List(_), other) => found.add(ProblemKind::Invalid, || wrong_type(other, "a list", at.clone())),
     }
 }
 
@@ -108,14 +111,13 @@ fn unknown_choice(text: &str, field: &Field, choices: &[&'static str], at: Point
     )
 }
 
-fn unresolved(value: &Value, kind: &Kind, at: Pointer) -> Problem {
-    let message = format!("{} is known only after the deployment", shown(value));
-    match kind {
-        Kind::Text => Problem::doubtful("unresolved", at, format!("{message}, so it is not judged here")),
-        Kind::Flag | Kind::Choice(_) | Kind::Number(..) | Kind::Object(_) | Kind::List(_) => Problem::invalid(
-            "unresolved",
-            at,
-            format!("{message}; check the answer of 'aws emr describe-security-configuration'"),
-        ),
-    }
+fn unresolved(value: &Value, kind: ProblemKind, at: Pointer) -> Problem {
+    let what_to_do = match kind {
+        ProblemKind::Doubtful => ", so it is not judged here",
+        ProblemKind::Invalid | ProblemKind::Rejected => {
+            "; check the answer of 'aws emr describe-security-configuration'"
+        }
+    };
+    let message = format!("{} is known only after the deployment{what_to_do}", shown(value));
+    Problem { kind, id: "unresolved", at, message }
 }
