@@ -508,3 +508,29 @@ fn a_name_of_several_configurations_chooses_none() {
     let many: Vec<Value> = (0..23).map(|n| answer(&format!("n{n}"))).collect();
     import(&[], &json!(many).to_string()).code(2).stderr(contains(", n19 and 3 more; choose one"));
 }
+
+#[test]
+fn a_flag_that_says_neither_is_in_clear() {
+    let file = json!({"EncryptionConfiguration": {"EnableInTransitEncryption": "yes"}}).to_string();
+    let table = stdout(emr(&["check", "-"]).write_stdin(file));
+    assert!(table.contains("in transit             in clear "), "{table}");
+}
+
+#[test]
+fn documents_without_a_name_have_other_fingerprints() {
+    let document = inside("10-sse-s3-only.json");
+    let log = parsed(emr(&["check", "--sarif", "-"]).write_stdin(json!([document, document]).to_string()));
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    let prints: std::collections::BTreeSet<String> =
+        results.iter().map(|result| result["partialFingerprints"].to_string()).collect();
+    assert_eq!(prints.len(), results.len());
+}
+
+#[test]
+fn a_drop_in_has_long_values_whole() {
+    let mut document = inside("11-luks-only.json");
+    let role = format!("arn:aws:iam::111122223333:role/{}", "x".repeat(300));
+    document["AuthorizationConfiguration"] = json!({"EmrFsConfiguration": {"RoleMappings": [{"Role": role}]}});
+    let drop_in = stdout(emr(&["import", "-"]).write_stdin(document.to_string()));
+    assert!(drop_in.contains(&format!("Role = \"{role}\"\n")), "{drop_in}");
+}

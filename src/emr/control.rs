@@ -244,7 +244,9 @@ fn ckv_351(view: View<'_>) -> Outcome {
 fn kics(view: View<'_>) -> Outcome {
     let ebs = format!("{LOCAL}/EnableEbsEncryption");
     let provider = format!("{LOCAL}/EncryptionKeyProviderType");
-    let not_false = |pointer: &str| view.get(pointer).and_then(as_boolean) != Some(false);
+    let is_no = |value: &Value| value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("no"));
+    let is_false = |value: &Value| as_boolean(value) == Some(false) || is_no(value);
+    let not_false = |pointer: &str| !view.get(pointer).is_some_and(is_false);
     let is_there = |pointer: &str| view.get(pointer).is_some_and(|value| !value.is_null());
     all_of(
         view,
@@ -303,6 +305,7 @@ mod tests {
         assert_eq!(verdict(kics, &strings), Verdict::Fail);
         assert_eq!(verdict(kics, &json!({"EncryptionConfiguration": {}})), Verdict::Pass);
         assert_eq!(verdict(kics, &json!({})), Verdict::Fail);
+        assert_eq!(verdict(kics, &json!({"EncryptionConfiguration": {"EnableAtRestEncryption": "No"}})), Verdict::Fail);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::pointer::Pointer;
-use super::view::shown;
+use crate::logging::escape_controls;
 
 /// A part of a document that is not the agent's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,9 +27,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Returns the value as text.
+    /// Returns the whole value as text.
     pub(super) fn shown(&self) -> String {
-        shown(&self.value)
+        escape_controls(&self.value.to_string()).into_owned()
     }
 }
 

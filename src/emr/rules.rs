@@ -101,7 +101,7 @@ fn keys(view: View<'_>) -> Vec<Problem> {
                 "no-key-arn",
                 at.clone(),
                 format!(
-                    "the key for {what} is not the ARN of a KMS key; EMR accepts it here, and the cluster fails at launch if the key cannot be used"
+                    "the key for {what} is not the ARN of a KMS key, which EMR's documentation asks for; expected arn:aws:kms:REGION:ACCOUNT:key/ID"
                 ),
             )),
         }

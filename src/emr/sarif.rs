@@ -57,7 +57,8 @@ impl Rule {
 }
 
 fn result(file: &CheckedFile, document: usize, finding: &Finding, rule_index: usize) -> Value {
-    let name = file.documents.get(document).and_then(|judgement| judgement.name.as_deref());
+    let judgement = file.documents.get(document);
+    let (name, place) = judgement.map_or(("", ""), |j| (j.name.as_deref().unwrap_or_default(), j.document_at.as_str()));
     let line = file.line(document, &finding.at);
     json!({
         "ruleId": finding.rule,
@@ -71,13 +72,13 @@ fn result(file: &CheckedFile, document: usize, finding: &Finding, rule_index: us
             },
             "logicalLocations": [{"fullyQualifiedName": finding.at, "kind": "member"}],
         }],
-        "partialFingerprints": {"luksAgentEmr/v1": fingerprint(name.unwrap_or_default(), finding)},
+        "partialFingerprints": {"luksAgentEmr/v1": fingerprint(&format!("{name}\0{place}"), finding)},
     })
 }
 
 /// Returns what stays the same when lines move: the rule, the document and the place in it.
-fn fingerprint(name: &str, finding: &Finding) -> String {
-    let digest = Sha256::digest(format!("{}\0{name}\0{}\0{}", finding.rule, finding.at.as_str(), finding.about));
+fn fingerprint(document: &str, finding: &Finding) -> String {
+    let digest = Sha256::digest(format!("{}\0{document}\0{}\0{}", finding.rule, finding.at.as_str(), finding.about));
     digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 

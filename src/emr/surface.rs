@@ -219,7 +219,7 @@ fn wal(view: View<'_>) -> Option<Surface> {
 fn in_transit(view: View<'_>) -> Surface {
     let flag = view.flag(IN_TRANSIT_FLAG);
     if flag != Flag::On {
-        let protection = if flag == Flag::Off { Protection::InClear } else { Protection::Unknown };
+        let protection = if flag == Flag::Unresolved { Protection::Unknown } else { Protection::InClear };
         let reason = format!("EnableInTransitEncryption {}", view.says(IN_TRANSIT_FLAG));
         return Surface::new(Place::InTransit, protection, "-", Pointer::new(IN_TRANSIT_FLAG), reason);
     }
