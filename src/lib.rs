@@ -26,6 +26,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub(crate) mod digest;
 pub mod discover;
 pub mod disk;
 pub mod emr;

@@ -26,7 +26,7 @@ use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use support::uml::{Boot, End, MIB, Node, Script};
+use support::uml::{Boot, End, MIB, Node, Points, Script};
 
 /// A LUKS2 header and an ext4 file system, and no more: a provision reads all of it.
 const DATA_DISK: u64 = 33 * MIB;
@@ -87,10 +87,7 @@ fn after_a_kill_at_any_point_of_a_change_of_keys_every_volume_opens_and_the_next
         .timeout(Duration::from_secs(if count == "all" { 4 * 3600 } else { 600 }));
     let mut node = Node::new("change-sweep").numbered_disks(&["ubdb", "ubdc"], DATA_DISK);
     let boot = node.boot(&only.fold(script, Script::arg));
-    let console = boot.console();
-    let lines = || console.lines().filter_map(|line| line.strip_prefix("-- point "));
-    let (tried, bad) = (lines().count(), lines().filter(|line| line.contains(" BAD ")).count());
-    let missed = lines().filter(|line| line.contains(" missed ")).count();
+    let Points { tried, bad, missed } = boot.points();
     let summary =
         format!("sweep of key changes: seed {}, {tried} points, {bad} bad, {missed} not reached", settings.seed);
     say(&summary);

@@ -6,10 +6,8 @@ use super::survey::Disks;
 use crate::config::{Config, Policy};
 use crate::discover::{Roots, discover};
 use crate::disk::{DeviceFacts, Role, classify};
-use crate::plan::{Subject, has_our_name, name_it, record_of, unknown_mapping};
-use crate::report::{
-    DataKeys, ERASING, FINISH_ERASING, HAS_FORMER_KEY, Health, REENCRYPTING, Report, Row, Verdict, last,
-};
+use crate::plan::{FINISH_ERASING, Subject, has_our_name, name_it, record_of, unknown_mapping};
+use crate::report::{DataKeys, ERASING, HAS_FORMER_KEY, Health, REENCRYPTING, Report, Row, Verdict, last};
 use crate::state::{self, Phase, State, VolumeRecord};
 
 /// `status`: shows every disk, from sysfs and the state file. It opens no device.

@@ -57,7 +57,7 @@ impl VolumeKeys<'_> {
         }
         let summary =
             format!("nothing was changed: {} of the volumes cannot be re-encrypted, or could not be asked", rows.len());
-        Ok(Some(Report::new("rotate", rows, summary).measured(LazyKms::new(self.config).usage(), host.stages())))
+        Ok(Some(Report::new("rotate", rows, summary).measured(None, host.stages())))
     }
 
     /// Returns the row that says why a volume cannot get a new volume key, if so.

@@ -61,12 +61,17 @@ impl Config {
 
 /// Reads a file that no other user can write to.
 fn read(path: &Path) -> Result<String, ConfigError> {
-    let read = |source| ConfigError::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(read)?;
-    check(path, &file.metadata().map_err(read)?)?;
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(read)?;
+    open(path)?.read_to_string(&mut text).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     Ok(text)
+}
+
+/// Opens a file that no other user can write to.
+fn open(path: &Path) -> Result<File, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    check(path, &file.metadata().map_err(read)?)?;
+    Ok(file)
 }
 
 /// Reads a file as [`read`] does, but no more of it than a security configuration may have.
@@ -77,10 +82,8 @@ fn read_security_configuration(path: &Path) -> Result<Vec<u8>, ConfigError> {
         return Err(read(std::io::Error::other("not a regular file")));
     }
     path.parent().map_or(Ok(()), check_dir)?;
-    let file = File::open(path).map_err(read)?;
-    check(path, &file.metadata().map_err(read)?)?;
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(read)?;
+    open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(read)?;
     Ok(bytes)
 }
 

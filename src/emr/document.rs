@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::pointer::Pointer;
 use super::view::{ENCRYPTION, View};
+use crate::digest::sha256_hex;
 
 /// How large a file may be, in bytes: more than any template or plan that a person would look at.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -85,7 +85,7 @@ impl Document {
 
     /// Returns the SHA-256 of what it says, in hexadecimal. Layout and order of properties make no difference.
     pub fn digest(&self) -> String {
-        Sha256::digest(self.value.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256_hex(&[self.value.to_string().as_bytes()])
     }
 
     /// Returns how it is called in messages.

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde_json::value::RawValue;
+
 use super::json::MAX_DEPTH;
 use super::pointer::Pointer;
 
@@ -31,7 +33,8 @@ enum Below {
 impl Lines {
     /// Reads a text, which has been parsed as JSON before. Finds less in one that is none.
     pub(super) fn of(text: &str) -> Self {
-        let root = Scanner { text: text.as_bytes(), at: 0 }.value(MAX_DEPTH);
+        let root = serde_json::from_str(text)
+            .map_or(Node { start: 0, below: Below::Nothing }, |raw: &RawValue| Node::of(raw, text, MAX_DEPTH));
         Self { root, feeds: text.match_indices('\n').map(|(at, _)| at).collect() }
     }
 
@@ -51,90 +54,22 @@ impl Lines {
     }
 }
 
-struct Scanner<'a> {
-    text: &'a [u8],
-    at: usize,
-}
-
-impl Scanner<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
-    }
-
-    /// Passes over blanks and returns the next byte.
-    fn next(&mut self) -> Option<u8> {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
-            self.at += 1;
-        }
-        self.peek()
-    }
-
-    /// Reads a value with at most so many levels.
-    fn value(&mut self, levels: usize) -> Node {
-        let first = self.next();
-        let start = self.at;
-        let below = match first {
-            Some(b'{') if levels > 0 => self.object(levels - 1),
-            Some(b'[') if levels > 0 => self.list(levels - 1),
-            Some(b'"') => {
-                self.string();
-                Below::Nothing
-            }
-            _ => {
-                while !matches!(self.peek(), None | Some(b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t')) {
-                    self.at += 1;
-                }
-                Below::Nothing
-            }
+impl Node {
+    /// Finds a value, and the values in it down to so many levels, in the text that it was read from.
+    fn of(raw: &RawValue, text: &str, levels: usize) -> Self {
+        let value = raw.get();
+        // a part of the text, so its address says where
+        let start = value.as_ptr().addr() - text.as_ptr().addr();
+        let node = |raw: &RawValue| Self::of(raw, text, levels - 1);
+        let below = match value.as_bytes() {
+            [b'{', ..] if levels > 0 => serde_json::from_str(value).map(|fields: HashMap<String, &RawValue>| {
+                Below::Object(fields.into_iter().map(|(key, raw)| (key, node(raw))).collect())
+            }),
+            [b'[', ..] if levels > 0 => serde_json::from_str(value)
+                .map(|items: Vec<&RawValue>| Below::List(items.into_iter().map(node).collect())),
+            _ => Ok(Below::Nothing),
         };
-        Node { start, below }
-    }
-
-    fn list(&mut self, levels: usize) -> Below {
-        let mut items = Vec::new();
-        self.at += 1;
-        loop {
-            match self.next() {
-                Some(b',') => self.at += 1,
-                None | Some(b']' | b'}') => break,
-                Some(_) => items.push(self.value(levels)),
-            }
-        }
-        self.at += 1;
-        Below::List(items)
-    }
-
-    fn object(&mut self, levels: usize) -> Below {
-        let mut fields = HashMap::new();
-        self.at += 1;
-        loop {
-            match self.next() {
-                Some(b',') => self.at += 1,
-                Some(b'"') => {
-                    let key = self.string();
-                    if self.next() == Some(b':') {
-                        self.at += 1;
-                    }
-                    fields.insert(key, self.value(levels));
-                }
-                _ => break,
-            }
-        }
-        self.at += 1;
-        Below::Object(fields)
-    }
-
-    fn string(&mut self) -> String {
-        let start = self.at;
-        self.at += 1;
-        while let Some(byte) = self.peek() {
-            self.at += if byte == b'\\' { 2 } else { 1 };
-            if byte == b'"' {
-                break;
-            }
-        }
-        let quoted = self.text.get(start..self.at).unwrap_or_default();
-        serde_json::from_slice(quoted).unwrap_or_default()
+        Self { start, below: below.unwrap_or(Below::Nothing) }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::checked::{Checked, CheckedFile, Finding, HIDDEN, LOCAL_DISKS_IN_CLEAR, findings};
 use super::control::CONTROLS;
+use crate::digest::sha256_hex;
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
@@ -78,8 +78,10 @@ fn result(file: &CheckedFile, document: usize, finding: &Finding, rule_index: us
 
 /// Returns what stays the same when lines move: the rule, the document and the place in it.
 fn fingerprint(document: &str, finding: &Finding) -> String {
-    let digest = Sha256::digest(format!("{}\0{document}\0{}\0{}", finding.rule, finding.at.as_str(), finding.about));
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let text = format!("{}\0{document}\0{}\0{}", finding.rule, finding.at.as_str(), finding.about);
+    let mut digest = sha256_hex(&[text.as_bytes()]);
+    digest.truncate(32);
+    digest
 }
 
 /// Returns the URI of a file: relative as the path is, or absolute.

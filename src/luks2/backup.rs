@@ -11,11 +11,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::digest::sha256_hex;
 use super::facts::HeaderFacts;
 use super::header::HeaderError;
 use super::keyslot::ProvenKeyslot;
 use super::layout::DATA_OFFSET;
+use crate::digest::sha256_hex;
 
 /// The line between the area and the note.
 const MAGIC: &[u8] = b"luks-agent header backup\n";

@@ -8,10 +8,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::areas::keyslot_areas;
-use super::digest::sha256_hex;
 use super::header::{Copies, HeaderError, Luks2Header};
 use super::keyslot::ProvenKeyslot;
 use super::token::{EXEC_TOKEN_TYPE, TOKEN_TYPE, Token};
+use crate::digest::sha256_hex;
 
 /// What a LUKS2 header says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +167,25 @@ fn made(keyslot: &Value) -> String {
 }
 
 /// Strings come from the disk, so each is escaped: none may look like another line.
+#[cfg(test)]
+impl HeaderFacts {
+    /// Returns an intact header without keyslots and tokens, of the volume of [`crate::state::State::sample`].
+    pub(crate) fn sample() -> Self {
+        Self {
+            luks_uuid: Uuid::from_u128(7),
+            seqid: 3,
+            primary_intact: true,
+            secondary_intact: true,
+            cipher: None,
+            sector_size: None,
+            data_offset: None,
+            flags: vec![],
+            keyslots: vec![],
+            tokens: vec![],
+        }
+    }
+}
+
 impl fmt::Display for HeaderFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_unknown = |text: &Option<String>| text.as_deref().unwrap_or("unknown").escape_debug().to_string();

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::areas::{KeyslotArea, keyslot_areas};
-use super::digest::sha256_hex;
 use super::violation::PolicyViolation;
+use crate::digest::sha256_hex;
 
 /// A keyslot that has changed since it opened the volume.
 #[derive(Debug, thiserror::Error)]

@@ -3,12 +3,11 @@
 //! It reads open files but opens none itself. The LUKS2 on-disk format is specified at
 //! <https://gitlab.com/cryptsetup/LUKS2-docs>.
 //!
-//! May import: `key`.
+//! May import: `digest`, `key`.
 //! Never: libcryptsetup, device-mapper, or the disks of the machine.
 
 mod areas;
 mod backup;
-mod digest;
 mod facts;
 mod header;
 mod keyslot;
@@ -25,7 +24,6 @@ mod volume_key;
 pub(crate) use areas::{KeyslotArea, keyslot_areas};
 pub use backup::{BackupError, BackupNote, BackupOrigin};
 pub(crate) use backup::{note_about, read_backup};
-pub(crate) use digest::sha256_hex;
 pub use facts::{HeaderFacts, KeyslotFacts, TokenFacts};
 pub use header::HeaderError;
 pub(crate) use header::{Copies, Luks2Header};

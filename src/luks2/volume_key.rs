@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::digest::sha256_hex;
 use super::keyslot::ProvenKeyslot;
 use super::reencryption::is_reencrypting;
+use crate::digest::sha256_hex;
 
 /// Identifies a volume key: the SHA-256, in hex, of the salt and the digest by which the header recognises it.
 ///

@@ -9,7 +9,7 @@ use super::finding::Finding;
 use super::mount_points::MountPoints;
 use super::owner::Owners;
 use super::policy::policy;
-use super::words::{CHECK_READABLE, name_it, names};
+use super::words::{CHECK_READABLE, FINISH_ERASING, name_it, names};
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::key::KeySource;
@@ -146,7 +146,7 @@ fn known(inventory: &Inventory, record: &VolumeRecord, facts: &DeviceFacts) -> O
         }
         Phase::Erasing => {
             let evidence = format!("the state file lists LUKS UUID {luks_uuid}, whose erasing was interrupted");
-            return Some(Finding::refused(evidence, "run 'luks-agent erase' for it again"));
+            return Some(Finding::refused(evidence, FINISH_ERASING));
         }
         Phase::Committed => {}
     }

@@ -10,7 +10,7 @@ use super::mount_points::MountPoints;
 use super::owner::{Owner, Owners, ignored_by_rule};
 use super::policy::{is_wipeable, may_wipe, policy};
 use super::unknown::{UnknownVolume, unknown_volume};
-use super::words::name_it;
+use super::words::{FINISH_ERASING, name_it};
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::state::{Phase, State, VolumeRecord, VolumeRole};
@@ -97,7 +97,7 @@ impl Planner<'_> {
             (Owner::Open(record) | Owner::Header(record) | Owner::Identity(record), Some(Phase::Erasing)) => {
                 let evidence =
                     format!("erasing volume {} was interrupted: no key may open it any more", record.luks_uuid);
-                self.refuse(subject, Finding::wrong(evidence, "run 'luks-agent erase' for it again"));
+                self.refuse(subject, Finding::wrong(evidence, FINISH_ERASING));
             }
             (Owner::Header(record), Some(Phase::Committed)) => self.plan_header(facts, subject, role, record),
             (Owner::Identity(record), Some(Phase::Committed)) => self.plan_lost(facts, subject, role, record),

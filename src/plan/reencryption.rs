@@ -72,18 +72,7 @@ mod tests {
             sha256: None,
         });
         let keyslots = keyslots.collect();
-        HeaderFacts {
-            luks_uuid: Uuid::from_u128(7),
-            seqid: 3,
-            primary_intact: true,
-            secondary_intact: true,
-            cipher: None,
-            sector_size: None,
-            data_offset: None,
-            flags: vec![],
-            keyslots,
-            tokens,
-        }
+        HeaderFacts { keyslots, tokens, ..HeaderFacts::sample() }
     }
 
     #[test]

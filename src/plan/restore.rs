@@ -169,18 +169,7 @@ mod tests {
     }
 
     fn header(keyslots: &[KeyslotFacts]) -> HeaderFacts {
-        HeaderFacts {
-            luks_uuid: Uuid::from_u128(7),
-            seqid: 3,
-            primary_intact: true,
-            secondary_intact: true,
-            cipher: None,
-            sector_size: None,
-            data_offset: None,
-            flags: vec![],
-            keyslots: keyslots.to_vec(),
-            tokens: vec![],
-        }
+        HeaderFacts { keyslots: keyslots.to_vec(), ..HeaderFacts::sample() }
     }
 
     fn backup(keyslots: &[KeyslotFacts]) -> InspectedBackup {

@@ -21,6 +21,9 @@ pub(super) fn in_use(facts: &DeviceFacts) -> String {
     }
 }
 
+/// What to do about a volume whose erasing was interrupted.
+pub const FINISH_ERASING: &str = "run 'luks-agent erase' for it again";
+
 /// Returns the names of disks, for a message.
 pub(super) fn names<'a>(devices: impl IntoIterator<Item = &'a DeviceFacts>) -> String {
     devices.into_iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ")

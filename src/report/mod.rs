@@ -32,5 +32,5 @@ pub use metrics::DataKeys;
 pub use of_outcome::key_exit_code;
 pub use of_plan::planned;
 pub use report::{Health, KeyFinding, Report, SCHEMA, SCHEMA_VERSION};
-pub use row::{ERASING, FINISH_ERASING, HAS_FORMER_KEY, REENCRYPTING, Row};
+pub use row::{ERASING, HAS_FORMER_KEY, REENCRYPTING, Row};
 pub use verdict::Verdict;

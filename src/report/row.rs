@@ -20,9 +20,6 @@ pub const REENCRYPTING: &str = "its re-encryption is not finished";
 /// The reason in the row of a volume whose erasing was interrupted.
 pub const ERASING: &str = "erasing was interrupted: part of it may still be there, and it is never opened again";
 
-/// What to do about it.
-pub const FINISH_ERASING: &str = "run 'luks-agent erase' for it again";
-
 /// A disk, or a known volume whose disk is not attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {

@@ -3,7 +3,7 @@
 //! The file is replaced as a whole: temporary file, fsync, rename, fsync of the directory. A reader sees either the
 //! old or the new file, never a torn one. Only the holder of the lock writes.
 //!
-//! May import: `discover`, `disk`, `error`, `key`, `luks2`, `permissions`, `storage`.
+//! May import: `digest`, `discover`, `disk`, `error`, `key`, `luks2`, `permissions`, `storage`.
 //! Never: reads the configuration, asks the key service, or decides what follows from a record.
 
 pub mod closed;

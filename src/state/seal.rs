@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::record::State;
-use crate::luks2::sha256_hex;
+use crate::digest::sha256_hex;
 
 /// Content of the file: the state and its checksum in one object, so that it stays readable.
 #[derive(Debug, Serialize)]

@@ -4,6 +4,7 @@ use super::check::read_checked_header;
 use super::claim::claim;
 use super::error::WorkerError;
 use super::stage::Stage;
+use super::unlock::free_name;
 use crate::job::{self, Answer};
 use crate::key::Passphrase;
 use crate::luks2::{Expected, HeaderPolicy, Layout, Luks2Header, Token, check_header};
@@ -28,11 +29,7 @@ pub(super) fn adopt(job: &job::Adopt, key: Option<Passphrase>, stage: &mut Stage
     check_header(&metadata, &expected)?;
     let key = key.ok_or(WorkerError::NoPassphrase)?;
     stage.enter("unlocking");
-    let mapping = cryptsetup::mapping(mapper)?;
-    // a mapping without an active table is not open, but it occupies the name, and may hold the disk
-    if mapping == Mapping::Empty {
-        dm::remove(mapper)?;
-    }
+    let mapping = free_name(mapper)?;
     let opened = if *open && mapping == Mapping::Open {
         cryptsetup::prove(&target.path, &expected, &key)?
     } else {

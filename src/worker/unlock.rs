@@ -15,10 +15,7 @@ pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Sta
     let mut opened = None;
     if !open {
         stage.enter("unlocking");
-        // a mapping without a table is not open, but it occupies the name
-        if cryptsetup::mapping(mapper)? == Mapping::Empty {
-            dm::remove(mapper)?;
-        }
+        free_name(mapper)?;
         // consumes the key, because mounting can take minutes
         opened = Some(cryptsetup::open(&target.path, mapper, expected, &key.ok_or(WorkerError::NoPassphrase)?)?);
     }
@@ -34,4 +31,14 @@ pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Sta
         });
     }
     Ok(Answer::Unlocked { opened, filesystem_errors, warning })
+}
+
+/// Removes a mapping without an active table, which a process left that was killed while it opened a volume. It is not open, but it
+/// occupies the name, and may hold the disk. Returns what there was.
+pub(super) fn free_name(mapper: &str) -> Result<Mapping, WorkerError> {
+    let mapping = cryptsetup::mapping(mapper)?;
+    if mapping == Mapping::Empty {
+        dm::remove(mapper)?;
+    }
+    Ok(mapping)
 }

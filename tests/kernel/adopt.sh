@@ -10,7 +10,6 @@ instance=i-0000000000000000b
 [[ $phase != make ]] || instance=i-0000000000000000a
 start_fake --log "/root/requests.$phase" --instance-id "$instance"
 roles() { ext4_volumes "$@"; }
-state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
 count() { requests "/root/requests.$phase" "r[\"operation\"] == \"$1\""; }
 sum() { sha256sum <"/dev/$1"; }
 uuid_of() { cryptsetup luksUUID "/dev/$1"; }

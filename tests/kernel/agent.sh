@@ -68,6 +68,24 @@ rows = {row["device"]: row for row in report.get("rows", [])}
 print(eval(sys.argv[1]))' "$1"
 }
 
+# state EXPRESSION: prints the value of a Python expression on `state`, the content of the state file.
+state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
+
+# shape DISK...: prints the keys, what is left to do for each volume, and keyslots and tokens of the header on each disk.
+shape() {
+    python3 - "$STATE" "$@" <<'PYTHON'
+import json, sys
+state = json.load(open(sys.argv[1]))
+print(len(state["keys"]), [v.get("key_change") for v in state["volumes"]], end="")
+for disk in sys.argv[2:]:
+    with open(disk, "rb") as header:
+        header.seek(4096)
+        metadata = json.loads(header.read(12288).split(b"\0")[0])
+    print("", len(metadata["keyslots"]), len(metadata["tokens"]), end="")
+print()
+PYTHON
+}
+
 # requests LOG EXPRESSION: prints how many requests `r` in the log of the fake endpoint satisfy a Python expression.
 requests() {
     python3 -c 'import json, sys
@@ -157,6 +175,12 @@ blob = json.load(open(sys.argv[1]))["keys"][0]["wrapped_key"]
 headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
 request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
 print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' "$STATE"
+}
+
+# in_terminal COMMAND...: runs a command with a terminal of its own, whose output it prints.
+in_terminal() {
+    python3 -c 'import os, pty, sys
+sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], lambda fd: os.read(fd, 1000))))' "$@"
 }
 
 # on_terminal STATUS ANSWER ARGS...: runs the agent with a terminal of its own (STATUS: one or several exit statuses), and types ANSWER when

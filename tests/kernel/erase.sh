@@ -5,7 +5,6 @@ source "$(dirname "$0")/agent.sh"
 
 start_fake --log /run/requests
 ext4_volumes '/dev/ubd[bcd]' ebs '/dev/ubd[ef]' ignore
-state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
 sum() { sha256sum <"/dev/$1"; }
 # behind the header area
 tail_sum() { dd if="/dev/$1" bs=1M skip=16 iflag=direct status=none | sha256sum; }

@@ -3,7 +3,6 @@
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
-state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
 sums() { sha256sum /dev/ubdb /dev/ubdc; }
 tokens() { cryptsetup luksDump --dump-json-metadata "/dev/$1" | python3 -c 'import json, sys
 print(*sorted(t["type"] for t in json.load(sys.stdin)["tokens"].values()))'; }

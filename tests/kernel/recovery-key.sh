@@ -103,9 +103,7 @@ say "killed while it enrolls and removes: each volume opens at every moment"
 killed() {
     local n call kills=0
     for ((n = 1; ; n += ${CRASH_STEP:-6})); do
-        call=$(python3 -c 'import os, pty, sys
-sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:], lambda fd: os.read(fd, 1000))))' \
-            "$CRASH" kill "$1:$n" --output /run/out -- "$LUKS_AGENT" recovery-key "$2" ubdb | tr -d '\r' | tail -n 1)
+        call=$(in_terminal "$CRASH" kill "$1:$n" --output /run/out -- "$LUKS_AGENT" recovery-key "$2" ubdb | tr -d '\r' | tail -n 1)
         [[ $call != missed ]] || break
         kills=$((kills + 1))
         wait_for 20 flock -n /dev/ubdb true

@@ -7,7 +7,6 @@ source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
 
 # state EXPRESSION: prints a Python expression on the state file `s`.
-state() { python3 -c 'import json, sys; s = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
 # header DISK EXPRESSION: prints a Python expression on the metadata `m` of a header.
 header() {
     python3 -c 'import json, sys
@@ -45,7 +44,7 @@ first)
     expect_agent 0 provision
     for at in /data /data1; do echo "file of $at" >"$at/file"; done
     sync -f /data /data1
-    first=$(state 's["keys"][0]["wrapped_key"]')
+    first=$(state 'state["keys"][0]["wrapped_key"]')
 
     say "rotate, while the volumes are mounted and written to"
     (while sleep 0.05; do date >/data/now; done) &
@@ -53,9 +52,9 @@ first)
     expect_agent 0 rotate --json
     assert_eq "$(report '[rows[d]["result"] for d in ("ubdb", "ubdc")]')" "['rekeyed', 'rekeyed']" "the rows"
     assert_eq "$(report 'report["kms"]["calls"]')" "{'Decrypt': 3, 'DescribeKey': 1, 'GenerateDataKey': 1}" "the calls"
-    second=$(state 's["keys"][0]["wrapped_key"]')
+    second=$(state 'state["keys"][0]["wrapped_key"]')
     [[ $second != "$first" ]] || fail "it is the same key"
-    assert_eq "$(state '[(k["id"], k.get("replaced_by")) for k in s["keys"]]')" "[(2, None)]" "the keys"
+    assert_eq "$(state '[(k["id"], k.get("replaced_by")) for k in state["keys"]]')" "[(2, None)]" "the keys"
     for disk in ubdb ubdc; do
         assert_eq "$(keyslots $disk) $(tokens $disk)" "['1'] [['1']]" "keyslots and tokens of $disk"
         opens_with "$second" $disk || fail "the new key does not open $disk"
@@ -77,9 +76,9 @@ away)
     expect_agent 1 unlock
     expect_agent 0 rotate
     assert_said "1 volumes have the new data key, 1 still have the former one" "not attached; it gets its new key when it comes back"
-    assert_eq "$(state '[(k["id"], k.get("replaced_by")) for k in s["keys"]]')" "[(2, 3), (3, None)]" "the keys"
+    assert_eq "$(state '[(k["id"], k.get("replaced_by")) for k in state["keys"]]')" "[(2, 3), (3, None)]" "the keys"
     expect_agent 0 rotate
-    assert_eq "$(state '[(k["id"], k.get("replaced_by")) for k in s["keys"]]')" "[(2, 4), (4, None)]" "the keys"
+    assert_eq "$(state '[(k["id"], k.get("replaced_by")) for k in state["keys"]]')" "[(2, 4), (4, None)]" "the keys"
     expect_agent 0 close
     ;;
 back)
@@ -91,7 +90,7 @@ back)
     assert_said "would change key"
     expect_agent 0 provision
     assert_said "1 with a new key"
-    assert_eq "$(state '[k["id"] for k in s["keys"]], [v["key"] for v in s["volumes"]]')" "([4], [4, 4])" "keys, and those of the volumes"
+    assert_eq "$(state '[k["id"] for k in state["keys"]], [v["key"] for v in state["volumes"]]')" "([4], [4, 4])" "keys, and those of the volumes"
     assert_eq "$(keyslots ubdc | wc -w) $(keyslots ubdb | wc -w)" "1 1" "keyslots"
     expect_agent 0 provision
     assert_said "nothing changed"
@@ -111,7 +110,7 @@ back)
     expect_agent 0 rewrap --to "$other"
     assert_said "2 volumes have the new wrapped key" "kms.key_id is still"
     assert_eq "$(keyslots ubdb)$(keyslots ubdc)" "$before" "the keyslots"
-    assert_eq "$(state '[k["key_arn"] for k in s["keys"]]')" "['$other']" "the KMS key"
+    assert_eq "$(state '[k["key_arn"] for k in state["keys"]]')" "['$other']" "the KMS key"
     assert_eq "$(header ubdb '[t["key_arn"] for t in m["tokens"].values()]')" "['$other']" "the KMS key in the header"
     expect_agent 0 rewrap --to "$other"
     assert_said "nothing to change"
@@ -122,6 +121,6 @@ back)
     expect_agent 0 health
     fake keys/alias/luks-agent/state '{"state": "Enabled"}'
     expect_agent 0 rewrap --to "$KEY_ARN"
-    assert_eq "$(state '[k["key_arn"] for k in s["keys"]]')" "['$KEY_ARN']" "the KMS key"
+    assert_eq "$(state '[k["key_arn"] for k in state["keys"]]')" "['$KEY_ARN']" "the KMS key"
     ;;
 esac

@@ -14,7 +14,6 @@ made() { requests "/root/requests.$phase" 'r["operation"] == "GenerateDataKey"';
 phase=$1
 decrypts() { requests "/root/requests.$phase" 'r["operation"] == "Decrypt"'; }
 assert_not_said() { [[ $(cat /run/stderr /run/report) != *"$1"* ]] || fail "'$1' was said"; }
-state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
 
 case $1 in
 first)

@@ -10,7 +10,6 @@ source "$(dirname "$0")/agent.sh"
 
 start_fake
 ext4_volumes '/dev/ubd[bc]' ebs
-state() { python3 -c 'import json, sys; state = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$STATE" "$1"; }
 tail_sum() { dd if="/dev/$1" bs=1M skip=16 iflag=direct status=none | sha256sum; }
 sum() { sha256sum <"/dev/$1"; }
 uuid_of() { cryptsetup luksUUID "/dev/$1"; }

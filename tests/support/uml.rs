@@ -76,6 +76,17 @@ enum PowerCut {
     AtLine(String, Duration),
 }
 
+/// How many points a sweep has tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Points {
+    /// All of them.
+    pub tried: usize,
+    /// Those after which something was wrong.
+    pub bad: usize,
+    /// Those at which nothing was killed: the process ended before.
+    pub missed: usize,
+}
+
 /// How a boot ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -393,6 +404,14 @@ impl Boot {
     /// What follows `prefix` in the first console line that starts with it.
     pub fn value(&self, prefix: &str) -> Option<&str> {
         self.console.iter().find_map(|(_, line)| line.strip_prefix(prefix)).map(str::trim)
+    }
+
+    /// What a sweep said of its points, each in a line `-- point POINT ok|missed|BAD ...`.
+    pub fn points(&self) -> Points {
+        let console = self.console();
+        let said: Vec<&str> = console.lines().filter_map(|line| line.strip_prefix("-- point ")).collect();
+        let count = |what: &str| said.iter().filter(|line| line.contains(what)).count();
+        Points { tried: said.len(), bad: count(" BAD "), missed: count(" missed ") }
     }
 
     /// The console with the time of each line, for a person. What the kernel says while it boots is left out, unless the boot got no

@@ -6,8 +6,8 @@ use crate::config::{Config, Policy};
 use crate::disk::classify;
 use crate::error::chain;
 use crate::job::{self, Answer, Host, HostError, Job, Target};
-use crate::plan::{Finding, Shortfall, Subject, is_ignored, locked_out, policy};
-use crate::report::{ERASING, FINISH_ERASING, HAS_FORMER_KEY, REENCRYPTING, Row, Verdict};
+use crate::plan::{FINISH_ERASING, Finding, Shortfall, Subject, is_ignored, locked_out, policy};
+use crate::report::{ERASING, HAS_FORMER_KEY, REENCRYPTING, Row, Verdict};
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 /// Whether a volume is not open and the configuration says to leave it alone.

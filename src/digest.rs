@@ -1,4 +1,4 @@
-//! SHA-256 in hex, as in the state file.
+//! SHA-256 in hex, as in the state file and in reports.
 
 use sha2::{Digest, Sha256};
 
