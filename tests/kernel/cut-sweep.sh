@@ -230,9 +230,10 @@ check() {
     { agent close && agent unlock && files; } || lost "a volume, after the next $1"
 }
 check_erase() {
-    local side dir=$base/erase former
+    local side dir=$base/erase former phase
     for side in "${sides[@]}"; do
-        if [[ $(state "[v['phase'] for v in state['volumes'] if v['luks_uuid'] == '$(uuid_of "$side")']") == "['committed']" ]]; then
+        phase=$(state "[v['phase'] for v in state['volumes'] if v['luks_uuid'] == '$(uuid_of "$side")']") || lost "the state file"
+        if [[ $phase == "['committed']" ]]; then
             cmp "$dir/base.$side" "/dev/mapper/cut-$side" || lost "$side, which is recorded as untouched"
         fi
     done
