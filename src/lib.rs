@@ -22,6 +22,7 @@
 //! uses the network and writes the state file. The data key ([`key`]) lives in these short-lived processes alone.
 
 pub mod apply;
+pub mod audit;
 pub mod cli;
 pub mod commands;
 pub mod config;

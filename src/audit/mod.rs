@@ -1,0 +1,17 @@
+//! The audit report of a node: what is on each disk, what encrypts it, and how that was shown. Its verdicts, and the formats of others that
+//! it is converted to.
+//!
+//! May import: nothing.
+//! Never: a disk, a file, the network, or this node; facts and reports come in, reports and text go out.
+
+mod disk;
+mod evidence;
+mod key;
+mod node;
+mod report;
+
+pub use disk::{Disk, Encryption, Proof, Proven, Standing};
+pub use evidence::Evidence;
+pub use key::Key;
+pub use node::{IdentityDocument, Node};
+pub use report::{AuditReport, Configuration, SCHEMA, SCHEMA_VERSION};
