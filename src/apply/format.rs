@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use jiff::Timestamp;
+
 use super::context::Apply;
 use super::intent::Intent;
 use super::keys::Keys;
@@ -45,6 +47,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 volume.phase = Phase::Committed;
                 volume.keyslot = Some(opened.keyslot);
                 volume.volume_key = opened.volume_key;
+                volume.made = Some(Timestamp::now());
             }
         });
         if let Err(e) = committed {

@@ -58,6 +58,7 @@ impl<K: KeyService, H: Host> Apply<'_, K, H> {
                 phase: Phase::Intent,
                 keyslot: None,
                 volume_key: None,
+                made: None,
                 former_serials: Vec::new(),
             };
             let outdated = |v: &VolumeRecord| {

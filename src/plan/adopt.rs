@@ -263,6 +263,7 @@ pub fn adopted(
             phase: Phase::Committed,
             keyslot: Some(opened.keyslot.clone()),
             volume_key: opened.volume_key.clone(),
+            made: None,
             former_serials: Vec::new(),
         };
         debug_assert!(token.source() == next.key(key).map(KeyRecord::source).unwrap_or_else(|| token.source()));

@@ -181,6 +181,7 @@ fn of_unknown(state: &State, adoption: &Adoption, now: Timestamp) -> (VolumeReco
         phase: Phase::Committed,
         keyslot: None,
         volume_key: None,
+        made: None,
         former_serials: Vec::new(),
     };
     (record, key)

@@ -119,6 +119,7 @@ fn record(n: u32, phase: Phase, at: &str, facts: &DeviceFacts) -> VolumeRecord {
         phase,
         keyslot: None,
         volume_key: None,
+        made: None,
         former_serials: Vec::new(),
     }
 }

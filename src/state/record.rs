@@ -119,6 +119,9 @@ pub struct VolumeRecord {
     /// `None` until the volume is committed, and for a volume of an earlier release until it is opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_key: Option<VolumeKeyId>,
+    /// When it was formatted; `None` until then, and for a volume of an earlier release or of another node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Timestamp>,
     /// Serial numbers of the disks that the volume was on before, which are never formatted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_serials: Vec<String>,
@@ -380,6 +383,7 @@ impl State {
                 phase: Phase::Committed,
                 keyslot: Some(ProvenKeyslot { number: 0, sha256: "0123456789abcdef".repeat(4) }),
                 volume_key: Some(VolumeKeyId("fedcba9876543210".repeat(4))),
+                made: None,
                 former_serials: Vec::new(),
             }],
             former: Vec::new(),
