@@ -17,7 +17,7 @@ use luks_agent::emr::Demands;
 use luks_agent::error::chain;
 use luks_agent::job::PARENT;
 use luks_agent::plan::Allowed;
-use luks_agent::report::{Report, last};
+use luks_agent::report::{Report, last, proofs};
 use luks_agent::worker::{self, confine};
 use luks_agent::{daemon, logging};
 use nix::libc::MCL_ONFAULT;
@@ -219,6 +219,7 @@ fn say(verb: &Verb, ended: Result<Report, CommandError>) -> Result<ExitCode, Box
         Err(e) => (Report::of_failure(verb.name(), e.exit_code(), e.message_for(verb.name())), false),
     };
     last::keep(&report);
+    proofs::keep(&report);
     let logged = logging::to_journal();
     if logged {
         report.log();

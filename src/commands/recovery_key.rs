@@ -142,5 +142,5 @@ pub async fn unlock_with_recovery_key(config: &Config) -> Result<Report, Command
     let plan = planning.plan(Mode::Unlock, seen).await?;
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run_with_recovery_key(&plan, state, key).await;
-    Ok(Report::of_outcome("unlock", &plan, &outcome).measured(None, host.stages()))
+    Ok(Report::of_outcome("unlock", &plan, &outcome).with_recovery_key().measured(None, host.stages()))
 }

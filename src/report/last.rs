@@ -18,6 +18,9 @@ use crate::state::run::{RUN_DIR, read_json, write_json};
 /// The commands whose runs are kept. `plan` and `status` change nothing, and would hide what was done.
 const COMMANDS: [&str; 5] = ["boot", "provision", "unlock", "grow", "health"];
 
+/// Another one whose runs are kept, for audit reports. People run it, so it is no part of the metrics.
+const VERIFY: &str = "verify";
+
 /// The last run of a command since boot, and the counts over all its runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Last {
@@ -33,7 +36,7 @@ pub struct Last {
     pub error: Option<String>,
     /// The outcome in one line.
     pub summary: String,
-    /// The KMS keys that volumes depend on, from `health`.
+    /// The KMS keys that volumes depend on, from `health` and `verify`.
     pub keys: Vec<KeyFinding>,
     /// The calls to the key service in all runs.
     pub usage: Usage,
@@ -182,7 +185,7 @@ fn file_name(command: &str) -> String {
 ///
 /// It has no key material, but only root should know where volumes are. A failure to keep it does not fail the command.
 pub fn keep(report: &Report) {
-    if !COMMANDS.contains(&report.command()) {
+    if !COMMANDS.contains(&report.command()) && report.command() != VERIFY {
         return;
     }
     if let Err(e) = keep_in(Path::new(RUN_DIR), report) {
@@ -195,7 +198,7 @@ fn keep_in(dir: &Path, report: &Report) -> io::Result<()> {
     write_json(dir, &file_name(report.command()), &last)
 }
 
-/// Returns the last run of each command since boot.
+/// Returns the last run of each command since boot, except for `verify`.
 pub fn all() -> Vec<Last> {
     COMMANDS.iter().filter_map(|command| read(command)).collect()
 }

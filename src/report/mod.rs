@@ -1,7 +1,8 @@
 //! The report of a command: a table for people, JSON for programs, entries for the journal, metrics, an exit code.
 //!
 //! May import: `apply`, `disk`, `error`, `job`, `kms`, `logging`, `luks2`, `plan`, `state`.
-//! Never: a disk, the network, or a decision on what is done. `last` keeps what a run said in `/run`, and nothing else writes.
+//! Never: a disk, the network, or a decision on what is done. `last` and `proofs` keep what a run said in `/run`, and nothing else
+//! writes.
 
 mod check;
 mod erasure;
@@ -14,6 +15,7 @@ mod of_adoption;
 mod of_erasure;
 mod of_outcome;
 mod of_plan;
+pub mod proofs;
 #[allow(clippy::module_inception, reason = "the folder is named after the type that it is about")]
 mod report;
 mod row;

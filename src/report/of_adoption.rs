@@ -122,6 +122,7 @@ impl Row {
             return;
         }
         self.result = Verdict::Adopted;
+        self.opened = proven.adoption.device.mapping_of(proven.adoption.luks_uuid).is_none();
         let made_on = proven.adoption.token.instance_id.as_deref().unwrap_or("an unknown instance").escape_debug();
         let mut text =
             format!("made on {made_on}, its key is wrapped by {}", proven.adoption.token.key_arn.escape_debug());

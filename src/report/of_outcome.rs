@@ -9,7 +9,7 @@ use super::verdict::Verdict;
 use crate::apply::{KeyError, Outcome, StepResult};
 use crate::error::chain;
 use crate::kms::Fault;
-use crate::plan::{Plan, Step};
+use crate::plan::{Action, Plan, Step};
 
 impl Report {
     /// Returns the report of a plan that was carried out.
@@ -50,10 +50,13 @@ fn done(step: &Step, result: &StepResult) -> Row {
             let row = planned(step);
             let mount_point = row.mount_point.clone();
             let reason = row.reason.iter().chain(warning).cloned().collect::<Vec<_>>().join("; ");
-            Row { result: Verdict::Formatted, ..row }.because(reason).volume(Some(*luks_uuid), mount_point)
+            Row { result: Verdict::Formatted, opened: true, ..row }
+                .because(reason)
+                .volume(Some(*luks_uuid), mount_point)
         }
         StepResult::Unlocked { filesystem_errors, warning, .. } => {
-            let row = Row { reason: warning.clone(), ..Row::step(step, Verdict::Unlocked) };
+            let opened = matches!(&step.action, Action::Unlock(unlock) if !unlock.is_open);
+            let row = Row { reason: warning.clone(), opened, ..Row::step(step, Verdict::Unlocked) };
             if *filesystem_errors { row.with_filesystem_errors() } else { row }
         }
         StepResult::Rekeyed { warning } => Row { reason: warning.clone(), ..Row::step(step, Verdict::Rekeyed) },

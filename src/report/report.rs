@@ -39,6 +39,9 @@ pub struct Report {
     health: Option<Health>,
     /// `doctor`: what was checked.
     pub(super) checks: Vec<Check>,
+    /// Whether volumes were opened with a recovery key, which says nothing about the key service.
+    #[serde(skip)]
+    pub(super) by_recovery_key: bool,
 }
 
 /// A KMS key that volumes depend on.
@@ -84,6 +87,7 @@ impl Report {
             keys: Vec::new(),
             health: None,
             checks: Vec::new(),
+            by_recovery_key: false,
         }
     }
 
@@ -139,6 +143,12 @@ impl Report {
     #[must_use]
     pub fn of_keys(self, keys: Vec<KeyFinding>) -> Self {
         Self { keys, ..self }
+    }
+
+    /// Says that volumes were opened with a recovery key.
+    #[must_use]
+    pub fn with_recovery_key(self) -> Self {
+        Self { by_recovery_key: true, ..self }
     }
 
     /// Adds the last result of `health`.

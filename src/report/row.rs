@@ -51,6 +51,9 @@ pub struct Row {
     /// What its header says, as `header show` finds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<Box<HeaderFacts>>,
+    /// Whether this run opened it. A volume that was open already may have been mounted.
+    #[serde(skip)]
+    pub opened: bool,
     /// The evidence that it was erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erasure: Option<Box<ErasureEvidence>>,
@@ -73,6 +76,7 @@ impl Row {
             mount_point: None,
             filesystem_errors: false,
             header: None,
+            opened: false,
             erasure: None,
         }
     }

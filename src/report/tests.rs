@@ -101,6 +101,7 @@ fn unchanged(n: u32) -> Left {
         phase: Phase::Committed,
         keyslot: None,
         volume_key: None,
+        made: None,
         former_serials: Vec::new(),
     };
     Left { subject: subject(n), because: format!("open, mounted at /mnt{n}"), volume: Some(volume) }
