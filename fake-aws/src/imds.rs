@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE as BASE64;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE as BASE64};
 use hyper::header::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -43,6 +43,7 @@ pub(crate) fn operation(path: &str) -> &'static str {
         "meta-data/instance-id" => "imds:instance-id",
         "meta-data/instance-type" => "imds:instance-type",
         "dynamic/instance-identity/document" => "imds:identity-document",
+        "dynamic/instance-identity/rsa2048" => "imds:identity-signature",
         _ => "imds:other",
     }
 }
@@ -141,6 +142,7 @@ impl Imds {
                 })
                 .to_string(),
             ),
+            "dynamic/instance-identity/rsa2048" => Some(not_a_signature()),
             _ => self.entry(path),
         }
     }
@@ -165,6 +167,15 @@ impl Imds {
             .to_string()
         })
     }
+}
+
+/// Returns text in the form of a signature of the identity document: base64 in lines. It signs nothing, because AWS alone has the key for
+/// that, and no test verifies it.
+fn not_a_signature() -> String {
+    let text = STANDARD.encode(b"fake-aws has no key of AWS, so this is not the signature of the document");
+    let lines: Vec<String> =
+        text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    lines.join("\n")
 }
 
 fn now_plus(seconds: i64) -> String {

@@ -178,13 +178,18 @@ impl Imds {
     }
 
     async fn get(&self, path: &str) -> Result<Option<String>, ImdsError> {
+        Ok(self.get_as_is(path).await?.map(|text| text.trim().to_owned()))
+    }
+
+    /// Gets a text with the white space around it.
+    pub(super) async fn get_as_is(&self, path: &str) -> Result<Option<String>, ImdsError> {
         if is_disabled() {
             tracing::debug!("not asking IMDS for {path}: AWS_EC2_METADATA_DISABLED is true");
             return Ok(None);
         }
         loop {
             let answer = match self.client.get(path).await {
-                Ok(text) => return Ok(Some(text.as_ref().trim().to_owned())),
+                Ok(text) => return Ok(Some(text.as_ref().to_owned())),
                 Err(error) => outcome(error, path),
             };
             let passing = match &answer {

@@ -15,6 +15,7 @@ mod error;
 mod exec;
 mod failure;
 mod http;
+mod identity;
 pub mod imds;
 mod key_facts;
 mod key_service;
@@ -31,6 +32,7 @@ pub use error::{Fault, KmsError, Operation};
 pub use exec::{
     AnswerError, Checked, Description, ErrorKind, ExecProvider, read_described, read_generated, read_unwrapped,
 };
+pub use identity::{Identity, InstanceIdentity};
 pub use key_facts::KeyState;
 pub use key_service::{GeneratedKey, KeyService, RewrappedKey};
 pub use retry::Limits;

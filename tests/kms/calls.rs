@@ -9,7 +9,7 @@ use fake_aws::{Effect, Fault as Scripted, Key, KeyState, Server, TestCa};
 use luks_agent::config;
 use luks_agent::key::{KeySource, WrappedKey};
 use luks_agent::kms::imds::Imds;
-use luks_agent::kms::{AwsKms, Class, Fault, GeneratedKey, KeyService, KmsError, Options};
+use luks_agent::kms::{AwsKms, Class, Fault, GeneratedKey, InstanceIdentity, KeyService, KmsError, Options};
 
 use super::{Captured, bare, block_on, in_child, limits, quick};
 
@@ -297,6 +297,9 @@ fn imds_names_instance_region_and_devices() {
             assert_eq!(imds.instance_id().await.unwrap().as_deref(), Some("i-1234567890abcdef0"));
             assert_eq!(imds.region().await.unwrap().as_deref(), Some("us-east-1"));
             assert_eq!(imds.block_device_mapping().await.unwrap(), Some(mapping));
+            let InstanceIdentity { document, rsa2048, identity } = imds.identity_document().await.unwrap().unwrap();
+            assert_eq!((identity.account_id.as_str(), identity.instance_type.as_str()), ("111122223333", "m5d.xlarge"));
+            assert!(document.contains("ami-1234567890abcdef0") && rsa2048.unwrap().contains('\n'));
         });
     }
 }
@@ -311,6 +314,7 @@ fn no_imds_is_no_error_and_does_not_take_long() {
             let start = Instant::now();
             assert_eq!(Imds::new().instance_id().await.unwrap(), None);
             assert_eq!(Imds::new().block_device_mapping().await.unwrap(), None);
+            assert_eq!(Imds::new().identity_document().await.unwrap(), None);
             assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         });
     }

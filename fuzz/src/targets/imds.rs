@@ -1,8 +1,9 @@
-//! Answers of IMDS: first what is asked (`id`, `region`, or the block device mapping), then the answers, lines `%%` between
+//! Answers of IMDS: first what is asked (`id`, `region`, `identity`, or the block device mapping), then the answers, lines `%%` between
 //! them; the first of them is the session token.
 
 use std::time::Duration;
 
+use luks_agent::kms::InstanceIdentity;
 use luks_agent::kms::imds::Imds;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
@@ -47,6 +48,22 @@ pub(crate) fn run(data: &[u8]) -> String {
                     answer
                         .map_or_else(|error| error.to_string(), |text| format!("{} {}", text.is_some(), text.is_none()))
                 }
+                b"identity" => match imds.identity_document().await {
+                    Ok(found) => {
+                        if let Some(InstanceIdentity { document, rsa2048, identity }) = &found {
+                            let texts = [&identity.instance_id, &identity.account_id, &identity.image_id];
+                            let is_plain =
+                                |text: &&String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+                            assert!(texts.iter().all(is_plain) && document.contains('{'), "{document}");
+                            assert!(rsa2048.as_ref().is_none_or(|text| text.is_ascii()));
+                        }
+                        format!("{:?}", found.map(|found| found.rsa2048.is_some()))
+                    }
+                    Err(error) => {
+                        says_nothing_of_answers(&error.to_string(), &http);
+                        error.to_string()
+                    }
+                },
                 _ => match imds.block_device_mapping().await {
                     Ok(mapping) => {
                         for (name, device) in mapping.iter().flatten() {
