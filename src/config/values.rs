@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::sha256_hex;
 use crate::disk::{BlankScan, MatchRule, Scan};
 use crate::key::Provider;
 use crate::luks2::Cipher;
 use crate::storage::FilesystemKind;
 
 /// The validated configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Config {
     /// What wraps new data keys.
     pub keys: Keys,
@@ -40,10 +41,18 @@ impl Config {
     pub fn key_deadline(&self) -> Duration {
         self.exec.as_ref().map_or(self.kms.deadline, |exec| exec.deadline.max(self.kms.deadline))
     }
+
+    /// Returns the SHA-256, in hexadecimal, of the values in force as JSON with sorted keys, without white space: two nodes with the same
+    /// values have the same digest, in whichever files and order these stand.
+    pub fn sha256(&self) -> String {
+        // neither a key that is no text nor a number that JSON lacks is among the values
+        let values = serde_json::to_value(self).unwrap_or_default();
+        sha256_hex(&[values.to_string().as_bytes()])
+    }
 }
 
 /// `[keys]`, with the key that the provider uses. The keys of existing volumes are unwrapped by the provider that wrapped them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Keys {
     /// The key service.
     pub provider: Provider,
@@ -62,7 +71,7 @@ impl Keys {
 }
 
 /// `[exec]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exec {
     /// The program, an absolute path.
     pub program: PathBuf,
@@ -79,7 +88,7 @@ pub struct Exec {
 }
 
 /// `[kms]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Kms {
     /// Key ARN, key ID, alias name or alias ARN, as configured; `None` if the node has no KMS key.
     pub key_id: Option<String>,
@@ -94,14 +103,14 @@ pub struct Kms {
 }
 
 /// `[state]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct State {
     /// The state directory, on the boot volume.
     pub dir: PathBuf,
 }
 
 /// `[volumes]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Volumes {
     /// What to do with instance store volumes.
     pub instance_store: Policy,
@@ -133,7 +142,7 @@ impl Volumes {
 /// `[volumes.expect]`: the minimum number of volumes of each role before the node is ready.
 ///
 /// Without a number, the volumes that the node had before are expected.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Expect {
     /// Minimum number of EBS volumes, without the boot volume.
     pub ebs: Option<u32>,
@@ -174,7 +183,7 @@ pub enum Noise {
 }
 
 /// `[luks]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Luks {
     /// Cipher and mode, as dm-crypt names them.
     pub cipher: Cipher,
@@ -202,21 +211,21 @@ pub struct Filesystem {
 }
 
 /// `[health]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Health {
     /// How often the daemon checks the key and the volumes.
     pub interval: Duration,
 }
 
 /// Where metrics are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Metrics {
     /// The file for the textfile collector of node_exporter, if any.
     pub textfile: Option<PathBuf>,
 }
 
 /// `[emr]`: a security configuration that was taken over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Emr {
     /// Its file.
     pub security_configuration: PathBuf,

@@ -1,7 +1,8 @@
 //! `[[volumes.match]]` rules: give a disk a role by its path, serial number or model.
 
 use globset::{Glob, GlobMatcher};
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::facts::DeviceFacts;
 use super::role::{MODEL_EBS, Role};
@@ -26,6 +27,18 @@ pub enum RuleRole {
     InstanceStore,
     /// Leave alone.
     Ignore,
+}
+
+impl Serialize for MatchRule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let pattern = |glob: &Option<GlobMatcher>| glob.as_ref().map(|glob| glob.glob().glob().to_owned());
+        let mut rule = serializer.serialize_struct("MatchRule", 4)?;
+        rule.serialize_field("path", &pattern(&self.path))?;
+        rule.serialize_field("serial", &pattern(&self.serial))?;
+        rule.serialize_field("model", &pattern(&self.model))?;
+        rule.serialize_field("role", &self.role)?;
+        rule.end()
+    }
 }
 
 impl From<RuleRole> for Role {
