@@ -345,6 +345,7 @@ impl World {
             Job::Probe { .. }
             | Job::Header { .. }
             | Job::Check(_)
+            | Job::Audit(_)
             | Job::Cipher { .. }
             | Job::Close { .. }
             | Job::Adopt(_)
@@ -398,6 +399,7 @@ impl Host for World {
             Job::Probe { .. }
             | Job::Header { .. }
             | Job::Check(_)
+            | Job::Audit(_)
             | Job::Cipher { .. }
             | Job::Close { .. }
             | Job::Adopt(_)

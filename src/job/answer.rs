@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{Content, MissingCipher};
 use crate::luks2::{BackupNote, HeaderFacts, Layout, Opened, ProvenKeyslot};
 use crate::storage::FilesystemKind;
+use crate::storage::dm::Crypt;
 
 /// One line of a worker's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +147,8 @@ pub enum Answer {
         /// What the key opens.
         opened: Opened,
     },
+    /// How the volume is encrypted.
+    Audited(Box<Audited>),
     /// Every byte of the header area is zero, on the disk itself.
     Erased {
         /// What this job has overwritten, in that order; nothing if an earlier one has.
@@ -173,6 +176,43 @@ pub struct InspectedBackup {
     pub replaces_volume_key: bool,
     /// The header on the disk, if there is one.
     pub present: Option<HeaderFacts>,
+}
+
+/// See [`Answer::Audited`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// Why the header on the disk is not as the agent made it; `None` if it is.
+    pub header: Option<String>,
+    /// How it is encrypted: by the table of its mapping, or by its header if it is not open or is being re-encrypted.
+    pub crypt: Option<Crypt>,
+    /// Its mapping, if it is open.
+    pub mapping: Option<AuditedMapping>,
+    /// How much of it has its new volume key, in percent, if it is being re-encrypted.
+    pub reencrypted: Option<u64>,
+}
+
+/// The mapping of an [`Audited`] volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditedMapping {
+    /// Whether the kernel encrypts what goes through it.
+    pub is_crypt: bool,
+    /// Why it is not as the agent made it; `None` if it is.
+    pub violation: Option<String>,
+    /// The comparison, or why there is none.
+    pub compared: Result<Compared, String>,
+}
+
+/// Blocks of a mapping, compared with those of the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Size of a block in bytes.
+    pub block_size: u32,
+    /// How many were compared.
+    pub blocks: u64,
+    /// How many of them differ.
+    pub differ: u64,
+    /// How many were not compared, because they are zero on the disk: nothing was written there.
+    pub unwritten: u64,
 }
 
 /// A part of a disk that was overwritten.

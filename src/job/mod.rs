@@ -15,14 +15,14 @@ mod progress;
 mod request;
 mod target;
 
-pub use answer::{Answer, InspectedBackup, Overwritten};
+pub use answer::{Answer, Audited, AuditedMapping, Compared, InspectedBackup, Overwritten};
 pub use basis::Basis;
 pub use extent::Extent;
 pub use pool::{Host, Workers};
 pub use process::{HostError, PARENT, read_answer};
 pub use progress::Course;
 pub use request::{
-    AddKey, Adopt, BackUpHeader, Check, Erase, Format, Grow, InspectBackup, Job, Reencrypt, RemoveKey, RestoreHeader,
-    Unlock, Verify,
+    AddKey, Adopt, Audit, BackUpHeader, Check, Erase, Format, Grow, InspectBackup, Job, Reencrypt, RemoveKey,
+    RestoreHeader, Unlock, Verify,
 };
 pub use target::Target;

@@ -75,6 +75,8 @@ pub enum Job {
     Adopt(Adopt),
     /// Overwrite the header of a volume that is not open, so that no key opens it any more.
     Erase(Erase),
+    /// Show how a volume is encrypted: check header and mapping, and compare blocks of the mapping with those of the disk. Writes nothing.
+    Audit(Audit),
     /// Give the open volume a new volume key: encrypt its data again, until that is finished or SIGTERM asks to stop.
     Reencrypt(Reencrypt),
 }
@@ -84,7 +86,7 @@ impl Job {
     pub fn passphrases(&self) -> usize {
         match self {
             Self::Probe { .. } | Self::Header { .. } | Self::Check(_) | Self::Cipher { .. } | Self::Close { .. } => 0,
-            Self::Erase(_) => 0,
+            Self::Erase(_) | Self::Audit(_) => 0,
             Self::Format(_) | Self::RemoveKey(_) | Self::Adopt(_) | Self::Reencrypt(_) => 1,
             Self::AddKey(_) => 2,
             Self::Unlock(job) => usize::from(!job.open),
@@ -151,6 +153,19 @@ pub struct Check {
     pub filesystem: FilesystemKind,
     /// The keyslot that its key opens, if known.
     pub keyslot: Option<ProvenKeyslot>,
+}
+
+/// See [`Job::Audit`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Audit {
+    /// The disk.
+    pub target: Target,
+    /// The volume that must be on it.
+    pub expected: Expected,
+    /// Mapper name, if the volume is open.
+    pub mapper: Option<String>,
+    /// How many blocks to compare.
+    pub blocks: u32,
 }
 
 /// See [`Job::AddKey`].

@@ -7,6 +7,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::tool::{ToolError, run};
 use crate::disk::{DevNo, MissingCipher};
 use crate::luks2::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
@@ -62,6 +64,53 @@ impl fmt::Display for Difference {
 
 fn differs(what: &'static str, found: impl ToString, expected: impl ToString) -> Result<(), Difference> {
     Err(Difference::Value { what, found: found.to_string(), expected: expected.to_string() })
+}
+
+/// How the kernel encrypts, by the table of a mapping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crypt {
+    /// Cipher and mode, such as `aes-xts-plain64`.
+    pub cipher: String,
+    /// Volume key size in bits.
+    pub key_size: u32,
+    /// Encryption sector size in bytes.
+    pub sector_size: u32,
+}
+
+/// Returns how a mapping encrypts; `None` if its table is not a single target `crypt`.
+///
+/// # Errors
+/// If `dmsetup` fails.
+pub fn crypt(mapper: &str) -> Result<Option<Crypt>, DmError> {
+    Ok(read_crypt(&dmsetup(&["table", "--", mapper])?))
+}
+
+fn read_crypt(table: &str) -> Option<Crypt> {
+    let fields: Vec<&str> = table.split_whitespace().collect();
+    let [_start, _length, "crypt", cipher, key, _iv_offset, _below, _offset, options @ ..] = fields.as_slice() else {
+        return None;
+    };
+    // a second line is a second target
+    if table.trim().contains('\n') {
+        return None;
+    }
+    Some(Crypt {
+        cipher: (*cipher).to_owned(),
+        key_size: key_bytes(key)?.checked_mul(8)?,
+        sector_size: sector_size(options).parse().ok()?,
+    })
+}
+
+/// Returns the size of a key: `:BYTES:TYPE:DESCRIPTION` if it is in the keyring, else hexadecimal.
+fn key_bytes(key: &str) -> Option<u32> {
+    match key.strip_prefix(':') {
+        Some(in_keyring) => in_keyring.split(':').next().and_then(|bytes| bytes.parse().ok()),
+        None => u32::try_from(key.len() / 2).ok(),
+    }
+}
+
+fn sector_size<'a>(options: &[&'a str]) -> &'a str {
+    options.iter().find_map(|option| option.strip_prefix("sector_size:")).unwrap_or("512")
 }
 
 /// Checks that a mapping is on this disk and encrypts as recorded.
@@ -199,11 +248,7 @@ fn check_table(table: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), Dif
     if *cipher != recorded {
         return differs("its cipher is", cipher, recorded);
     }
-    // `:BYTES:TYPE:DESCRIPTION` for a key in the keyring, else hexadecimal
-    let bytes = match key.strip_prefix(':') {
-        Some(in_keyring) => in_keyring.split(':').next().and_then(|bytes| bytes.parse().ok()),
-        None => u32::try_from(key.len() / 2).ok(),
-    };
+    let bytes = key_bytes(key);
     let recorded = layout.key_size / 8;
     if bytes != Some(recorded) {
         let found = bytes.map_or("an unknown number of".to_owned(), |bytes| bytes.to_string());
@@ -222,7 +267,7 @@ fn check_options(options: &[&str], layout: Layout) -> Result<(), Difference> {
     if flags != layout.flags {
         return differs("its flags are", flags, layout.flags);
     }
-    let sector = options.iter().find_map(|option| option.strip_prefix("sector_size:")).unwrap_or("512");
+    let sector = sector_size(options);
     if sector != layout.sector_size.to_string() {
         return differs("its sector size is", format!("{sector} bytes"), layout.sector_size);
     }
@@ -268,6 +313,12 @@ mod tests {
             assert!(said.contains(named), "{said}");
         }
         assert!(check(&TABLE.repeat(2)).is_err() && check("").is_err());
+        let crypt = Crypt { cipher: "aes-xts-plain64".to_owned(), key_size: 512, sector_size: 4096 };
+        assert_eq!(read_crypt(TABLE), Some(crypt.clone()));
+        assert_eq!(read_crypt(&inline), Some(crypt));
+        for other in ["", "0 622592 linear 259:3 32768\n", &TABLE.repeat(2)] {
+            assert_eq!(read_crypt(other), None, "{other}");
+        }
         // only these checks are possible if the layout was not recorded
         let possible = |table: &str| check_table(table, DISK, HeaderPolicy::Possible);
         assert_eq!(possible(&TABLE.replace(":64:", ":32:")), Ok(()));

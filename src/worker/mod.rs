@@ -6,6 +6,7 @@
 //! Never: the network, the configuration, the state file, or a decision about what to do, except to refuse a basis that no longer holds.
 
 mod adopt;
+mod audit;
 mod check;
 mod claim;
 mod close;

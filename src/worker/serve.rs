@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use super::adopt::adopt;
+use super::audit::audit;
 use super::check::check;
 use super::close;
 use super::erase::erase;
@@ -92,6 +93,7 @@ fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::
             close::close(&mapper, &extent).map(|()| Answer::Closed).map_err(WorkerError::from)
         }
         Job::Adopt(job) => adopt(&job, keys.next(), &mut stage),
+        Job::Audit(job) => audit(&job, &mut stage),
         Job::Erase(job) => erase(&job, &mut stage),
     };
     done.unwrap_or_else(answer_failure)

@@ -93,6 +93,10 @@ fn harmless(mut job: Job, file: PathBuf) -> Job {
         }
         Job::AddKey(job::AddKey { target, .. }) | Job::RemoveKey(job::RemoveKey { target, .. }) => point(target),
         Job::Erase(job::Erase { target, .. }) => point(target),
+        Job::Audit(job::Audit { target, mapper, .. }) => {
+            point(target);
+            *mapper = mapper.as_ref().map(|_| NO_MAPPING.to_owned());
+        }
         Job::Adopt(job::Adopt { target, mapper, .. }) => {
             point(target);
             mapper.clone_from(&NO_MAPPING.to_owned());
