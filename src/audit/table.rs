@@ -1,0 +1,72 @@
+//! A report as text for people.
+
+use std::fmt;
+
+use super::disk::{Disk, Encryption, Standing};
+use super::report::AuditReport;
+use crate::disk::Bytes;
+use crate::logging::escape_controls;
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Encrypted => "encrypted",
+            Self::Excepted => "excepted",
+            Self::Unknown => "unknown",
+            Self::NotEncrypted => "not encrypted",
+        })
+    }
+}
+
+impl fmt::Display for AuditReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heading = ["DEVICE", "ROLE", "SIZE", "SERIAL", "VERDICT", "MOUNT", "EVIDENCE"].map(str::to_owned);
+        let lines: Vec<_> = std::iter::once(heading).chain(self.disks.iter().map(cells)).collect();
+        let widths: Vec<usize> =
+            (0..7).map(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0)).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+            let Some(disk) = number.checked_sub(1).and_then(|number| self.disks.get(number)) else { continue };
+            for text in disk.reasons.iter().cloned().chain(encryption(disk)) {
+                writeln!(f, "    {}", escape_controls(&text))?;
+            }
+        }
+        writeln!(f, "audit: {}", verdict(self.verdict))?;
+        for reason in &self.reasons {
+            writeln!(f, "    {}", escape_controls(reason))?;
+        }
+        Ok(())
+    }
+}
+
+fn cells(disk: &Disk) -> [String; 7] {
+    let dash = || "-".to_owned();
+    let mounts: Vec<String> = disk.mounts.iter().map(|at| at.display().to_string()).collect();
+    let evidence = disk.evidence.as_ref();
+    [
+        disk.device.clone().unwrap_or_else(dash),
+        disk.role.clone(),
+        Bytes(disk.size).to_string(),
+        disk.serial.clone().unwrap_or_else(dash),
+        disk.verdict.to_string(),
+        if mounts.is_empty() { dash() } else { mounts.join(",") },
+        evidence.map_or_else(dash, |evidence| format!("{} of {} blocks differ", evidence.differ, evidence.blocks)),
+    ]
+    .map(|cell| escape_controls(&cell).into_owned())
+}
+
+/// Returns how a volume is encrypted, under which key.
+fn encryption(disk: &Disk) -> Option<String> {
+    let Encryption { cipher, key_size, sector_size, .. } = disk.encryption.as_ref()?;
+    let key = disk.key_arn.as_ref().map(|key| format!(", under {key}")).unwrap_or_default();
+    Some(format!("{cipher}, {key_size} bits, sectors of {sector_size} bytes{key}"))
+}
+
+fn verdict(node: Standing) -> &'static str {
+    match node {
+        Standing::Encrypted | Standing::Excepted => "every disk of this node is encrypted or excepted",
+        Standing::Unknown => "it could not be shown that every disk of this node is encrypted or excepted",
+        Standing::NotEncrypted => "this node is not encrypted",
+    }
+}
