@@ -9,6 +9,7 @@ use super::evidence::Evidence;
 
 /// A verdict. The order is from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// A volume of the agent, and what was shown agrees. Of a node: each disk is encrypted or excepted.
@@ -21,8 +22,16 @@ pub enum Standing {
     NotEncrypted,
 }
 
+impl Standing {
+    /// Returns the exit code of a report with this verdict on the node.
+    pub fn exit_code(self) -> u8 {
+        u8::from(self > Self::Excepted)
+    }
+}
+
 /// One disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Kernel name, such as `nvme1n1`; `None` for a volume that is not attached.
@@ -61,6 +70,7 @@ pub struct Disk {
 
 /// How a volume is encrypted, by the kernel's table of its mapping and by its header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Encryption {
     /// Its LUKS UUID.
@@ -79,6 +89,7 @@ pub struct Encryption {
 
 /// A proof that a volume opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Proven {
     /// When.
@@ -89,6 +100,7 @@ pub struct Proven {
 
 /// How it was proven that a volume opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
     /// The agent opened it with the unwrapped key.

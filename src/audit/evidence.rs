@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// What is encrypted differs. Blocks that are all zero on the raw disk are not counted: they were never written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
     /// When they were read.

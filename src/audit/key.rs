@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A key, outside of the node, on which volumes depend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Key {
     /// Its ARN, or what an exec provider calls it.

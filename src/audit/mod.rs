@@ -10,6 +10,8 @@ mod judgement;
 mod key;
 mod node;
 mod report;
+#[cfg(test)]
+mod schema;
 mod table;
 
 pub use disk::{Disk, Encryption, Proof, Proven, Standing};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The node. What IMDS says is missing if there is no IMDS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Node {
     /// Its host name.
@@ -30,6 +31,7 @@ pub struct Node {
 ///
 /// See "Verify the instance identity document" in the user guide of EC2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct IdentityDocument {
     /// The document, byte for byte (`dynamic/instance-identity/document`).

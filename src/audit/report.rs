@@ -14,6 +14,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// What one node has on its disks, and how that was shown. It has no key material.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AuditReport {
     /// [`SCHEMA`].
@@ -40,6 +41,7 @@ pub struct AuditReport {
 
 /// The configuration of the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Configuration {
     /// SHA-256, in hexadecimal, of the configuration in force, drop-ins and defaults included.
