@@ -58,6 +58,22 @@ pub enum Command {
     /// A command that ends with a report.
     #[command(flatten)]
     Verb(Verb),
+    /// Report for auditors what is on each disk, what encrypts it, and how that was shown; call no key service and write nothing else
+    #[command(
+        after_help = "Exit codes: 0 each disk is encrypted or excepted by a rule, 1 a disk is not encrypted, or it could not be shown \
+                            that it is, 2 usage or configuration."
+    )]
+    Audit {
+        /// Print the report as JSON instead of a table; docs/schema/audit-report.json is its schema
+        #[arg(long)]
+        json: bool,
+        /// Also write the report as JSON to a file, which only its owner may read; an existing file is replaced
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// How many blocks to compare between mapping and disk of each open volume
+        #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+        blocks: u32,
+    },
     /// Watch disks and the KMS key; run provision and health through systemd
     Daemon,
     /// Check EMR security configurations, or turn one into configuration of this agent; touch no node and no AWS account

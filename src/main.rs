@@ -70,6 +70,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             runtime.shutdown_background();
             say(verb, ended)
         }
+        Command::Audit { json, output, blocks } => audit(&cli.config, *json, output.as_deref(), *blocks),
         Command::Daemon => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ended = runtime.block_on(daemon::run(&cli.config));
@@ -113,6 +114,41 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Worker => Ok(work().map(|()| ExitCode::SUCCESS)?),
     }
+}
+
+/// Audits the node, prints the report and, if asked, writes it to a file.
+fn audit(config: &Path, json: bool, output: Option<&Path>, blocks: u32) -> Result<ExitCode, Box<dyn Error>> {
+    guard_memory();
+    umask(Mode::from_bits_truncate(0o077));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(patiently(async {
+        output.map_or(Ok(()), commands::check_output)?;
+        commands::audit(&Config::load(config)?, blocks).await
+    }));
+    // do not wait for a worker that hangs in the kernel
+    runtime.shutdown_background();
+    let report = match ended {
+        Ok(report) => report,
+        Err(e) => return no_audit(e, json),
+    };
+    let text = format!("{}\n", serde_json::to_string_pretty(&report)?);
+    if let Some(output) = output
+        && let Err(e) = commands::write_report(output, &text)
+    {
+        return no_audit(e, json);
+    }
+    print(if json { text } else { report.to_string() }.as_bytes())?;
+    Ok(ExitCode::from(report.verdict.exit_code()))
+}
+
+/// Says why there is no audit report, in JSON as every other command does.
+fn no_audit(error: CommandError, json: bool) -> Result<ExitCode, Box<dyn Error>> {
+    let failed = Report::of_failure("audit", error.exit_code(), error.message_for("audit"));
+    if json {
+        print(format!("{}\n", serde_json::to_string_pretty(&failed)?).as_bytes())?;
+    }
+    complain(failed.error().unwrap_or_default());
+    Ok(ExitCode::from(failed.exit_code()))
 }
 
 async fn perform(verb: &Verb, config: &Path) -> Result<Report, CommandError> {

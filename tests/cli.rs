@@ -199,7 +199,7 @@ fn work_on_disks_needs_root() {
         return;
     }
     let home = Home::harmless();
-    for command in ["plan", "provision", "unlock", "close"] {
+    for command in ["plan", "provision", "unlock", "close", "audit"] {
         let said =
             format!("luks-agent: 'luks-agent {command}' works on block devices and needs root; run it with sudo\n");
         home.agent(&[command]).assert().code(1).stderr(said).stdout(is_empty());

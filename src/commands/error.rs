@@ -131,6 +131,22 @@ pub enum CommandError {
         /// The volumes in the state file.
         volumes: String,
     },
+    /// A path for a report that leads to something else than a file.
+    #[error("cannot write the report to {}: it is {is}; expected a file, which is replaced, or a new name", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        is: &'static str,
+    },
+    /// A report that could not be written.
+    #[error("cannot write the report to {}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// `erase` without a confirmation.
     #[error("erasing a volume cannot be undone, and standard input is no terminal on which to confirm it: add --yes")]
     NotConfirmed,
@@ -170,6 +186,8 @@ impl CommandError {
             | Self::NoMountPoint(_)
             | Self::OneMountPoint(_)
             | Self::NotRecorded { .. }
+            | Self::NotAFile { .. }
+            | Self::Output { .. }
             | Self::NotConfirmed
             | Self::AmbiguousVolume { .. } => false,
         };
@@ -188,6 +206,7 @@ impl CommandError {
             | Self::OneMountPoint(_)
             | Self::NotRecorded { .. }
             | Self::NotConfirmed
+            | Self::NotAFile { .. }
             | Self::AmbiguousVolume { .. }
             | Self::UnknownVolume { .. }
             | Self::SeveralDisks { .. }
@@ -203,6 +222,7 @@ impl CommandError {
             | Self::OldLibcryptsetup(_)
             | Self::NoDeviceMapper(_)
             | Self::Terminal(_)
+            | Self::Output { .. }
             | Self::NoRandomness(_) => ExitCode::Failed,
         }
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::error::chain;
+use crate::kms::InstanceIdentity;
 use crate::kms::imds::Imds;
 
 /// This instance. Its id is read from IMDS once, when first needed.
@@ -52,6 +53,14 @@ pub(super) async fn block_device_mapping(patience: Duration) -> Option<BTreeMap<
             None
         }
     }
+}
+
+/// Returns the identity document; `None` if IMDS does not return it within `patience`.
+pub(super) async fn identity(patience: Duration) -> Option<InstanceIdentity> {
+    imds(patience).identity_document().await.unwrap_or_else(|e| {
+        tracing::warn!("cannot read the instance identity document from IMDS: {}", chain(e));
+        None
+    })
 }
 
 /// Returns the client for IMDS. It retries for `patience` on EC2, where IMDS works once the network does, and tries once elsewhere.

@@ -1,11 +1,12 @@
 //! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
-//! May import: `apply`, `config`, `discover`, `disk`, `emr`, `error`, `job`, `key`, `kms`, `luks2`, `permissions`, `plan`, `report`,
+//! May import: `apply`, `audit`, `config`, `discover`, `disk`, `emr`, `error`, `job`, `key`, `kms`, `luks2`, `permissions`, `plan`, `report`,
 //! `state`, `storage`.
 //! Never: a device, `worker`, `daemon`.
 
 // one file a command
 mod adopt;
+mod audit;
 mod close;
 mod doctor;
 mod emr;
@@ -45,6 +46,7 @@ mod volume_keys;
 mod waiting;
 
 pub use adopt::{Adopt, adopt};
+pub use audit::{audit, check_output, write_report};
 pub use close::{Closing, close};
 pub use doctor::doctor;
 pub use emr::{EmrFormat, EmrOutput, emr_check, emr_import};

@@ -67,7 +67,25 @@ pub(super) async fn survey(
     host: &impl Host,
     seen: Option<Inventory>,
 ) -> Result<Inventory, CommandError> {
-    let disks = Disks::new(config);
+    survey_of(&Disks::new(config), state, host, seen).await
+}
+
+/// As [`survey`], for a command that formats nothing, and so does not wait long for IMDS.
+pub(super) async fn survey_briefly(
+    config: &Config,
+    state: &State,
+    host: &impl Host,
+) -> Result<Inventory, CommandError> {
+    survey_of(&Disks::briefly(config), state, host, None).await
+}
+
+async fn survey_of(
+    disks: &Disks<'_>,
+    state: &State,
+    host: &impl Host,
+    seen: Option<Inventory>,
+) -> Result<Inventory, CommandError> {
+    let config = disks.config;
     let before = match seen {
         Some(seen) => disks.candidates(seen).await?,
         None => disks.inventory().await?,

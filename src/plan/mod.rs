@@ -46,4 +46,4 @@ pub use policy::{may_be_taken, policy, wants_probe};
 pub use reencryption::objection_to_reencryption;
 pub use restore::{Allowed, restore_changes};
 pub use unknown::{UnknownVolume, Whose, has_our_name, may_hold_ours, unknown_mapping, unknown_volume, wants_header};
-pub use words::{FINISH_ERASING, name_it};
+pub use words::{FINISH_ERASING, in_use, name_it};

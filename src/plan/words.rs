@@ -6,7 +6,7 @@ use crate::disk::DeviceFacts;
 use crate::state::VolumeRole;
 
 /// Returns what keeps a disk from being used.
-pub(super) fn in_use(facts: &DeviceFacts) -> String {
+pub fn in_use(facts: &DeviceFacts) -> String {
     let list = |what: &str, items: Vec<String>| match items.as_slice() {
         [] => None,
         items => Some(format!("{what} {}", items.join(", "))),

@@ -17,7 +17,7 @@ use super::stage::Stage;
 use crate::disk::{BlankScan, Scan};
 use crate::error::chain;
 use crate::job::{self, Answer, Audited, AuditedMapping, Compared};
-use crate::luks2::{DATA_OFFSET, Layout, forget_cached, reencrypted};
+use crate::luks2::{Copies, DATA_OFFSET, Layout, forget_cached, reencrypted};
 use crate::storage::dm::{self, Crypt};
 
 /// The size of a block in bytes: as large as any encryption sector, and as direct I/O needs it.
@@ -35,6 +35,11 @@ pub(super) fn audit(job: &job::Audit, stage: &mut Stage<'_>) -> Result<Answer, W
     stage.enter("checking");
     forget_cached(&disk, &(0..DATA_OFFSET));
     let (metadata, header) = match read_checked_header(&disk, expected) {
+        // whatever is written over a volume that is not open destroys the first copy, and may leave the second one
+        Ok(metadata) if mapper.is_none() && !Copies::is_intact(Copies::read(&disk)?.primary.as_ref()) => {
+            let why = "the first copy of its header is damaged, so something else may have been written to the disk";
+            (metadata, Some(why.to_owned()))
+        }
         Ok(metadata) => (metadata, None),
         Err(e) => (Value::Null, Some(chain(e))),
     };

@@ -1,0 +1,191 @@
+//! The disks, as an audit report has them.
+
+use super::super::node::Node;
+use super::look::Look;
+use super::volume::{Examined, examine};
+use crate::audit::{Disk, Found, Judgement, Proof, Proven, Stranger, judge};
+use crate::config::{Config, Policy};
+use crate::disk::{Content, DeviceFacts, Role, classify};
+use crate::plan::{in_use, policy, record_of};
+use crate::report::proofs::{self, Kept};
+use crate::state::{Phase, VolumeRecord, VolumeRole};
+
+impl Look<'_> {
+    /// Returns a disk that is attached.
+    pub(super) async fn attached(&self, facts: &DeviceFacts) -> Disk {
+        let Node { config, state, .. } = self.node;
+        let role = classify(facts, &config.volumes.rules);
+        let record = record_of(state, facts);
+        let is_open = record.is_some_and(|record| facts.mapping_of(record.luks_uuid).is_some());
+        // swap on an open volume makes its disk one that carries the system, and no rule changes what is open
+        let without_volume = if is_open { None } else { excepted(config, &role) };
+        let (found, volume) = match (without_volume, record) {
+            (Some(found), _) => (found, None),
+            (None, Some(record)) => {
+                let examined = examine(self, record, facts).await;
+                (Found::Volume(examined.volume.clone()), Some((record, examined)))
+            }
+            (None, None) => (Found::Stranger(stranger(facts, &role)), None),
+        };
+        let Judgement { verdict, reasons } = judge(&found);
+        let all = facts.mounts.iter().chain(facts.holders.iter().flat_map(|holder| &holder.mounts));
+        let disk = Disk {
+            device: Some(facts.name.clone()),
+            serial: facts.serial.clone(),
+            volume_id: facts.serial.as_deref().and_then(volume_id),
+            role_because: because(&role).cloned(),
+            role: role.to_string(),
+            size: facts.size,
+            content: facts.content.as_ref().map_or_else(|| "not examined".to_owned(), Content::to_string),
+            verdict,
+            reasons,
+            encryption: None,
+            key_arn: None,
+            formatted: None,
+            opened: None,
+            proven: None,
+            mounts: all.cloned().collect(),
+            evidence: None,
+        };
+        match volume {
+            Some((record, examined)) => self.with_volume(disk, record, examined, is_open),
+            None => disk,
+        }
+    }
+
+    fn with_volume(&self, disk: Disk, record: &VolumeRecord, examined: Examined, is_open: bool) -> Disk {
+        let Kept { opened, proven } = self.proofs.get(&record.luks_uuid).copied().unwrap_or_default();
+        let content = examined.volume.foreign.is_none().then(|| content_of(record));
+        Disk {
+            role: record.role.to_string(),
+            content: content.unwrap_or(disk.content),
+            key_arn: key_arn(self.node, record),
+            formatted: record.made,
+            opened: opened.filter(|_| is_open),
+            proven: proven.map(shown),
+            evidence: examined.evidence(),
+            encryption: examined.encryption,
+            ..disk
+        }
+    }
+
+    /// Returns the volumes whose disks are not attached. Instance store that is gone for good is not among them, nor is a volume that was
+    /// never finished: neither is anywhere.
+    pub(super) fn away(&self) -> impl Iterator<Item = Disk> {
+        let is_away = |volume: &&VolumeRecord| {
+            volume.phase != Phase::Intent && self.node.disk_of(volume).is_none() && !self.node.is_gone_for_good(volume)
+        };
+        self.node.state.volumes.iter().filter(is_away).map(|volume| {
+            let Judgement { verdict, reasons } = judge(&Found::Away);
+            Disk {
+                device: None,
+                serial: volume.serial.clone(),
+                volume_id: volume.serial.as_deref().and_then(volume_id),
+                role: volume.role.to_string(),
+                role_because: None,
+                size: volume.size,
+                content: content_of(volume),
+                verdict,
+                reasons,
+                encryption: None,
+                key_arn: key_arn(self.node, volume),
+                formatted: volume.made,
+                opened: None,
+                proven: self.proofs.get(&volume.luks_uuid).and_then(|kept| kept.proven).map(shown),
+                mounts: Vec::new(),
+                evidence: None,
+            }
+        })
+    }
+}
+
+/// Returns what is found of a disk that the agent leaves alone.
+fn excepted(config: &Config, role: &Role) -> Option<Found> {
+    let ignored = |role, setting: &str| {
+        let rule = format!("{setting} is \"ignore\"");
+        (policy(config, role) == Policy::Ignore).then_some(Found::Excepted { rule })
+    };
+    match role {
+        Role::Boot { because } => Some(Found::Boot { because: because.clone() }),
+        Role::Ignored { because } => Some(Found::Excepted { rule: because.clone() }),
+        Role::Ebs | Role::Unclear { .. } => ignored(VolumeRole::Ebs, "volumes.ebs"),
+        Role::InstanceStore => ignored(VolumeRole::InstanceStore, "volumes.instance_store"),
+    }
+}
+
+fn because(role: &Role) -> Option<&String> {
+    match role {
+        Role::Boot { because } | Role::Unclear { because } | Role::Ignored { because } => Some(because),
+        Role::Ebs | Role::InstanceStore => None,
+    }
+}
+
+fn stranger(facts: &DeviceFacts, role: &Role) -> Stranger {
+    let is_free = facts.holders.is_empty() && facts.mounts.is_empty();
+    // what is mounted from the disk itself is no LUKS2 volume, whatever header is left on it
+    let content = facts.content.clone().filter(|_| facts.mounts.is_empty());
+    Stranger {
+        unclear: matches!(role, Role::Unclear { .. }).then(|| because(role).cloned()).flatten(),
+        in_use: (!is_free).then(|| in_use(facts)),
+        content,
+    }
+}
+
+fn content_of(record: &VolumeRecord) -> String {
+    format!("LUKS2 volume {} of luks-agent", record.luks_uuid)
+}
+
+fn key_arn(node: Node<'_>, record: &VolumeRecord) -> Option<String> {
+    node.state.key(record.key).map(|key| key.key_arn.clone())
+}
+
+fn shown(proven: proofs::Proven) -> Proven {
+    let by = match proven.by {
+        proofs::Proof::Opened => Proof::Opened,
+        proofs::Proof::Verify => Proof::Verify,
+        proofs::Proof::Health => Proof::Health,
+    };
+    Proven { at: proven.at, by }
+}
+
+/// Returns the ID of an EBS volume, which has a dash where its serial number has none.
+fn volume_id(serial: &str) -> Option<String> {
+    let id = serial.strip_prefix("vol")?.trim_start_matches('-');
+    (id.len() >= 8 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| format!("vol-{id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_volume_id_is_told_by_the_serial_number() {
+        assert_eq!(volume_id("vol0123456789abcdef0").as_deref(), Some("vol-0123456789abcdef0"));
+        for other in ["vol", "volume-data1", "AWS2C1436F5159EB6614", "vol0123"] {
+            assert_eq!(volume_id(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_disk_is_excepted_by_the_rule_or_setting_that_says_so() {
+        let config = |text: &str| {
+            let text = format!("[kms]\nkey_id = \"k\"\n[volumes]\n{text}");
+            Config::from_text(Path::new("config.toml"), &text).unwrap()
+        };
+        let rule = |config: &Config, role: &Role| match excepted(config, role) {
+            Some(Found::Excepted { rule }) => rule,
+            other => format!("{other:?}"),
+        };
+        let (encrypt, ignore) = (config(""), config("ebs = \"ignore\"\ninstance_store = \"ignore\""));
+        let unclear = Role::Unclear { because: "xen".to_owned() };
+        for role in [&Role::Ebs, &Role::InstanceStore, &unclear] {
+            assert_eq!(excepted(&encrypt, role), None);
+        }
+        assert_eq!(rule(&ignore, &Role::Ebs), "volumes.ebs is \"ignore\"");
+        assert_eq!(rule(&ignore, &unclear), "volumes.ebs is \"ignore\"");
+        assert_eq!(rule(&ignore, &Role::InstanceStore), "volumes.instance_store is \"ignore\"");
+        assert_eq!(rule(&encrypt, &Role::Ignored { because: "a rule".to_owned() }), "a rule");
+    }
+}
