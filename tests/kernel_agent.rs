@@ -91,3 +91,12 @@ fn every_job_is_done_with_the_capabilities_of_its_unit() {
     let mut node = Node::new("as-units").disk("ubdb", 420 * MIB).disk("ubdc", 200 * MIB);
     node.boot(&Script::with_agent("as-units").timeout(Duration::from_secs(300))).assert_ok();
 }
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn an_audit_shows_how_each_disk_is_encrypted_and_writes_nothing() {
+    let mut node = Node::new("audit").numbered_disks(&["ubdb", "ubdc", "ubdd", "ubde"], 40 * MIB);
+    let boot = node.boot(&script("audit"));
+    boot.assert_ok();
+    println!("{}", boot.timed_console());
+}
