@@ -130,10 +130,140 @@ fn what_a_template_does_not_say_yet_is_unknown_and_no_pass() {
     document["EncryptionConfiguration"]["EnableAtRestEncryption"] = json!({"Fn::If": ["A", true, false]});
     let documents = Document::read_all(document.to_string().as_bytes()).unwrap();
     let judgement = Judgement::of(&documents[0]);
-    assert_eq!(judgement.local_disks.encryption.to_string(), "invalid");
+    assert_eq!(judgement.local_disks.encryption.to_string(), "unknown");
     let states: Vec<String> = judgement.encrypted.iter().map(|surface| surface.protection.to_string()).collect();
-    assert_eq!(states, ["unknown", "unknown", "not by EMR", "unknown", "not by EMR", "in clear"]);
+    assert_eq!(states, ["unknown", "unknown", "not by EMR", "unknown", "unknown", "in clear"]);
     assert!(judgement.has(ProblemKind::Invalid) && judgement.hidden.is_empty());
+}
+
+/// A template with one security configuration.
+fn template(document: &Value) -> String {
+    let resource =
+        json!({"Type": "AWS::EMR::SecurityConfiguration", "Properties": {"SecurityConfiguration": document}});
+    json!({"Resources": {"S": resource}}).to_string()
+}
+
+fn judged(file: &str) -> Judgement {
+    Judgement::of(&Document::read_all(file.as_bytes()).unwrap()[0])
+}
+
+/// The places and names of the problems of a file.
+fn problems(file: &str) -> Vec<(String, &'static str)> {
+    let short = |at: &str| at.rsplit('/').take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("/");
+    judged(file).problems.iter().map(|problem| (short(problem.at.as_str()), problem.id)).collect()
+}
+
+#[test]
+fn a_function_above_the_flags_leaves_everything_below_it_unknown() {
+    let function = json!({"Fn::If": ["Prod", {"EnableAtRestEncryption": true}, {"Ref": "AWS::NoValue"}]});
+    let whole = judged(&template(&json!({ "EncryptionConfiguration": function })));
+    let states = |judgement: &Judgement| -> Vec<String> {
+        judgement.encrypted.iter().map(|surface| surface.protection.to_string()).collect()
+    };
+    assert_eq!(whole.local_disks.encryption.to_string(), "unknown");
+    assert_eq!(states(&whole), ["unknown", "unknown", "not by EMR", "unknown", "unknown", "unknown", "unknown"]);
+    assert!(whole.hidden.is_empty() && whole.has(ProblemKind::Invalid));
+    let at_rest = judged(&template(&json!({"EncryptionConfiguration": {
+        "EnableAtRestEncryption": true, "AtRestEncryptionConfiguration": function}})));
+    assert_eq!(at_rest.local_disks.encryption.to_string(), "unknown");
+    assert_eq!(states(&at_rest), ["unknown", "unknown", "not by EMR", "unknown", "unknown", "in clear"]);
+    let verdict = |id: &str| at_rest.controls.iter().find(|found| found.id == id).unwrap();
+    assert_eq!((verdict("EMR.3").verdict, verdict("CKV_AWS_349").verdict), (Verdict::Pass, Verdict::Unknown));
+    assert!(
+        verdict("CT.EMR.PR.3").reason.contains("is not known before the deployment"),
+        "{:?}",
+        verdict("CT.EMR.PR.3")
+    );
+    assert!(at_rest.problems.iter().all(|problem| !problem.message.contains("missing")), "{:?}", at_rest.problems);
+
+    let mut check = emr(&["check", "-", "--require", "EMR.3"]);
+    check.write_stdin(template(&json!({ "EncryptionConfiguration": function }))).assert().code(2).stderr(
+        contains("whether local disks are encrypted is not known: EnableAtRestEncryption is not known before")
+            .and(contains("required control EMR.3 of Security Hub is unknown")),
+    );
+}
+
+#[test]
+fn a_reference_is_a_key_in_a_template_only() {
+    let mut document = inside("11-luks-only.json");
+    let local = "/EncryptionConfiguration/AtRestEncryptionConfiguration/LocalDiskEncryptionConfiguration";
+    document.pointer_mut(local).unwrap()["AwsKmsKey"] = json!({"Ref": "Key"});
+    let [in_template, alone, in_text] =
+        [template(&document), document.to_string(), template(&json!(document.to_string()))].map(|file| {
+            let judgement = judged(&file);
+            (judgement.local_disks.encryption.to_string(), judgement.problems[0].id, judgement.problems[0].kind)
+        });
+    assert_eq!(in_template, ("LUKS".to_owned(), "unresolved", ProblemKind::Doubtful));
+    for refused in [alone, in_text] {
+        assert_eq!(refused, ("invalid".to_owned(), "wrong-type", ProblemKind::Invalid));
+    }
+    emr(&["check", "-"]).write_stdin(document.to_string()).assert().code(2).stderr(contains(
+        r#"expected a string, found a function of CloudFormation outside of a template: {"Ref":"Key"}"#,
+    ));
+}
+
+#[test]
+fn parts_that_are_incomplete_are_told() {
+    let s3 = |part: Value| {
+        json!({"EncryptionConfiguration": {"EnableAtRestEncryption": true,
+            "AtRestEncryptionConfiguration": {"S3EncryptionConfiguration": part}}})
+        .to_string()
+    };
+    let kerberos = |part: Value| json!({"AuthenticationConfiguration": {"KerberosConfiguration": part}}).to_string();
+    for (file, expected) in [
+        (s3(json!({})), &[("S3EncryptionConfiguration/EncryptionMode", "s3-mode-missing")][..]),
+        (
+            s3(
+                json!({"EncryptionMode": "SSE-S3", "Overrides": [{"BucketName": "b"}, {"EncryptionMode": "SSE-S3"}, {}]}),
+            ),
+            &[
+                ("0/EncryptionMode", "s3-mode-missing"),
+                ("1/BucketName", "override-without-bucket"),
+                ("2/BucketName", "override-without-bucket"),
+                ("2/EncryptionMode", "s3-mode-missing"),
+            ],
+        ),
+        (
+            s3(json!({"EncryptionMode": "SSE-KMS", "AwsKmsKey": ""})),
+            &[("S3EncryptionConfiguration/AwsKmsKey", "empty-key")],
+        ),
+        (
+            json!({"EncryptionConfiguration": {"EMRWALEncryptionConfiguration": {"AwsKmsKey": " "}}}).to_string(),
+            &[("EMRWALEncryptionConfiguration/AwsKmsKey", "empty-key")],
+        ),
+        (kerberos(json!({})), &[("KerberosConfiguration/Provider", "kerberos-incomplete")]),
+        (
+            kerberos(json!({"Provider": "ExternalKdc"})),
+            &[("KerberosConfiguration/ExternalKdcConfiguration", "kerberos-incomplete")],
+        ),
+    ] {
+        let expected: Vec<(String, &str)> = expected.iter().map(|(at, id)| ((*at).to_owned(), *id)).collect();
+        assert_eq!(problems(&file), expected, "{file}");
+    }
+    // what the service gets wrong is told once
+    let mut document = inside("11-luks-only.json");
+    document["EncryptionConfiguration"]["AtRestEncryptionConfiguration"]["LocalDiskEncryptionConfiguration"]["AwsKmsKey"] =
+        json!("");
+    assert_eq!(problems(&document.to_string()).len(), 1);
+}
+
+#[test]
+fn other_encodings_and_yaml_are_told_with_the_remedy() {
+    let wide: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let marked = json!({"Name": "n", "SecurityConfiguration": "\u{feff}{}"}).to_string().into_bytes();
+    for (input, said) in [
+        (wide, "standard input: UTF-16, expected UTF-8; convert it with 'iconv -f UTF-16 -t UTF-8 FILE'"),
+        (
+            b"Resources:\n  A: !Ref B\n".to_vec(),
+            "this looks like YAML, expected JSON; convert a CloudFormation template with 'cfn-flip -j FILE'",
+        ),
+        (marked, "the text at /SecurityConfiguration begins with a byte order mark"),
+    ] {
+        emr(&["check", "-"]).write_stdin(input).assert().code(2).stdout(is_empty()).stderr(contains(said));
+    }
+    // one before the whole file does no harm
+    let file = format!("\u{feff}{}", read("12-ebs-encryption.json"));
+    emr(&["check", "-"]).write_stdin(file).assert().success();
 }
 
 #[test]

@@ -18,9 +18,12 @@ impl fmt::Display for Checked {
         }
         let all: Vec<&Judgement> = self.files.iter().flat_map(|file| &file.documents).collect();
         let count = |is: &dyn Fn(&Judgement) -> bool| all.iter().filter(|judgement| is(judgement)).count();
+        let is_in_clear =
+            |j: &Judgement| matches!(j.local_disks.encryption, DiskEncryption::None | DiskEncryption::Invalid);
         let parts = [
             (count(&|j| j.local_disks.encryption.is_encrypted()), "with local disks encrypted"),
-            (count(&|j| !j.local_disks.encryption.is_encrypted()), "with local disks in clear"),
+            (count(&is_in_clear), "with local disks in clear"),
+            (count(&|j| j.local_disks.encryption == DiskEncryption::Unknown), "with local disks unknown"),
             (count(&|j| !j.hidden.is_empty()), "with data in clear behind a passing control"),
             (count(&|j| j.has(ProblemKind::Rejected)), "that EMR would reject"),
             (count(&|j| j.has(ProblemKind::Invalid)), "invalid"),

@@ -4,13 +4,14 @@ use std::sync::OnceLock;
 
 use serde::Serialize;
 
-use super::control::{CONTROLS, ControlVerdict};
-use super::document::{Document, without_mark};
+use super::control::{CONTROLS, ControlVerdict, Verdict};
+use super::document::Document;
 use super::judgement::Judgement;
 use super::lines::Lines;
 use super::local_disks::{DiskEncryption, LocalDisks};
 use super::pointer::Pointer;
 use super::problem::{Problem, ProblemKind};
+use super::text::without_mark;
 
 /// Name of the JSON schema.
 const SCHEMA: &str = "luks-agent/emr-check";
@@ -47,7 +48,7 @@ impl Demands {
     fn fails(&self, disks: &LocalDisks) -> bool {
         match disks.encryption {
             DiskEncryption::None => !self.local_disks_by_agent,
-            DiskEncryption::Invalid => true,
+            DiskEncryption::Invalid | DiskEncryption::Unknown => true,
             DiskEncryption::Luks | DiskEncryption::EbsEncryption | DiskEncryption::CustomProvider => false,
         }
     }
@@ -190,7 +191,16 @@ pub(super) fn findings(judgement: &Judgement, demands: &Demands) -> Vec<Finding>
             level: if demands.fails(&judgement.local_disks) { Level::Error } else { Level::Warning },
             at: judgement.local_disks.at.clone(),
             about: String::new(),
-            message: format!("local disks are in clear: {}", judgement.local_disks.reason),
+            message: match judgement.local_disks.encryption {
+                DiskEncryption::Unknown => {
+                    format!("whether local disks are encrypted is not known: {}", judgement.local_disks.reason)
+                }
+                DiskEncryption::Luks
+                | DiskEncryption::EbsEncryption
+                | DiskEncryption::CustomProvider
+                | DiskEncryption::None
+                | DiskEncryption::Invalid => format!("local disks are in clear: {}", judgement.local_disks.reason),
+            },
         });
     }
     let control = |verdict: &ControlVerdict, level, what: &str| Finding {
@@ -198,7 +208,7 @@ pub(super) fn findings(judgement: &Judgement, demands: &Demands) -> Vec<Finding>
         level,
         at: verdict.at.clone(),
         about: String::new(),
-        message: format!("{what}{} of {} fails: {}", verdict.id, verdict.checker, verdict.reason),
+        message: format!("{what}{} of {} {}: {}", verdict.id, verdict.checker, ended(verdict.verdict), verdict.reason),
     };
     found.extend(judgement.failed(required).map(|verdict| control(verdict, Level::Error, "required control ")));
     found.extend(judgement.hidden.iter().map(|hidden| Finding {
@@ -213,6 +223,15 @@ pub(super) fn findings(judgement: &Judgement, demands: &Demands) -> Vec<Finding>
         CONTROLS.iter().map(|control| control.id.to_owned()).filter(|id| !required.contains(id)).collect();
     found.extend(judgement.failed(&others).map(|verdict| control(verdict, Level::Note, "")));
     found
+}
+
+/// Says how a control ended that is no pass.
+fn ended(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "passes",
+        Verdict::Fail => "fails",
+        Verdict::Unknown => "is unknown",
+    }
 }
 
 fn of_problem(problem: &Problem) -> Finding {

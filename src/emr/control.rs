@@ -34,6 +34,8 @@ pub enum Verdict {
     Pass,
     /// The checker fails it.
     Fail,
+    /// A function of a template decides, so nobody knows before the deployment.
+    Unknown,
 }
 
 impl fmt::Display for Verdict {
@@ -41,6 +43,7 @@ impl fmt::Display for Verdict {
         f.pad(match self {
             Self::Pass => "pass",
             Self::Fail => "fail",
+            Self::Unknown => "unknown",
         })
     }
 }
@@ -120,19 +123,30 @@ impl Control {
 
 /// Decides by one place.
 fn decide(passes: bool, view: View<'_>, pointer: &str) -> Outcome {
+    match (view.function(pointer), passes) {
+        (Some(_), _) => outcome(Verdict::Unknown, view, pointer),
+        (None, true) => outcome(Verdict::Pass, view, pointer),
+        (None, false) => outcome(Verdict::Fail, view, pointer),
+    }
+}
+
+/// Says what stands at the place that decides.
+fn outcome(verdict: Verdict, view: View<'_>, pointer: &str) -> Outcome {
     let at = Pointer::new(pointer);
     let name = pointer.rsplit('/').next().unwrap_or_default();
     let reason = match view.get(pointer) {
-        Some(Value::Object(_) | Value::Array(_)) if passes => format!("there is {name}"),
+        Some(Value::Object(_) | Value::Array(_)) if verdict == Verdict::Pass => format!("there is {name}"),
         _ => format!("{name} {}", view.says(pointer)),
     };
-    Outcome { verdict: if passes { Verdict::Pass } else { Verdict::Fail }, at, reason }
+    Outcome { verdict, at, reason }
 }
 
-/// Decides by the first of several conditions that does not hold, or else by the last.
+/// Decides by the first of several conditions that does not hold, or that nobody knows yet, or else by the last.
 fn all_of(view: View<'_>, conditions: &[(&str, bool)]) -> Outcome {
-    let failed = conditions.iter().find(|(_, holds)| !holds);
-    let (pointer, passes) = failed.or(conditions.last()).copied().unwrap_or((ENCRYPTION, true));
+    let is_known = |pointer: &str| view.function(pointer).is_none();
+    let failed = conditions.iter().find(|(pointer, holds)| !holds && is_known(pointer));
+    let unknown = || conditions.iter().find(|(pointer, _)| !is_known(pointer));
+    let (pointer, passes) = failed.or_else(unknown).or(conditions.last()).copied().unwrap_or((ENCRYPTION, true));
     decide(passes, view, pointer)
 }
 
@@ -176,13 +190,16 @@ fn ct_1(view: View<'_>) -> Outcome {
 
 fn ct_2(view: View<'_>) -> Outcome {
     let first = ct_1(view);
-    if first.verdict == Verdict::Fail {
+    if first.verdict != Verdict::Pass {
         return first;
     }
     let mode = Pointer::new(S3).child("EncryptionMode");
     let modes = std::iter::once(mode).chain(view.overrides().map(|(at, _)| at.child("EncryptionMode")));
     let with_kms = |at: &Pointer| matches!(view.text(at.as_str()), Some("SSE-KMS" | "CSE-KMS"));
-    let places: Vec<(Pointer, bool)> = modes.map(|at| (at.clone(), with_kms(&at))).collect();
+    // a function may make any list of buckets
+    let buckets = (Pointer::new(S3).child("Overrides"), true);
+    let places: Vec<(Pointer, bool)> =
+        std::iter::once(buckets).chain(modes.map(|at| (at.clone(), with_kms(&at)))).collect();
     let conditions: Vec<(&str, bool)> = places.iter().map(|(at, holds)| (at.as_str(), *holds)).collect();
     all_of(view, &conditions)
 }
@@ -199,8 +216,9 @@ fn ct_4(view: View<'_>) -> Outcome {
 
 /// It searches the whole text.
 fn ckv_171(view: View<'_>) -> Outcome {
-    match find_text(view.0, "SSE-KMS") {
-        Some(at) => decide(true, view, at.as_str()),
+    match find_text(view.value, "SSE-KMS") {
+        // in a function too
+        Some(at) => outcome(Verdict::Pass, view, at.as_str()),
         None => Outcome {
             verdict: Verdict::Fail,
             at: Pointer::new(S3).child("EncryptionMode"),
@@ -265,7 +283,7 @@ impl Outcome {
     /// Says of a pass of KICS that it is one because no flag is false.
     fn said_of_flags(self, view: View<'_>) -> Self {
         match self.verdict {
-            Verdict::Fail => self,
+            Verdict::Fail | Verdict::Unknown => self,
             Verdict::Pass => Self {
                 at: Pointer::new(ENCRYPTION),
                 reason: format!(
@@ -291,7 +309,7 @@ mod tests {
 
     fn verdict(id: &str, value: &Value) -> Verdict {
         let control = CONTROLS.iter().find(|control| control.id == id).unwrap();
-        (control.rule)(View(value)).verdict
+        (control.rule)(View { value, has_functions: true }).verdict
     }
 
     #[test]
@@ -325,6 +343,28 @@ mod tests {
         assert_eq!(verdict("CT.EMR.PR.2", &with("CSE-KMS")), Verdict::Pass);
         assert_eq!(verdict("CT.EMR.PR.2", &with("SSE-S3")), Verdict::Fail);
         assert_eq!(verdict("CT.EMR.PR.1", &with("SSE-S3")), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_function_above_what_a_control_looks_at_is_no_pass_and_no_fail() {
+        let function = json!({"Fn::If": ["A", {}, {"Ref": "AWS::NoValue"}]});
+        let verdicts = |document: &Value| {
+            CONTROLS.iter().map(|control| (control.id, verdict(control.id, document))).collect::<Vec<_>>()
+        };
+        for (id, found) in verdicts(&json!({ "EncryptionConfiguration": function })) {
+            let expected = if id == "CKV_AWS_171" { Verdict::Fail } else { Verdict::Unknown };
+            assert_eq!(found, expected, "{id}");
+        }
+        let encryption = |at_rest: Value, s3: Value| {
+            json!({"EncryptionConfiguration": {"EnableAtRestEncryption": at_rest, "EnableInTransitEncryption": false,
+                "AtRestEncryptionConfiguration": s3}})
+        };
+        // a flag that fails decides, whatever the function makes
+        assert_eq!(verdict("CT.EMR.PR.1", &encryption(json!(false), function.clone())), Verdict::Fail);
+        assert_eq!(verdict("CT.EMR.PR.1", &encryption(json!(true), function.clone())), Verdict::Unknown);
+        assert_eq!(verdict("EMR.3", &encryption(json!(true), function.clone())), Verdict::Pass);
+        let buckets = json!({"S3EncryptionConfiguration": {"EncryptionMode": "SSE-KMS", "Overrides": function}});
+        assert_eq!(verdict("CT.EMR.PR.2", &encryption(json!(true), buckets)), Verdict::Unknown);
     }
 
     #[test]

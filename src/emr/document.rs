@@ -97,11 +97,11 @@ impl Document {
     }
 
     pub(super) fn view(&self) -> View<'_> {
-        View(&self.value)
+        View { value: &self.value, has_functions: self.has_functions() }
     }
-}
 
-/// Removes a byte order mark.
-pub(super) fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
+    /// Returns whether CloudFormation replaces functions in it: in a template, but not in a text.
+    pub(super) fn has_functions(&self) -> bool {
+        self.form == Form::CloudFormation && !self.is_text
+    }
 }

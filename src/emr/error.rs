@@ -12,6 +12,28 @@ pub enum ReadError {
     /// Not UTF-8.
     #[error("not UTF-8 at byte {0}; expected JSON in UTF-8")]
     NotUtf8(usize),
+    /// Text in another encoding.
+    #[error("{encoding}, expected UTF-8; convert it with 'iconv -f {encoding} -t UTF-8 FILE'")]
+    OtherEncoding {
+        /// The encoding, as `iconv` names it.
+        encoding: &'static str,
+    },
+    /// YAML.
+    #[error(
+        "{message} (at the top level): this looks like YAML, expected JSON; convert a CloudFormation template with 'cfn-flip -j FILE', and other YAML with 'yq -o json FILE'"
+    )]
+    Yaml {
+        /// Why it is not JSON, with line and column.
+        message: String,
+    },
+    /// A byte order mark in a string that should hold the document.
+    #[error(
+        "the text at {at} begins with a byte order mark, which JSON must not have; save the document as UTF-8 without one, and create the security configuration from that"
+    )]
+    MarkInText {
+        /// The string.
+        at: Pointer,
+    },
     /// Not JSON, or JSON with a key twice or nested too deeply.
     #[error("{message} (at {at}); expected one JSON document")]
     Json {

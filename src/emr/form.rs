@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::document::{Document, Form, MAX_BYTES, MAX_DOCUMENTS, without_mark};
+use super::document::{Document, Form, MAX_BYTES, MAX_DOCUMENTS};
 use super::error::ReadError;
 use super::json;
 use super::pointer::Pointer;
 use super::schema::{DOCUMENT, ENCRYPTION_FIELDS, nearest};
+use super::text::{self, BYTE_ORDER_MARK};
 use super::view::{is_intrinsic, shown, type_of};
 
 const RESOURCE: &str = "AWS::EMR::SecurityConfiguration";
@@ -35,10 +36,7 @@ impl Document {
         if bytes.len() > MAX_BYTES {
             return Err(ReadError::TooLarge);
         }
-        let text = std::str::from_utf8(bytes).map_err(|e| ReadError::NotUtf8(e.valid_up_to()))?;
-        let json = json::parse(without_mark(text));
-        let value = json.map_err(|e| ReadError::Json { at: e.at, message: e.message })?;
-        unwrap(value)
+        unwrap(text::parse(text::decode(bytes)?)?)
     }
 }
 
@@ -70,6 +68,9 @@ fn add(found: &mut Vec<Document>, more: Vec<Document>) -> Result<(), ReadError> 
 }
 
 fn parse_text(at: &Pointer, text: &str) -> Result<Value, ReadError> {
+    if text.starts_with(BYTE_ORDER_MARK) {
+        return Err(ReadError::MarkInText { at: at.clone() });
+    }
     json::parse(text).map_err(|e| ReadError::JsonInText { text_at: at.clone(), at: e.at, message: e.message })
 }
 

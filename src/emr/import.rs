@@ -163,7 +163,9 @@ impl Import {
             DiskEncryption::Luks => false,
             DiskEncryption::EbsEncryption => true,
             DiskEncryption::None => return Err(ImportError::NoLocalDisks { reason: disks.reason, at: disks.at }),
-            DiskEncryption::Invalid => return Err(ImportError::Invalid { reason: disks.reason, at: disks.at }),
+            DiskEncryption::Invalid | DiskEncryption::Unknown => {
+                return Err(ImportError::Invalid { reason: disks.reason, at: disks.at });
+            }
             DiskEncryption::CustomProvider => {
                 let name = view.says(class.as_str()).trim_start_matches("is ").to_owned();
                 return Err(ImportError::Custom { class: name, at: class });

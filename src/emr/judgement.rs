@@ -60,13 +60,13 @@ impl Judgement {
     /// Returns the verdicts of the controls of these names that are not passes.
     pub fn failed(&self, required: &[String]) -> impl Iterator<Item = &ControlVerdict> {
         let is_required = |id: &str| required.iter().any(|name| name == id);
-        self.controls.iter().filter(move |found| found.verdict == Verdict::Fail && is_required(found.id))
+        self.controls.iter().filter(move |found| found.verdict != Verdict::Pass && is_required(found.id))
     }
 }
 
 /// Returns all problems of a document, the gravest first.
 pub(super) fn problems(document: &Document) -> Vec<Problem> {
-    let mut found = shape::problems(&document.value);
+    let mut found = shape::problems(document.view());
     for problem in rules::problems(document.view()) {
         found.add(problem.kind, || problem);
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::pointer::Pointer;
-use super::view::{AT_REST_FLAG, Flag, LOCAL, View, is_intrinsic};
+use super::view::{AT_REST_FLAG, Flag, LOCAL, View};
 
 /// How EMR would encrypt local disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -21,6 +21,8 @@ pub enum DiskEncryption {
     None,
     /// Encryption at rest is on, and the part for local disks cannot work.
     Invalid,
+    /// A function of a template decides, so nobody knows before the deployment.
+    Unknown,
 }
 
 impl DiskEncryption {
@@ -28,7 +30,7 @@ impl DiskEncryption {
     pub fn is_encrypted(self) -> bool {
         match self {
             Self::Luks | Self::EbsEncryption | Self::CustomProvider => true,
-            Self::None | Self::Invalid => false,
+            Self::None | Self::Invalid | Self::Unknown => false,
         }
     }
 }
@@ -41,6 +43,7 @@ impl fmt::Display for DiskEncryption {
             Self::CustomProvider => "custom provider",
             Self::None => "none",
             Self::Invalid => "invalid",
+            Self::Unknown => "unknown",
         })
     }
 }
@@ -59,11 +62,6 @@ pub struct LocalDisks {
 }
 
 impl LocalDisks {
-    /// Returns whether a function of a template stands at the place that decides, so that nothing is known yet.
-    pub(super) fn is_unresolved(&self, view: View<'_>) -> bool {
-        self.encryption == DiskEncryption::Invalid && view.get(self.at.as_str()).is_some_and(is_intrinsic)
-    }
-
     pub(super) fn of(view: View<'_>) -> Self {
         let found = |encryption, at: &str, reason: String| Self { encryption, key: None, at: Pointer::new(at), reason };
         match view.flag(AT_REST_FLAG) {
@@ -74,14 +72,22 @@ impl LocalDisks {
                 let reason = format!("EnableAtRestEncryption {}{unused}", view.says(AT_REST_FLAG));
                 return found(DiskEncryption::None, AT_REST_FLAG, reason);
             }
-            Flag::Unresolved | Flag::Invalid => {
+            Flag::Unresolved => {
+                let reason = format!("EnableAtRestEncryption {}", view.says(AT_REST_FLAG));
+                return found(DiskEncryption::Unknown, AT_REST_FLAG, reason);
+            }
+            Flag::Invalid => {
                 let reason = format!("EnableAtRestEncryption {}, expected true or false", view.says(AT_REST_FLAG));
                 return found(DiskEncryption::Invalid, AT_REST_FLAG, reason);
             }
         }
+        if view.function(LOCAL).is_some() {
+            let reason = format!("LocalDiskEncryptionConfiguration {}", view.says(LOCAL));
+            return found(DiskEncryption::Unknown, LOCAL, reason);
+        }
         match view.get(LOCAL) {
             None => found(DiskEncryption::None, LOCAL, "there is no LocalDiskEncryptionConfiguration".to_owned()),
-            Some(part) if !part.is_object() || is_intrinsic(part) => {
+            Some(part) if !part.is_object() => {
                 let reason = format!("LocalDiskEncryptionConfiguration {}, expected an object", view.says(LOCAL));
                 found(DiskEncryption::Invalid, LOCAL, reason)
             }
@@ -102,6 +108,12 @@ impl LocalDisks {
             reason: reason.to_owned(),
         };
         let invalid = |at: &Pointer, reason: &str| found(DiskEncryption::Invalid, at, reason);
+        let unresolved = [(&provider, "EncryptionKeyProviderType"), (&ebs, "EnableEbsEncryption")]
+            .into_iter()
+            .find(|(at, _)| view.function(at.as_str()).is_some());
+        if let Some((at, name)) = unresolved {
+            return found(DiskEncryption::Unknown, at, &format!("{name} {}", view.says(at.as_str())));
+        }
         match (view.text(provider.as_str()), view.flag(ebs.as_str())) {
             (_, Flag::Unresolved | Flag::Invalid) => {
                 let said = format!("EnableEbsEncryption {}, expected true or false", view.says(ebs.as_str()));

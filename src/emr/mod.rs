@@ -26,6 +26,7 @@ mod sarif;
 mod schema;
 mod shape;
 mod surface;
+mod text;
 mod view;
 
 pub use checked::{Checked, CheckedFile, Demands};

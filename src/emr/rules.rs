@@ -1,11 +1,12 @@
 //! Rules of EMR that concern several values at once.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::key_arn::KeyName;
 use super::local_disks::{DiskEncryption, LocalDisks};
 use super::pointer::Pointer;
 use super::problem::Problem;
+use super::schema::S3_MODES;
 use super::view::{AT_REST_FLAG, Flag, IMDS, IN_TRANSIT, IN_TRANSIT_FLAG, KERBEROS, LOCAL, S3, TLS, View, WAL};
 
 /// Certificates that last longer need no warning.
@@ -65,7 +66,8 @@ fn local_disks(view: View<'_>) -> Vec<Problem> {
         DiskEncryption::None
         | DiskEncryption::Luks
         | DiskEncryption::EbsEncryption
-        | DiskEncryption::CustomProvider => {}
+        | DiskEncryption::CustomProvider
+        | DiskEncryption::Unknown => {}
     }
     found
 }
@@ -86,8 +88,15 @@ fn keys(view: View<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     let disk_key = Pointer::new(LOCAL).child("AwsKmsKey");
     let disk_region = view.text(disk_key.as_str()).and_then(|key| KeyName::of(key).region());
+    let disks = LocalDisks::of(view);
     for (at, what) in key_places(view) {
-        let Some(key) = view.text(at.as_str()) else { continue };
+        let Some(key) = view.text(at.as_str()) else {
+            // if disks cannot be encrypted without it, that is told already
+            if view.get(at.as_str()).is_some_and(Value::is_string) && disks.at != at {
+                found.push(empty_key(at, what));
+            }
+            continue;
+        };
         match KeyName::of(key) {
             KeyName::Key { .. } => {}
             KeyName::Alias { .. } => found.push(Problem::doubtful(
@@ -118,34 +127,62 @@ fn keys(view: View<'_>) -> Vec<Problem> {
     found
 }
 
+fn empty_key(at: Pointer, what: &str) -> Problem {
+    let message = format!(
+        "the key for {what} is empty; write arn:aws:kms:REGION:ACCOUNT:key/ID, or remove AwsKmsKey if no key of yours is meant"
+    );
+    Problem::doubtful("empty-key", at, message)
+}
+
 fn s3(view: View<'_>) -> Vec<Problem> {
-    let places = std::iter::once((Pointer::new(S3), view.get(S3)));
-    let places = places.chain(view.overrides().map(|(at, entry)| (at, Some(entry))));
     let mut found = Vec::new();
-    for (at, part) in places {
-        let has = |name: &str| part.and_then(|part| part.get(name)).is_some();
-        let missing: &[&str] = match part.and_then(|part| part.get("EncryptionMode")).and_then(Value::as_str) {
+    if let Some(part) = view.object(S3).filter(|_| view.function(S3).is_none()) {
+        found.extend(s3_part(part, &Pointer::new(S3)));
+    }
+    for (at, entry) in view.overrides() {
+        let Some(part) = entry.as_object().filter(|_| view.function(at.as_str()).is_none()) else { continue };
+        let name = at.child("BucketName");
+        if !view.will_be_text(name.as_str()) && part.get("BucketName").is_none_or(Value::is_string) {
+            let message = format!(
+                "BucketName {}, so nobody knows which bucket this is for; name the bucket",
+                view.says(name.as_str())
+            );
+            found.push(Problem::doubtful("override-without-bucket", name, message));
+        }
+        found.extend(s3_part(part, &at));
+    }
+    found
+}
+
+/// Looks at `S3EncryptionConfiguration`, or at one bucket of `Overrides`.
+fn s3_part(part: &Map<String, Value>, at: &Pointer) -> Vec<Problem> {
+    let missing: &[&str] = match part.get("EncryptionMode") {
+        None => {
+            let message = format!(
+                "EncryptionMode is missing, and EMR documents none to fall back to; write one of {}",
+                S3_MODES.join(", ")
+            );
+            return vec![Problem::doubtful("s3-mode-missing", at.child("EncryptionMode"), message)];
+        }
+        Some(mode) => match mode.as_str() {
             Some("SSE-KMS" | "CSE-KMS") => &["AwsKmsKey"],
             Some("CSE-Custom") => &["S3Object", "EncryptionKeyProviderClass"],
             _ => &[],
-        };
-        found.extend(missing.iter().filter(|name| !has(name)).map(|name| {
-            let at = at.child(name);
-            Problem::doubtful(
-                "s3-mode-incomplete",
-                at,
-                format!("{name} is missing, and the EncryptionMode beside it needs one"),
-            )
-        }));
-    }
-    found
+        },
+    };
+    let missing = missing.iter().filter(|name| !part.contains_key(**name));
+    let incomplete = missing.map(|name| {
+        let message = format!("{name} is missing, and the EncryptionMode beside it needs one");
+        Problem::doubtful("s3-mode-incomplete", at.child(name), message)
+    });
+    incomplete.collect()
 }
 
 fn in_transit(view: View<'_>) -> Vec<Problem> {
     let at = |name: &str| Pointer::new(TLS).child(name);
     let mut found = Vec::new();
     if view.flag(IN_TRANSIT_FLAG) != Flag::On {
-        if view.has(IN_TRANSIT) {
+        if view.has(IN_TRANSIT) && view.flag(IN_TRANSIT_FLAG) != Flag::Unresolved {
             let message = format!(
                 "EnableInTransitEncryption {}, so EMR does not use InTransitEncryptionConfiguration",
                 view.says(IN_TRANSIT_FLAG)
@@ -159,6 +196,7 @@ fn in_transit(view: View<'_>) -> Vec<Problem> {
         Some("PEM") => &["S3Object"],
         Some("Custom") => &["S3Object", "CertificateProviderClass"],
         Some(_) => &[],
+        None if view.function(kind.as_str()).is_some() => &[],
         None => {
             let message = "in-transit encryption is on, and there are no certificates; add TLSCertificateConfiguration with CertificateProviderType";
             found.push(Problem::doubtful("in-transit-without-certificates", Pointer::new(TLS), message));
@@ -184,15 +222,17 @@ fn kerberos(view: View<'_>) -> Vec<Problem> {
         ("/AuthorizationConfiguration/RangerConfiguration", "Apache Ranger"),
         ("/LakeFormationConfiguration", "Lake Formation with SAML"),
     ];
-    let without = needs_it.into_iter().filter(|(at, _)| view.has(at) && !view.has(KERBEROS));
+    let is_away = !view.has(KERBEROS) && view.function(KERBEROS).is_none();
+    let without = needs_it.into_iter().filter(|(at, _)| view.has(at) && is_away);
     let mut found: Vec<Problem> = without
         .map(|(at, what)| {
             let message = format!("{what} needs Kerberos; add AuthenticationConfiguration with KerberosConfiguration");
             Problem::rejected("kerberos-needed", Pointer::new(at), message)
         })
         .collect();
+    found.extend(kerberos_provider(view));
     let runtime = "/AuthorizationConfiguration/LakeFormationConfiguration";
-    if view.has(runtime) && view.flag(IN_TRANSIT_FLAG) != Flag::On {
+    if view.has(runtime) && matches!(view.flag(IN_TRANSIT_FLAG), Flag::Off | Flag::Invalid) {
         let message =
             "EMR documents runtime roles with Lake Formation together with in-transit encryption only; turn it on";
         found.push(Problem::doubtful("lake-formation-in-clear", Pointer::new(runtime), message));
@@ -200,8 +240,33 @@ fn kerberos(view: View<'_>) -> Vec<Problem> {
     found
 }
 
+/// Looks at what `KerberosConfiguration` needs if it is there.
+fn kerberos_provider(view: View<'_>) -> Option<Problem> {
+    let part = view.object(KERBEROS).filter(|_| view.function(KERBEROS).is_none())?;
+    let name = match part.get("Provider") {
+        None => "Provider",
+        Some(provider) => match provider.as_str() {
+            Some("ClusterDedicatedKdc") => "ClusterDedicatedKdcConfiguration",
+            Some("ExternalKdc") => "ExternalKdcConfiguration",
+            _ => return None,
+        },
+    };
+    if part.contains_key(name) {
+        return None;
+    }
+    let what = match name {
+        "Provider" => "write ClusterDedicatedKdc or ExternalKdc, and the part that belongs to it",
+        _ => "EMR documents this Provider together with it only",
+    };
+    Some(Problem::doubtful(
+        "kerberos-incomplete",
+        Pointer::new(KERBEROS).child(name),
+        format!("{name} is missing; {what}"),
+    ))
+}
+
 fn metadata_service(view: View<'_>) -> Vec<Problem> {
-    let Some(part) = view.object(IMDS) else { return Vec::new() };
+    let Some(part) = view.object(IMDS).filter(|_| view.function(IMDS).is_none()) else { return Vec::new() };
     let names = ["MinimumInstanceMetadataServiceVersion", "HttpPutResponseHopLimit"];
     let missing = names.into_iter().filter(|name| !part.contains_key(*name));
     missing

@@ -107,10 +107,6 @@ impl Surface {
     /// Returns everything that a document says about.
     pub(super) fn all(view: View<'_>, disks: &LocalDisks) -> Vec<Self> {
         let mut all = vec![boot_volume(disks), ebs_volumes(disks), nvme(disks), other_instance_store(disks)];
-        if disks.is_unresolved(view) {
-            let in_clear = all.iter_mut().filter(|surface| surface.protection == Protection::InClear);
-            in_clear.for_each(|surface| surface.protection = Protection::Unknown);
-        }
         all.extend(s3(view));
         all.extend(wal(view));
         all.push(in_transit(view));
@@ -118,7 +114,11 @@ impl Surface {
     }
 }
 
+/// A place that is not encrypted, as far as is known.
 fn in_clear(place: Place, disks: &LocalDisks, what: &str) -> Surface {
+    if disks.encryption == DiskEncryption::Unknown {
+        return Surface::new(place, Protection::Unknown, "-", disks.at.clone(), disks.reason.clone());
+    }
     Surface::new(place, Protection::InClear, "-", disks.at.clone(), format!("{}; {what}", disks.reason))
 }
 
@@ -135,7 +135,9 @@ fn boot_volume(disks: &LocalDisks) -> Surface {
             let reason = format!("EMR never puts the boot volume under LUKS; {BY_DEFAULT}");
             Surface::new(Place::BootVolume, Protection::InClear, "-", disks.at.clone(), reason)
         }
-        DiskEncryption::None | DiskEncryption::Invalid => in_clear(Place::BootVolume, disks, BY_DEFAULT),
+        DiskEncryption::None | DiskEncryption::Invalid | DiskEncryption::Unknown => {
+            in_clear(Place::BootVolume, disks, BY_DEFAULT)
+        }
     }
 }
 
@@ -146,7 +148,9 @@ fn ebs_volumes(disks: &LocalDisks) -> Surface {
             ("LUKS", format!("{}; EC2 and the console call these volumes not encrypted", disks.reason))
         }
         DiskEncryption::CustomProvider => ("LUKS", disks.reason.clone()),
-        DiskEncryption::None | DiskEncryption::Invalid => return in_clear(Place::EbsVolumes, disks, BY_DEFAULT),
+        DiskEncryption::None | DiskEncryption::Invalid | DiskEncryption::Unknown => {
+            return in_clear(Place::EbsVolumes, disks, BY_DEFAULT);
+        }
     };
     let found = Surface::new(Place::EbsVolumes, Protection::Encrypted, by, disks.at.clone(), reason);
     found.with_key(disks.key.clone())
@@ -165,7 +169,9 @@ fn other_instance_store(disks: &LocalDisks) -> Surface {
             let found = Surface::new(place, Protection::Encrypted, "LUKS", disks.at.clone(), reason);
             found.with_key(disks.key.clone())
         }
-        DiskEncryption::None | DiskEncryption::Invalid => in_clear(place, disks, "nothing else encrypts it"),
+        DiskEncryption::None | DiskEncryption::Invalid | DiskEncryption::Unknown => {
+            in_clear(place, disks, "nothing else encrypts it")
+        }
     }
 }
 
@@ -173,13 +179,18 @@ const S3_DEFAULT: &str = "S3 encrypts new objects with its own keys";
 
 fn s3(view: View<'_>) -> Vec<Surface> {
     let without = |at: &str, reason: String| {
-        vec![Surface::new(Place::S3, Protection::Otherwise, "S3", Pointer::new(at), format!("{reason}; {S3_DEFAULT}"))]
+        let is_unknown = view.function(at).is_some();
+        let protection = if is_unknown { Protection::Unknown } else { Protection::Otherwise };
+        vec![Surface::new(Place::S3, protection, "S3", Pointer::new(at), format!("{reason}; {S3_DEFAULT}"))]
     };
     match view.flag(AT_REST_FLAG) {
         Flag::On => {}
         Flag::Off | Flag::Unresolved | Flag::Invalid => {
             return without(AT_REST_FLAG, format!("EnableAtRestEncryption {}", view.says(AT_REST_FLAG)));
         }
+    }
+    if view.function(S3).is_some() {
+        return without(S3, format!("S3EncryptionConfiguration {}", view.says(S3)));
     }
     let Some(part) = view.get(S3) else { return without(S3, "there is no S3EncryptionConfiguration".to_owned()) };
     let first = s3_mode(part, Pointer::new(S3));
@@ -199,8 +210,9 @@ fn s3_mode(part: &Value, at: Pointer) -> Surface {
         Some("CSE-KMS") => ("CSE-KMS", "EMRFS encrypts on the node with a KMS key"),
         Some("CSE-Custom") => ("CSE-Custom", "EMRFS encrypts on the node with keys from a Java class of yours"),
         _ => {
-            let said = mode.map_or_else(|| "is missing".to_owned(), |mode| format!("is {}", shown(mode)));
-            let protection = if mode.is_some_and(is_intrinsic) { Protection::Unknown } else { Protection::Otherwise };
+            let function = mode.or(Some(part)).filter(|value| is_intrinsic(value));
+            let said = mode.or(function).map_or_else(|| "is missing".to_owned(), |said| format!("is {}", shown(said)));
+            let protection = if function.is_some() { Protection::Unknown } else { Protection::Otherwise };
             return Surface::new(Place::S3, protection, "S3", at, format!("EncryptionMode {said}; {S3_DEFAULT}"));
         }
     };
@@ -209,6 +221,10 @@ fn s3_mode(part: &Value, at: Pointer) -> Surface {
 }
 
 fn wal(view: View<'_>) -> Option<Surface> {
+    if view.function(WAL).is_some() {
+        let reason = format!("EMRWALEncryptionConfiguration {}", view.says(WAL));
+        return Some(Surface::new(Place::HbaseWal, Protection::Unknown, "-", Pointer::new(WAL), reason));
+    }
     let part = view.get(WAL)?;
     let key = part.get("AwsKmsKey").and_then(Value::as_str).map(str::to_owned);
     let by = if part.get("AwsKmsKey").is_some() { "KMS key" } else { "EMR" };
@@ -230,11 +246,15 @@ fn in_transit(view: View<'_>) -> Surface {
         Some("EMR") => ("EMR", "certificates that EMR makes"),
         _ => {
             let said = view.says(at.as_str());
-            let reason = format!(
-                "EnableInTransitEncryption is on, but CertificateProviderType {said}: there are no certificates"
-            );
-            let is_unknown = view.get(at.as_str()).is_some_and(is_intrinsic);
-            let protection = if is_unknown { Protection::Unknown } else { Protection::InClear };
+            let (protection, reason) = match view.function(at.as_str()) {
+                Some(_) => (Protection::Unknown, format!("CertificateProviderType {said}")),
+                None => (
+                    Protection::InClear,
+                    format!(
+                        "EnableInTransitEncryption is on, but CertificateProviderType {said}: there are no certificates"
+                    ),
+                ),
+            };
             return Surface::new(Place::InTransit, protection, "-", at, reason);
         }
     };

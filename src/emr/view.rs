@@ -36,11 +36,15 @@ pub(super) enum Flag {
 
 /// A security configuration.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct View<'a>(pub(super) &'a Value);
+pub(super) struct View<'a> {
+    pub(super) value: &'a Value,
+    /// Whether CloudFormation replaces functions in it.
+    pub(super) has_functions: bool,
+}
 
 impl<'a> View<'a> {
     pub(super) fn get(self, pointer: &str) -> Option<&'a Value> {
-        self.0.pointer(pointer)
+        self.value.pointer(pointer)
     }
 
     pub(super) fn has(self, pointer: &str) -> bool {
@@ -58,11 +62,28 @@ impl<'a> View<'a> {
 
     /// Returns whether there is a text that is not empty, or a function of a template that will be one.
     pub(super) fn will_be_text(self, pointer: &str) -> bool {
-        self.text(pointer).is_some() || self.get(pointer).is_some_and(is_intrinsic)
+        self.text(pointer).is_some() || self.has_functions && self.get(pointer).is_some_and(is_intrinsic)
+    }
+
+    /// Returns the function of a template at a place or above it: what will stand at that place is not known yet.
+    pub(super) fn function(self, pointer: &str) -> Option<&'a Value> {
+        let mut here = self.value;
+        for segment in Pointer::new(pointer).segments() {
+            if is_intrinsic(here) {
+                return Some(here);
+            }
+            here = match here {
+                Value::Object(object) => object.get(&segment)?,
+                Value::Array(items) => items.get(segment.parse::<usize>().ok()?)?,
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+            };
+        }
+        is_intrinsic(here).then_some(here)
     }
 
     pub(super) fn flag(self, pointer: &str) -> Flag {
         match self.get(pointer) {
+            None if self.function(pointer).is_some() => Flag::Unresolved,
             None => Flag::Off,
             Some(value) => match as_boolean(value) {
                 Some(true) => Flag::On,
@@ -80,9 +101,13 @@ impl<'a> View<'a> {
         list.map(move |(index, entry)| (at.item(index), entry))
     }
 
-    /// Says what stands at a place: `is "x"` or `is missing`.
+    /// Says what stands at a place: `is "x"`, `is missing`, or that nobody knows yet.
     pub(super) fn says(self, pointer: &str) -> String {
-        self.get(pointer).map_or_else(|| "is missing".to_owned(), |value| format!("is {}", shown(value)))
+        match (self.get(pointer), self.function(pointer)) {
+            (Some(value), _) => format!("is {}", shown(value)),
+            (None, Some(function)) => format!("is not known before the deployment: it comes from {}", shown(function)),
+            (None, None) => "is missing".to_owned(),
+        }
     }
 }
 
@@ -96,7 +121,7 @@ pub(super) fn as_boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// Returns whether a value is a function of CloudFormation, whose result is not known before the deployment.
+/// Returns whether a value has the form of a function of CloudFormation, whose result is not known before the deployment.
 pub(super) fn is_intrinsic(value: &Value) -> bool {
     let only = value.as_object().filter(|object| object.len() == 1).and_then(|object| object.keys().next());
     only.is_some_and(|name| name == "Ref" || name.starts_with("Fn::"))
