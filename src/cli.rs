@@ -6,6 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
+use crate::certificates::Region;
 use crate::config::DEFAULT_PATH;
 use crate::emr::CONTROLS;
 
@@ -264,13 +265,20 @@ pub enum EmrAction {
     /// Show what EMR would encrypt and reject, where data stays in clear, and the verdicts of Security Hub, Control Tower, checkov and KICS
     #[command(
         after_help = "Exit codes: 0 local disks are encrypted and EMR would accept it, 1 local disks in clear, EMR would reject \
-                            it, or a required control fails, 2 bad input."
+                            it, a required control fails, or nodes cannot use the certificates, 2 bad input."
     )]
     Check {
         /// Files with security configurations: the document, the answer of 'aws emr describe-security-configuration', a CloudFormation
         /// template in JSON, or a Terraform plan in JSON; - is standard input
-        #[arg(value_name = "FILE", required = true)]
+        #[arg(value_name = "FILE", required_unless_present = "certificates")]
         files: Vec<PathBuf>,
+        /// A zip file with PEM certificates for encryption in transit, as S3Object names one: check key, dates, names and order; can be
+        /// given several times, also without FILE
+        #[arg(long, value_name = "ZIP")]
+        certificates: Vec<PathBuf>,
+        /// A Region whose nodes the certificates must be for; can be given several times
+        #[arg(long, value_name = "REGION", requires = "certificates")]
+        region: Vec<Region>,
         /// A control that must pass; can be given several times
         #[arg(long, value_name = "ID", value_parser = PossibleValuesParser::new(CONTROLS.iter().map(|control| control.id)))]
         require: Vec<String>,

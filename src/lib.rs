@@ -23,6 +23,7 @@
 
 pub mod apply;
 pub mod audit;
+pub mod certificates;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use luks_agent::cli::{Cli, Command, EmrAction, HeaderAction, RecoveryKeyAction, Verb};
-use luks_agent::commands::{self, Closing, CommandError, EmrFormat, Occasion, Recovery, Restoring, Rotation};
+use luks_agent::commands::{self, Closing, CommandError, EmrFiles, EmrFormat, Occasion, Recovery, Restoring, Rotation};
 use luks_agent::config::Config;
 use luks_agent::emr::Demands;
 use luks_agent::error::chain;
@@ -87,14 +87,19 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Emr { action } => {
             let said = match action {
-                EmrAction::Check { files, require, local_disks_by_agent, json, sarif } => {
+                EmrAction::Check { files, certificates, region, require, local_disks_by_agent, json, sarif } => {
+                    if !certificates.is_empty() {
+                        // they come with a private key
+                        guard_memory();
+                    }
                     let demands = Demands { required: require.clone(), local_disks_by_agent: *local_disks_by_agent };
                     let format = match (json, sarif) {
                         (true, _) => EmrFormat::Json,
                         (false, true) => EmrFormat::Sarif,
                         (false, false) => EmrFormat::Table,
                     };
-                    commands::emr_check(files, demands, format)
+                    let files = EmrFiles { documents: files, certificates, regions: region };
+                    commands::emr_check(&files, demands, format)
                 }
                 EmrAction::Import { file, name, json } => commands::emr_import(file, name.as_deref(), *json),
             };

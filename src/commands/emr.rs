@@ -4,8 +4,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
+use crate::certificates::{Bundle, CheckedBundle, MAX_BUNDLE_BYTES, Region};
 use crate::emr::{Checked, CheckedFile, Demands, Document, Import, MAX_BYTES, sarif};
 use crate::error::chain;
 use crate::report::ExitCode;
@@ -42,17 +45,34 @@ struct Input {
     documents: Vec<Document>,
 }
 
-/// `emr check`: checks the documents in files.
+/// What `emr check` reads.
+#[derive(Debug)]
+pub struct EmrFiles<'a> {
+    /// Files with security configurations.
+    pub documents: &'a [PathBuf],
+    /// Zip files with certificates.
+    pub certificates: &'a [PathBuf],
+    /// The Regions whose nodes the certificates should be for.
+    pub regions: &'a [Region],
+}
+
+/// `emr check`: checks the documents and certificates in files.
 ///
 /// If one file cannot be read, no other is checked either.
-pub fn emr_check(files: &[PathBuf], demands: Demands, format: EmrFormat) -> EmrOutput {
-    let (mut inputs, mut complaints) = (Vec::new(), Vec::new());
-    if files.iter().filter(|file| is_stdin(file)).count() > 1 {
+pub fn emr_check(files: &EmrFiles<'_>, demands: Demands, format: EmrFormat) -> EmrOutput {
+    let (mut inputs, mut bundles, mut complaints) = (Vec::new(), Vec::new(), Vec::new());
+    if files.documents.iter().chain(files.certificates).filter(|file| is_stdin(file)).count() > 1 {
         complaints.push("'-' is given twice, and standard input can be read once; give each file once".to_owned());
     } else {
-        for file in files {
+        for file in files.documents {
             match read(file) {
                 Ok(input) => inputs.push(input),
+                Err(complaint) => complaints.push(complaint),
+            }
+        }
+        for file in files.certificates {
+            match read_bundle(file, files.regions) {
+                Ok(bundle) => bundles.push(bundle),
                 Err(complaint) => complaints.push(complaint),
             }
         }
@@ -65,7 +85,7 @@ pub fn emr_check(files: &[PathBuf], demands: Demands, format: EmrFormat) -> EmrO
         return EmrOutput { stdout, complaints, exit_code: ExitCode::Configuration };
     }
     let checked = inputs.into_iter().map(|input| CheckedFile::new(input.name, input.text, input.documents));
-    let checked = Checked::new(checked.collect(), demands);
+    let checked = Checked::new(checked.collect(), bundles, demands);
     let stdout = match format {
         EmrFormat::Table => checked.to_string(),
         EmrFormat::Json => pretty(&json!(checked)),
@@ -147,14 +167,33 @@ fn is_stdin(file: &Path) -> bool {
     file == Path::new("-")
 }
 
-/// Reads a file, but no more than a document may have.
-fn read(file: &Path) -> Result<Input, String> {
-    let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
-    let cannot = |e: io::Error| format!("cannot read {name}: {e}");
+fn name_of(file: &Path) -> String {
+    if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() }
+}
+
+/// Reads a file into `bytes`, but no more than one byte over the limit.
+fn read_bytes(file: &Path, limit: usize, bytes: &mut Vec<u8>) -> Result<(), String> {
+    let cannot = |e: io::Error| format!("cannot read {}: {e}", name_of(file));
     let source: Box<dyn Read> =
         if is_stdin(file) { Box::new(io::stdin()) } else { Box::new(File::open(file).map_err(cannot)?) };
+    source.take(limit as u64 + 1).read_to_end(bytes).map(|_| ()).map_err(cannot)
+}
+
+/// Reads and checks a bundle of certificates.
+fn read_bundle(file: &Path, regions: &[Region]) -> Result<CheckedBundle, String> {
+    // it holds a private key; with room for all that is read, no copy is left behind by a larger allocation
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BUNDLE_BYTES + 64));
+    read_bytes(file, MAX_BUNDLE_BYTES, &mut bytes)?;
+    let name = name_of(file);
+    let bundle = Bundle::read(&bytes).map_err(|e| format!("{name}: {}", chain(e)))?;
+    Ok(CheckedBundle::new(name, &bundle, regions, Timestamp::now()))
+}
+
+/// Reads a file, but no more than a document may have.
+fn read(file: &Path) -> Result<Input, String> {
+    let name = name_of(file);
     let mut bytes = Vec::new();
-    source.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    read_bytes(file, MAX_BYTES, &mut bytes)?;
     let documents = Document::read_all(&bytes).map_err(|e| format!("{name}: {}", chain(e)))?;
     // it was valid UTF-8 to be read as JSON
     let text = String::from_utf8(bytes).unwrap_or_default();

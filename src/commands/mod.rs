@@ -1,6 +1,6 @@
 //! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
-//! May import: `apply`, `audit`, `config`, `discover`, `disk`, `emr`, `error`, `job`, `key`, `kms`, `luks2`, `permissions`, `plan`, `report`,
+//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `emr`, `error`, `job`, `key`, `kms`, `luks2`, `permissions`, `plan`, `report`,
 //! `state`, `storage`.
 //! Never: a device, `worker`, `daemon`.
 
@@ -49,7 +49,7 @@ pub use adopt::{Adopt, adopt};
 pub use audit::{audit, check_output, write_report};
 pub use close::{Closing, close};
 pub use doctor::doctor;
-pub use emr::{EmrFormat, EmrOutput, emr_check, emr_import};
+pub use emr::{EmrFiles, EmrFormat, EmrOutput, emr_check, emr_import};
 pub use erase::{Erase, erase};
 pub use error::CommandError;
 pub use forget::forget;

@@ -16,11 +16,22 @@ impl fmt::Display for Checked {
                 writeln!(f)?;
             }
         }
+        for bundle in &self.certificates {
+            writeln!(f, "{bundle}")?;
+        }
+        writeln!(f, "emr check: {}", self.summary())
+    }
+}
+
+impl Checked {
+    /// Counts what there is, in one line.
+    fn summary(&self) -> String {
         let all: Vec<&Judgement> = self.files.iter().flat_map(|file| &file.documents).collect();
         let count = |is: &dyn Fn(&Judgement) -> bool| all.iter().filter(|judgement| is(judgement)).count();
         let is_in_clear =
             |j: &Judgement| matches!(j.local_disks.encryption, DiskEncryption::None | DiskEncryption::Invalid);
         let parts = [
+            (all.len(), "checked"),
             (count(&|j| j.local_disks.encryption.is_encrypted()), "with local disks encrypted"),
             (count(&is_in_clear), "with local disks in clear"),
             (count(&|j| j.local_disks.encryption == DiskEncryption::Unknown), "with local disks unknown"),
@@ -28,9 +39,14 @@ impl fmt::Display for Checked {
             (count(&|j| j.has(ProblemKind::Rejected)), "that EMR would reject"),
             (count(&|j| j.has(ProblemKind::Invalid)), "invalid"),
             (count(&|j| j.failed(&self.demands.required).next().is_some()), "that fail a required control"),
+            (
+                self.certificates.len(),
+                if self.certificates.len() == 1 { "bundle of certificates" } else { "bundles of certificates" },
+            ),
+            (self.certificates.iter().filter(|bundle| bundle.fails()).count(), "that nodes cannot use"),
         ];
         let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
-        writeln!(f, "emr check: {} checked, {}", all.len(), parts.collect::<Vec<_>>().join(", "))
+        parts.collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -12,6 +12,7 @@ use super::local_disks::{DiskEncryption, LocalDisks};
 use super::pointer::Pointer;
 use super::problem::{Problem, ProblemKind};
 use super::text::without_mark;
+use crate::certificates::{CheckedBundle, Weight};
 
 /// Name of the JSON schema.
 const SCHEMA: &str = "luks-agent/emr-check";
@@ -32,6 +33,8 @@ pub struct Checked {
     pub(super) demands: Demands,
     /// The files.
     pub(super) files: Vec<CheckedFile>,
+    /// The bundles of certificates.
+    pub(super) certificates: Vec<CheckedBundle>,
 }
 
 /// What a document must satisfy besides being valid.
@@ -117,10 +120,10 @@ impl CheckedFile {
 }
 
 impl Checked {
-    /// Returns the result for these files.
-    pub fn new(files: Vec<CheckedFile>, demands: Demands) -> Self {
+    /// Returns the result for these files and bundles.
+    pub fn new(files: Vec<CheckedFile>, certificates: Vec<CheckedBundle>, demands: Demands) -> Self {
         let mut checked = Self::empty();
-        (checked.files, checked.demands) = (files, demands);
+        (checked.files, checked.certificates, checked.demands) = (files, certificates, demands);
         let judgements = || checked.files.iter().flat_map(|file| &file.documents);
         let is_invalid = judgements().any(|judgement| judgement.has(ProblemKind::Invalid));
         let fails = judgements().any(|judgement| {
@@ -128,6 +131,7 @@ impl Checked {
                 || judgement.has(ProblemKind::Rejected)
                 || judgement.failed(&checked.demands.required).next().is_some()
         });
+        let fails = fails || checked.certificates.iter().any(CheckedBundle::fails);
         checked.exit_code = match (is_invalid, fails) {
             (true, _) => 2,
             (false, true) => 1,
@@ -150,10 +154,11 @@ impl Checked {
             error: None,
             demands: Demands::default(),
             files: Vec::new(),
+            certificates: Vec::new(),
         }
     }
 
-    /// Returns the exit code: 0, 1 if a document fails, 2 if one is invalid or could not be read.
+    /// Returns the exit code: 0, 1 if a document or a bundle fails, 2 if a document is invalid, or a file could not be read.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }
@@ -170,6 +175,10 @@ impl Checked {
                     format!("{}:{line}{what}: {} (at {})", file.file, finding.message, finding.at)
                 }));
             }
+        }
+        for bundle in &self.certificates {
+            let wrong = bundle.findings.iter().filter(|finding| finding.weight == Weight::Wrong);
+            lines.extend(wrong.map(|finding| format!("{}: {}: {}", bundle.file, finding.member, finding.message)));
         }
         lines
     }

@@ -3,37 +3,55 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::checked::{Checked, CheckedFile, Finding, HIDDEN, LOCAL_DISKS_IN_CLEAR, findings};
+use super::checked::{Checked, CheckedFile, Finding, HIDDEN, LOCAL_DISKS_IN_CLEAR, Level, findings};
 use super::control::CONTROLS;
+use crate::certificates::{CertificateFinding, CheckedBundle, Weight};
 use crate::digest::sha256_hex;
 
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-/// Returns the result as a SARIF log: one result for each problem, for data in clear, and for each control that fails.
+/// Returns the result as a SARIF log: one result for each problem, for data in clear, for each control that fails, and for each finding
+/// about certificates.
 pub fn sarif(checked: &Checked) -> Value {
-    let mut rules: Vec<&'static str> = Vec::new();
+    let mut rules = Rules::default();
     let mut results = Vec::new();
     for file in &checked.files {
         for (number, judgement) in file.documents.iter().enumerate() {
             for finding in findings(judgement, &checked.demands) {
-                let index = rules.iter().position(|rule| *rule == finding.rule).unwrap_or_else(|| {
-                    rules.push(finding.rule);
-                    rules.len() - 1
-                });
+                let index = rules.index(finding.rule, "EMR security configuration");
                 results.push(result(file, number, &finding, index));
             }
         }
     }
-    let rules: Vec<Rule> = rules.into_iter().map(Rule::of).collect();
+    for bundle in &checked.certificates {
+        for finding in &bundle.findings {
+            let index = rules.index(finding.id, "certificates for EMR");
+            results.push(result_of_bundle(bundle, finding, index));
+        }
+    }
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",
         "runs": [{
-            "tool": {"driver": {"name": "luks-agent", "semanticVersion": env!("CARGO_PKG_VERSION"), "rules": rules}},
+            "tool": {"driver": {"name": "luks-agent", "semanticVersion": env!("CARGO_PKG_VERSION"), "rules": rules.0}},
             "invocations": [{"executionSuccessful": true, "exitCode": checked.exit_code()}],
             "results": results,
         }],
     })
+}
+
+/// The rules of which there are results.
+#[derive(Debug, Default)]
+struct Rules(Vec<Rule>);
+
+impl Rules {
+    /// Returns the number of a rule, which is added if it is new.
+    fn index(&mut self, id: &'static str, about: &str) -> usize {
+        self.0.iter().position(|rule| rule.id == id).unwrap_or_else(|| {
+            self.0.push(Rule::of(id, about));
+            self.0.len() - 1
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -44,16 +62,35 @@ struct Rule {
 }
 
 impl Rule {
-    fn of(id: &'static str) -> Self {
+    fn of(id: &'static str, about: &str) -> Self {
         let control = CONTROLS.iter().find(|control| control.id == id);
         let text = match (id, control) {
             (_, Some(control)) => format!("{} of {}: {}", control.id, control.checker, control.title),
             (LOCAL_DISKS_IN_CLEAR, _) => "EMR would not encrypt local disks".to_owned(),
             (HIDDEN, _) => "A control passes, and data is in clear".to_owned(),
-            (other, None) => format!("EMR security configuration: {}", other.replace('-', " ")),
+            (other, None) => format!("{about}: {}", other.replace('-', " ")),
         };
         Self { id, short_description: json!({ "text": text }) }
     }
+}
+
+/// A finding about certificates. Its file has no lines, and code scanning asks for one.
+fn result_of_bundle(bundle: &CheckedBundle, finding: &CertificateFinding, rule_index: usize) -> Value {
+    let print = format!("{}\0{}\0{}", finding.id, finding.member, finding.message);
+    json!({
+        "ruleId": finding.id,
+        "ruleIndex": rule_index,
+        "level": match finding.weight {
+            Weight::Wrong => Level::Error,
+            Weight::Doubtful => Level::Warning,
+        },
+        "message": {"text": finding.message},
+        "locations": [{
+            "physicalLocation": {"artifactLocation": {"uri": uri(&bundle.file)}, "region": {"startLine": 1}},
+            "logicalLocations": [{"fullyQualifiedName": finding.member, "kind": "member"}],
+        }],
+        "partialFingerprints": {"luksAgentEmr/v1": short_digest(&print)},
+    })
 }
 
 fn result(file: &CheckedFile, document: usize, finding: &Finding, rule_index: usize) -> Value {
@@ -78,7 +115,10 @@ fn result(file: &CheckedFile, document: usize, finding: &Finding, rule_index: us
 
 /// Returns what stays the same when lines move: the rule, the document and the place in it.
 fn fingerprint(document: &str, finding: &Finding) -> String {
-    let text = format!("{}\0{document}\0{}\0{}", finding.rule, finding.at.as_str(), finding.about);
+    short_digest(&format!("{}\0{document}\0{}\0{}", finding.rule, finding.at.as_str(), finding.about))
+}
+
+fn short_digest(text: &str) -> String {
     let mut digest = sha256_hex(&[text.as_bytes()]);
     digest.truncate(32);
     digest
@@ -94,7 +134,6 @@ fn uri(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::checked::Level;
     use super::*;
 
     #[test]

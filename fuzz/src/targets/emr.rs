@@ -30,7 +30,7 @@ pub(crate) fn run(data: &[u8]) -> String {
     let text = String::from_utf8(data.to_vec()).expect("it was read as UTF-8");
     let lines = text.lines().count().max(1);
     let demands = Demands { required: vec!["EMR.3".to_owned()], local_disks_by_agent: data.len().is_multiple_of(2) };
-    let checked = Checked::new(vec![CheckedFile::new("file.json".to_owned(), text, documents)], demands);
+    let checked = Checked::new(vec![CheckedFile::new("file.json".to_owned(), text, documents)], Vec::new(), demands);
     let table = checked.to_string();
     assert!(table.chars().all(|c| c == '\n' || !c.is_control()), "a control character in the table");
     assert_eq!(checked.exit_code() == 0, checked.complaints().is_empty());
