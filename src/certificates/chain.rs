@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::certificate::{Certificate, ENOUGH_RSA_BITS};
-use super::finding::CertificateFinding;
+use super::finding::{CertificateFinding, Weight};
 use super::member::{CHAIN, TRUSTED};
 use super::pem::{Body, describe, sections};
 use super::region::{Region, covers, covers_any};
@@ -48,31 +48,44 @@ pub(super) fn read(file: &[u8], member: &'static str) -> (Vec<Certificate>, Vec<
     (certificates, findings)
 }
 
-/// Checks the dates of certificates. An expired one that is only trusted does no harm but to what it issued.
-pub(super) fn dates(certificates: &[Certificate], member: &'static str, now: Timestamp) -> Vec<CertificateFinding> {
-    let of_one = |(index, certificate): (usize, &Certificate)| {
-        let number = index + 1;
-        let (from, until) = (certificate.not_before, certificate.not_after);
-        let (id, message) = if until < now {
-            ("certificate-expired", format!("certificate {number} expired on {until}; have a new one issued"))
-        } else if from > now {
-            let message =
-                format!("certificate {number} is valid only from {from} on; wait, or have one issued that begins now");
-            ("certificate-not-yet-valid", message)
-        } else if until.duration_since(now) <= SOON {
-            let message = format!(
-                "certificate {number} expires on {until}; nodes that start after that need another bundle, and running clusters keep this one"
-            );
-            return Some(CertificateFinding::doubtful("certificate-expires-soon", member, message));
-        } else {
-            return None;
-        };
-        Some(match member {
-            TRUSTED => CertificateFinding::doubtful(id, member, message),
-            _ => CertificateFinding::wrong(id, member, message),
-        })
-    };
-    certificates.iter().enumerate().filter_map(of_one).collect()
+/// Checks the dates of the certificates in the chain.
+pub(super) fn dates(chain: &[Certificate], now: Timestamp) -> Vec<CertificateFinding> {
+    chain.iter().enumerate().filter_map(|one| date(one, CHAIN, now)).collect()
+}
+
+/// Checks the dates of trusted certificates that are not in the chain too. Java trusts an expired root, but perhaps not what it issued.
+pub(super) fn dates_of_trusted(
+    trusted: &[Certificate],
+    chain: &[Certificate],
+    now: Timestamp,
+) -> Vec<CertificateFinding> {
+    let others = trusted.iter().enumerate().filter(|(_, one)| !chain.iter().any(|known| known.is(one)));
+    let found = others.filter_map(|one| date(one, TRUSTED, now));
+    found.map(|finding| CertificateFinding { weight: Weight::Doubtful, ..finding }).collect()
+}
+
+fn date(
+    (index, certificate): (usize, &Certificate),
+    member: &'static str,
+    now: Timestamp,
+) -> Option<CertificateFinding> {
+    let number = index + 1;
+    let (from, until) = (certificate.not_before, certificate.not_after);
+    if until < now {
+        let message = format!("certificate {number} expired on {until}; have a new one issued");
+        Some(CertificateFinding::wrong("certificate-expired", member, message))
+    } else if from > now {
+        let message =
+            format!("certificate {number} is valid only from {from} on; wait, or have one issued that begins now");
+        Some(CertificateFinding::wrong("certificate-not-yet-valid", member, message))
+    } else if until.duration_since(now) <= SOON {
+        let message = format!(
+            "certificate {number} expires on {until}; nodes that start after that need another bundle, and running clusters keep this one"
+        );
+        Some(CertificateFinding::doubtful("certificate-expires-soon", member, message))
+    } else {
+        None
+    }
 }
 
 /// Checks that each certificate of the chain is issued by the next.

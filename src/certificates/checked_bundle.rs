@@ -8,7 +8,7 @@ use super::certificate::Certificate;
 use super::chain;
 use super::finding::{CertificateFinding, Weight};
 use super::member::{CHAIN, KEY, TRUSTED};
-use super::private_key::{self, KeyState};
+use super::private_key::{self, COMMON_RSA_BITS, KeyState, UNREADABLE};
 use super::region::Region;
 
 /// What is to be said about a bundle.
@@ -32,11 +32,11 @@ impl CheckedBundle {
     /// Checks a bundle at a moment. `file` is its name, for messages.
     pub fn new(file: String, bundle: &Bundle, regions: &[Region], now: Timestamp) -> Self {
         let mut findings = missing(bundle);
-        let (public_key, found) = bundle.key.as_ref().map_or((None, Vec::new()), |file| private_key::read(file));
-        findings.extend(found);
+        let (public_key, of_key) = bundle.key.as_ref().map_or((None, Vec::new()), |file| private_key::read(file));
         let (chain, found) = bundle.chain.as_ref().map_or((Vec::new(), Vec::new()), |file| chain::read(file, CHAIN));
         // numbers and neighbours mean nothing if one in between cannot be read
         let is_whole = found.iter().all(|finding| finding.weight == Weight::Doubtful);
+        findings.extend(of_key.into_iter().map(|finding| weighed(finding, &chain)));
         findings.extend(found);
         let trusted = bundle.trusted.as_ref().map(|file| chain::read(file, TRUSTED));
         let (trusted, found) = trusted.map_or((None, Vec::new()), |(trusted, found)| (Some(trusted), found));
@@ -48,14 +48,14 @@ impl CheckedBundle {
         };
         findings.extend(of_fit(private_key));
         if is_whole {
-            findings.extend(chain::dates(&chain, CHAIN, now));
+            findings.extend(chain::dates(&chain, now));
             findings.extend(chain::order(&chain));
             findings.extend(chain::names(&chain, regions));
             findings.extend(chain::trust(&chain, trusted.as_deref()));
             findings.extend(chain::weak(&chain));
         }
         let trusted = trusted.unwrap_or_default();
-        findings.extend(chain::dates(&trusted, TRUSTED, now));
+        findings.extend(chain::dates_of_trusted(&trusted, &chain, now));
         findings.sort_by_key(|finding| finding.weight);
         Self { file, regions: regions.to_vec(), private_key, chain, trusted, findings }
     }
@@ -98,6 +98,15 @@ fn missing(bundle: &Bundle) -> Vec<CertificateFinding> {
 /// A name in the zip file, as messages show it.
 fn shown(name: &str) -> String {
     name.chars().take(80).collect()
+}
+
+/// Weighs a key that cannot be read: the key of a certificate with RSA of a common size could be.
+fn weighed(finding: CertificateFinding, chain: &[Certificate]) -> CertificateFinding {
+    let is_common = chain.first().and_then(|one| one.rsa_bits).is_some_and(|bits| COMMON_RSA_BITS.contains(&bits));
+    match finding.id {
+        UNREADABLE if is_common => CertificateFinding { weight: Weight::Wrong, ..finding },
+        _ => finding,
+    }
 }
 
 fn fit(key: &[u8], chain: &[Certificate]) -> KeyState {

@@ -1,14 +1,22 @@
 //! The private key, and whether it belongs to a certificate. Of the key itself nothing is kept.
 
+use std::ops::RangeInclusive;
+
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
 use serde::Serialize;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use super::certificate::ENOUGH_RSA_BITS;
 use super::finding::CertificateFinding;
 use super::member::KEY;
 use super::pem::{Body, Section, describe, sections};
+
+/// What is found if a key is of a kind that cannot be read here, or is none.
+pub(super) const UNREADABLE: &str = "private-key-unreadable";
+/// The sizes of RSA keys that can be read here.
+pub(super) const COMMON_RSA_BITS: RangeInclusive<usize> = ENOUGH_RSA_BITS..=8192;
 
 /// What is known of the private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,7 +73,7 @@ fn of_der(der: &[u8], label: &str) -> (Option<Vec<u8>>, Vec<CertificateFinding>)
         "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der)),
         other => {
             let message = format!("'BEGIN {other}' is not a kind of key that TLS uses; expected RSA or ECDSA");
-            return (None, vec![CertificateFinding::wrong("private-key-unreadable", KEY, message)]);
+            return (None, vec![CertificateFinding::wrong(UNREADABLE, KEY, message)]);
         }
     };
     let mut findings = Vec::new();
@@ -85,7 +93,7 @@ fn of_der(der: &[u8], label: &str) -> (Option<Vec<u8>>, Vec<CertificateFinding>)
     if public.is_none() {
         let message = "the key cannot be read here, so it is not compared with the certificate; expected RSA of 2048 to 8192 bits, \
                        ECDSA on P-256, P-384 or P-521, or Ed25519";
-        findings.push(CertificateFinding::doubtful("private-key-unreadable", KEY, message));
+        findings.push(CertificateFinding::doubtful(UNREADABLE, KEY, message));
     }
     (public, findings)
 }
