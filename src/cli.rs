@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
 use crate::certificates::Region;
+use crate::commands::AuditFormat;
 use crate::config::DEFAULT_PATH;
 use crate::emr::CONTROLS;
 
@@ -61,6 +62,7 @@ pub enum Command {
     Verb(Verb),
     /// Report for auditors what is on each disk, what encrypts it, and how that was shown; call no key service and write nothing else
     #[command(
+        args_conflicts_with_subcommands = true,
         after_help = "Exit codes: 0 each disk is encrypted or excepted by a rule, 1 a disk is not encrypted, or it could not be shown \
                             that it is, 2 usage or configuration."
     )]
@@ -71,6 +73,9 @@ pub enum Command {
         /// Also write the report as JSON to a file, which only its owner may read; an existing file is replaced
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// What else to do.
+        #[command(subcommand)]
+        action: Option<AuditAction>,
         /// How many blocks to compare between mapping and disk of each open volume
         #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
         blocks: u32,
@@ -302,6 +307,28 @@ pub enum EmrAction {
         /// Print one JSON object instead of the drop-in, which is a part of it
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// The commands about audit reports.
+#[derive(Debug, Subcommand)]
+pub enum AuditAction {
+    /// Convert reports into findings for Security Hub or a SIEM, or one report into a page to read or print
+    #[command(after_help = "Exit codes: 0 converted, 1 a file cannot be written, 2 bad input.")]
+    Convert {
+        /// Files with one report each; - is standard input. Of several reports of a node, the newest counts
+        #[arg(value_name = "REPORT", required = true)]
+        reports: Vec<PathBuf>,
+        /// The format
+        #[arg(long, value_name = "FORMAT", value_enum)]
+        format: AuditFormat,
+        /// Also findings that pass; without it, only nodes with a disk that is not encrypted or not known to be
+        #[arg(long)]
+        all: bool,
+        /// Write the findings for each call of 'aws securityhub batch-import-findings' into a file in this directory, and print the
+        /// names of the files; one call takes 100 findings of one account and Region
+        #[arg(long, value_name = "DIR")]
+        output_dir: Option<PathBuf>,
     },
 }
 

@@ -10,8 +10,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use luks_agent::cli::{Cli, Command, EmrAction, HeaderAction, RecoveryKeyAction, Verb};
-use luks_agent::commands::{self, Closing, CommandError, EmrFiles, EmrFormat, Occasion, Recovery, Restoring, Rotation};
+use luks_agent::cli::{AuditAction, Cli, Command, EmrAction, HeaderAction, RecoveryKeyAction, Verb};
+use luks_agent::commands::{
+    self, Closing, CommandError, EmrFiles, EmrFormat, Occasion, Printed, Recovery, Restoring, Rotation,
+};
 use luks_agent::config::Config;
 use luks_agent::emr::Demands;
 use luks_agent::error::chain;
@@ -70,7 +72,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             runtime.shutdown_background();
             say(verb, ended)
         }
-        Command::Audit { json, output, blocks } => audit(&cli.config, *json, output.as_deref(), *blocks),
+        Command::Audit { action: None, json, output, blocks } => audit(&cli.config, *json, output.as_deref(), *blocks),
         Command::Daemon => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ended = runtime.block_on(daemon::run(&cli.config));
@@ -103,9 +105,10 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
                 }
                 EmrAction::Import { file, name, json } => commands::emr_import(file, name.as_deref(), *json),
             };
-            print(said.stdout.as_bytes())?;
-            said.complaints.iter().for_each(|line| complain(line));
-            Ok(ExitCode::from(said.exit_code))
+            say_printed(&said)
+        }
+        Command::Audit { action: Some(AuditAction::Convert { reports, format, all, output_dir }), .. } => {
+            say_printed(&commands::audit_convert(reports, *format, *all, output_dir.as_deref()))
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -279,6 +282,13 @@ fn say(verb: &Verb, ended: Result<Report, CommandError>) -> Result<ExitCode, Box
         complain(error);
     }
     Ok(ExitCode::from(report.exit_code()))
+}
+
+/// Prints what a command without a report says, and returns the exit code.
+fn say_printed(said: &Printed) -> Result<ExitCode, Box<dyn Error>> {
+    print(said.stdout.as_bytes())?;
+    said.complaints.iter().for_each(|line| complain(line));
+    Ok(ExitCode::from(said.exit_code))
 }
 
 /// Prints on standard output. A reader that stops reading, such as `head`, is not an error: the work is done.

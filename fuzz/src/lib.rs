@@ -16,8 +16,9 @@ pub const TARGET: &str = "FUZZ_TARGET";
 type Target = fn(&[u8]) -> String;
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("answers", targets::answers::run),
+    ("audit", targets::audit::run),
     ("certificates", targets::certificates::run),
     ("config", targets::config::run),
     ("disk", targets::disk::run),

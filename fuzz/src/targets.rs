@@ -1,6 +1,7 @@
 //! One file a target: `run` takes an input, panics when something is wrong, and says what came of it.
 
 pub(crate) mod answers;
+pub(crate) mod audit;
 pub(crate) mod certificates;
 pub(crate) mod config;
 pub(crate) mod disk;

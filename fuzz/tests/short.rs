@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use luks_agent::audit::AuditReport;
 use luks_agent::certificates::Bundle;
 use luks_agent::emr::Document;
 use luks_agent::job::{Answer, Job};
@@ -84,6 +85,7 @@ macro_rules! short {
 // about five seconds each on a machine of 2026
 short! {
     answers: 20_000,
+    audit: 10_000,
     certificates: 800,
     config: 3_000,
     disk: 1_000,
@@ -133,6 +135,10 @@ fn seeds_are_still_read() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds/certificates").join(format!("{name}.zip"));
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Bundle::read(&bytes).unwrap_or_else(|e| panic!("certificates/{name}: {e}"));
+    }
+    for name in ["encrypted", "in-clear", "unknown-without-imds"] {
+        let read = AuditReport::read(read("audit", &format!("{name}.json")).as_bytes());
+        read.unwrap_or_else(|e| panic!("audit/{name}: {e}"));
     }
     for name in ["empty", "one-volume", "three-volumes", "version-1"] {
         let text = read("state", &format!("{name}.json"));

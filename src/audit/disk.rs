@@ -1,5 +1,6 @@
 //! A disk of a report.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -26,6 +27,17 @@ impl Standing {
     /// Returns the exit code of a report with this verdict on the node.
     pub fn exit_code(self) -> u8 {
         u8::from(self > Self::Excepted)
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Encrypted => "encrypted",
+            Self::Excepted => "excepted",
+            Self::Unknown => "unknown",
+            Self::NotEncrypted => "not encrypted",
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! The audit report of a node: what is on each disk, what encrypts it, and how that was shown. Its verdicts, and the formats of others that
 //! it is converted to.
 //!
-//! May import: `disk`, `logging`.
+//! May import: `digest`, `disk`, `logging`.
 //! Never: a disk, a file, the network, or this node; facts and reports come in, reports and text go out.
 
+// the report
 mod disk;
 mod evidence;
 mod judgement;
@@ -14,9 +15,31 @@ mod report;
 mod schema;
 mod table;
 
+// reading it
+mod consistency;
+#[cfg(test)]
+mod example;
+mod newest;
+mod read;
+
+// other formats
+mod asff;
+mod asff_resources;
+mod control;
+mod html;
+mod ocsf;
+mod page;
+mod place;
+mod text;
+
+pub use asff::{AsffError, Batch, MAX_FINDINGS, asff};
+pub use consistency::Inconsistency;
 pub use disk::{Disk, Encryption, Proof, Proven, Standing};
 pub use evidence::Evidence;
 pub use judgement::{Found, Judgement, Mapping, Stranger, Unfinished, Volume, judge, judge_node};
 pub use key::Key;
+pub use newest::Newest;
 pub use node::{IdentityDocument, Node};
+pub use ocsf::ocsf;
+pub use read::{MAX_BYTES, Mistake, ReadError};
 pub use report::{AuditReport, Configuration, SCHEMA, SCHEMA_VERSION};

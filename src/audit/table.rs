@@ -7,17 +7,6 @@ use super::report::AuditReport;
 use crate::disk::Bytes;
 use crate::logging::escape_controls;
 
-impl fmt::Display for Standing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Encrypted => "encrypted",
-            Self::Excepted => "excepted",
-            Self::Unknown => "unknown",
-            Self::NotEncrypted => "not encrypted",
-        })
-    }
-}
-
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heading = ["DEVICE", "ROLE", "SIZE", "SERIAL", "VERDICT", "MOUNT", "EVIDENCE"].map(str::to_owned);

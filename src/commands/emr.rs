@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::printed::Printed;
 use crate::certificates::{Bundle, CheckedBundle, MAX_BUNDLE_BYTES, Region};
 use crate::emr::{Checked, CheckedFile, Demands, Document, Import, MAX_BYTES, sarif};
 use crate::error::chain;
@@ -25,17 +26,6 @@ pub enum EmrFormat {
     Json,
     /// A SARIF log.
     Sarif,
-}
-
-/// What an `emr` command prints, and how it ends.
-#[derive(Debug)]
-pub struct EmrOutput {
-    /// For standard output.
-    pub stdout: String,
-    /// For standard error, one line each.
-    pub complaints: Vec<String>,
-    /// How it ends.
-    pub exit_code: ExitCode,
 }
 
 /// A file that was read.
@@ -59,7 +49,7 @@ pub struct EmrFiles<'a> {
 /// `emr check`: checks the documents and certificates in files.
 ///
 /// If one file cannot be read, no other is checked either.
-pub fn emr_check(files: &EmrFiles<'_>, demands: Demands, format: EmrFormat) -> EmrOutput {
+pub fn emr_check(files: &EmrFiles<'_>, demands: Demands, format: EmrFormat) -> Printed {
     let (mut inputs, mut bundles, mut complaints) = (Vec::new(), Vec::new(), Vec::new());
     if files.documents.iter().chain(files.certificates).filter(|file| is_stdin(file)).count() > 1 {
         complaints.push("'-' is given twice, and standard input can be read once; give each file once".to_owned());
@@ -82,7 +72,7 @@ pub fn emr_check(files: &EmrFiles<'_>, demands: Demands, format: EmrFormat) -> E
             EmrFormat::Json => pretty(&json!(Checked::of_failure(complaints.join("\n")))),
             EmrFormat::Table | EmrFormat::Sarif => String::new(),
         };
-        return EmrOutput { stdout, complaints, exit_code: ExitCode::Configuration };
+        return Printed { stdout, complaints, exit_code: ExitCode::Configuration };
     }
     let checked = inputs.into_iter().map(|input| CheckedFile::new(input.name, input.text, input.documents));
     let checked = Checked::new(checked.collect(), bundles, demands);
@@ -96,11 +86,11 @@ pub fn emr_check(files: &EmrFiles<'_>, demands: Demands, format: EmrFormat) -> E
         1 => ExitCode::Failed,
         _ => ExitCode::Configuration,
     };
-    EmrOutput { stdout, complaints: checked.complaints(), exit_code }
+    Printed { stdout, complaints: checked.complaints(), exit_code }
 }
 
 /// `emr import`: turns the document in a file, or the one of that name, into a drop-in for the agent's configuration.
-pub fn emr_import(file: &Path, name: Option<&str>, json: bool) -> EmrOutput {
+pub fn emr_import(file: &Path, name: Option<&str>, json: bool) -> Printed {
     let imported = read(file).map_err(|complaint| (ExitCode::Configuration, complaint)).and_then(|input| {
         let document = choose(&input, name).map_err(|complaint| (ExitCode::Configuration, complaint))?;
         Import::of(document, &input.name).map_err(|e| {
@@ -112,12 +102,12 @@ pub fn emr_import(file: &Path, name: Option<&str>, json: bool) -> EmrOutput {
         Ok(import) => {
             let drop_in = import.to_string();
             let stdout = if json { pretty(&as_json(ExitCode::Done, &json!(import), &json!(drop_in))) } else { drop_in };
-            EmrOutput { stdout, complaints: Vec::new(), exit_code: ExitCode::Done }
+            Printed { stdout, complaints: Vec::new(), exit_code: ExitCode::Done }
         }
         Err((exit_code, complaint)) => {
             let failure = Import::failure(&complaint);
             let stdout = if json { pretty(&as_json(exit_code, &failure, &Value::Null)) } else { String::new() };
-            EmrOutput { stdout, complaints: vec![complaint], exit_code }
+            Printed { stdout, complaints: vec![complaint], exit_code }
         }
     }
 }

@@ -7,6 +7,7 @@
 // one file a command
 mod adopt;
 mod audit;
+mod audit_convert;
 mod close;
 mod doctor;
 mod emr;
@@ -38,6 +39,7 @@ mod orphans;
 mod picture;
 mod planning;
 mod preflight;
+mod printed;
 mod recorded;
 mod security_configuration;
 mod survey;
@@ -47,9 +49,10 @@ mod waiting;
 
 pub use adopt::{Adopt, adopt};
 pub use audit::{audit, check_output, write_report};
+pub use audit_convert::{AuditFormat, audit_convert};
 pub use close::{Closing, close};
 pub use doctor::doctor;
-pub use emr::{EmrFiles, EmrFormat, EmrOutput, emr_check, emr_import};
+pub use emr::{EmrFiles, EmrFormat, emr_check, emr_import};
 pub use erase::{Erase, erase};
 pub use error::CommandError;
 pub use forget::forget;
@@ -59,6 +62,7 @@ pub use health::health;
 pub use node::is_known;
 pub use picture::{Picture, picture};
 pub use plan::show_plan;
+pub use printed::Printed;
 pub use provision::{Occasion, provision};
 pub use recovery_key::{Recovery, recovery_key, unlock_with_recovery_key};
 pub use rewrap::rewrap;

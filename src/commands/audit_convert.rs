@@ -1,0 +1,142 @@
+//! `audit convert`: converts audit reports into the formats of other products. Needs neither a node nor AWS.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::printed::Printed;
+use crate::audit::{AuditReport, Batch, MAX_BYTES, MAX_FINDINGS, Newest, asff, ocsf};
+use crate::error::{IoError, chain};
+use crate::report::ExitCode;
+
+/// The formats of other products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditFormat {
+    /// Findings for 'aws securityhub batch-import-findings'
+    Asff,
+    /// Compliance Findings of OCSF 1.6.0, as one JSON array
+    Ocsf,
+    /// A page about one report, without scripts, which needs no network
+    Html,
+}
+
+/// `audit convert`: converts the newest report of each node, of failing nodes only unless `all`.
+///
+/// If one file cannot be read, nothing is converted: a node that is left out would look like one that passes.
+pub fn audit_convert(files: &[PathBuf], format: AuditFormat, all: bool, output_dir: Option<&Path>) -> Printed {
+    let converted = read_all(files).and_then(|newest| {
+        convert(&newest, format, all, output_dir).map_err(|(code, complaint)| (code, vec![complaint]))
+    });
+    match converted {
+        Ok((stdout, complaints)) => Printed { stdout, complaints, exit_code: ExitCode::Done },
+        Err((exit_code, complaints)) => Printed { stdout: String::new(), complaints, exit_code },
+    }
+}
+
+fn convert(
+    newest: &Newest,
+    format: AuditFormat,
+    all: bool,
+    output_dir: Option<&Path>,
+) -> Result<(String, Vec<String>), (ExitCode, String)> {
+    let bad = |complaint: String| (ExitCode::Configuration, complaint);
+    if output_dir.is_some() && format != AuditFormat::Asff {
+        return Err(bad("--output-dir is for --format asff; the other formats have no limit to split at".to_owned()));
+    }
+    let chosen = || newest.reports().filter(|report| all || !report.verdict.is_fine());
+    let nothing = || {
+        let nodes = newest.reports().count();
+        vec![format!("no finding: the disks of all {nodes} nodes are encrypted or excepted; --all converts these too")]
+    };
+    match format {
+        AuditFormat::Html => {
+            let mut reports = newest.reports();
+            match (reports.next(), reports.next()) {
+                (Some(report), None) => Ok((report.to_html(), Vec::new())),
+                _ => Err(bad("a page is about one node; give the report of one".to_owned())),
+            }
+        }
+        AuditFormat::Ocsf => {
+            let findings: Vec<Value> = chosen().map(ocsf).collect();
+            let complaints = if findings.is_empty() { nothing() } else { Vec::new() };
+            Ok((pretty(&findings), complaints))
+        }
+        AuditFormat::Asff => {
+            let batches = asff(chosen()).map_err(|e| bad(chain(e)))?;
+            if let Some(dir) = output_dir {
+                let names = write(&batches, dir).map_err(|complaint| (ExitCode::Failed, complaint))?;
+                return Ok((names, if batches.is_empty() { nothing() } else { Vec::new() }));
+            }
+            match batches.as_slice() {
+                [] => Ok((pretty(&[]), nothing())),
+                [batch] => Ok((pretty(&batch.findings), Vec::new())),
+                several => {
+                    let findings: usize = several.iter().map(|batch| batch.findings.len()).sum();
+                    let needed = several.len();
+                    Err(bad(format!(
+                        "{findings} findings need {needed} calls: one takes {MAX_FINDINGS} findings and 6 MB, of one account and Region; \
+                         give --output-dir DIR, which writes a file for each"
+                    )))
+                }
+            }
+        }
+    }
+}
+
+/// Writes a file for each call into an empty directory, and returns their names, one a line.
+fn write(batches: &[Batch], dir: &Path) -> Result<String, String> {
+    std::fs::create_dir_all(dir).map_err(|e| chain(IoError::when("create", dir)(e)))?;
+    let mut entries = dir.read_dir().map_err(|e| chain(IoError::when("read", dir)(e)))?;
+    if entries.next().is_some() {
+        return Err(format!(
+            "{} is not empty; give an empty directory, so that nobody imports findings of an earlier run",
+            dir.display()
+        ));
+    }
+    let mut names = String::new();
+    for (number, Batch { account, region, findings }) in batches.iter().enumerate() {
+        let path = dir.join(format!("findings-{account}-{region}-{:04}.json", number + 1));
+        std::fs::write(&path, pretty(findings)).map_err(|e| chain(IoError::when("write", &path)(e)))?;
+        names.push_str(&format!("{}\n", path.display()));
+    }
+    Ok(names)
+}
+
+/// Reads all files, or says of each that cannot be read why.
+fn read_all(files: &[PathBuf]) -> Result<Newest, (ExitCode, Vec<String>)> {
+    let mut complaints = Vec::new();
+    let mut newest = Newest::default();
+    if files.iter().filter(|file| is_stdin(file)).count() > 1 {
+        complaints.push("'-' is given twice, and standard input can be read once; give each file once".to_owned());
+    } else {
+        for file in files {
+            match read(file) {
+                Ok(report) => newest.add(report),
+                Err(complaint) => complaints.push(complaint),
+            }
+        }
+    }
+    if complaints.is_empty() { Ok(newest) } else { Err((ExitCode::Configuration, complaints)) }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file == Path::new("-")
+}
+
+/// Reads a report, but no more than one may have.
+fn read(file: &Path) -> Result<AuditReport, String> {
+    let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
+    let cannot = |e: io::Error| format!("cannot read {name}: {e}");
+    let source: Box<dyn Read> =
+        if is_stdin(file) { Box::new(io::stdin()) } else { Box::new(File::open(file).map_err(cannot)?) };
+    let mut text = Vec::new();
+    source.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).map_err(cannot)?;
+    AuditReport::read(&text).map_err(|e| format!("{name}: {}", chain(e)))
+}
+
+fn pretty(findings: &[Value]) -> String {
+    format!("{:#}\n", json!(findings))
+}
