@@ -191,6 +191,8 @@ impl World {
             state_in_memory: None,
             instance_id: None,
             missing_ciphers: Vec::new(),
+            with_system_mount: Vec::new(),
+            unreadable: Vec::new(),
         }
     }
 

@@ -48,6 +48,7 @@ impl fmt::Write for Escaped<'_> {
                 '\'' => self.0.push_str("&#39;"),
                 // these change the direction of the text around them, or are not shown
                 '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => self.0.push(REPLACED),
+                '\n' => self.0.push('\n'),
                 c if c.is_control() => self.0.push(REPLACED),
                 c => self.0.push(c),
             }
@@ -64,7 +65,7 @@ mod tests {
     fn escapes_everything_that_is_not_markup() {
         let mut html = Html::default();
         html.element("<td title=\"\">", "<script>alert('\"&')</script>\u{202e}\0\n", "</td>");
-        let text = "&lt;script&gt;alert(&#39;&quot;&amp;&#39;)&lt;/script&gt;\u{fffd}\u{fffd}\u{fffd}";
+        let text = "&lt;script&gt;alert(&#39;&quot;&amp;&#39;)&lt;/script&gt;\u{fffd}\u{fffd}\n";
         assert_eq!(html.into_string(), format!("<td title=\"\">{text}</td>"));
     }
 }

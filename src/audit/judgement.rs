@@ -164,7 +164,7 @@ fn of_volume(volume: &Volume) -> Vec<(Standing, String)> {
     let mut findings: Vec<_> = volume.around.iter().map(in_clear).collect();
     match volume.unfinished {
         Some(Unfinished::Formatting) => {
-            let why = "its formatting was interrupted, so it holds no data; 'luks-agent provision' finishes it";
+            let why = "it is being formatted, or that was interrupted, so it holds no data yet; 'luks-agent provision' finishes it";
             findings.push((Standing::NotEncrypted, why.to_owned()));
             return findings;
         }

@@ -101,6 +101,9 @@ fn row(page: &mut Html, disk: &Disk) {
                 page.element("<br>not as the agent made it: ", violation, "");
             }
         }
+        None if disk.key_arn.is_some() => {
+            page.element("not examined<br>", &disk.content, "");
+        }
         None => {
             page.element("none by luks-agent<br>", &disk.content, "");
         }
@@ -167,7 +170,8 @@ fn node(page: &mut Html, report: &AuditReport) {
         ("Its RSA-2048 signature", identity.and_then(|identity| identity.rsa2048.as_deref())),
     ];
     for (name, value) in fields {
-        page.raw("<tr><th scope=\"row\">").raw(name).raw("</th><td>");
+        // a document and its signature are verified byte for byte
+        page.raw("<tr><th scope=\"row\">").raw(name).raw("</th><td class=\"verbatim\">");
         page.text(value.unwrap_or("none")).raw("</td></tr>\n");
     }
     page.raw("</tbody>\n</table>\n</section>\n");

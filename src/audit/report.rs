@@ -9,7 +9,7 @@ use super::node::Node;
 
 /// Name of the JSON schema of an audit report.
 pub const SCHEMA: &str = "luks-agent/audit";
-/// Version of the schema. It grows when a field changes its meaning or is removed.
+/// Version of the schema. It grows when a field is added, changes its meaning or is removed: a reader refuses fields that it does not know.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// What one node has on its disks, and how that was shown. It has no key material.

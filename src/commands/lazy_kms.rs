@@ -186,6 +186,8 @@ mod tests {
             state_in_memory: None,
             instance_id: None,
             missing_ciphers: Vec::new(),
+            with_system_mount: Vec::new(),
+            unreadable: Vec::new(),
         };
         assert_eq!(likely_opened(&state, Some(&seen(&[&other, &closed])), &[]), [volume]);
         let on_purpose = [Closed::new(volume.luks_uuid, &closed)];

@@ -84,6 +84,8 @@ mod tests {
             state_in_memory: None,
             instance_id: None,
             missing_ciphers: Vec::new(),
+            with_system_mount: Vec::new(),
+            unreadable: Vec::new(),
         };
         let known = State::sample();
         let uuid = known.volumes[0].luks_uuid;

@@ -62,22 +62,33 @@ impl Boot {
         self.carried.iter().any(|c| c.disk == disk && SYSTEM.contains(&c.what))
     }
 
+    /// Returns whether a disk carries a mount point of the system, or lies on one that does: another volume of the LVM of the boot disk.
+    pub(super) fn carries_mount_below(&self, sysfs: &Sysfs<'_>, device: &str) -> bool {
+        let mut seen = HashSet::new();
+        let mut rest = vec![device.to_owned()];
+        while let Some(name) = rest.pop() {
+            if self.carries_mount(&name) {
+                return true;
+            }
+            // what cannot be read is not shown to carry anything
+            let Ok(disk) = whole_disk(sysfs, &name) else { continue };
+            if seen.insert(disk.name.clone()) {
+                rest.extend(disk.links("slaves").unwrap_or_default());
+                rest.push(disk.name);
+            }
+        }
+        false
+    }
+
     /// Returns why a device that carries nothing itself belongs to the system; `None` if it does not.
     ///
     /// A device that is stacked on a boot disk, such as another volume of its LVM or a snapshot, is part of the boot
     /// disk.
     pub(super) fn describe_below(&self, sysfs: &Sysfs<'_>, device: &str) -> Option<String> {
-        // Whole disks first: only partitions are not among them.
-        let disk = |name: &str| -> Result<Node, DiscoverError> {
-            sysfs.disk(name).or_else(|_| {
-                let node = sysfs.named(name)?;
-                Ok(sysfs.disk_of(&node)?.unwrap_or(node))
-            })
-        };
         let mut seen = HashSet::new();
         let mut rest = vec![device.to_owned()];
         while let Some(name) = rest.pop() {
-            match disk(&name).and_then(|node| Ok((node.links("slaves")?, node.name))) {
+            match whole_disk(sysfs, &name).and_then(|node| Ok((node.links("slaves")?, node.name))) {
                 Ok((slaves, name)) if seen.insert(name.clone()) => {
                     if let Some(what) = self.describe(&name) {
                         return Some(format!("lies on {name}, which {what}"));
@@ -94,6 +105,15 @@ impl Boot {
     fn fail(&mut self, what: &str, reason: &BackingError) {
         self.unresolved.get_or_insert_with(|| format!("cannot find out which disks carry {what}: {}", chain(reason)));
     }
+}
+
+/// Returns the disk of a partition; a disk for itself.
+fn whole_disk(sysfs: &Sysfs<'_>, name: &str) -> Result<Node, DiscoverError> {
+    // whole disks first: only partitions are not among them
+    sysfs.disk(name).or_else(|_| {
+        let node = sysfs.named(name)?;
+        Ok(sysfs.disk_of(&node)?.unwrap_or(node))
+    })
 }
 
 /// Finds the disks below the mount points of the system, active swap, external journals and the state directory, which

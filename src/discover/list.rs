@@ -34,7 +34,7 @@ pub fn discover(
     let mounts = Mounts::read(roots);
     let mounted = mounts.as_ref().map(|mounts| MountPoints::from_table(&sysfs, mounts)).unwrap_or_default();
 
-    let mut devices = Vec::new();
+    let (mut devices, mut unreadable) = (Vec::new(), Vec::new());
     for name in sysfs.disk_names()? {
         match read_facts(&sysfs, &name, &mounted) {
             Ok(Some(mut facts)) => {
@@ -46,7 +46,10 @@ pub fn discover(
             }
             Ok(None) => {}
             Err(error) if is_gone(&error) => tracing::debug!(disk = name, "disk vanished while it was read"),
-            Err(error) => tracing::warn!(disk = name, "skipping a disk that cannot be read: {}", chain(error)),
+            Err(error) => {
+                tracing::warn!(disk = name, "skipping a disk that cannot be read: {}", chain(error));
+                unreadable.push(name);
+            }
         }
     }
 
@@ -55,6 +58,8 @@ pub fn discover(
     for facts in &mut devices {
         facts.system = boot.describe(&facts.name).or_else(|| boot.describe_below(&sysfs, &facts.name));
     }
+    let names = devices.iter().map(|facts| facts.name.clone());
+    let with_system_mount = names.filter(|name| boot.carries_mount_below(&sysfs, name)).collect();
     let mut boot_unresolved = boot.unresolved.clone();
     if let Some(mapping) = mapping {
         let mismatch = xen::assign(&mut devices, mapping, &boot);
@@ -66,5 +71,13 @@ pub fn discover(
     });
     // a path that cannot be followed leaves the boot disk unresolved, too
     let state_in_memory = mounts.ok().and_then(|mounts| find_in_memory(&sysfs, &mounts, state_dir).ok().flatten());
-    Ok(Inventory { devices, boot_unresolved, state_in_memory, instance_id: None, missing_ciphers: Vec::new() })
+    Ok(Inventory {
+        devices,
+        boot_unresolved,
+        state_in_memory,
+        instance_id: None,
+        missing_ciphers: Vec::new(),
+        with_system_mount,
+        unreadable,
+    })
 }

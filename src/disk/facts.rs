@@ -217,6 +217,13 @@ pub struct Inventory {
     /// The ciphers that the plan needs but the kernel lacks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_ciphers: Vec<MissingCipher>,
+    /// Kernel names of the disks that carry, or lie on a disk that carries, a mount point of the system, and not only swap, a journal or
+    /// the state directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with_system_mount: Vec<String>,
+    /// Kernel names of the disks whose facts could not be read. They are not among `devices`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
 }
 
 impl Inventory {

@@ -154,6 +154,8 @@ fn inventory(devices: Vec<DeviceFacts>) -> Inventory {
         state_in_memory: None,
         instance_id: Some("i-here".to_owned()),
         missing_ciphers: Vec::new(),
+        with_system_mount: Vec::new(),
+        unreadable: Vec::new(),
     }
 }
 

@@ -77,6 +77,13 @@ pub struct Crypt {
     pub sector_size: u32,
 }
 
+impl fmt::Display for Crypt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cipher, key_size, sector_size } = self;
+        write!(f, "{cipher}, {key_size} bits, sectors of {sector_size} bytes")
+    }
+}
+
 /// Returns how a mapping encrypts; `None` if its table is not a single target `crypt`.
 ///
 /// # Errors

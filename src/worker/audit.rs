@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::check::read_checked_header;
-use super::claim::{self, claim};
+use super::check::{read_checked_header, was_killed};
+use super::claim::{self, ClaimError, claim};
 use super::error::WorkerError;
 use super::probe::path_of;
 use super::reader::{ReadError, Reader};
 use super::sample::{ALIGN, Part};
 use super::stage::Stage;
 use crate::disk::{BlankScan, Scan};
-use crate::error::chain;
+use crate::error::{IoError, chain};
 use crate::job::{self, Answer, Audited, AuditedMapping, Compared};
 use crate::luks2::{Copies, DATA_OFFSET, Layout, forget_cached, reencrypted};
 use crate::storage::dm::{self, Crypt};
@@ -24,6 +24,8 @@ use crate::storage::dm::{self, Crypt};
 const BLOCK: u32 = 4096;
 /// How many places to try for each block that is to be compared, before the search for written ones ends.
 const TRIES: u32 = 16;
+/// How long to compare blocks. A disk that is slower has fewer of them compared.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How many blocks at the beginning of a volume to try after that: a file system is written there.
 const BEGINNING: u64 = 16;
 
@@ -49,15 +51,30 @@ pub(super) fn audit(job: &job::Audit, stage: &mut Stage<'_>) -> Result<Answer, W
         // while a volume is being re-encrypted, libcryptsetup stacks mappings, whose tables change
         let (found, violation) = match expected.reencrypting {
             true => (crypt.clone(), None),
-            false => (dm::crypt(mapper)?, dm::check(mapper, target.devno, expected.header).err().map(chain)),
+            false => (dm::crypt(mapper)?, violation(mapper, job, crypt.as_ref())),
         };
         let node = dm::node(mapper)?;
-        let compared = compare(&path_of(&disk), &node, *blocks, stage).map_err(chain);
+        let is_killed = expected.reencrypting && was_killed(&disk, mapper)?;
+        // comparing takes its time, and only reads
+        disk.unlock().map_err(IoError::when("unlock", &target.path)).map_err(ClaimError::from)?;
+        let compared = match is_killed {
+            true => Err("its re-encryption was killed, and its reads wait until it is opened again".to_owned()),
+            false => compare(&path_of(&disk), &node, *blocks, stage).map_err(chain),
+        };
         mapping = Some(AuditedMapping { is_crypt: found.is_some(), violation, compared });
         crypt = found;
     }
     let reencrypted = expected.reencrypting.then(|| reencrypted(&metadata, target.size).unwrap_or(0));
     Ok(Answer::Audited(Box::new(Audited { header, crypt, mapping, reencrypted })))
+}
+
+/// Returns how a mapping differs from its record, or from the header if the layout was not recorded.
+fn violation(mapper: &str, job: &job::Audit, header: Option<&Crypt>) -> Option<String> {
+    let differs = || {
+        let (found, header) = (dm::crypt(mapper).ok()??, header?);
+        (found != *header).then(|| format!("its mapping encrypts with {found}, and its header says {header}"))
+    };
+    dm::check(mapper, job.target.devno, job.expected.header).err().map(chain).or_else(differs)
 }
 
 fn crypt_of(layout: Layout) -> Crypt {
@@ -69,7 +86,8 @@ fn crypt_of(layout: Layout) -> Crypt {
 ///
 /// A block that is zero on the disk was never written, or was discarded: what the mapping makes of it differs, whatever it does.
 fn compare(disk: &Path, mapping: &Path, blocks: u32, stage: &mut Stage<'_>) -> Result<Compared, ReadError> {
-    // it has no limit in time, and each block is reported as progress
+    let since = Instant::now();
+    // the reader has no limit in time, and each block is reported as progress
     let scan = Scan { how: BlankScan::Full, within: Duration::ZERO };
     let (mut disk, mut mapping) = (Reader::open(disk, scan)?, Reader::open(mapping, scan)?);
     let count = mapping.size.min(disk.size.saturating_sub(DATA_OFFSET)) / u64::from(BLOCK);
@@ -77,7 +95,7 @@ fn compare(disk: &Path, mapping: &Path, blocks: u32, stage: &mut Stage<'_>) -> R
     let mut seen = BTreeSet::new();
     let mut compared = Compared { block_size: BLOCK, ..Compared::default() };
     for place in random.chain(0..BEGINNING.min(count)) {
-        if compared.blocks == u64::from(blocks) || count == 0 {
+        if compared.blocks == u64::from(blocks) || count == 0 || since.elapsed() > PATIENCE {
             break;
         }
         if !seen.insert(place) {
@@ -115,7 +133,6 @@ fn random_below(count: u64) -> u64 {
 mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt;
-    use std::time::Instant;
 
     use super::*;
 

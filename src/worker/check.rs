@@ -41,12 +41,15 @@ fn check_reencrypting(job: &job::Check, stage: &mut Stage<'_>) -> Result<Answer,
     stage.enter("checking");
     let metadata = read_checked_header(&disk, expected)?;
     let reencrypted = reencrypted(&metadata, target.size);
-    // nobody has the lock, but the mapping still has what is below it only meanwhile
-    let is_killed = disk.try_lock().is_ok() && dm::is_linear(mapper)?;
-    let unsound = is_killed.then(|| {
+    let unsound = was_killed(&disk, mapper)?.then(|| {
         "its re-encryption was killed, so some of its reads and writes wait until it is opened again; restart the node, nothing is lost".to_owned()
     });
     Ok(Answer::Sound { unsound, filesystem_errors: false, reencrypted: reencrypted.or(Some(0)) })
+}
+
+/// Whether the re-encryption of a volume was killed: nobody has the lock, but the mapping still has what is below it only meanwhile.
+pub(super) fn was_killed(disk: &File, mapper: &str) -> Result<bool, WorkerError> {
+    Ok(disk.try_lock().is_ok() && dm::is_linear(mapper)?)
 }
 
 /// Checks the header against the state file, as far as that is possible without a key. Returns its metadata.

@@ -203,3 +203,14 @@ audit 1 --json
 verdict ubdc not-encrypted
 verdict ubdb encrypted
 valid
+
+say "a disk with nothing of the system but swap is no boot volume"
+mkswap -q /dev/ubdd
+swapon /dev/ubdd
+audit 1 --json
+verdict ubdd not-encrypted
+because ubdd "it carries swap"
+verdict ubda excepted
+swapoff /dev/ubdd
+audit 1 --json
+verdict ubdd excepted

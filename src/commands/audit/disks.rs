@@ -5,7 +5,7 @@ use super::look::Look;
 use super::volume::{Examined, examine};
 use crate::audit::{Disk, Found, Judgement, Proof, Proven, Stranger, judge};
 use crate::config::{Config, Policy};
-use crate::disk::{Content, DeviceFacts, Role, classify};
+use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::plan::{in_use, policy, record_of};
 use crate::report::proofs::{self, Kept};
 use crate::state::{Phase, VolumeRecord, VolumeRole};
@@ -13,12 +13,12 @@ use crate::state::{Phase, VolumeRecord, VolumeRole};
 impl Look<'_> {
     /// Returns a disk that is attached.
     pub(super) async fn attached(&self, facts: &DeviceFacts) -> Disk {
-        let Node { config, state, .. } = self.node;
+        let Node { config, state, inventory } = self.node;
         let role = classify(facts, &config.volumes.rules);
         let record = record_of(state, facts);
         let is_open = record.is_some_and(|record| facts.mapping_of(record.luks_uuid).is_some());
         // swap on an open volume makes its disk one that carries the system, and no rule changes what is open
-        let without_volume = if is_open { None } else { excepted(config, &role) };
+        let without_volume = if is_open { None } else { excepted(config, &role, is_system(inventory, facts)) };
         let (found, volume) = match (without_volume, record) {
             (Some(found), _) => (found, None),
             (None, Some(record)) => {
@@ -100,17 +100,28 @@ impl Look<'_> {
 }
 
 /// Returns what is found of a disk that the agent leaves alone.
-fn excepted(config: &Config, role: &Role) -> Option<Found> {
+///
+/// Swap or the state directory alone make no boot volume of a disk: it has the role so that nothing formats it, and its data is in clear.
+fn excepted(config: &Config, role: &Role, is_of_system: bool) -> Option<Found> {
     let ignored = |role, setting: &str| {
         let rule = format!("{setting} is \"ignore\"");
         (policy(config, role) == Policy::Ignore).then_some(Found::Excepted { rule })
     };
     match role {
-        Role::Boot { because } => Some(Found::Boot { because: because.clone() }),
+        Role::Boot { because } if is_of_system => Some(Found::Boot { because: because.clone() }),
+        Role::Boot { .. } => None,
         Role::Ignored { because } => Some(Found::Excepted { rule: because.clone() }),
-        Role::Ebs | Role::Unclear { .. } => ignored(VolumeRole::Ebs, "volumes.ebs"),
+        Role::Ebs => ignored(VolumeRole::Ebs, "volumes.ebs"),
+        // it can be either
+        Role::Unclear { .. } => ignored(VolumeRole::InstanceStore, "volumes.instance_store")
+            .and_then(|_| ignored(VolumeRole::Ebs, "volumes.ebs")),
         Role::InstanceStore => ignored(VolumeRole::InstanceStore, "volumes.instance_store"),
     }
+}
+
+/// Whether a disk is a boot volume by a mount point of the system, or by the block device mapping of IMDS.
+fn is_system(inventory: &Inventory, facts: &DeviceFacts) -> bool {
+    facts.system.is_none() || inventory.with_system_mount.contains(&facts.name)
 }
 
 fn because(role: &Role) -> Option<&String> {
@@ -121,12 +132,17 @@ fn because(role: &Role) -> Option<&String> {
 }
 
 fn stranger(facts: &DeviceFacts, role: &Role) -> Stranger {
-    let is_free = facts.holders.is_empty() && facts.mounts.is_empty();
+    let is_free = facts.holders.is_empty() && facts.mounts.is_empty() && facts.system.is_none();
+    // what lies on a LUKS2 volume of others is encrypted by it, as far as can be known
+    let is_on_luks = facts.mounts.is_empty() && facts.holders.iter().any(|holder| holder.luks_uuid().is_some());
     // what is mounted from the disk itself is no LUKS2 volume, whatever header is left on it
     let content = facts.content.clone().filter(|_| facts.mounts.is_empty());
     Stranger {
         unclear: matches!(role, Role::Unclear { .. }).then(|| because(role).cloned()).flatten(),
-        in_use: (!is_free).then(|| in_use(facts)),
+        in_use: (!is_free && (!is_on_luks || content.is_some())).then(|| match &facts.system {
+            Some(what) => format!("it {what}"),
+            None => in_use(facts),
+        }),
         content,
     }
 }
@@ -174,6 +190,7 @@ mod tests {
             let text = format!("[kms]\nkey_id = \"k\"\n[volumes]\n{text}");
             Config::from_text(Path::new("config.toml"), &text).unwrap()
         };
+        let excepted = |config: &Config, role: &Role| excepted(config, role, false);
         let rule = |config: &Config, role: &Role| match excepted(config, role) {
             Some(Found::Excepted { rule }) => rule,
             other => format!("{other:?}"),
@@ -187,5 +204,25 @@ mod tests {
         assert_eq!(rule(&ignore, &unclear), "volumes.ebs is \"ignore\"");
         assert_eq!(rule(&ignore, &Role::InstanceStore), "volumes.instance_store is \"ignore\"");
         assert_eq!(rule(&encrypt, &Role::Ignored { because: "a rule".to_owned() }), "a rule");
+        for one in ["ebs = \"ignore\"", "instance_store = \"ignore\""] {
+            assert_eq!(excepted(&config(one), &unclear), None, "{one}: it can be the other");
+        }
+    }
+
+    #[test]
+    fn only_a_mount_of_the_system_makes_a_disk_a_boot_volume() {
+        let text = Config::from_text(Path::new("config.toml"), "[kms]\nkey_id = \"k\"\n").unwrap();
+        let boot = |what: &str, is_of_system| {
+            let facts = DeviceFacts { system: Some(what.to_owned()), ..DeviceFacts::sample("nvme1n1", 1) };
+            let role = classify(&facts, &text.volumes.rules);
+            match excepted(&text, &role, is_of_system) {
+                Some(found) => judge(&found),
+                None => judge(&Found::Stranger(stranger(&facts, &role))),
+            }
+        };
+        assert_eq!(boot("carries / through nvme1n1p1", true).verdict, crate::audit::Standing::Excepted);
+        let swap = boot("carries swap", false);
+        assert_eq!(swap.verdict, crate::audit::Standing::NotEncrypted);
+        assert_eq!(swap.reasons, ["not a volume of luks-agent on this node: it carries swap"]);
     }
 }
