@@ -1,13 +1,12 @@
 //! `audit convert`: converts audit reports into the formats of other products. Needs neither a node nor AWS.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::printed::Printed;
+use super::input::{name_of, read_bytes, read_each, standard_input_twice};
+use super::printed::{Printed, pretty};
 use crate::audit::{AuditReport, Batch, MAX_BYTES, MAX_FINDINGS, Newest, asff, ocsf};
 use crate::error::{IoError, chain};
 use crate::report::ExitCode;
@@ -62,7 +61,7 @@ fn convert(
         AuditFormat::Ocsf => {
             let findings: Vec<Value> = chosen().map(ocsf).collect();
             let complaints = if findings.is_empty() { nothing() } else { Vec::new() };
-            Ok((pretty(&findings), complaints))
+            Ok((pretty(&json!(findings)), complaints))
         }
         AuditFormat::Asff => {
             let batches = asff(chosen()).map_err(|e| bad(chain(e)))?;
@@ -71,8 +70,8 @@ fn convert(
                 return Ok((names, if batches.is_empty() { nothing() } else { Vec::new() }));
             }
             match batches.as_slice() {
-                [] => Ok((pretty(&[]), nothing())),
-                [batch] => Ok((pretty(&batch.findings), Vec::new())),
+                [] => Ok((pretty(&json!([])), nothing())),
+                [batch] => Ok((pretty(&json!(batch.findings)), Vec::new())),
                 several => {
                     let findings: usize = several.iter().map(|batch| batch.findings.len()).sum();
                     let needed = several.len();
@@ -99,7 +98,7 @@ fn write(batches: &[Batch], dir: &Path) -> Result<String, String> {
     let mut names = String::new();
     for (number, Batch { account, region, findings }) in batches.iter().enumerate() {
         let path = dir.join(format!("findings-{account}-{region}-{:04}.json", number + 1));
-        std::fs::write(&path, pretty(findings)).map_err(|e| chain(IoError::when("write", &path)(e)))?;
+        std::fs::write(&path, pretty(&json!(findings))).map_err(|e| chain(IoError::when("write", &path)(e)))?;
         names.push_str(&format!("{}\n", path.display()));
     }
     Ok(names)
@@ -107,36 +106,21 @@ fn write(batches: &[Batch], dir: &Path) -> Result<String, String> {
 
 /// Reads all files, or says of each that cannot be read why.
 fn read_all(files: &[PathBuf]) -> Result<Newest, (ExitCode, Vec<String>)> {
-    let mut complaints = Vec::new();
-    let mut newest = Newest::default();
-    if files.iter().filter(|file| is_stdin(file)).count() > 1 {
-        complaints.push("'-' is given twice, and standard input can be read once; give each file once".to_owned());
-    } else {
-        for file in files {
-            match read(file) {
-                Ok(report) => newest.add(report),
-                Err(complaint) => complaints.push(complaint),
-            }
-        }
+    let (reports, complaints) = match standard_input_twice(files.iter()) {
+        Some(complaint) => (Vec::new(), vec![complaint]),
+        None => read_each(files, read),
+    };
+    if !complaints.is_empty() {
+        return Err((ExitCode::Configuration, complaints));
     }
-    if complaints.is_empty() { Ok(newest) } else { Err((ExitCode::Configuration, complaints)) }
-}
-
-fn is_stdin(file: &Path) -> bool {
-    file == Path::new("-")
+    let mut newest = Newest::default();
+    reports.into_iter().for_each(|report| newest.add(report));
+    Ok(newest)
 }
 
 /// Reads a report, but no more than one may have.
 fn read(file: &Path) -> Result<AuditReport, String> {
-    let name = if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() };
-    let cannot = |e: io::Error| format!("cannot read {name}: {e}");
-    let source: Box<dyn Read> =
-        if is_stdin(file) { Box::new(io::stdin()) } else { Box::new(File::open(file).map_err(cannot)?) };
     let mut text = Vec::new();
-    source.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).map_err(cannot)?;
-    AuditReport::read(&text).map_err(|e| format!("{name}: {}", chain(e)))
-}
-
-fn pretty(findings: &[Value]) -> String {
-    format!("{:#}\n", json!(findings))
+    read_bytes(file, MAX_BYTES, &mut text)?;
+    AuditReport::read(&text).map_err(|e| format!("{}: {}", name_of(file), chain(e)))
 }

@@ -1,14 +1,13 @@
 //! `emr`: checks EMR security configurations, or turns one into configuration of the agent. Needs neither a node nor AWS.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::printed::Printed;
+use super::input::{name_of, read_bytes, read_each, standard_input_twice};
+use super::printed::{Printed, pretty};
 use crate::certificates::{Bundle, CheckedBundle, MAX_BUNDLE_BYTES, Region};
 use crate::emr::{Checked, CheckedFile, Demands, Document, Import, MAX_BYTES, sarif};
 use crate::error::chain;
@@ -50,23 +49,16 @@ pub struct EmrFiles<'a> {
 ///
 /// If one file cannot be read, no other is checked either.
 pub fn emr_check(files: &EmrFiles<'_>, demands: Demands, format: EmrFormat) -> Printed {
-    let (mut inputs, mut bundles, mut complaints) = (Vec::new(), Vec::new(), Vec::new());
-    if files.documents.iter().chain(files.certificates).filter(|file| is_stdin(file)).count() > 1 {
-        complaints.push("'-' is given twice, and standard input can be read once; give each file once".to_owned());
-    } else {
-        for file in files.documents {
-            match read(file) {
-                Ok(input) => inputs.push(input),
-                Err(complaint) => complaints.push(complaint),
-            }
+    let twice = standard_input_twice(files.documents.iter().chain(files.certificates));
+    let (inputs, bundles, complaints) = match twice {
+        Some(complaint) => (Vec::new(), Vec::new(), vec![complaint]),
+        None => {
+            let (inputs, mut complaints) = read_each(files.documents, read);
+            let (bundles, more) = read_each(files.certificates, |file| read_bundle(file, files.regions));
+            complaints.extend(more);
+            (inputs, bundles, complaints)
         }
-        for file in files.certificates {
-            match read_bundle(file, files.regions) {
-                Ok(bundle) => bundles.push(bundle),
-                Err(complaint) => complaints.push(complaint),
-            }
-        }
-    }
+    };
     if !complaints.is_empty() {
         let stdout = match format {
             EmrFormat::Json => pretty(&json!(Checked::of_failure(complaints.join("\n")))),
@@ -153,22 +145,6 @@ fn listed(items: impl Iterator<Item = String>) -> String {
     if more > 0 { format!("{all} and {more} more") } else { all }
 }
 
-fn is_stdin(file: &Path) -> bool {
-    file == Path::new("-")
-}
-
-fn name_of(file: &Path) -> String {
-    if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() }
-}
-
-/// Reads a file into `bytes`, but no more than one byte over the limit.
-fn read_bytes(file: &Path, limit: usize, bytes: &mut Vec<u8>) -> Result<(), String> {
-    let cannot = |e: io::Error| format!("cannot read {}: {e}", name_of(file));
-    let source: Box<dyn Read> =
-        if is_stdin(file) { Box::new(io::stdin()) } else { Box::new(File::open(file).map_err(cannot)?) };
-    source.take(limit as u64 + 1).read_to_end(bytes).map(|_| ()).map_err(cannot)
-}
-
 /// Reads and checks a bundle of certificates.
 fn read_bundle(file: &Path, regions: &[Region]) -> Result<CheckedBundle, String> {
     // it holds a private key; with room for all that is read, no copy is left behind by a larger allocation
@@ -188,8 +164,4 @@ fn read(file: &Path) -> Result<Input, String> {
     // it was valid UTF-8 to be read as JSON
     let text = String::from_utf8(bytes).unwrap_or_default();
     Ok(Input { name, text, documents })
-}
-
-fn pretty(value: &Value) -> String {
-    format!("{value:#}\n")
 }

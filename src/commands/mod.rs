@@ -1,7 +1,7 @@
 //! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
-//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `emr`, `error`, `job`, `key`, `kms`, `luks2`, `permissions`, `plan`, `report`,
-//! `state`, `storage`.
+//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `emr`, `error`, `job`, `key`, `kms`, `luks2`,
+//! `permissions`, `plan`, `report`, `state`, `storage`.
 //! Never: a device, `worker`, `daemon`.
 
 // one file a command
@@ -28,6 +28,7 @@ mod verify;
 // what they share
 mod ciphers;
 mod error;
+mod input;
 mod instance;
 mod lazy_kms;
 mod named;

@@ -1,5 +1,7 @@
 //! What a command prints that ends without a report of a node.
 
+use serde_json::Value;
+
 use crate::report::ExitCode;
 
 /// What such a command prints, and how it ends.
@@ -11,4 +13,9 @@ pub struct Printed {
     pub complaints: Vec<String>,
     /// How it ends.
     pub exit_code: ExitCode,
+}
+
+/// Returns a JSON value as such a command prints it.
+pub(super) fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
 }
