@@ -190,9 +190,8 @@ async fn plan_for(
 ) -> Result<Plan, CommandError> {
     let mut now = Disks::briefly(config).inventory().await?;
     for facts in &mut now.devices {
-        let same =
-            |seen: &&DeviceFacts| (seen.devno, seen.diskseq, seen.size) == (facts.devno, facts.diskseq, facts.size);
-        facts.content = before.devices.iter().find(same).and_then(|seen| seen.content.clone());
+        let seen = before.devices.iter().find(|seen| seen.is_unchanged(facts));
+        facts.content = seen.and_then(|seen| seen.content.clone());
     }
     let mut plan = plan(mode, config, &adopted.state, &now);
     let proven = adopted.results.iter().flatten().map(|proven| &proven.adoption.device.name);

@@ -22,7 +22,7 @@ use super::error::CommandError;
 use super::instance::identity;
 use super::node::Node;
 use super::preflight::need_root;
-use super::survey::{Disks, survey_briefly};
+use super::survey::{Disks, survey_of};
 use crate::audit::{AuditReport, Configuration, Disk, Judgement, SCHEMA, SCHEMA_VERSION, judge_node};
 use crate::config::Config;
 use crate::disk::{DeviceFacts, Inventory};
@@ -40,15 +40,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub async fn audit(config: &Config, blocks: u32) -> Result<AuditReport, CommandError> {
     need_root("audit")?;
     let host = Workers::new(config.volumes.deadline);
+    let listing = Disks::briefly(config);
     let document = identity(config.kms.deadline.min(PATIENCE));
-    let (seen, document) = join(consistent(config, &host), document).await;
+    let (seen, document) = join(consistent(config, &listing, &host), document).await;
     let (state, inventory) = seen?;
     let node = Node { config, state: &state, inventory: &inventory };
     let look = Look { node, mounts: MountTable::read(node), proofs: proofs::read(), blocks, host: &host };
     let mut disks: Vec<Disk> = join_all(inventory.devices.iter().map(|facts| look.attached(facts))).await;
     disks.extend(look.away());
     disks.sort_by_key(|disk| (disk.serial.is_none(), disk.serial.clone(), disk.device.clone()));
-    let Judgement { verdict, reasons } = judge_node(&disks, wrong(config, &inventory).await?);
+    let Judgement { verdict, reasons } = judge_node(&disks, wrong(&listing, &inventory).await?);
     Ok(AuditReport {
         schema: SCHEMA.to_owned(),
         schema_version: SCHEMA_VERSION,
@@ -67,19 +68,19 @@ pub async fn audit(config: &Config, blocks: u32) -> Result<AuditReport, CommandE
 }
 
 /// Reads the state file and looks at the disks, once more if another command has changed the state file meanwhile.
-async fn consistent(config: &Config, host: &Workers) -> Result<(State, Inventory), CommandError> {
+async fn consistent(config: &Config, listing: &Disks<'_>, host: &Workers) -> Result<(State, Inventory), CommandError> {
     let state = state::read(&config.state.dir)?.unwrap_or_default();
-    let inventory = survey_briefly(config, &state, host).await?;
+    let inventory = survey_of(listing, &state, host, None).await?;
     let now = state::read(&config.state.dir)?.unwrap_or_default();
     if now == state {
         return Ok((state, inventory));
     }
-    let inventory = survey_briefly(config, &now, host).await?;
+    let inventory = survey_of(listing, &now, host, None).await?;
     Ok((now, inventory))
 }
 
 /// Returns what is wrong with the node as a whole: what keeps the report from having every disk.
-async fn wrong(config: &Config, inventory: &Inventory) -> Result<Vec<String>, CommandError> {
+async fn wrong(listing: &Disks<'_>, inventory: &Inventory) -> Result<Vec<String>, CommandError> {
     let unresolved = inventory.boot_unresolved.as_ref();
     let mut wrong: Vec<String> =
         unresolved.map(|why| format!("the boot disk could not be resolved: {why}")).into_iter().collect();
@@ -87,12 +88,8 @@ async fn wrong(config: &Config, inventory: &Inventory) -> Result<Vec<String>, Co
         inventory.unreadable.iter().map(|name| format!("{name}: the kernel's facts about it could not be read")),
     );
     // the survey leaves out what came or changed while workers examined the disks
-    let now = Disks::briefly(config).inventory().await?;
-    let is_there = |facts: &DeviceFacts| {
-        let same =
-            |seen: &&DeviceFacts| (seen.devno, seen.diskseq, seen.size) == (facts.devno, facts.diskseq, facts.size);
-        inventory.devices.iter().any(|seen| same(&seen))
-    };
+    let now = listing.inventory().await?;
+    let is_there = |facts: &DeviceFacts| inventory.devices.iter().any(|seen| seen.is_unchanged(facts));
     let came = now.devices.iter().filter(|facts| !is_there(facts));
     wrong.extend(
         came.map(|facts| format!("{}: it came or changed meanwhile; run 'luks-agent audit' again", facts.name)),

@@ -70,16 +70,8 @@ pub(super) async fn survey(
     survey_of(&Disks::new(config), state, host, seen).await
 }
 
-/// As [`survey`], for a command that formats nothing, and so does not wait long for IMDS.
-pub(super) async fn survey_briefly(
-    config: &Config,
-    state: &State,
-    host: &impl Host,
-) -> Result<Inventory, CommandError> {
-    survey_of(&Disks::briefly(config), state, host, None).await
-}
-
-async fn survey_of(
+/// As [`survey`], of disks that are listed with the patience of the command.
+pub(super) async fn survey_of(
     disks: &Disks<'_>,
     state: &State,
     host: &impl Host,
@@ -93,10 +85,9 @@ async fn survey_of(
     let contents = join_all(before.devices.iter().map(|facts| content_on(config, state, facts, host))).await;
     // that took a while, and the worker of a killed agent may have finished meanwhile: list the disks again
     let mut now = disks.inventory().await?;
-    let same = |a: &DeviceFacts, b: &DeviceFacts| (a.devno, a.diskseq, a.size) == (b.devno, b.diskseq, b.size);
-    now.devices.retain(|facts| before.devices.iter().any(|seen| same(seen, facts)));
+    now.devices.retain(|facts| before.devices.iter().any(|seen| seen.is_unchanged(facts)));
     for facts in &mut now.devices {
-        let seen = before.devices.iter().zip(&contents).find(|(seen, _)| same(seen, facts));
+        let seen = before.devices.iter().zip(&contents).find(|(seen, _)| seen.is_unchanged(facts));
         // a volume that was opened or closed meanwhile would be examined in another way now
         let look = |facts: &DeviceFacts| (wants_probe(config, facts), wants_header(config, state, facts));
         let seen = seen.filter(|(seen, _)| look(seen) == look(facts));

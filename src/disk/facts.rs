@@ -151,6 +151,11 @@ impl DeviceFacts {
         }
     }
 
+    /// Whether it was the same disk, of the same size, at another look since boot.
+    pub fn is_unchanged(&self, other: &Self) -> bool {
+        (self.devno, self.diskseq, self.size) == (other.devno, other.diskseq, other.size)
+    }
+
     /// Whether a name from the command line is a name of the disk: its kernel name, device node, udev link or serial number.
     pub fn is_called(&self, name: &str) -> bool {
         let path = Path::new(name);
