@@ -73,12 +73,12 @@ pub enum Command {
         /// Also write the report as JSON to a file, which only its owner may read; an existing file is replaced
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// What else to do.
-        #[command(subcommand)]
-        action: Option<AuditAction>,
         /// How many blocks to compare between mapping and disk of each open volume
         #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
         blocks: u32,
+        /// What else to do.
+        #[command(subcommand)]
+        action: Option<AuditAction>,
     },
     /// Watch disks and the KMS key; run provision and health through systemd
     Daemon,

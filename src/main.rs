@@ -63,15 +63,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     match &cli.command {
-        Command::Verb(verb) => {
-            guard_memory();
-            umask(Mode::from_bits_truncate(0o077));
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let ended = runtime.block_on(patiently(perform(verb, &cli.config)));
-            // do not wait for a worker that hangs in the kernel
-            runtime.shutdown_background();
-            say(verb, ended)
-        }
+        Command::Verb(verb) => say(verb, on_this_node(perform(verb, &cli.config))?),
         Command::Audit { action: None, json, output, blocks } => audit(&cli.config, *json, output.as_deref(), *blocks),
         Command::Daemon => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -124,17 +116,23 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// Audits the node, prints the report and, if asked, writes it to a file.
-fn audit(config: &Path, json: bool, output: Option<&Path>, blocks: u32) -> Result<ExitCode, Box<dyn Error>> {
+/// Runs a command that works on the disks of this node, and returns how it ended.
+fn on_this_node<T>(command: impl Future<Output = Result<T, CommandError>>) -> io::Result<Result<T, CommandError>> {
     guard_memory();
     umask(Mode::from_bits_truncate(0o077));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(patiently(async {
-        output.map_or(Ok(()), commands::check_output)?;
-        commands::audit(&Config::load(config)?, blocks).await
-    }));
+    let ended = runtime.block_on(patiently(command));
     // do not wait for a worker that hangs in the kernel
     runtime.shutdown_background();
+    Ok(ended)
+}
+
+/// Audits the node, prints the report and, if asked, writes it to a file.
+fn audit(config: &Path, json: bool, output: Option<&Path>, blocks: u32) -> Result<ExitCode, Box<dyn Error>> {
+    let ended = on_this_node(async {
+        output.map_or(Ok(()), commands::check_output)?;
+        commands::audit(&Config::load(config)?, blocks).await
+    })?;
     let report = match ended {
         Ok(report) => report,
         Err(e) => return no_audit(e, json),

@@ -51,7 +51,11 @@ pub(super) fn audit(job: &job::Audit, stage: &mut Stage<'_>) -> Result<Answer, W
         // while a volume is being re-encrypted, libcryptsetup stacks mappings, whose tables change
         let (found, violation) = match expected.reencrypting {
             true => (crypt.clone(), None),
-            false => (dm::crypt(mapper)?, violation(mapper, job, crypt.as_ref())),
+            false => {
+                let found = dm::crypt(mapper)?;
+                let violation = violation(mapper, job, found.as_ref().zip(crypt.as_ref()));
+                (found, violation)
+            }
         };
         let node = dm::node(mapper)?;
         let is_killed = expected.reencrypting && was_killed(&disk, mapper)?;
@@ -68,11 +72,12 @@ pub(super) fn audit(job: &job::Audit, stage: &mut Stage<'_>) -> Result<Answer, W
     Ok(Answer::Audited(Box::new(Audited { header, crypt, mapping, reencrypted })))
 }
 
-/// Returns how a mapping differs from its record, or from the header if the layout was not recorded.
-fn violation(mapper: &str, job: &job::Audit, header: Option<&Crypt>) -> Option<String> {
+/// Returns how a mapping differs from its record, or from the header if the layout was not recorded. `both` has what the kernel does and
+/// what the header says, if both are known.
+fn violation(mapper: &str, job: &job::Audit, both: Option<(&Crypt, &Crypt)>) -> Option<String> {
     let differs = || {
-        let (found, header) = (dm::crypt(mapper).ok()??, header?);
-        (found != *header).then(|| format!("its mapping encrypts with {found}, and its header says {header}"))
+        let (found, header) = both.filter(|(found, header)| found != header)?;
+        Some(format!("its mapping encrypts with {found}, and its header says {header}"))
     };
     dm::check(mapper, job.target.devno, job.expected.header).err().map(chain).or_else(differs)
 }
