@@ -25,6 +25,7 @@ pub mod apply;
 pub mod audit;
 pub mod certificates;
 pub mod cli;
+pub(crate) mod columns;
 pub mod commands;
 pub mod config;
 pub mod daemon;

@@ -15,7 +15,7 @@ use super::evidence::Evidence;
 pub enum Standing {
     /// A volume of the agent, and what was shown agrees. Of a node: each disk is encrypted or excepted.
     Encrypted,
-    /// Not the agent's to encrypt, by a rule that is named.
+    /// Not the agent's to encrypt, for a reason that is named.
     Excepted,
     /// Nothing shows whether it is encrypted.
     Unknown,
@@ -78,6 +78,30 @@ pub struct Disk {
     pub mounts: Vec<PathBuf>,
     /// What was read to show that it is encrypted; `None` if it is not open, or not the agent's.
     pub evidence: Option<Evidence>,
+}
+
+impl Disk {
+    /// Returns a disk that is not attached, of which nothing else is known.
+    pub fn new(role: String, size: u64, content: String, verdict: Standing, reasons: Vec<String>) -> Self {
+        Self {
+            device: None,
+            serial: None,
+            volume_id: None,
+            role,
+            role_because: None,
+            size,
+            content,
+            verdict,
+            reasons,
+            encryption: None,
+            key_arn: None,
+            formatted: None,
+            opened: None,
+            proven: None,
+            mounts: Vec::new(),
+            evidence: None,
+        }
+    }
 }
 
 /// How a volume is encrypted, by the kernel's table of its mapping and by its header.

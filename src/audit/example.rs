@@ -67,18 +67,6 @@ fn disk(number: u8, role: &str, size: u64, verdict: Standing, reason: &str) -> D
         device: Some(format!("nvme{number}n1")),
         serial: Some(format!("vol0123456789abcdef{number}")),
         volume_id: Some(format!("vol-0123456789abcdef{number}")),
-        role: role.to_owned(),
-        role_because: None,
-        size,
-        content: "an xfs file system".to_owned(),
-        verdict,
-        reasons: vec![reason.to_owned()],
-        encryption: None,
-        key_arn: None,
-        formatted: None,
-        opened: None,
-        proven: None,
-        mounts: Vec::new(),
-        evidence: None,
+        ..Disk::new(role.to_owned(), size, "an xfs file system".to_owned(), verdict, vec![reason.to_owned()])
     }
 }

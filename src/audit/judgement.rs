@@ -324,21 +324,7 @@ mod tests {
     fn the_node_is_as_good_as_its_worst_disk_that_is_attached() {
         let disk = |device: Option<&str>, verdict| Disk {
             device: device.map(text),
-            serial: None,
-            volume_id: None,
-            role: text("ebs"),
-            role_because: None,
-            size: 0,
-            content: String::new(),
-            verdict,
-            reasons: vec![text("why")],
-            encryption: None,
-            key_arn: None,
-            formatted: None,
-            opened: None,
-            proven: None,
-            mounts: Vec::new(),
-            evidence: None,
+            ..Disk::new(text("ebs"), 0, String::new(), verdict, vec![text("why")])
         };
         let fine = || vec![disk(Some("a"), Standing::Encrypted), disk(Some("b"), Standing::Excepted)];
         let away = disk(None, Standing::Unknown);

@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 
 use super::consistency::Inconsistency;
 use super::report::{AuditReport, SCHEMA, SCHEMA_VERSION};
+use crate::logging::shortened;
 
 /// How large a report may be, in bytes. That of a node with a thousand disks has about 1 MiB.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -62,11 +63,7 @@ impl From<serde_json::Error> for Mistake {
         let (line, column) = (error.line(), error.column());
         let message = error.to_string();
         let message = message.strip_suffix(&format!(" at line {line} column {column}")).unwrap_or(&message);
-        let message = match message.char_indices().nth(SHOWN) {
-            Some((end, _)) => format!("{}...", &message[..end]),
-            None => message.to_owned(),
-        };
-        Self { message, line, column }
+        Self { message: shortened(message, SHOWN).into_owned(), line, column }
     }
 }
 

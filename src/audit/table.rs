@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::disk::{Disk, Encryption, Standing};
 use super::report::AuditReport;
+use crate::columns::in_columns;
 use crate::disk::Bytes;
 use crate::logging::escape_controls;
 
@@ -11,11 +12,8 @@ impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heading = ["DEVICE", "ROLE", "SIZE", "SERIAL", "VERDICT", "MOUNT", "EVIDENCE"].map(str::to_owned);
         let lines: Vec<_> = std::iter::once(heading).chain(self.disks.iter().map(cells)).collect();
-        let widths: Vec<usize> =
-            (0..7).map(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or(0)).collect();
-        for (number, line) in lines.iter().enumerate() {
-            let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-            writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+        for (number, line) in in_columns(&lines).iter().enumerate() {
+            writeln!(f, "{line}")?;
             let Some(disk) = number.checked_sub(1).and_then(|number| self.disks.get(number)) else { continue };
             for text in disk.reasons.iter().cloned().chain(encryption(disk)) {
                 writeln!(f, "    {}", escape_controls(&text))?;

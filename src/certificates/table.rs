@@ -6,7 +6,7 @@ use super::certificate::Certificate;
 use super::checked_bundle::CheckedBundle;
 use super::finding::Weight;
 use super::private_key::KeyState;
-use crate::logging::escape_controls;
+use crate::logging::{escape_controls, shortened};
 
 /// How many certificates of each file are listed.
 const LISTED: usize = 20;
@@ -67,9 +67,5 @@ fn print_certificates(f: &mut fmt::Formatter<'_>, title: &str, certificates: &[C
 }
 
 fn cut(text: &str) -> String {
-    let text = match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
-    };
-    escape_controls(&text).into_owned()
+    escape_controls(&shortened(text, SHOWN)).into_owned()
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::logging::shortened;
+
 /// How much of a pointer a message shows.
 const SHOWN: usize = 200;
 
@@ -51,10 +53,9 @@ impl Pointer {
 
 impl fmt::Display for Pointer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.char_indices().nth(SHOWN) {
-            _ if self.0.is_empty() => f.write_str("the top level"),
-            Some((end, _)) => write!(f, "{}...", &self.0[..end]),
-            None => f.write_str(&self.0),
+        match self.0.as_str() {
+            "" => f.write_str("the top level"),
+            pointer => f.write_str(&shortened(pointer, SHOWN)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::pointer::Pointer;
-use crate::logging::escape_controls;
+use crate::logging::{escape_controls, shortened};
 
 pub(super) const ENCRYPTION: &str = "/EncryptionConfiguration";
 pub(super) const AT_REST_FLAG: &str = "/EncryptionConfiguration/EnableAtRestEncryption";
@@ -129,12 +129,7 @@ pub(super) fn is_intrinsic(value: &Value) -> bool {
 
 /// Returns a value as messages show it: as JSON, escaped and not too long.
 pub(super) fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    let text = match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
-    };
-    escape_controls(&text).into_owned()
+    escape_controls(&shortened(&value.to_string(), SHOWN)).into_owned()
 }
 
 /// Returns the name of a type of JSON with its article.

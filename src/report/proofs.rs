@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::report::Report;
 use super::verdict::Verdict;
+use crate::audit::{Proof, Proven};
 use crate::state::run::{RUN_DIR, read_json, write_json};
 
 const FILE: &str = "proofs.json";
@@ -21,27 +22,6 @@ pub struct Kept {
     pub opened: Option<Timestamp>,
     /// The last proof that it opens.
     pub proven: Option<Proven>,
-}
-
-/// A proof that a volume opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proven {
-    /// When.
-    pub at: Timestamp,
-    /// How.
-    pub by: Proof,
-}
-
-/// How it was proven that a volume opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Proof {
-    /// The agent opened it with the unwrapped key.
-    Opened,
-    /// `verify` tried the unwrapped key on it.
-    Verify,
-    /// `health` found it as recorded, and the key service would unwrap its key.
-    Health,
 }
 
 /// What is kept, by LUKS UUID.

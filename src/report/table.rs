@@ -5,6 +5,7 @@ use std::fmt;
 use super::check::Check;
 use super::report::Report;
 use super::row::Row;
+use crate::columns::in_columns;
 use crate::disk::Bytes;
 use crate::logging::escape_controls;
 
@@ -28,11 +29,8 @@ impl fmt::Display for Report {
         };
         let heading = ["DEVICE", "ROLE", "SIZE", "SERIAL", "RESULT", "MOUNT", "MAPPER"].map(str::to_owned);
         let lines: Vec<_> = std::iter::once(heading).chain(self.rows.iter().map(cells)).collect();
-        let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..7).map(width).collect();
-        for (number, line) in lines.iter().enumerate() {
-            let padded = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-            writeln!(f, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+        for (number, line) in in_columns(&lines).iter().enumerate() {
+            writeln!(f, "{line}")?;
             let Some(row) = number.checked_sub(1).and_then(|n| self.rows.get(n)) else { continue };
             if let Some(reason) = &row.reason {
                 writeln!(f, "    {}", escape_controls(reason))?;

@@ -3,11 +3,11 @@
 use super::super::node::Node;
 use super::look::Look;
 use super::volume::{Examined, examine};
-use crate::audit::{Disk, Found, Judgement, Proof, Proven, Stranger, judge};
+use crate::audit::{Disk, Found, Judgement, Stranger, judge};
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::plan::{in_use, policy, record_of};
-use crate::report::proofs::{self, Kept};
+use crate::report::proofs::Kept;
 use crate::state::{Phase, VolumeRecord, VolumeRole};
 
 impl Look<'_> {
@@ -29,23 +29,14 @@ impl Look<'_> {
         };
         let Judgement { verdict, reasons } = judge(&found);
         let all = facts.mounts.iter().chain(facts.holders.iter().flat_map(|holder| &holder.mounts));
+        let content = facts.content.as_ref().map_or_else(|| "not examined".to_owned(), Content::to_string);
         let disk = Disk {
             device: Some(facts.name.clone()),
             serial: facts.serial.clone(),
             volume_id: facts.serial.as_deref().and_then(volume_id),
             role_because: because(&role).cloned(),
-            role: role.to_string(),
-            size: facts.size,
-            content: facts.content.as_ref().map_or_else(|| "not examined".to_owned(), Content::to_string),
-            verdict,
-            reasons,
-            encryption: None,
-            key_arn: None,
-            formatted: None,
-            opened: None,
-            proven: None,
             mounts: all.cloned().collect(),
-            evidence: None,
+            ..Disk::new(role.to_string(), facts.size, content, verdict, reasons)
         };
         match volume {
             Some((record, examined)) => self.with_volume(disk, record, examined, is_open),
@@ -62,7 +53,7 @@ impl Look<'_> {
             key_arn: key_arn(self.node, record),
             formatted: record.made,
             opened: opened.filter(|_| is_open),
-            proven: proven.map(shown),
+            proven,
             evidence: examined.evidence(),
             encryption: examined.encryption,
             ..disk
@@ -78,22 +69,12 @@ impl Look<'_> {
         self.node.state.volumes.iter().filter(is_away).map(|volume| {
             let Judgement { verdict, reasons } = judge(&Found::Away);
             Disk {
-                device: None,
                 serial: volume.serial.clone(),
                 volume_id: volume.serial.as_deref().and_then(volume_id),
-                role: volume.role.to_string(),
-                role_because: None,
-                size: volume.size,
-                content: content_of(volume),
-                verdict,
-                reasons,
-                encryption: None,
                 key_arn: key_arn(self.node, volume),
                 formatted: volume.made,
-                opened: None,
-                proven: self.proofs.get(&volume.luks_uuid).and_then(|kept| kept.proven).map(shown),
-                mounts: Vec::new(),
-                evidence: None,
+                proven: self.proofs.get(&volume.luks_uuid).and_then(|kept| kept.proven),
+                ..Disk::new(volume.role.to_string(), volume.size, content_of(volume), verdict, reasons)
             }
         })
     }
@@ -153,15 +134,6 @@ fn content_of(record: &VolumeRecord) -> String {
 
 fn key_arn(node: Node<'_>, record: &VolumeRecord) -> Option<String> {
     node.state.key(record.key).map(|key| key.key_arn.clone())
-}
-
-fn shown(proven: proofs::Proven) -> Proven {
-    let by = match proven.by {
-        proofs::Proof::Opened => Proof::Opened,
-        proofs::Proof::Verify => Proof::Verify,
-        proofs::Proof::Health => Proof::Health,
-    };
-    Proven { at: proven.at, by }
 }
 
 /// Returns the ID of an EBS volume, which has a dash where its serial number has none.
