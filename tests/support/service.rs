@@ -24,7 +24,7 @@ pub fn install(vm: &mut Machine) {
 
 /// Waits in the guest: a question from outside takes long.
 pub fn wait(vm: &mut Machine, what: &str, condition: &str) {
-    let limit = Duration::from_secs(300);
+    let limit = Duration::from_secs(600);
     let command = format!(
         "end=$((SECONDS + {})); until {{ {condition}; }} >/dev/null 2>&1; do ((SECONDS < end)) || exit 1; sleep 0.2; done",
         limit.as_secs()
