@@ -5,6 +5,7 @@
 #   scripts/deps.sh --test-dir           prints the path of the virtual environment of the test runner, even if it does not exist yet
 #   scripts/deps.sh --localstack-dir     the same for LocalStack
 #   scripts/deps.sh --openbao-dir        the same for OpenBao
+#   scripts/deps.sh --duckdb-dir         the same for DuckDB
 #   scripts/deps.sh --ansible-dir        the same for Ansible
 #   scripts/deps.sh --promtool           prints the path of promtool of Prometheus, even if it does not exist yet
 #
@@ -237,6 +238,11 @@ if [[ ${1-} == --openbao-dir ]]; then
     exit
 fi
 
+if [[ ${1-} == --duckdb-dir ]]; then
+    venv_dir duckdb
+    exit
+fi
+
 if [[ ${1-} == --ansible-dir ]]; then
     venv_dir ansible
     exit
@@ -269,7 +275,10 @@ for group in "$@"; do
 done
 
 install_packages "${packages[@]}"
-[[ " $* " == *" test "* ]] && make_venv nextest "the test runner (35 MB)"
+if [[ " $* " == *" test "* ]]; then
+    make_venv nextest "the test runner (35 MB)"
+    make_venv duckdb "DuckDB (60 MB)"
+fi
 if [[ " $* " =~ \ (kernel|uml)\  ]]; then
     allow_mappings
     "$requirements/uml.sh" >/dev/null

@@ -313,7 +313,7 @@ pub enum EmrAction {
 /// The commands about audit reports.
 #[derive(Debug, Subcommand)]
 pub enum AuditAction {
-    /// Convert reports into findings for Security Hub or a SIEM, or one report into a page to read or print
+    /// Convert reports into findings for Security Hub or a SIEM, a page to read or print, inventory for Systems Manager, or rows for Athena
     #[command(after_help = "Exit codes: 0 converted, 1 a file cannot be written, 2 bad input.")]
     Convert {
         /// Files with one report each; - is standard input. Of several reports of a node, the newest counts

@@ -66,6 +66,18 @@ fn html_is_a_page_about_one_node() {
 }
 
 #[test]
+fn inventory_is_a_row_about_one_node() {
+    let item: Value = serde_json::from_str(&stdout(&mut convert(&["in-clear.json", "--format", "inventory"]))).unwrap();
+    assert_eq!(item["TypeName"], "Custom:LuksAgentDisks");
+    assert_eq!(item["Content"]["Verdict"], "not encrypted");
+    convert(&["in-clear.json", "unknown-without-imds.json", "--format", "inventory"])
+        .assert()
+        .code(2)
+        .stdout(is_empty())
+        .stderr(contains("inventory is about one node; give the report of one"));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_leaves_nothing_converted() {
     let text = fs::read_to_string(reports().join("in-clear.json")).unwrap();
     let edited = text.replacen("\"not-encrypted\"", "\"encrypted\"", 1);

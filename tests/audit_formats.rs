@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use luks_agent::audit::{
-    AuditReport, Disk, Encryption, Evidence, Key, MAX_FINDINGS, Proof, Proven, Standing, asff, ocsf,
+    AuditReport, Disk, Encryption, Evidence, Key, MAX_FINDINGS, Proof, Proven, Standing, asff, inventory, ocsf,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -157,6 +157,19 @@ fn check_ocsf(finding: &Value) {
     check_object(schema, &schema["class"], profiles, finding, "");
     let (class, activity) = (finding["class_uid"].as_u64().unwrap(), finding["activity_id"].as_u64().unwrap());
     assert_eq!(finding["type_uid"], class * 100 + activity);
+}
+
+/// Checks an item of inventory against the limits of `InventoryItem` in the API reference of Systems Manager, of which the SSM Agent makes it.
+fn check_inventory(item: &Value) {
+    assert!(item["TypeName"].as_str().unwrap().starts_with("Custom:"));
+    assert_eq!(item["SchemaVersion"], "1.0");
+    let attributes = item["Content"].as_object().unwrap();
+    assert!(attributes.len() <= 50);
+    for (name, value) in attributes {
+        assert!((1..=64).contains(&name.len()), "{name}");
+        let value = value.as_str().unwrap_or_else(|| panic!("{name} is no text: {value}"));
+        assert!(!value.is_empty() && value.chars().count() <= 4096, "{name}");
+    }
 }
 
 /// The one finding about the node of a report.
@@ -387,6 +400,7 @@ proptest! {
     fn findings_about_any_report_are_within_the_limits(report in report()) {
         check_asff(&asff_of(&report));
         check_ocsf(&ocsf(&report));
+        check_inventory(&inventory(&report));
         let page = report.to_html();
         prop_assert!(page.ends_with("</html>\n"));
         prop_assert!(!page.contains("<script"));

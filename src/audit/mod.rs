@@ -27,15 +27,18 @@ mod asff;
 mod asff_resources;
 mod control;
 mod html;
+mod inventory;
 mod ocsf;
 mod page;
 mod place;
+mod rows;
 mod text;
 
 pub use asff::{AsffError, Batch, MAX_FINDINGS, asff};
 pub use consistency::Inconsistency;
 pub use disk::{Disk, Encryption, Proof, Proven, Standing};
 pub use evidence::Evidence;
+pub use inventory::inventory;
 pub use judgement::{Found, Judgement, Mapping, Stranger, Unfinished, Volume, judge, judge_node};
 pub use key::Key;
 pub use newest::Newest;

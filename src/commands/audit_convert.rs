@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::input::{name_of, read_bytes, read_each, standard_input_twice};
 use super::printed::{Printed, pretty};
-use crate::audit::{AuditReport, Batch, MAX_BYTES, MAX_FINDINGS, Newest, asff, ocsf};
+use crate::audit::{AuditReport, Batch, MAX_BYTES, MAX_FINDINGS, Newest, asff, inventory, ocsf};
 use crate::error::{IoError, chain};
 use crate::report::ExitCode;
 
@@ -20,6 +20,10 @@ pub enum AuditFormat {
     Ocsf,
     /// A page about one report, without scripts, which needs no network
     Html,
+    /// One report as custom inventory, which the SSM Agent of its node uploads
+    Inventory,
+    /// A line of JSON for each disk of every node, for Athena and other engines
+    Rows,
 }
 
 /// `audit convert`: converts the newest report of each node, of failing nodes only unless `all`.
@@ -52,12 +56,16 @@ fn convert(
     };
     match format {
         AuditFormat::Html => {
-            let mut reports = newest.reports();
-            match (reports.next(), reports.next()) {
-                (Some(report), None) => Ok((report.to_html(), Vec::new())),
-                _ => Err(bad("a page is about one node; give the report of one".to_owned())),
-            }
+            let report =
+                one(newest).ok_or_else(|| bad("a page is about one node; give the report of one".to_owned()))?;
+            Ok((report.to_html(), Vec::new()))
         }
+        AuditFormat::Inventory => {
+            let report =
+                one(newest).ok_or_else(|| bad("inventory is about one node; give the report of one".to_owned()))?;
+            Ok((pretty(&inventory(report)), Vec::new()))
+        }
+        AuditFormat::Rows => Ok((newest.reports().map(AuditReport::to_rows).collect(), Vec::new())),
         AuditFormat::Ocsf => {
             let findings: Vec<Value> = chosen().map(ocsf).collect();
             let complaints = if findings.is_empty() { nothing() } else { Vec::new() };
@@ -83,6 +91,12 @@ fn convert(
             }
         }
     }
+}
+
+/// Returns the report, if there is only one.
+fn one(newest: &Newest) -> Option<&AuditReport> {
+    let mut reports = newest.reports();
+    reports.next().filter(|_| reports.next().is_none())
 }
 
 /// Writes a file for each call into an empty directory, and returns their names, one a line.
