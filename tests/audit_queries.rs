@@ -144,6 +144,8 @@ fn the_auditors_questions_have_the_right_answers() {
     let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
 
     assert_eq!(nodes(&answers, "in-clear"), expected.in_clear);
+    // one disk of each, and not all its disks
+    assert_eq!(answers["in-clear"].as_array().unwrap().len(), expected.in_clear.len());
     assert_eq!(nodes(&answers, "unknown"), expected.unknown);
     assert_eq!(nodes(&answers, "depends-on-key"), expected.depends_on_key);
     assert_eq!(nodes(&answers, "not-proven"), expected.not_proven);
