@@ -21,7 +21,9 @@ struct Expected {
     depends_on_key: BTreeSet<String>,
     not_proven: BTreeSet<String>,
     silent: BTreeSet<String>,
-    /// Disks and bytes by account and verdict.
+    /// Nodes by Region and verdict.
+    nodes: BTreeMap<(String, &'static str), u64>,
+    /// Attached disks and their bytes by account and verdict.
     coverage: BTreeMap<(String, &'static str), (u64, u64)>,
 }
 
@@ -63,7 +65,8 @@ fn node(n: u32, now: Timestamp, expected: &mut Expected) -> AuditReport {
     let account = format!("{:012}", 100 + n % 3);
     report.node.instance_id = Some(id.clone());
     report.node.account = Some(account.clone());
-    report.node.region = Some(if n.is_multiple_of(2) { "eu-west-1" } else { "us-east-1" }.to_owned());
+    let region = if n.is_multiple_of(2) { "eu-west-1" } else { "us-east-1" };
+    report.node.region = Some(region.to_owned());
     report.made = now - SignedDuration::from_mins(10);
     if n.is_multiple_of(31) {
         report.made = now - days(5);
@@ -91,17 +94,26 @@ fn node(n: u32, now: Timestamp, expected: &mut Expected) -> AuditReport {
         expected.not_proven.insert(id);
     }
     for Disk { verdict, size, .. } in &report.disks {
-        let verdict = match verdict {
-            Standing::Encrypted => "encrypted",
-            Standing::Excepted => "excepted",
-            Standing::Unknown => "unknown",
-            Standing::NotEncrypted => "not-encrypted",
-        };
-        let (disks, bytes) = expected.coverage.entry((account.clone(), verdict)).or_default();
+        let (disks, bytes) = expected.coverage.entry((account.clone(), word(*verdict))).or_default();
         *disks += 1;
         *bytes += size;
     }
+    *expected.nodes.entry((region.to_owned(), word(report.verdict))).or_default() += 1;
+    if n.is_multiple_of(11) {
+        let mut away = report.disks[0].clone();
+        (away.device, away.verdict) = (None, Standing::Unknown);
+        report.disks.push(away);
+    }
     report
+}
+
+fn word(verdict: Standing) -> &'static str {
+    match verdict {
+        Standing::Encrypted => "encrypted",
+        Standing::Excepted => "excepted",
+        Standing::Unknown => "unknown",
+        Standing::NotEncrypted => "not-encrypted",
+    }
 }
 
 /// The nodes in the answer to a query.
@@ -159,7 +171,13 @@ fn the_auditors_questions_have_the_right_answers() {
         *bytes += row["bytes"].as_u64().unwrap();
     }
     assert_eq!(coverage, expected.coverage);
+    let mut nodes: BTreeMap<(String, &str), u64> = BTreeMap::new();
+    for row in answers["nodes"].as_array().unwrap() {
+        let text = |name: &str| row[name].as_str().unwrap();
+        *nodes.entry((text("region").to_owned(), text("node_verdict"))).or_default() += row["nodes"].as_u64().unwrap();
+    }
+    assert_eq!(nodes, expected.nodes);
     let excepted: u64 = answers["excepted"].as_array().unwrap().iter().map(|row| row["disks"].as_u64().unwrap()).sum();
     assert_eq!(excepted, u64::from(NODES));
-    assert_eq!(answers.as_object().unwrap().len(), 7, "a query without a check");
+    assert_eq!(answers.as_object().unwrap().len(), 8, "a query without a check");
 }

@@ -36,11 +36,11 @@ CREATE EXTERNAL TABLE IF NOT EXISTS luks_agent_disks (
 )
 PARTITIONED BY (day string)
 ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'
-LOCATION 's3://amzn-s3-demo-bucket/luks-agent/'
+LOCATION 's3://amzn-s3-demo-bucket/luks-agent/rows/'
 TBLPROPERTIES (
   'projection.enabled' = 'true',
   'projection.day.type' = 'date',
   'projection.day.format' = 'yyyy-MM-dd',
   'projection.day.range' = '2026-01-01,NOW',
-  'storage.location.template' = 's3://amzn-s3-demo-bucket/luks-agent/day=${day}/'
+  'storage.location.template' = 's3://amzn-s3-demo-bucket/luks-agent/rows/day=${day}/'
 );

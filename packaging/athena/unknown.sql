@@ -1,4 +1,4 @@
--- Of which nodes does nothing show whether their disks are encrypted?
+-- Which nodes have a disk of which it is not known whether it is encrypted, and none in clear?
 SELECT DISTINCT account, region, node, made, node_reasons
 FROM luks_agent_newest
 WHERE node_verdict = 'unknown'

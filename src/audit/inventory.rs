@@ -13,11 +13,12 @@ const VERSION: &str = "1.0";
 /// How long a value may be; the limit of `PutInventory` is in characters.
 const MAX_VALUE: usize = 4096;
 
-/// Returns a report as one item of custom inventory: a row about the node, all of whose values are texts.
+/// Returns a report as one item of custom inventory: a row about the node, all of whose values are texts. Disks are those that are attached.
 ///
 /// The SSM Agent of the node uploads it from a file in `/var/lib/amazon/ssm/INSTANCE/inventory/custom`.
 pub fn inventory(report: &AuditReport) -> Value {
-    let with = |verdict| report.disks.iter().filter(move |disk| disk.verdict == verdict);
+    let attached = || report.disks.iter().filter(|disk| disk.device.is_some());
+    let with = |verdict| attached().filter(move |disk| disk.verdict == verdict);
     let count = |verdict| with(verdict).count().to_string();
     let bytes: u64 = with(Standing::Encrypted).fold(0, |sum, disk| sum.saturating_add(disk.size));
     let keys: Vec<&str> = report.keys.iter().map(|key| key.key_arn.as_str()).collect();
@@ -83,7 +84,10 @@ mod tests {
         assert_eq!(inventory(&report)["Content"]["OldestProof"], "2025-01-02T03:04:05Z");
         report.disks[1].proven = None;
         assert_eq!(inventory(&report)["Content"]["OldestProof"], "none since boot");
-        report.disks.clear();
+        let mut away = report.disks[3].clone();
+        (away.device, away.verdict) = (None, Standing::Unknown);
+        report.disks = vec![away];
+        assert_eq!(inventory(&report)["Content"]["DisksUnknown"], "0");
         assert_eq!(inventory(&report)["Content"]["OldestProof"], "no volume");
     }
 }

@@ -1,0 +1,23 @@
+#!/bin/bash
+# Uploads the audit report of this node to S3: luks-agent-report BUCKET
+#
+#   luks-agent/reports/day=2026-01-02/NODE.json   as it is, for 'luks-agent audit fleet' and for evidence
+#   luks-agent/rows/day=2026-01-02/NODE.json      a line for each disk, for Athena
+#
+# A later upload of the same day replaces the earlier one. Needs root and the AWS CLI.
+set -euo pipefail
+
+bucket=${1:?usage: luks-agent-report BUCKET}
+dir=$(mktemp -d)
+trap 'rm -r "$dir"' EXIT
+
+# its exit code says what is on the disks; if there is no report, the next command fails
+luks-agent audit --output "$dir/reports.json" >/dev/null || true
+luks-agent audit convert --format rows "$dir/reports.json" >"$dir/rows.json"
+
+# a host name is not unique, and a machine ID is not if the image of the nodes had one
+node=$(cat /var/lib/cloud/data/instance-id 2>/dev/null) || node=$(hostname)-$(cat /etc/machine-id)
+day=$(date -u +%F)
+for kind in reports rows; do
+    aws s3 cp --only-show-errors "$dir/$kind.json" "s3://$bucket/luks-agent/$kind/day=$day/$node.json"
+done
