@@ -11,9 +11,12 @@ bucket=${1:?usage: luks-agent-report BUCKET}
 dir=$(mktemp -d)
 trap 'rm -r "$dir"' EXIT
 
-# its exit code says what is on the disks; if there is no report, the next command fails
+# its exit code says what is on the disks; if there is no report, the next commands fail
 luks-agent audit --output "$dir/reports.json" >/dev/null || true
-luks-agent audit convert --format rows "$dir/reports.json" >"$dir/rows.json"
+# of a signed report, the rows are made of what is in the envelope: this node made it
+payload=$(sed -n 's/^{"payload":"\([^"]*\)".*/\1/p' "$dir/reports.json")
+if [[ $payload ]]; then base64 -d <<<"$payload"; else cat "$dir/reports.json"; fi |
+    luks-agent audit convert --format rows - >"$dir/rows.json"
 
 # a host name is not unique, and a machine ID is not if the image of the nodes had one
 node=$(cat /var/lib/cloud/data/instance-id 2>/dev/null) || node=$(hostname)-$(cat /etc/machine-id)
