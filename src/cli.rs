@@ -60,17 +60,19 @@ pub enum Command {
     /// A command that ends with a report.
     #[command(flatten)]
     Verb(Verb),
-    /// Report for auditors what is on each disk, what encrypts it, and how that was shown; call no key service and write nothing else
+    /// Report for auditors what is on each disk, what encrypts it, and how that was shown; write nothing else, and call no key service
+    /// unless a report is to be signed
     #[command(
         args_conflicts_with_subcommands = true,
         after_help = "Exit codes: 0 each disk is encrypted or excepted by a rule, 1 a disk is not encrypted, or it could not be shown \
-                            that it is, 2 usage or configuration."
+                            that it is, 2 usage or configuration, 4 the key service did not sign the report."
     )]
     Audit {
-        /// Print the report as JSON instead of a table; docs/schema/audit-report.json is its schema
+        /// Print the report as JSON instead of a table; docs/schema/audit-report.json is its schema. If audit.signing_key is set, print
+        /// an envelope with the report and its signature
         #[arg(long)]
         json: bool,
-        /// Also write the report as JSON to a file, which only its owner may read; an existing file is replaced
+        /// Also write the report to a file, as --json prints it; only its owner may read the file, and an existing one is replaced
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
         /// How many blocks to compare between mapping and disk of each open volume
@@ -329,6 +331,15 @@ pub enum AuditAction {
         /// names of the files; one call takes 100 findings of one account and Region
         #[arg(long, value_name = "DIR")]
         output_dir: Option<PathBuf>,
+    },
+    /// Verify the signature of a report, and print the report
+    #[command(after_help = "Exit codes: 0 verified, 1 the signature does not verify, 2 bad input.")]
+    Verify {
+        /// The public key of the KMS key that signs reports, in PEM
+        #[arg(long, value_name = "FILE")]
+        public_key: PathBuf,
+        /// The envelope that 'luks-agent audit' wrote; - is standard input
+        envelope: PathBuf,
     },
 }
 

@@ -32,6 +32,7 @@ pub mod daemon;
 pub(crate) mod digest;
 pub mod discover;
 pub mod disk;
+pub mod dsse;
 pub mod emr;
 pub mod error;
 pub mod job;

@@ -102,6 +102,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         Command::Audit { action: Some(AuditAction::Convert { reports, format, all, output_dir }), .. } => {
             say_printed(&commands::audit_convert(reports, *format, *all, output_dir.as_deref()))
         }
+        Command::Audit { action: Some(AuditAction::Verify { public_key, envelope }), .. } => {
+            say_printed(&commands::audit_verify(public_key, envelope))
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "luks-agent", &mut script);
@@ -131,19 +134,30 @@ fn on_this_node<T>(command: impl Future<Output = Result<T, CommandError>>) -> io
 fn audit(config: &Path, json: bool, output: Option<&Path>, blocks: u32) -> Result<ExitCode, Box<dyn Error>> {
     let ended = on_this_node(async {
         output.map_or(Ok(()), commands::check_output)?;
-        commands::audit(&Config::load(config)?, blocks).await
+        let config = Config::load(config)?;
+        let report = commands::audit(&config, blocks).await?;
+        // a table is not signed, so it needs no key service
+        let needs_text = json || output.is_some();
+        let text = if needs_text { commands::audit_text(&config, &report).await } else { Ok(String::new()) };
+        Ok((report, text))
     })?;
-    let report = match ended {
-        Ok(report) => report,
+    let (report, text) = match ended {
+        Ok(ended) => ended,
         Err(e) => return no_audit(e, json),
     };
-    let text = format!("{}\n", serde_json::to_string_pretty(&report)?);
-    if let Some(output) = output
-        && let Err(e) = commands::write_report(output, &text)
-    {
-        return no_audit(e, json);
+    if !json {
+        // also if it cannot be signed or written
+        print(report.to_string().as_bytes())?;
     }
-    print(if json { text } else { report.to_string() }.as_bytes())?;
+    let written = text.and_then(|text| {
+        output.map_or(Ok(()), |output| commands::write_report(output, &text))?;
+        Ok(text)
+    });
+    match written {
+        Ok(text) if json => print(text.as_bytes())?,
+        Ok(_) => {}
+        Err(e) => return no_audit(e, json),
+    }
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
 

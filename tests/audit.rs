@@ -1,13 +1,15 @@
-//! The command `audit convert` as a person or a program meets it. Needs no privileges and touches nothing.
+//! The commands `audit convert` and `audit verify` as a person or a program meets them. Needs no privileges and touches nothing.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use luks_agent::audit::AuditReport;
+use luks_agent::audit::{AuditReport, PAYLOAD_TYPE};
+use luks_agent::dsse::{Envelope, Signature, encode};
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty, starts_with};
+use rcgen::{KeyPair, SigningKey as _};
 use serde_json::Value;
 
 fn reports() -> PathBuf {
@@ -125,4 +127,86 @@ fn more_than_one_call_takes_go_into_files() {
     assert!(names.lines().all(|name| name.contains("findings-111122223333-us-east-1-000")), "{names}");
     // what an earlier run left there would be imported, too
     convert(&args).assert().code(1).stderr(contains("is not empty"));
+}
+
+/// The public key in PEM and the envelope of a report that its private key signed.
+fn signed(payload_type: &str, payload: &[u8]) -> (String, Envelope) {
+    let key = KeyPair::generate().unwrap();
+    let bytes = key.sign(&encode(payload_type, payload)).unwrap();
+    let signature = Signature { key_id: Some("arn:aws:kms:example".to_owned()), bytes };
+    let envelope = Envelope { payload: payload.to_vec(), payload_type: payload_type.to_owned(), signature };
+    (key.public_key_pem(), envelope)
+}
+
+/// A directory with the public key, and `luks-agent audit verify` there. The envelope comes from standard input.
+fn verify(pem: &str, envelope: impl Into<Vec<u8>>) -> (tempfile::TempDir, Command) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("key.pem"), pem).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luks-agent"));
+    command.env_clear().current_dir(dir.path()).args(["audit", "verify", "--public-key", "key.pem", "-"]);
+    command.write_stdin(envelope);
+    (dir, command)
+}
+
+#[track_caller]
+fn not_verified(pem: &str, envelope: impl Into<Vec<u8>>, code: i32, says: &str) {
+    let (_dir, mut command) = verify(pem, envelope);
+    command.assert().code(code).stdout(is_empty()).stderr(contains(says));
+}
+
+#[test]
+fn a_signed_report_is_printed_as_it_was_signed_and_can_be_converted() {
+    let report = fs::read(reports().join("in-clear.json")).unwrap();
+    let (pem, envelope) = signed(PAYLOAD_TYPE, &report);
+    let (_dir, mut command) = verify(&pem, envelope.to_json());
+    let printed = stdout(&mut command);
+    assert_eq!(printed.as_bytes(), report);
+    assert_eq!(findings(convert(&["-", "--format", "asff"]).write_stdin(printed)).len(), 1);
+    convert(&["-", "--format", "asff"])
+        .write_stdin(envelope.to_json())
+        .assert()
+        .code(2)
+        .stdout(is_empty())
+        .stderr(contains("standard input: a signed envelope; 'luks-agent audit verify --public-key KEY.pem ENVELOPE'"));
+}
+
+#[test]
+fn a_signature_that_does_not_verify_fails() {
+    let report = fs::read(reports().join("in-clear.json")).unwrap();
+    let (pem, envelope) = signed(PAYLOAD_TYPE, &report);
+    let (other, _) = signed(PAYLOAD_TYPE, &report);
+    let says = "standard input: the signature does not verify with key.pem";
+    not_verified(&other, envelope.to_json(), 1, says);
+    not_verified(&other, envelope.to_json(), 1, "the envelope names the key 'arn:aws:kms:example'");
+    let mut tampered = envelope.clone();
+    tampered.payload[100] ^= 1;
+    not_verified(&pem, tampered.to_json(), 1, says);
+    let mut tampered = envelope;
+    *tampered.signature.bytes.last_mut().unwrap() ^= 1;
+    not_verified(&pem, tampered.to_json(), 1, says);
+    // the type is signed, too
+    let (pem, mut envelope) = signed("text/plain", &report);
+    not_verified(&pem, envelope.to_json(), 2, "the payload type is 'text/plain', expected 'application/vnd.luks-agent");
+    envelope.payload_type = PAYLOAD_TYPE.to_owned();
+    not_verified(&pem, envelope.to_json(), 1, says);
+}
+
+#[test]
+fn what_is_no_envelope_or_no_public_key_is_bad_input() {
+    let report = fs::read(reports().join("in-clear.json")).unwrap();
+    let (pem, envelope) = signed(PAYLOAD_TYPE, &report);
+    let json = envelope.to_json();
+    not_verified(&pem, report, 2, "standard input: an audit report without a signature");
+    not_verified(&pem, "{}", 2, "standard input: not a DSSE envelope: missing field `payload`");
+    let signature = json.split_once('[').unwrap().1.split_once(']').unwrap().0;
+    let several = json.replace(signature, &format!("{signature},{signature}"));
+    not_verified(&pem, several, 2, "the envelope has 2 signatures, expected one");
+    not_verified("", json.as_str(), 2, "key.pem: no public key in PEM");
+    let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().public_key_pem();
+    not_verified(&ed25519, json.as_str(), 2, "key.pem: this kind of public key signs no audit reports");
+    Command::new(env!("CARGO_BIN_EXE_luks-agent"))
+        .args(["audit", "verify", "--public-key", "-", "-"])
+        .assert()
+        .code(2)
+        .stderr(contains("'-' is given twice"));
 }

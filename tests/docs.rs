@@ -201,6 +201,16 @@ fn the_kernel_tier_opens_volumes_with_the_program_as_the_page_says() {
 }
 
 #[test]
+fn the_kernel_tier_verifies_a_signed_audit_report_with_openssl_as_the_page_says() {
+    let scenario = file("tests/kernel/audit.sh");
+    let commands = commands("docs/audit.md", "verify with openssl");
+    assert!(commands.len() > 2, "{commands:?}");
+    for command in commands {
+        assert!(scenario.lines().any(|line| line.trim() == command), "tests/kernel/audit.sh does not run: {command}");
+    }
+}
+
+#[test]
 fn the_readme_and_the_break_glass_page_have_the_same_commands() {
     assert_eq!(commands("README.md", "break-glass"), commands("docs/break-glass.md", "break-glass"));
 }

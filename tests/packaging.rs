@@ -75,6 +75,8 @@ fn action(operation: Operation) -> Option<String> {
         Operation::FindRegion | Operation::GetCredentials => None,
         // `rewrap` alone calls it, and is allowed for that day: docs/iam.md has the statement
         Operation::ReEncrypt => None,
+        // `audit` alone calls it, if reports are signed: docs/iam.md has the statement
+        Operation::Sign => None,
         // the customer's program needs none of AWS
         Operation::Generate | Operation::Unwrap | Operation::Describe => None,
         // a new operation needs a place here, in the list below, and in every policy

@@ -45,7 +45,7 @@ pub enum KeyManager {
     Customer,
 }
 
-/// A key spec: `GenerateDataKey` accepts the first and refuses the others.
+/// A key spec and what it is for: `GenerateDataKey` accepts the first and refuses the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum KeyKind {
     /// Symmetric, encrypts and decrypts.
@@ -55,9 +55,15 @@ pub enum KeyKind {
     /// RSA for encryption.
     #[serde(rename = "RSA_2048")]
     Rsa,
+    /// RSA for signatures. The name is not one of KMS, which has the same spec for both.
+    #[serde(rename = "RSA_2048_SIGN_VERIFY")]
+    RsaForSignatures,
     /// Elliptic curve for signatures.
     #[serde(rename = "ECC_NIST_P256")]
     Ecc,
+    /// A longer elliptic curve for signatures.
+    #[serde(rename = "ECC_NIST_P384")]
+    Ecc384,
     /// HMAC.
     #[serde(rename = "HMAC_256")]
     Hmac,
@@ -67,8 +73,9 @@ impl KeyKind {
     pub(crate) fn key_spec(self) -> &'static str {
         match self {
             Self::Symmetric => "SYMMETRIC_DEFAULT",
-            Self::Rsa => "RSA_2048",
+            Self::Rsa | Self::RsaForSignatures => "RSA_2048",
             Self::Ecc => "ECC_NIST_P256",
+            Self::Ecc384 => "ECC_NIST_P384",
             Self::Hmac => "HMAC_256",
         }
     }
@@ -76,7 +83,7 @@ impl KeyKind {
     pub(crate) fn usage(self) -> &'static str {
         match self {
             Self::Symmetric | Self::Rsa => "ENCRYPT_DECRYPT",
-            Self::Ecc => "SIGN_VERIFY",
+            Self::RsaForSignatures | Self::Ecc | Self::Ecc384 => "SIGN_VERIFY",
             Self::Hmac => "GENERATE_VERIFY_MAC",
         }
     }
@@ -85,7 +92,9 @@ impl KeyKind {
         match self {
             Self::Symmetric => ("EncryptionAlgorithms", &["SYMMETRIC_DEFAULT"]),
             Self::Rsa => ("EncryptionAlgorithms", &["RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"]),
+            Self::RsaForSignatures => ("SigningAlgorithms", &["RSASSA_PKCS1_V1_5_SHA_256", "RSASSA_PSS_SHA_256"]),
             Self::Ecc => ("SigningAlgorithms", &["ECDSA_SHA_256"]),
+            Self::Ecc384 => ("SigningAlgorithms", &["ECDSA_SHA_384"]),
             Self::Hmac => ("MacAlgorithms", &["HMAC_SHA_256"]),
         }
     }

@@ -1,7 +1,7 @@
-//! A fake AWS endpoint: KMS over JSON 1.1 with real encryption, IMDSv2, `GetCallerIdentity` of STS, scripted faults and a request log.
+//! A fake AWS endpoint: KMS over JSON 1.1 with real encryption and signatures, IMDSv2, `GetCallerIdentity` of STS, scripted faults and a request log.
 //!
-//! It serves the tests and the demo of luks-agent, and is never installed. It does not verify signatures. With a seed, its key
-//! material is as secret as the seed.
+//! It serves the tests and the demo of luks-agent, and is never installed. It does not verify the signatures of requests. With a seed,
+//! the material of symmetric keys is as secret as the seed; key pairs are random.
 //!
 //! Scripts control it over HTTP, on the same port:
 //!

@@ -16,13 +16,14 @@ pub const TARGET: &str = "FUZZ_TARGET";
 type Target = fn(&[u8]) -> String;
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("answers", targets::answers::run),
     ("audit", targets::audit::run),
     ("certificates", targets::certificates::run),
     ("config", targets::config::run),
     ("disk", targets::disk::run),
     ("emr", targets::emr::run),
+    ("envelope", targets::envelope::run),
     ("exec", targets::exec::run),
     ("header", targets::header::run),
     ("imds", targets::imds::run),

@@ -6,6 +6,7 @@ pub(crate) mod certificates;
 pub(crate) mod config;
 pub(crate) mod disk;
 pub(crate) mod emr;
+pub(crate) mod envelope;
 pub(crate) mod exec;
 pub(crate) mod header;
 pub(crate) mod imds;

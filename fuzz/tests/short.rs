@@ -7,6 +7,7 @@ use std::process::Command;
 
 use luks_agent::audit::AuditReport;
 use luks_agent::certificates::Bundle;
+use luks_agent::dsse::Envelope;
 use luks_agent::emr::Document;
 use luks_agent::job::{Answer, Job};
 use luks_agent::state::State;
@@ -90,6 +91,7 @@ short! {
     config: 3_000,
     disk: 1_000,
     emr: 5_000,
+    envelope: 10_000,
     exec: 20_000,
     header: 10_000,
     imds: 1_000,
@@ -139,6 +141,10 @@ fn seeds_are_still_read() {
     for name in ["encrypted", "in-clear", "unknown-without-imds"] {
         let read = AuditReport::read(read("audit", &format!("{name}.json")).as_bytes());
         read.unwrap_or_else(|e| panic!("audit/{name}: {e}"));
+    }
+    for name in ["key", "signed"] {
+        let read = Envelope::read(read("envelope", &format!("{name}.json")).as_bytes());
+        read.unwrap_or_else(|e| panic!("envelope/{name}: {e}"));
     }
     for name in ["empty", "one-volume", "three-volumes", "version-1"] {
         let text = read("state", &format!("{name}.json"));

@@ -45,4 +45,4 @@ pub use newest::Newest;
 pub use node::{IdentityDocument, Node};
 pub use ocsf::ocsf;
 pub use read::{MAX_BYTES, Mistake, ReadError};
-pub use report::{AuditReport, Configuration, SCHEMA, SCHEMA_VERSION};
+pub use report::{AuditReport, Configuration, PAYLOAD_TYPE, SCHEMA, SCHEMA_VERSION};

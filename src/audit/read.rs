@@ -25,6 +25,11 @@ pub enum ReadError {
     /// Not JSON.
     #[error("not JSON: {0}; expected an audit report")]
     NotJson(Mistake),
+    /// A report in a signed envelope.
+    #[error(
+        "a signed envelope; 'luks-agent audit verify --public-key KEY.pem ENVELOPE' checks its signature and prints the report in it"
+    )]
+    Signed,
     /// JSON of something else.
     #[error("not an audit report: expected an object with the schema '{SCHEMA}', found {0}")]
     OtherSchema(String),
@@ -72,6 +77,8 @@ impl From<serde_json::Error> for Mistake {
 struct Head {
     schema: Option<String>,
     schema_version: Option<u64>,
+    #[serde(rename = "payloadType")]
+    payload_type: Option<IgnoredAny>,
 }
 
 impl AuditReport {
@@ -92,6 +99,7 @@ impl AuditReport {
         }
         let head: Head = serde_json::from_slice(text).map_err(|e| ReadError::Invalid(e.into()))?;
         match (head.schema.as_deref(), head.schema_version) {
+            (None, _) if head.payload_type.is_some() => return Err(ReadError::Signed),
             (None, _) => return Err(ReadError::OtherSchema("an object without a schema".to_owned())),
             (Some(other), _) if other != SCHEMA => {
                 let shown: String = other.chars().take(SHOWN).collect();
@@ -145,6 +153,12 @@ mod tests {
         let later = pretty().replace("\"schema_version\": 1", "\"schema_version\": 2, \"more\": 1");
         assert!(error(&later).starts_with("made by a later luks-agent: its schema_version is 2"), "{}", error(&later));
         assert!(error(&pretty().replace("\"schema_version\": 1", "\"schema_version\": 0")).contains("schema_version"));
+    }
+
+    #[test]
+    fn says_how_to_check_a_signed_envelope() {
+        let envelope = "{\"payload\": \"\", \"payloadType\": \"\", \"signatures\": []}";
+        assert!(error(envelope).starts_with("a signed envelope; 'luks-agent audit verify"), "{}", error(envelope));
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub const SCHEMA: &str = "luks-agent/audit";
 /// Version of the schema. It grows when a field is added, changes its meaning or is removed: a reader refuses fields that it does not know.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// The type of an audit report in a signed envelope.
+pub const PAYLOAD_TYPE: &str = "application/vnd.luks-agent.audit-report+json";
+
 /// What one node has on its disks, and how that was shown. It has no key material.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

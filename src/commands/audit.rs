@@ -1,4 +1,5 @@
-//! `audit`: reports what is on each disk of the node, what encrypts it, and how that was shown. It writes nothing and calls no key service.
+//! `audit`: reports what is on each disk of the node, what encrypts it, and how that was shown. It writes nothing, and calls a
+//! key service only to sign the report.
 
 mod disks;
 mod file;
@@ -6,6 +7,7 @@ mod keys;
 mod look;
 mod machine;
 mod mounts;
+mod text;
 mod volume;
 
 use std::time::Duration;
@@ -17,6 +19,7 @@ use keys::keys;
 use look::Look;
 use machine::machine;
 use mounts::MountTable;
+pub use text::audit_text;
 
 use super::error::CommandError;
 use super::instance::identity;

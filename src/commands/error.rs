@@ -10,7 +10,8 @@ use crate::discover::DiscoverError;
 use crate::error::chain;
 use crate::job::Answer;
 use crate::key::KeyError;
-use crate::report::{ExitCode, WOULD_NOT_SURVIVE};
+use crate::kms::KmsError;
+use crate::report::{ExitCode, WOULD_NOT_SURVIVE, service_exit_code};
 use crate::state::StateError;
 use crate::storage::ToolError;
 
@@ -147,6 +148,9 @@ pub enum CommandError {
         /// Why.
         source: io::Error,
     },
+    /// A report that could not be signed.
+    #[error("the report is not signed, and nothing was written")]
+    NotSigned(#[source] KmsError),
     /// `erase` without a confirmation.
     #[error("erasing a volume cannot be undone, and standard input is no terminal on which to confirm it: add --yes")]
     NotConfirmed,
@@ -188,6 +192,7 @@ impl CommandError {
             | Self::NotRecorded { .. }
             | Self::NotAFile { .. }
             | Self::Output { .. }
+            | Self::NotSigned(_)
             | Self::NotConfirmed
             | Self::AmbiguousVolume { .. } => false,
         };
@@ -199,6 +204,7 @@ impl CommandError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Reencrypting(_) => ExitCode::Refused,
+            Self::NotSigned(e) => service_exit_code(e),
             Self::Config(_)
             | Self::NoSuchVolume { .. }
             | Self::NoSuchDisk { .. }

@@ -1,6 +1,6 @@
 //! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
-//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `emr`, `error`, `job`, `key`, `kms`, `luks2`,
+//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `dsse`, `emr`, `error`, `job`, `key`, `kms`, `luks2`,
 //! `permissions`, `plan`, `report`, `state`, `storage`.
 //! Never: a device, `worker`, `daemon`.
 
@@ -8,6 +8,7 @@
 mod adopt;
 mod audit;
 mod audit_convert;
+mod audit_verify;
 mod close;
 mod doctor;
 mod emr;
@@ -49,8 +50,9 @@ mod volume_keys;
 mod waiting;
 
 pub use adopt::{Adopt, adopt};
-pub use audit::{audit, check_output, write_report};
+pub use audit::{audit, audit_text, check_output, write_report};
 pub use audit_convert::{AuditFormat, audit_convert};
+pub use audit_verify::audit_verify;
 pub use close::{Closing, close};
 pub use doctor::doctor;
 pub use emr::{EmrFiles, EmrFormat, emr_check, emr_import};

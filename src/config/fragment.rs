@@ -11,7 +11,8 @@ use super::checked::{
 };
 use super::error::ConfigError;
 use super::values::{
-    Config, Exec, Expect, Filesystem, Health, Keys, Kms, Luks, Metrics, Noise, Policy, State, Volumes, WhenNotBlank,
+    Audit, Config, Exec, Expect, Filesystem, Health, Keys, Kms, Luks, Metrics, Noise, Policy, State, Volumes,
+    WhenNotBlank,
 };
 use crate::disk::{BlankScan, MatchRule};
 use crate::emr::Import;
@@ -40,6 +41,8 @@ pub(super) struct Fragment {
     health: HealthFragment,
     #[serde(default)]
     metrics: MetricsFragment,
+    #[serde(default)]
+    audit: AuditFragment,
     #[serde(default)]
     emr: EmrFragment,
 }
@@ -135,6 +138,12 @@ struct MetricsFragment {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct AuditFragment {
+    signing_key: Option<NonEmpty>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct EmrFragment {
     security_configuration: Option<AbsolutePath>,
 }
@@ -186,6 +195,7 @@ impl Fragment {
             filesystem: kind mount_base options;
             health: interval;
             metrics: textfile;
+            audit: signing_key;
             emr: security_configuration;
         }
         let (before, later_expect) = (std::mem::take(&mut self.volumes.expect), later.volumes.expect);
@@ -198,7 +208,7 @@ impl Fragment {
     }
 
     pub(super) fn validate(self, path: &Path) -> Result<Config, ConfigError> {
-        let Self { keys, kms, exec, state, volumes, luks, filesystem, health, metrics, emr: _ } = self;
+        let Self { keys, kms, exec, state, volumes, luks, filesystem, health, metrics, audit, emr: _ } = self;
         let (kms, exec) = (kms.validate(path)?, exec.validate(path)?);
         Ok(Config {
             keys: keys.validate(path, &kms, exec.as_ref())?,
@@ -210,6 +220,7 @@ impl Fragment {
             filesystem: filesystem.validate(),
             health: Health { interval: health.interval.map_or(minutes(15), |v| v.0) },
             metrics: Metrics { textfile: metrics.textfile.map(|v| v.0) },
+            audit: Audit { signing_key: audit.signing_key.map(|v| v.0) },
             emr: None,
         })
     }

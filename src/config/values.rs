@@ -32,6 +32,8 @@ pub struct Config {
     pub health: Health,
     /// Where metrics are written.
     pub metrics: Metrics,
+    /// How audit reports are written.
+    pub audit: Audit,
     /// The EMR security configuration that some of these values come from.
     pub emr: Option<Emr>,
 }
@@ -222,6 +224,13 @@ pub struct Health {
 pub struct Metrics {
     /// The file for the textfile collector of node_exporter, if any.
     pub textfile: Option<PathBuf>,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// The KMS key that signs audit reports: key ARN, key ID, alias name or alias ARN; `None` if none does.
+    pub signing_key: Option<String>,
 }
 
 /// `[emr]`: a security configuration that was taken over.

@@ -268,7 +268,7 @@ impl Asking<'_> {
         }
     }
 
-    fn expect_key(&self, answered: Option<&str>) -> Result<(), Failure> {
+    pub(super) fn expect_key(&self, answered: Option<&str>) -> Result<(), Failure> {
         match answered {
             Some(answered) if is_same_key(self.key, answered) => Ok(()),
             Some(other) => Err(Failure::new(Class::Unexpected, format!("KMS answered with a different key, {other}"))),

@@ -21,6 +21,8 @@ pub enum Operation {
     Decrypt,
     /// `ReEncrypt`.
     ReEncrypt,
+    /// `Sign`.
+    Sign,
     /// `generate` of the customer's program.
     Generate,
     /// `unwrap` of the customer's program.
@@ -39,6 +41,7 @@ impl Operation {
             Self::GenerateDataKey => "GenerateDataKey",
             Self::Decrypt => "Decrypt",
             Self::ReEncrypt => "ReEncrypt",
+            Self::Sign => "Sign",
             Self::Generate => "generate",
             Self::Unwrap => "unwrap",
             Self::Describe => "describe",
@@ -58,7 +61,8 @@ impl Operation {
             | Self::DescribeKey
             | Self::GenerateDataKey
             | Self::Decrypt
-            | Self::ReEncrypt => Provider::AwsKms,
+            | Self::ReEncrypt
+            | Self::Sign => Provider::AwsKms,
             Self::Generate | Self::Unwrap | Self::Describe => Provider::Exec,
         }
     }
@@ -77,7 +81,7 @@ impl fmt::Display for Operation {
         match self {
             Self::FindRegion => f.write_str("asking IMDS for the region"),
             Self::GetCredentials => f.write_str("getting credentials"),
-            Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt | Self::ReEncrypt => {
+            Self::DescribeKey | Self::GenerateDataKey | Self::Decrypt | Self::ReEncrypt | Self::Sign => {
                 write!(f, "KMS {}", self.name())
             }
             Self::Generate | Self::Unwrap | Self::Describe => write!(f, "exec {}", self.name()),

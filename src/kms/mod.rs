@@ -21,6 +21,7 @@ mod key_facts;
 mod key_service;
 mod retry;
 mod setup;
+mod sign;
 mod trial;
 mod usage;
 
@@ -37,5 +38,6 @@ pub use key_facts::KeyState;
 pub use key_service::{GeneratedKey, KeyService, RewrappedKey};
 pub use retry::Limits;
 pub use setup::Options;
+pub use sign::KmsSignature;
 pub use trial::KeyDescription;
 pub use usage::Usage;

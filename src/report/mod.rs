@@ -31,7 +31,7 @@ pub use found::Found;
 pub use journal::MESSAGE_IDS;
 pub(crate) use journal::WOULD_NOT_SURVIVE;
 pub use metrics::DataKeys;
-pub use of_outcome::key_exit_code;
+pub use of_outcome::{key_exit_code, service_exit_code};
 pub use of_plan::planned;
 pub use report::{Health, KeyFinding, Report, SCHEMA, SCHEMA_VERSION};
 pub use row::{ERASING, HAS_FORMER_KEY, REENCRYPTING, Row};

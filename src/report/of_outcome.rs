@@ -8,7 +8,7 @@ use super::row::Row;
 use super::verdict::Verdict;
 use crate::apply::{KeyError, Outcome, StepResult};
 use crate::error::chain;
-use crate::kms::Fault;
+use crate::kms::{Fault, KmsError};
 use crate::plan::{Action, Plan, Step};
 
 impl Report {
@@ -90,14 +90,19 @@ pub(super) fn not_done(row: Row, result: &StepResult) -> Row {
     Row { result, ..row }.because(because)
 }
 
+/// Returns the exit code of a command that could not use the key service.
+pub fn service_exit_code(error: &KmsError) -> ExitCode {
+    match error.fault() {
+        Fault::Configuration => ExitCode::Configuration,
+        Fault::Unavailable => ExitCode::KeyService,
+        Fault::Data => ExitCode::Failed,
+    }
+}
+
 /// Returns the exit code of a command that got no key.
 pub fn key_exit_code(error: &KeyError) -> ExitCode {
     match error {
-        KeyError::Service(e) => match e.fault() {
-            Fault::Configuration => ExitCode::Configuration,
-            Fault::Unavailable => ExitCode::KeyService,
-            Fault::Data => ExitCode::Failed,
-        },
+        KeyError::Service(e) => service_exit_code(e),
         KeyError::State(_) | KeyError::NotProven { .. } | KeyError::Unrecorded(_) => ExitCode::Failed,
     }
 }

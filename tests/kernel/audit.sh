@@ -49,7 +49,8 @@ for wrong in ({**report, "verdict": "fine"}, {key: report[key] for key in report
     fi
 }
 
-start_fake --log /run/requests
+echo '[{"id": "2222bbbb-12ab-34cd-56ef-1234567890ab", "aliases": ["alias/audit"], "kind": "ECC_NIST_P256"}]' >/run/keys.json
+start_fake --log /run/requests --keys /run/keys.json
 mkfs.ext4 -q -m 0 -b 4096 /dev/ubde
 ext4_volumes '/dev/ubd[bc]' ebs '/dev/ubde' ignore
 
@@ -114,6 +115,59 @@ audit 2 --output /run -- "it is a directory"
 audit 2 --output /dev/null -- "it is a device"
 audit 2 --blocks 0
 audit 1 --output /proc/audit.json -- "cannot write the report"
+
+say "signed, if the configuration names a key for that"
+mkdir -p "${CONFIG%/*}/config.d" /run/signed
+cd /run/signed
+printf '[audit]\nsigning_key = "alias/audit"\n' >"${CONFIG%/*}/config.d/audit.toml"
+# the table is not signed
+audit 0 -- "every disk of this node"
+before=$(picture)
+expect_agent 0 audit --output node.json
+assert_said "every disk of this node"
+expect_agent 0 audit --json
+assert_eq "$(picture)" "$before" "disks, state file, mappings and mounts"
+assert_eq "$(requests /run/requests 'r["operation"] == "Sign"')" 2 "signatures"
+assert_eq "$(stat -c %a node.json) $(report 'report["signatures"][0]["keyid"]')" \
+    "600 ${KEY_ARN%/*}/2222bbbb-12ab-34cd-56ef-1234567890ab" "the file, and the key that the envelope names"
+python3 -c 'import json, os, urllib.request
+headers = {"X-Amz-Target": "TrentService.GetPublicKey", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
+request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"KeyId": "alias/audit"}).encode(), headers)
+print(json.load(urllib.request.urlopen(request))["PublicKey"])' | base64 -d | openssl pkey -pubin -inform DER -out key.pem
+expect_agent 0 audit verify --public-key key.pem node.json
+assert_eq "$(report 'report["verdict"]')" encrypted "the verdict in the signed report"
+valid
+
+say "verified with openssl"
+jq -r .payload node.json | base64 -d > report.json
+jq -r '.signatures[0].sig' node.json | base64 -d > report.sig
+type=application/vnd.luks-agent.audit-report+json
+printf 'DSSEv1 %d %s %d ' "${#type}" "$type" "$(wc -c < report.json)" | cat - report.json > report.pae
+openssl dgst -sha256 -verify key.pem -signature report.sig report.pae
+cmp report.json /run/report
+
+say "with one byte changed"
+python3 -c 'import base64, json
+envelope = json.load(open("node.json"))
+payload = base64.b64decode(envelope["payload"]).replace(b"ubdb", b"ubdz", 1)
+json.dump({**envelope, "payload": base64.b64encode(payload).decode()}, open("changed.json", "w"))
+open("changed.pae", "wb").write(open("report.pae", "rb").read().replace(b"ubdb", b"ubdz", 1))'
+expect_agent 1 audit verify --public-key key.pem changed.json
+assert_said "the signature does not verify with key.pem"
+assert_eq "$(stat -c %s /run/report)" 0 "what was printed"
+if openssl dgst -sha256 -verify key.pem -signature report.sig changed.pae; then fail "openssl verifies a changed report"; fi
+
+say "a key that does not sign now"
+fake keys/alias/audit/state '{"state": "Disabled"}'
+rm node.json
+expect_agent 4 audit --output node.json
+assert_said "every disk of this node" "the report is not signed, and nothing was written" "the KMS key is disabled" "enable it"
+if [[ -e node.json ]]; then fail "a report that is not signed was written"; fi
+expect_agent 4 audit --json
+assert_eq "$(report 'report["exit_code"]')" 4 "the exit code in the JSON"
+audit 0 -- "every disk of this node"
+cd /
+rm "${CONFIG%/*}/config.d/audit.toml"
 
 say "with no more than the capabilities of the unit of health"
 setpriv --bounding-set -all,+sys_admin,+ipc_lock,+mknod --inh-caps -all --no-new-privs "$LUKS_AGENT" audit >/run/report 2>/run/stderr || fail "$(cat /run/stderr /run/report)"

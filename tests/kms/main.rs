@@ -5,6 +5,7 @@
 mod calls;
 mod exec;
 mod faults;
+mod signing;
 
 use std::process::{Command, Output};
 use std::time::Duration;

@@ -52,6 +52,9 @@ impl Kms {
         let mut key = Key::new(uuid::Uuid::new_v4().to_string());
         if let Some(spec) = body.get("KeySpec").filter(|spec| !spec.is_null()) {
             key.kind = serde_json::from_value(spec.clone()).map_err(|error| KmsError::validation(error.to_string()))?;
+            if key.kind == KeyKind::Rsa && body.get("KeyUsage").is_some_and(|usage| usage == "SIGN_VERIFY") {
+                key.kind = KeyKind::RsaForSignatures;
+            }
         }
         key.created = Timestamp::now();
         let metadata = self.metadata(&key);

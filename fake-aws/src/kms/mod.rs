@@ -10,6 +10,7 @@ mod cryptography;
 mod error;
 mod parameters;
 mod registry;
+mod signatures;
 
 pub use error::KmsError;
 pub(crate) use registry::Kms;
@@ -23,6 +24,8 @@ impl Kms {
             "Encrypt" => self.encrypt(body),
             "Decrypt" => self.decrypt(body),
             "ReEncrypt" => self.re_encrypt(body),
+            "Sign" => self.sign(body),
+            "GetPublicKey" => self.get_public_key(body),
             "CreateKey" => self.create_key(body),
             "EnableKey" => self.set_state_by(operation, body, KeyState::Enabled),
             "DisableKey" => self.set_state_by(operation, body, KeyState::Disabled),

@@ -1,11 +1,13 @@
 //! The keys of one account in one region: finds them, and decides who may use them and whether they can be used.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
 use super::error::KmsError;
 use super::parameters;
+use super::signatures::KeyPair;
 use crate::key::{Key, KeyKind, KeyManager, KeyState, Root};
 
 /// The KMS of one account in one region.
@@ -15,6 +17,8 @@ pub(crate) struct Kms {
     principal: String,
     pub(super) root: Root,
     keys: Mutex<Vec<Key>>,
+    /// The key pairs of asymmetric keys by key id, made when they are first used. They are random, also with a seed.
+    pub(super) pairs: Mutex<BTreeMap<String, Arc<KeyPair>>>,
     allow: Mutex<Option<Vec<String>>>,
 }
 
@@ -34,6 +38,7 @@ impl Kms {
             principal,
             root,
             keys: Mutex::new(keys),
+            pairs: Mutex::default(),
             allow: Mutex::new(allow),
         }
     }
@@ -127,17 +132,22 @@ impl Kms {
 
     /// Fails unless the key supports symmetric encryption and its state allows it now.
     pub(super) fn usable(&self, key: &Key, operation: &str) -> Result<(), KmsError> {
+        self.available(key)?;
+        if key.kind == KeyKind::Symmetric { Ok(()) } else { Err(self.wrong_usage(key, operation)) }
+    }
+
+    /// The error for a key that is for something else.
+    pub(super) fn wrong_usage(&self, key: &Key, operation: &str) -> KmsError {
+        let (arn, usage) = (self.arn(&key.id), key.kind.usage());
+        let message = format!("{arn} key usage is {usage} which is not valid for {operation}.");
+        KmsError::new("InvalidKeyUsageException", message)
+    }
+
+    /// Fails unless the state of the key allows its use now.
+    pub(super) fn available(&self, key: &Key) -> Result<(), KmsError> {
         let arn = self.arn(&key.id);
         let what = match key.state {
-            KeyState::Enabled => {
-                return match key.kind {
-                    KeyKind::Symmetric => Ok(()),
-                    KeyKind::Rsa | KeyKind::Ecc | KeyKind::Hmac => Err(KmsError::new(
-                        "InvalidKeyUsageException",
-                        format!("{arn} key usage is {} which is not valid for {operation}.", key.kind.usage()),
-                    )),
-                };
-            }
+            KeyState::Enabled => return Ok(()),
             KeyState::Disabled => return Err(KmsError::new("DisabledException", format!("{arn} is disabled."))),
             KeyState::PendingDeletion => "pending deletion",
             KeyState::PendingImport => "pending import",

@@ -80,7 +80,7 @@ fn requires_exactly_one_of_key_spec_and_number_of_bytes() {
 
 #[test]
 fn refuses_a_key_that_is_not_symmetric() {
-    for kind in [KeyKind::Rsa, KeyKind::Ecc, KeyKind::Hmac] {
+    for kind in [KeyKind::Rsa, KeyKind::RsaForSignatures, KeyKind::Ecc, KeyKind::Ecc384, KeyKind::Hmac] {
         let kms = kms(Key { kind, ..Key::default() });
         let body = json!({ "KeyId": Key::DEFAULT_ID, "KeySpec": "AES_256" });
         assert_eq!(code(kms.call("GenerateDataKey", &body)), "InvalidKeyUsageException");
@@ -111,4 +111,80 @@ fn a_dry_run_that_would_succeed_returns_an_error() {
     assert_eq!(code(kms.call("Decrypt", &body)), "DryRunOperationException");
     kms.set_state(Key::DEFAULT_ID, KeyState::Disabled).unwrap();
     assert_eq!(code(kms.call("Decrypt", &body)), "DisabledException");
+}
+
+#[test]
+fn signs_a_digest_or_a_message_so_that_the_public_key_verifies_it() {
+    use aws_lc_rs::digest::{SHA256, SHA384, digest};
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+        RSA_PSS_2048_8192_SHA256, VerificationAlgorithm,
+    };
+    let message = b"message";
+    let cases: [(KeyKind, &str, &'static dyn VerificationAlgorithm, _); 4] = [
+        (KeyKind::Ecc, "ECDSA_SHA_256", &ECDSA_P256_SHA256_ASN1, &SHA256),
+        (KeyKind::Ecc384, "ECDSA_SHA_384", &ECDSA_P384_SHA384_ASN1, &SHA384),
+        (KeyKind::RsaForSignatures, "RSASSA_PKCS1_V1_5_SHA_256", &RSA_PKCS1_2048_8192_SHA256, &SHA256),
+        (KeyKind::RsaForSignatures, "RSASSA_PSS_SHA_256", &RSA_PSS_2048_8192_SHA256, &SHA256),
+    ];
+    for (kind, name, algorithm, hash) in cases {
+        let kms = kms(Key { kind, ..Key::default() });
+        let described = kms.call("GetPublicKey", &json!({ "KeyId": "alias/luks-agent" })).unwrap();
+        assert_eq!(described["KeySpec"], kind.key_spec());
+        let der = BASE64.decode(described["PublicKey"].as_str().unwrap()).unwrap();
+        let public_key = ParsedPublicKey::new(algorithm, der).unwrap();
+        for (message_type, text) in [("DIGEST", digest(hash, message).as_ref()), ("RAW", &message[..])] {
+            let body = json!({ "KeyId": Key::DEFAULT_ID, "Message": BASE64.encode(text), "MessageType": message_type, "SigningAlgorithm": name });
+            let answer = kms.call("Sign", &body).unwrap();
+            assert_eq!(
+                (&answer["KeyId"], &answer["SigningAlgorithm"]),
+                (&json!(kms.arn(Key::DEFAULT_ID)), &json!(name))
+            );
+            let signature = BASE64.decode(answer["Signature"].as_str().unwrap()).unwrap();
+            public_key.verify_sig(message, &signature).unwrap();
+            public_key.verify_sig(b"massage", &signature).unwrap_err();
+        }
+    }
+}
+
+#[test]
+fn refuses_to_sign_as_kms_does() {
+    let kms = kms(Key { kind: KeyKind::Ecc, ..Key::default() });
+    let body = |length: usize, message_type: &str, algorithm: &str| {
+        let message = BASE64.encode(vec![0; length]);
+        json!({ "KeyId": Key::DEFAULT_ID, "Message": message, "MessageType": message_type, "SigningAlgorithm": algorithm })
+    };
+    let sign = |body: &Value| kms.call("Sign", body);
+    for (length, message_type, algorithm, expected) in [
+        (20, "DIGEST", "ECDSA_SHA_256", "ValidationException"),
+        (4097, "RAW", "ECDSA_SHA_256", "ValidationException"),
+        (32, "HASH", "ECDSA_SHA_256", "ValidationException"),
+        (32, "DIGEST", "ECDSA_SHA_384", "InvalidKeyUsageException"),
+    ] {
+        assert_eq!(code(sign(&body(length, message_type, algorithm))), expected, "{length} {message_type} {algorithm}");
+    }
+    let mut good = body(32, "DIGEST", "ECDSA_SHA_256");
+    sign(&good).unwrap();
+    kms.set_state(Key::DEFAULT_ID, KeyState::Disabled).unwrap();
+    assert_eq!(code(sign(&good)), "DisabledException");
+    kms.set_state(Key::DEFAULT_ID, KeyState::PendingDeletion).unwrap();
+    assert_eq!(code(sign(&good)), "KMSInvalidStateException");
+    kms.set_state(Key::DEFAULT_ID, KeyState::Enabled).unwrap();
+    good["DryRun"] = true.into();
+    assert_eq!(code(sign(&good)), "DryRunOperationException");
+    kms.set_allow(Some(vec!["DescribeKey".to_owned()]));
+    assert_eq!(code(sign(&good)), "AccessDeniedException");
+}
+
+#[test]
+fn a_key_that_is_not_for_signatures_does_not_sign() {
+    for (kind, public) in [(KeyKind::Symmetric, false), (KeyKind::Rsa, true)] {
+        let kms = kms(Key { kind, ..Key::default() });
+        let body = json!({ "KeyId": Key::DEFAULT_ID, "Message": "AAAA", "SigningAlgorithm": "ECDSA_SHA_256" });
+        assert_eq!(code(kms.call("Sign", &body)), "InvalidKeyUsageException");
+        match kms.call("GetPublicKey", &body) {
+            Ok(answer) => assert!(public && answer["KeyUsage"] == "ENCRYPT_DECRYPT"),
+            Err(error) => assert!(!public && error.code == "UnsupportedOperationException", "{error}"),
+        }
+    }
 }

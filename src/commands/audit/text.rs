@@ -1,0 +1,29 @@
+//! The report as a program or a file gets it: JSON, in a signed envelope if the configuration names a key for that.
+
+use super::super::error::CommandError;
+use crate::audit::{AuditReport, PAYLOAD_TYPE};
+use crate::config::{self, Config};
+use crate::dsse::{Envelope, Signature, encode};
+use crate::kms::{AwsKms, KmsError, KmsSignature};
+
+/// Returns the report as JSON, signed if `audit.signing_key` is set. Only then it calls the key service.
+///
+/// # Errors
+/// [`CommandError::NotSigned`] if the report cannot be signed.
+pub async fn audit_text(config: &Config, report: &AuditReport) -> Result<String, CommandError> {
+    // a report has nothing that JSON lacks
+    let text = format!("{}\n", serde_json::to_string_pretty(report).unwrap_or_default());
+    match &config.audit.signing_key {
+        Some(key) => sign(&config.kms, key, text).await.map_err(CommandError::NotSigned),
+        None => Ok(text),
+    }
+}
+
+async fn sign(config: &config::Kms, key: &str, text: String) -> Result<String, KmsError> {
+    let payload = text.into_bytes();
+    let kms = AwsKms::connect_for_signing(config, key).await?;
+    let KmsSignature { key_arn, bytes } = kms.sign(&encode(PAYLOAD_TYPE, &payload)).await?;
+    let signature = Signature { key_id: Some(key_arn), bytes };
+    let envelope = Envelope { payload, payload_type: PAYLOAD_TYPE.to_owned(), signature };
+    Ok(format!("{}\n", envelope.to_json()))
+}
