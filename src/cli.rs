@@ -332,6 +332,36 @@ pub enum AuditAction {
         #[arg(long, value_name = "DIR")]
         output_dir: Option<PathBuf>,
     },
+    /// Summarize the reports of many nodes: coverage, keys and what depends on them, silent nodes, configuration against reality
+    #[command(
+        after_help = "Exit codes: 0 each node is encrypted or excepted and none is silent, 1 not so or not shown, or a file cannot be \
+                            written, 2 bad input, of which nothing is written."
+    )]
+    Fleet {
+        /// Files with one report each, and directories: all files in and below them that end in .json; - is standard input. Of several
+        /// reports of a node, the newest counts
+        #[arg(value_name = "REPORT", required = true)]
+        reports: Vec<PathBuf>,
+        /// Also write the summary as one page to read and print, which needs neither a network nor scripts
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+        /// Also write the summary as JSON
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// An answer of 'aws ec2 describe-volumes', to find silent nodes and volumes that EC2 calls unencrypted; can be given several
+        /// times, for each account and Region
+        #[arg(long, value_name = "FILE")]
+        volumes: Vec<PathBuf>,
+        /// An answer of 'aws ec2 describe-instances', to find silent nodes and the EMR cluster of each node; can be given several times
+        #[arg(long, value_name = "FILE")]
+        instances: Vec<PathBuf>,
+        /// An answer of 'aws emr describe-cluster', or a directory with such; can be given several times
+        #[arg(long, value_name = "FILE")]
+        clusters: Vec<PathBuf>,
+        /// EMR security configurations as for 'emr check', or a directory with such; can be given several times
+        #[arg(long, value_name = "DIR")]
+        security_configurations: Vec<PathBuf>,
+    },
     /// Verify the signature of a report, and print the report
     #[command(after_help = "Exit codes: 0 verified, 1 the signature does not verify, 2 bad input.")]
     Verify {

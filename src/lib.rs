@@ -35,6 +35,7 @@ pub mod disk;
 pub mod dsse;
 pub mod emr;
 pub mod error;
+pub mod fleet;
 pub mod job;
 pub mod key;
 pub mod kms;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use luks_agent::cli::{AuditAction, Cli, Command, EmrAction, HeaderAction, RecoveryKeyAction, Verb};
 use luks_agent::commands::{
-    self, Closing, CommandError, EmrFiles, EmrFormat, Occasion, Printed, Recovery, Restoring, Rotation,
+    self, Closing, CommandError, EmrFiles, EmrFormat, FleetFiles, FleetOutputs, Occasion, Printed, Recovery, Restoring,
+    Rotation,
 };
 use luks_agent::config::Config;
 use luks_agent::emr::Demands;
@@ -99,12 +100,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             };
             say_printed(&said)
         }
-        Command::Audit { action: Some(AuditAction::Convert { reports, format, all, output_dir }), .. } => {
-            say_printed(&commands::audit_convert(reports, *format, *all, output_dir.as_deref()))
-        }
-        Command::Audit { action: Some(AuditAction::Verify { public_key, envelope }), .. } => {
-            say_printed(&commands::audit_verify(public_key, envelope))
-        }
+        Command::Audit { action: Some(action), .. } => say_printed(&about_reports(action)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "luks-agent", &mut script);
@@ -159,6 +155,21 @@ fn audit(config: &Path, json: bool, output: Option<&Path>, blocks: u32) -> Resul
         Err(e) => return no_audit(e, json),
     }
     Ok(ExitCode::from(report.verdict.exit_code()))
+}
+
+/// Runs a command that works on audit reports, and returns what it prints.
+fn about_reports(action: &AuditAction) -> Printed {
+    match action {
+        AuditAction::Convert { reports, format, all, output_dir } => {
+            commands::audit_convert(reports, *format, *all, output_dir.as_deref())
+        }
+        AuditAction::Fleet { reports, html, json, volumes, instances, clusters, security_configurations } => {
+            let files = FleetFiles { reports, volumes, instances, clusters, security_configurations };
+            let outputs = FleetOutputs { html: html.as_deref(), json: json.as_deref() };
+            commands::audit_fleet(&files, outputs)
+        }
+        AuditAction::Verify { public_key, envelope } => commands::audit_verify(public_key, envelope),
+    }
 }
 
 /// Says why there is no audit report, in JSON as every other command does.

@@ -8,7 +8,7 @@ use super::report::{AuditReport, Configuration, SCHEMA, SCHEMA_VERSION};
 
 const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
-pub(super) fn example() -> AuditReport {
+pub(crate) fn example() -> AuditReport {
     let made = "2026-01-02T03:04:05Z".parse().unwrap();
     let document = r#"{"accountId":"111122223333","instanceId":"i-1234567890abcdef0","region":"us-east-1"}"#;
     AuditReport {

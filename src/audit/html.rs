@@ -7,29 +7,29 @@ const REPLACED: char = '\u{fffd}';
 
 /// A growing HTML text. Markup is known when the program is compiled; everything else is escaped.
 #[derive(Debug, Default)]
-pub(super) struct Html(String);
+pub(crate) struct Html(String);
 
 impl Html {
     /// Adds markup.
-    pub(super) fn raw(&mut self, markup: &'static str) -> &mut Self {
+    pub(crate) fn raw(&mut self, markup: &'static str) -> &mut Self {
         self.0.push_str(markup);
         self
     }
 
     /// Adds a text, escaped for elements and for quoted attributes.
-    pub(super) fn text(&mut self, text: impl Display) -> &mut Self {
+    pub(crate) fn text(&mut self, text: impl Display) -> &mut Self {
         // writing to a string does not fail
         let _ = write!(Escaped(&mut self.0), "{text}");
         self
     }
 
     /// Adds an element with a text in it: its opening tag, the text, its closing tag.
-    pub(super) fn element(&mut self, open: &'static str, text: impl Display, close: &'static str) -> &mut Self {
+    pub(crate) fn element(&mut self, open: &'static str, text: impl Display, close: &'static str) -> &mut Self {
         self.raw(open).text(text).raw(close)
     }
 
     /// Returns the text.
-    pub(super) fn into_string(self) -> String {
+    pub(crate) fn into_string(self) -> String {
         self.0
     }
 }

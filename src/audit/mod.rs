@@ -18,7 +18,7 @@ mod table;
 // reading it
 mod consistency;
 #[cfg(test)]
-mod example;
+pub(crate) mod example;
 mod newest;
 mod read;
 
@@ -26,6 +26,7 @@ mod read;
 mod asff;
 mod asff_resources;
 mod control;
+mod frame;
 mod html;
 mod inventory;
 mod ocsf;
@@ -38,6 +39,8 @@ pub use asff::{AsffError, Batch, MAX_FINDINGS, asff};
 pub use consistency::Inconsistency;
 pub use disk::{Disk, Encryption, Proof, Proven, Standing};
 pub use evidence::Evidence;
+pub(crate) use frame::{PageScript, begin_page, verdict};
+pub(crate) use html::Html;
 pub use inventory::inventory;
 pub use judgement::{Found, Judgement, Mapping, Stranger, Unfinished, Volume, judge, judge_node};
 pub use key::Key;

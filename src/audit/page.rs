@@ -1,18 +1,11 @@
 //! A report as a page: for people who look at one node, on a screen or on paper, without a network.
 
-use super::disk::{Disk, Proof, Standing};
+use super::disk::{Disk, Proof};
+use super::frame::{begin_page, verdict};
 use super::html::Html;
 use super::report::AuditReport;
 use crate::disk::Bytes;
 
-/// What is above the title. Nothing of the page is loaded, and nothing of it runs.
-const HEAD: &str = concat!(
-    "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
-    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
-    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n",
-    include_str!("style.css"),
-    "</style>\n<title>"
-);
 /// What the report cannot show.
 const LIMITS: &str = "<p>This report shows what luks-agent found on the node when the report was made. Somebody with root on the node \
      could have made another one. The signature of the identity document is AWS&#39;s; this page does not check it, and it covers \
@@ -21,10 +14,7 @@ const LIMITS: &str = "<p>This report shows what luks-agent found on the node whe
 impl AuditReport {
     /// Returns the report as one HTML page that needs nothing else.
     pub fn to_html(&self) -> String {
-        let mut page = Html::default();
-        page.raw(HEAD)
-            .text(format_args!("Disk encryption of {}", self.node.title()))
-            .raw("</title>\n</head>\n<body>\n");
+        let mut page = begin_page(format_args!("Disk encryption of {}", self.node.title()), None);
         page.raw("<header>\n").element("<h1>Disk encryption of ", self.node.title(), "</h1>\n");
         page.raw("<p>Verdict: ");
         verdict(&mut page, self.verdict);
@@ -41,16 +31,6 @@ impl AuditReport {
         page.raw("</main>\n<footer>\n").raw(LIMITS).raw("</footer>\n</body>\n</html>\n");
         page.into_string()
     }
-}
-
-/// Adds a verdict, in words that do not depend on its colour.
-fn verdict(page: &mut Html, verdict: Standing) {
-    match verdict {
-        Standing::Encrypted => page.raw("<span class=\"verdict encrypted\">encrypted</span>"),
-        Standing::Excepted => page.raw("<span class=\"verdict excepted\">excepted</span>"),
-        Standing::Unknown => page.raw("<span class=\"verdict unknown\">unknown</span>"),
-        Standing::NotEncrypted => page.raw("<span class=\"verdict not-encrypted\">not encrypted</span>"),
-    };
 }
 
 fn reasons(page: &mut Html, report: &AuditReport) {

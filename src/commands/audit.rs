@@ -12,6 +12,7 @@ mod volume;
 
 use std::time::Duration;
 
+pub(super) use file::write_reports;
 pub use file::{check_output, write_report};
 use futures_util::future::{join, join_all};
 use jiff::Timestamp;

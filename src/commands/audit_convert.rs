@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::input::{name_of, read_bytes, read_each, standard_input_twice};
+use super::audit_reports::read_reports;
 use super::printed::{Printed, pretty};
-use crate::audit::{AuditReport, Batch, MAX_BYTES, MAX_FINDINGS, Newest, asff, inventory, ocsf};
+use crate::audit::{AuditReport, Batch, MAX_FINDINGS, Newest, asff, inventory, ocsf};
 use crate::error::{IoError, chain};
 use crate::report::ExitCode;
 
@@ -30,7 +30,8 @@ pub enum AuditFormat {
 ///
 /// If one file cannot be read, nothing is converted: a node that is left out would look like one that passes.
 pub fn audit_convert(files: &[PathBuf], format: AuditFormat, all: bool, output_dir: Option<&Path>) -> Printed {
-    let converted = read_all(files).and_then(|newest| {
+    let newest = read_reports(files).map_err(|complaints| (ExitCode::Configuration, complaints));
+    let converted = newest.and_then(|newest| {
         convert(&newest, format, all, output_dir).map_err(|(code, complaint)| (code, vec![complaint]))
     });
     match converted {
@@ -116,25 +117,4 @@ fn write(batches: &[Batch], dir: &Path) -> Result<String, String> {
         names.push_str(&format!("{}\n", path.display()));
     }
     Ok(names)
-}
-
-/// Reads all files, or says of each that cannot be read why.
-fn read_all(files: &[PathBuf]) -> Result<Newest, (ExitCode, Vec<String>)> {
-    let (reports, complaints) = match standard_input_twice(files.iter()) {
-        Some(complaint) => (Vec::new(), vec![complaint]),
-        None => read_each(files, read),
-    };
-    if !complaints.is_empty() {
-        return Err((ExitCode::Configuration, complaints));
-    }
-    let mut newest = Newest::default();
-    reports.into_iter().for_each(|report| newest.add(report));
-    Ok(newest)
-}
-
-/// Reads a report, but no more than one may have.
-fn read(file: &Path) -> Result<AuditReport, String> {
-    let mut text = Vec::new();
-    read_bytes(file, MAX_BYTES, &mut text)?;
-    AuditReport::read(&text).map_err(|e| format!("{}: {}", name_of(file), chain(e)))
 }

@@ -16,6 +16,40 @@ pub(super) fn read_each<T>(files: &[PathBuf], read: impl Fn(&Path) -> Result<T, 
     (inputs, complaints)
 }
 
+/// Returns the files, and for each directory the files in and below it whose names end in `.json`.
+///
+/// A directory without any is an error, and so is a link to a directory: passed over in silence, its files would not be missed.
+pub(super) fn json_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Vec<String>> {
+    let (files, complaints) = read_each(paths, |path| match path.is_dir() {
+        true => json_files_below(path),
+        false => Ok(vec![path.to_owned()]),
+    });
+    if complaints.is_empty() { Ok(files.into_iter().flatten().collect()) } else { Err(complaints) }
+}
+
+fn json_files_below(top: &Path) -> Result<Vec<PathBuf>, String> {
+    let (mut files, mut dirs) = (Vec::new(), vec![top.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        let cannot = |e: io::Error| format!("cannot read {}: {e}", dir.display());
+        for entry in dir.read_dir().map_err(cannot)? {
+            let entry = entry.map_err(cannot)?;
+            let path = entry.path();
+            if entry.file_type().map_err(cannot)?.is_dir() {
+                dirs.push(path);
+            } else if path.is_dir() {
+                return Err(format!("{} is a link to a directory; give that directory itself", path.display()));
+            } else if path.extension().is_some_and(|extension| extension == "json") {
+                files.push(path);
+            }
+        }
+    }
+    if files.is_empty() {
+        return Err(format!("{} has no file whose name ends in .json", top.display()));
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Says it if standard input is among the files more than once.
 pub(super) fn standard_input_twice<'f>(files: impl Iterator<Item = &'f PathBuf>) -> Option<String> {
     let is_twice = files.filter(|file| is_stdin(file)).count() > 1;
@@ -37,4 +71,32 @@ pub(super) fn read_bytes(file: &Path, limit: usize, bytes: &mut Vec<u8>) -> Resu
 
 fn is_stdin(file: &Path) -> bool {
     file == Path::new("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_stands_for_the_json_files_in_and_below_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path();
+        fs::create_dir_all(top.join("b/c")).unwrap();
+        for file in ["b/c/2.json", "1.json", "note.txt"] {
+            fs::write(top.join(file), "").unwrap();
+        }
+        symlink(top.join("1.json"), top.join("b/3.json")).unwrap();
+        let files = json_files(&[top.to_owned(), "-".into(), "none".into()]).unwrap();
+        let expected = ["1.json", "b/3.json", "b/c/2.json"].map(|file| top.join(file));
+        assert_eq!(files, [&expected[..], &["-".into(), "none".into()]].concat());
+        symlink(top.join("b"), top.join("link")).unwrap();
+        let refused = json_files(&[top.to_owned()]).unwrap_err();
+        assert!(refused[0].contains("link is a link to a directory"), "{refused:?}");
+        fs::create_dir(top.join("empty")).unwrap();
+        let refused = json_files(&[top.join("empty")]).unwrap_err();
+        assert!(refused[0].ends_with("empty has no file whose name ends in .json"), "{refused:?}");
+    }
 }

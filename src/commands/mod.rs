@@ -1,13 +1,14 @@
 //! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
-//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `dsse`, `emr`, `error`, `job`, `key`, `kms`, `luks2`,
-//! `permissions`, `plan`, `report`, `state`, `storage`.
+//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `dsse`, `emr`, `error`, `fleet`, `job`, `key`, `kms`,
+//! `luks2`, `permissions`, `plan`, `report`, `state`, `storage`.
 //! Never: a device, `worker`, `daemon`.
 
 // one file a command
 mod adopt;
 mod audit;
 mod audit_convert;
+mod audit_fleet;
 mod audit_verify;
 mod close;
 mod doctor;
@@ -27,6 +28,7 @@ mod unlock;
 mod verify;
 
 // what they share
+mod audit_reports;
 mod ciphers;
 mod error;
 mod input;
@@ -52,6 +54,7 @@ mod waiting;
 pub use adopt::{Adopt, adopt};
 pub use audit::{audit, audit_text, check_output, write_report};
 pub use audit_convert::{AuditFormat, audit_convert};
+pub use audit_fleet::{FleetFiles, FleetOutputs, audit_fleet};
 pub use audit_verify::audit_verify;
 pub use close::{Closing, close};
 pub use doctor::doctor;

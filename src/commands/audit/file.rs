@@ -29,16 +29,37 @@ pub fn check_output(path: &Path) -> Result<(), CommandError> {
 /// # Errors
 /// As [`check_output`], or if the file cannot be written.
 pub fn write_report(path: &Path, text: &str) -> Result<(), CommandError> {
-    check_output(path)?;
-    let dir = path.parent().filter(|dir| *dir != Path::new("")).map_or_else(|| PathBuf::from("."), Path::to_owned);
-    let write = || {
-        let mut temporary = NamedTempFile::new_in(&dir)?;
-        temporary.write_all(text.as_bytes())?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(path)?;
-        File::open(&dir)?.sync_all()
+    write_reports(&[(path, text)])
+}
+
+/// Writes a text to each file, and replaces no file before all texts are on the disk. Only its owner may read a file.
+pub(in super::super) fn write_reports(texts: &[(&Path, impl AsRef<str>)]) -> Result<(), CommandError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CommandError::Output { path, source }
     };
-    write().map_err(|source| CommandError::Output { path: path.to_owned(), source })
+    let mut written = Vec::new();
+    for (path, text) in texts {
+        check_output(path)?;
+        written.push((*path, write_beside(path, text.as_ref()).map_err(failed(path))?));
+    }
+    for (path, temporary) in written {
+        temporary.persist(path).map_err(|e| failed(path)(e.error))?;
+        File::open(dir_of(path)).and_then(|dir| dir.sync_all()).map_err(failed(path))?;
+    }
+    Ok(())
+}
+
+/// Writes a text to a temporary file in the directory of a file.
+fn write_beside(path: &Path, text: &str) -> io::Result<NamedTempFile> {
+    let mut temporary = NamedTempFile::new_in(dir_of(path))?;
+    temporary.write_all(text.as_bytes())?;
+    temporary.as_file().sync_all()?;
+    Ok(temporary)
+}
+
+fn dir_of(path: &Path) -> PathBuf {
+    path.parent().filter(|dir| *dir != Path::new("")).map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 #[cfg(test)]
