@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use generated::generate;
+use jiff::{SignedDuration, Timestamp};
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty};
 use serde_json::{Value, json};
@@ -191,10 +192,19 @@ fn a_file_that_cannot_be_read_leaves_nothing_written() {
 #[test]
 fn reports_alone_are_enough_and_a_good_fleet_exits_with_0() {
     let reports = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/audit");
-    fleet(&reports, &["encrypted.json"]).assert().code(0).stdout(
+    let old = fs::read_to_string(reports.join("encrypted.json")).unwrap();
+    let made = |at: Timestamp| old.replace("\"made\": \"2026-01-02T03:04:05Z\"", &format!("\"made\": \"{at}\""));
+    fleet(&reports, &["-"]).write_stdin(made(Timestamp::now())).assert().code(0).stdout(
         contains("audit fleet: every disk of these nodes is encrypted or excepted")
             .and(contains("silent nodes: not known without --volumes or --instances")),
     );
+    let unknown = contains("it could not be shown that every disk of this fleet is encrypted or excepted");
+    for (text, reason) in [
+        (old.clone(), "nodes whose newest report is more than 7 days old: 1"),
+        (made(Timestamp::now() + SignedDuration::from_hours(1)), "nodes whose newest report is from the future: 1"),
+    ] {
+        fleet(&reports, &["-"]).write_stdin(text).assert().code(1).stdout(unknown.clone().and(contains(reason)));
+    }
     let text = fs::read(reports.join("in-clear.json")).unwrap();
     fleet(&reports, &["-"])
         .write_stdin(text)

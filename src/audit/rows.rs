@@ -97,7 +97,6 @@ impl AuditReport {
 mod tests {
     use serde_json::Value;
 
-    use super::*;
     use crate::audit::example::example;
 
     #[test]

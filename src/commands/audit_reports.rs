@@ -2,22 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use super::input::{name_of, read_bytes, read_each, standard_input_twice};
+use super::input::{name_of, read_bytes, standard_input_twice};
 use crate::audit::{AuditReport, MAX_BYTES, Newest};
 use crate::error::chain;
 
 /// Reads all files, or says of each that cannot be read why.
 pub(super) fn read_reports(files: &[PathBuf]) -> Result<Newest, Vec<String>> {
-    let (reports, complaints) = match standard_input_twice(files.iter()) {
-        Some(complaint) => (Vec::new(), vec![complaint]),
-        None => read_each(files, read),
-    };
-    if !complaints.is_empty() {
-        return Err(complaints);
+    if let Some(complaint) = standard_input_twice(files.iter()) {
+        return Err(vec![complaint]);
     }
-    let mut newest = Newest::default();
-    reports.into_iter().for_each(|report| newest.add(report));
-    Ok(newest)
+    let (mut newest, mut complaints) = (Newest::default(), Vec::new());
+    for file in files {
+        // one after the other: there can be many more reports than nodes
+        match read(file) {
+            Ok(report) => newest.add(report),
+            Err(complaint) => complaints.push(complaint),
+        }
+    }
+    if complaints.is_empty() { Ok(newest) } else { Err(complaints) }
 }
 
 /// Reads a report, but no more than one may have.

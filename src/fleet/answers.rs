@@ -83,6 +83,11 @@ impl Ec2 {
         self.volumes.as_ref()?.get(volume_id).map(|volume| volume.encrypted)
     }
 
+    /// Returns whether an instance is gone, or going, as far as is known.
+    pub(super) fn is_terminated(&self, instance_id: &str) -> bool {
+        self.instances.as_ref().and_then(|all| all.get(instance_id)).is_some_and(Instance::is_terminated)
+    }
+
     /// Returns the cluster that an instance belongs to.
     pub(super) fn cluster_of(&self, instance_id: &str) -> Option<&str> {
         let instance = self.instances.as_ref()?.get(instance_id)?;

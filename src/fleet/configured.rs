@@ -156,14 +156,17 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Returns the document of a node: of those with the name that its cluster gives, or of all without a cluster, the one that it recorded.
+/// Returns the document of a node: the one with the name that its cluster gives. If none has it, as without a cluster, or if documents that
+/// differ have it, the one whose digest the node recorded.
 fn choose<'c>(all: &'c mut [Configured], name: Option<&str>, recorded: Option<&str>) -> Option<&'c mut Configured> {
-    let named = |configured: &Configured| name.is_none_or(|name| configured.name == name);
-    let candidates = all.iter().filter(|configured| named(configured)).count();
-    let is_clear = name.is_some() && candidates == 1;
-    all.iter_mut()
-        .filter(|configured| named(configured))
-        .find(|configured| is_clear || Some(configured.sha256.as_str()) == recorded)
+    let named: Vec<usize> = (0..all.len()).filter(|at| Some(all[*at].name.as_str()) == name).collect();
+    let is_recorded = |at: &usize| Some(all[*at].sha256.as_str()) == recorded;
+    let chosen = match named.as_slice() {
+        [] => (0..all.len()).find(is_recorded),
+        [first, others @ ..] if others.iter().all(|at| all[*at].sha256 == all[*first].sha256) => Some(*first),
+        several => several.iter().copied().find(is_recorded),
+    };
+    all.get_mut(chosen?)
 }
 
 impl Configured {
@@ -208,6 +211,10 @@ impl Configured {
 
 /// Returns the place that a document has for an attached disk.
 fn place_of(disk: &Disk) -> Option<Place> {
+    // the serial numbers of NVMe instance store; a rule may call it something else, and with swap on it, it is a boot volume
+    if disk.serial.as_ref().is_some_and(|serial| serial.starts_with("AWS")) {
+        return Some(Place::InstanceStoreNvme);
+    }
     match disk.role.as_str() {
         "boot" => Some(Place::BootVolume),
         "instance-store" if disk.device.as_ref().is_some_and(|name| name.starts_with("nvme")) => {
@@ -330,7 +337,8 @@ mod tests {
             (&with_cluster, vec![cluster(json!("b"))], Some("b"), 0),
             // the agent was given another document than EMR
             (&with_cluster, vec![cluster(json!("a"))], Some("a"), 1),
-            (&with_cluster, vec![cluster(json!("unknown"))], None, 0),
+            // a document in a file of its own has no name
+            (&with_cluster, vec![cluster(json!("unknown"))], Some("b"), 0),
             (&with_cluster, vec![cluster(Value::Null)], None, 0),
         ];
         for (ec2, clusters, expected, another) in cases {

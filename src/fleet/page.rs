@@ -69,7 +69,7 @@ impl Fleet {
     fn coverage(&self, page: &mut Html) {
         let heading = Heading {
             label: "Coverage",
-            caption: "Nodes and their attached disks, boot volumes included, by verdict",
+            caption: "Nodes with a report and their attached disks, boot volumes included, by verdict",
             columns: &["", "Encrypted", "Excepted", "Unknown", "Not encrypted", "Total"],
             is_sortable: false,
         };
@@ -101,6 +101,9 @@ impl Fleet {
             Some(oldest) => {
                 page.element("<p>Oldest proof that a volume opens: ", oldest.at, ", ");
                 page.element("", &oldest.device, " of ").text(&oldest.node).raw(". ");
+            }
+            None if proofs.unproven == 0 => {
+                page.raw("<p>There is no volume to open. ");
             }
             None => {
                 page.raw("<p>There is no proof that a volume opens. ");

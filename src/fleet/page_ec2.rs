@@ -21,7 +21,7 @@ pub(super) fn silent(page: &mut Html, fleet: &Fleet) {
         return;
     };
     if silent.is_empty() {
-        page.raw("<p>None: every instance that EC2 lists has a report.</p>\n");
+        page.raw("<p>None: every instance in the answers of EC2 has a report.</p>\n");
     } else {
         table(page, &heading, |page| {
             for node in silent {

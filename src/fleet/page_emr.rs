@@ -33,6 +33,7 @@ pub(super) fn configurations(page: &mut Html, fleet: &Fleet) {
                 configured.places.iter().for_each(|place| place_row(page, configured, place));
             }
         });
+        page.element("<p>Nodes without one of these security configurations: ", fleet.without_configuration, ".</p>\n");
         for configured in fleet.configurations.iter().filter(|c| !c.provisioned_with_another.is_empty()) {
             page.element(
                 "<p>The clusters of these nodes have ",

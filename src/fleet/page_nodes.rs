@@ -1,5 +1,7 @@
 //! Sections of the page: keys, exceptions, nodes.
 
+use std::cmp::Reverse;
+
 use super::markup::{Heading, bytes, cell, maybe, names, number, row, table, time};
 use super::node::NodeRow;
 use super::summary::Fleet;
@@ -73,7 +75,10 @@ pub(super) fn nodes(page: &mut Html, fleet: &Fleet) {
         is_sortable: true,
     };
     page.raw("<section>\n<h2 id=\"nodes\">Nodes</h2>\n");
-    table(page, &heading, |page| fleet.nodes.iter().for_each(|node| node_row(page, node)));
+    let mut nodes: Vec<&NodeRow> = fleet.nodes.iter().collect();
+    // the worst first, and by name among equals
+    nodes.sort_by_key(|node| Reverse(node.verdict));
+    table(page, &heading, |page| nodes.into_iter().for_each(|node| node_row(page, node)));
     page.raw("</section>\n");
 }
 
@@ -82,8 +87,8 @@ fn node_row(page: &mut Html, node: &NodeRow) {
     if node.host_name != node.node {
         page.element("<br>", &node.host_name, "");
     }
-    // sorted from the worst to the best
-    page.raw("</th><td data-sort=\"").text(node.verdict as u8).raw("\">");
+    // the worst first when it is sorted
+    page.raw("</th><td data-sort=\"").text(u8::MAX - node.verdict as u8).raw("\">");
     verdict(page, node.verdict);
     page.element("</td><td>", node.reasons.join("; "), "</td><td>").text(node.account.as_deref().unwrap_or("-"));
     page.element("<br>", node.region.as_deref().unwrap_or("-"), "</td><td>");
@@ -100,6 +105,7 @@ fn node_row(page: &mut Html, node: &NodeRow) {
     match (&node.proofs.oldest, node.proofs.unproven) {
         (Some(oldest), 0) => time(page, Some(oldest.at)),
         (Some(oldest), unproven) => cell(page, format_args!("{}, {unproven} volumes without", oldest.at)),
+        (None, 0) => cell(page, "no volume"),
         (None, _) => cell(page, "none since boot"),
     }
     time(page, Some(node.made));

@@ -21,7 +21,7 @@ function makeSortable(table) {
       const body = table.tBodies[0];
       const rows = Array.from(body.rows, (row) => [keyOf(row, column), row]);
       rows.sort((a, b) => (descends ? order.compare(b[0], a[0]) : order.compare(a[0], b[0])));
-      body.append(...rows.map((pair) => pair[1]));
+      rows.forEach((pair) => body.append(pair[1]));
       headers.forEach((other) => other.removeAttribute("aria-sort"));
       header.setAttribute("aria-sort", descends ? "descending" : "ascending");
     });

@@ -112,7 +112,11 @@ impl<'a> Sides<'a> {
         let Some(instance) = &report.node.instance_id else { return };
         for disk in report.disks.iter().filter(|disk| disk.device.is_some()) {
             let Some(volume) = &disk.volume_id else { continue };
-            self.disks.insert((instance.clone(), volume.clone()), Reported::of(disk));
+            let (place, reported) = ((instance.clone(), volume.clone()), Reported::of(disk));
+            // of two disks that say they are the same volume, the worse one counts
+            if self.disks.get(&place).is_none_or(|known| known.verdict < reported.verdict) {
+                self.disks.insert(place, reported);
+            }
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) fn silent_nodes(ec2: &Ec2, reported: &BTreeSet<String>) -> Vec<Silent
         nodes.insert(id, SilentNode { state, ..SilentNode::default() });
     }
     for volume in ec2.volumes.iter().flatten().map(|(_, volume)| volume) {
-        for id in volume.instances() {
+        for id in volume.instances().filter(|id| !ec2.is_terminated(id)) {
             let node = nodes.entry(id).or_default();
             node.volumes += 1;
             node.bytes = node.bytes.saturating_add(volume.bytes());

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::answers::{Cluster, Ec2};
-use super::configured::{Agreement, ClusterRow, Comparison, Configured, NamedDocument};
+use super::configured::{Agreement, ClusterRow, Comparison, Configured, NamedDocument, PlaceRow};
 use super::exceptions::{Exception, Exceptions};
 use super::keys::{KeyUse, Keys};
 use super::node::NodeRow;
@@ -15,11 +15,17 @@ use super::side_by_side::{Shown, SideBySide, Sides};
 use super::silent::{SilentNode, silent_nodes, unlisted_nodes};
 use super::tally::Coverage;
 use crate::audit::{Newest, Standing};
+use crate::emr::Protection;
 
 /// Name of the summary's form.
 const SCHEMA: &str = "luks-agent/fleet";
 /// Version of the form. It grows when a field changes its meaning or is removed.
 const SCHEMA_VERSION: u32 = 1;
+
+/// How old a report may be to say how a node is.
+const STALE: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How much later than the summary a report may be, because clocks differ.
+const AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// What is known of a fleet beside the reports of its nodes.
 #[derive(Debug, Default)]
@@ -67,6 +73,8 @@ pub struct Fleet {
     pub clusters: Vec<ClusterRow>,
     /// EMR security configurations, against the nodes that have them.
     pub configurations: Vec<Configured>,
+    /// Nodes with a report for which there is no security configuration among these.
+    pub without_configuration: u64,
     /// The nodes, by name.
     pub nodes: Vec<NodeRow>,
 }
@@ -80,6 +88,10 @@ pub struct Reports {
     pub older: u64,
     /// Reports without an instance ID, which cannot be found in EC2's answers.
     pub without_instance_id: u64,
+    /// Reports that count and were made more than [`STALE`] before the summary.
+    pub stale: u64,
+    /// Reports that count and were made after the summary: a clock is wrong, and they hide later ones.
+    pub from_the_future: u64,
     /// When the oldest of those that count was made.
     pub oldest: Option<Timestamp>,
     /// When the newest was made.
@@ -117,7 +129,7 @@ impl Fleet {
             made,
             verdict: Standing::Encrypted,
             reasons: Vec::new(),
-            reports: Reports::of(&nodes, newest.older(), reported.len()),
+            reports: Reports::of(&nodes, newest.older(), reported.len(), made),
             coverage,
             keys: keys.into_list(),
             proofs,
@@ -127,6 +139,7 @@ impl Fleet {
             volumes: sides.map(|sides| sides.finish(&reported)),
             clusters: comparison.clusters,
             configurations: comparison.configurations,
+            without_configuration: comparison.unmatched,
             nodes,
         };
         fleet.judge();
@@ -143,6 +156,8 @@ impl Fleet {
             (Standing::NotEncrypted, nodes.not_encrypted, "nodes with a disk that is not encrypted"),
             (Standing::Unknown, nodes.unknown, "nodes of which it is not known whether every disk is encrypted"),
             (Standing::Unknown, silent as u64, "instances in EC2 without a report"),
+            (Standing::Unknown, self.reports.stale, "nodes whose newest report is more than 7 days old"),
+            (Standing::Unknown, self.reports.from_the_future, "nodes whose newest report is from the future"),
             (
                 Standing::Unknown,
                 unreported as u64,
@@ -163,6 +178,18 @@ impl Fleet {
                 ));
             }
         }
+        for configured in &self.configurations {
+            let promised = |row: &&PlaceRow| row.configured == Protection::Encrypted;
+            let not_shown =
+                configured.places.iter().filter(promised).filter(|row| row.agreement == Agreement::NotShown);
+            verdicts.extend(not_shown.map(|row| {
+                let (name, place, count) = (&configured.name, row.place, row.unknown);
+                let reason = format!(
+                    "disks that the security configuration '{name}' says are encrypted and nothing shows it ({place}): {count}"
+                );
+                (Standing::Unknown, reason)
+            }));
+        }
         // the worst first
         verdicts.sort_by_key(|(verdict, _)| std::cmp::Reverse(*verdict));
         let verdict = verdicts.first().map(|(verdict, _)| *verdict);
@@ -181,8 +208,13 @@ impl Fleet {
 }
 
 impl Reports {
-    fn of(nodes: &[NodeRow], older: usize, with_instance_id: usize) -> Self {
+    fn of(nodes: &[NodeRow], older: usize, with_instance_id: usize, now: Timestamp) -> Self {
+        let aged = |is_wrong: fn(SignedDuration) -> bool| {
+            nodes.iter().filter(|node| is_wrong(now.duration_since(node.made))).count() as u64
+        };
         Self {
+            stale: aged(|age| age > STALE),
+            from_the_future: aged(|age| age < -AHEAD),
             counted: nodes.len() as u64,
             older: older as u64,
             without_instance_id: (nodes.len() - with_instance_id) as u64,

@@ -36,6 +36,16 @@ impl fmt::Display for Fleet {
         }
         facts.push(format!("volumes without a proof since boot: {}", self.proofs.unproven));
         facts.push(format!("exceptions: {} disks", coverage.volumes.excepted));
+        if let Some(oldest) = self.reports.oldest {
+            facts.push(format!("oldest report: {oldest}"));
+        }
+        if self.reports.without_instance_id > 0 {
+            let count = self.reports.without_instance_id;
+            facts.push(format!("reports without an instance ID, of which EC2 says nothing: {count}"));
+        }
+        if !self.configurations.is_empty() {
+            facts.push(format!("nodes without one of these security configurations: {}", self.without_configuration));
+        }
         match &self.silent {
             Some(silent) => facts.push(format!("silent nodes: {}", silent.len())),
             None => facts.push("silent nodes: not known without --volumes or --instances".to_owned()),
