@@ -148,6 +148,9 @@ pub enum CommandError {
         /// Why.
         source: io::Error,
     },
+    /// A report with something that JSON cannot have.
+    #[error("the report cannot be written as JSON, and nothing was written; the table has it")]
+    NotJson(#[source] serde_json::Error),
     /// A report that could not be signed.
     #[error("the report is not signed, and nothing was written")]
     NotSigned(#[source] KmsError),
@@ -192,6 +195,7 @@ impl CommandError {
             | Self::NotRecorded { .. }
             | Self::NotAFile { .. }
             | Self::Output { .. }
+            | Self::NotJson(_)
             | Self::NotSigned(_)
             | Self::NotConfirmed
             | Self::AmbiguousVolume { .. } => false,
@@ -229,6 +233,7 @@ impl CommandError {
             | Self::NoDeviceMapper(_)
             | Self::Terminal(_)
             | Self::Output { .. }
+            | Self::NotJson(_)
             | Self::NoRandomness(_) => ExitCode::Failed,
         }
     }
