@@ -58,7 +58,7 @@ fn key(key: &Key, place: Place<'_>) -> Value {
 /// Describes a disk. `Encrypted` and `KmsKeyId` of a volume are about the encryption of EBS, of which a report knows nothing.
 fn disk(disk: &Disk, report: &AuditReport, place: Place<'_>) -> Value {
     let (verdict, reasons, size) = (disk.verdict.to_string(), disk.reasons.join("; "), disk.size.to_string());
-    let mounts = disk.mounts.iter().map(|mount| mount.display().to_string()).collect::<Vec<_>>().join(", ");
+    let mounts = disk.mount_points(", ");
     let other = others([
         ("Verdict", Some(verdict.as_str())),
         ("Reasons", Some(reasons.as_str()).filter(|reasons| !reasons.is_empty())),

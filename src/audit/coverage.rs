@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::audit::{AuditReport, Standing};
+use super::disk::Standing;
+use super::report::AuditReport;
 
 /// Counts by verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -19,7 +20,7 @@ pub struct Tally {
 
 impl Tally {
     /// Adds to the count of a verdict.
-    pub(super) fn add(&mut self, verdict: Standing, count: u64) {
+    fn add(&mut self, verdict: Standing, count: u64) {
         let counted = match verdict {
             Standing::Encrypted => &mut self.encrypted,
             Standing::Excepted => &mut self.excepted,
@@ -31,14 +32,14 @@ impl Tally {
     }
 
     /// Returns the counts, from the best verdict to the worst, and their sum.
-    pub(super) fn columns(self) -> [u64; 5] {
+    pub(crate) fn columns(self) -> [u64; 5] {
         let counts = [self.encrypted, self.excepted, self.unknown, self.not_encrypted];
         let total = counts.into_iter().fold(0, u64::saturating_add);
         [counts[0], counts[1], counts[2], counts[3], total]
     }
 }
 
-/// How much of the fleet is encrypted.
+/// How much of a node, or of several, is encrypted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Coverage {
     /// Nodes, by the verdict of their report.
@@ -53,7 +54,7 @@ pub struct Coverage {
 
 impl Coverage {
     /// Adds a node.
-    pub(super) fn add(&mut self, report: &AuditReport) {
+    pub(crate) fn add(&mut self, report: &AuditReport) {
         self.nodes.add(report.verdict, 1);
         for disk in &report.disks {
             if disk.device.is_none() {

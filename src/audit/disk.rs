@@ -104,6 +104,14 @@ impl Disk {
     }
 }
 
+impl Disk {
+    /// Returns its mount points in one text.
+    pub(super) fn mount_points(&self, separator: &str) -> String {
+        let mounts: Vec<String> = self.mounts.iter().map(|mount| mount.display().to_string()).collect();
+        mounts.join(separator)
+    }
+}
+
 /// How a volume is encrypted, by the kernel's table of its mapping and by its header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

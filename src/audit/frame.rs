@@ -8,17 +8,13 @@ use crate::digest::sha256_base64;
 
 const STYLE: &str = include_str!("style.css");
 
-/// A script that a page may run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PageScript(pub(crate) &'static str);
-
-/// Begins a page, up to its body. The page loads nothing and runs nothing, except for the script, which [`PageScript::end_page`] adds.
-pub(crate) fn begin_page(title: impl Display, script: Option<PageScript>) -> Html {
+/// Begins a page, up to its body. The page loads nothing and runs nothing, except for the script, which [`end_page`] adds.
+pub(crate) fn begin_page(title: impl Display, script: Option<&'static str>) -> Html {
     let mut page = Html::default();
     page.raw("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     page.raw("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-");
     page.text(sha256_base64(STYLE)).raw("'");
-    if let Some(PageScript(script)) = script {
+    if let Some(script) = script {
         page.raw("; script-src 'sha256-").text(sha256_base64(script)).raw("'");
     }
     page.raw("\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>").raw(STYLE);
@@ -26,11 +22,13 @@ pub(crate) fn begin_page(title: impl Display, script: Option<PageScript>) -> Htm
     page
 }
 
-impl PageScript {
-    /// Ends a page with its script.
-    pub(crate) fn end_page(self, page: &mut Html) {
-        page.raw("<script>").raw(self.0).raw("</script>\n</body>\n</html>\n");
+/// Ends a page with the script that it began with, and returns it.
+pub(crate) fn end_page(mut page: Html, script: Option<&'static str>) -> String {
+    if let Some(script) = script {
+        page.raw("<script>").raw(script).raw("</script>\n");
     }
+    page.raw("</body>\n</html>\n");
+    page.into_string()
 }
 
 /// Adds a verdict, in words that do not depend on its colour.

@@ -29,7 +29,7 @@ impl Html {
     }
 
     /// Returns the text.
-    pub(crate) fn into_string(self) -> String {
+    pub(super) fn into_string(self) -> String {
         self.0
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::coverage::Coverage;
 use super::disk::{Disk, Standing};
 use super::report::AuditReport;
 use super::text::cut;
@@ -17,10 +18,10 @@ const MAX_VALUE: usize = 4096;
 ///
 /// The SSM Agent of the node uploads it from a file in `/var/lib/amazon/ssm/INSTANCE/inventory/custom`.
 pub fn inventory(report: &AuditReport) -> Value {
-    let attached = || report.disks.iter().filter(|disk| disk.device.is_some());
-    let with = |verdict| attached().filter(move |disk| disk.verdict == verdict);
-    let count = |verdict| with(verdict).count().to_string();
-    let bytes: u64 = with(Standing::Encrypted).fold(0, |sum, disk| sum.saturating_add(disk.size));
+    let mut coverage = Coverage::default();
+    coverage.add(report);
+    let Coverage { volumes, bytes, .. } = coverage;
+    let encrypted = report.disks.iter().filter(|disk| disk.device.is_some() && disk.verdict == Standing::Encrypted);
     let keys: Vec<&str> = report.keys.iter().map(|key| key.key_arn.as_str()).collect();
     json!({
         "SchemaVersion": VERSION,
@@ -30,12 +31,12 @@ pub fn inventory(report: &AuditReport) -> Value {
             "Reasons": cut(&report.reasons.join("; "), MAX_VALUE),
             "Made": report.made.to_string(),
             "AgentVersion": cut(&report.agent_version, MAX_VALUE),
-            "DisksEncrypted": count(Standing::Encrypted),
-            "DisksExcepted": count(Standing::Excepted),
-            "DisksUnknown": count(Standing::Unknown),
-            "DisksNotEncrypted": count(Standing::NotEncrypted),
-            "BytesEncrypted": bytes.to_string(),
-            "OldestProof": oldest_proof(with(Standing::Encrypted)),
+            "DisksEncrypted": volumes.encrypted.to_string(),
+            "DisksExcepted": volumes.excepted.to_string(),
+            "DisksUnknown": volumes.unknown.to_string(),
+            "DisksNotEncrypted": volumes.not_encrypted.to_string(),
+            "BytesEncrypted": bytes.encrypted.to_string(),
+            "OldestProof": oldest_proof(encrypted),
             "KeyArns": cut(&keys.join(" "), MAX_VALUE),
             "ConfigurationSha256": cut(&report.configuration.sha256, MAX_VALUE),
         },

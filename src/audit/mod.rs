@@ -17,6 +17,7 @@ mod table;
 
 // reading it
 mod consistency;
+mod coverage;
 #[cfg(test)]
 pub(crate) mod example;
 mod newest;
@@ -37,9 +38,10 @@ mod text;
 
 pub use asff::{AsffError, Batch, MAX_FINDINGS, asff};
 pub use consistency::Inconsistency;
+pub use coverage::{Coverage, Tally};
 pub use disk::{Disk, Encryption, Proof, Proven, Standing};
 pub use evidence::Evidence;
-pub(crate) use frame::{PageScript, begin_page, verdict};
+pub(crate) use frame::{begin_page, end_page, verdict};
 pub(crate) use html::Html;
 pub use inventory::inventory;
 pub use judgement::{Found, Judgement, Mapping, Stranger, Unfinished, Volume, judge, judge_node};

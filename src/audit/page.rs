@@ -1,7 +1,7 @@
 //! A report as a page: for people who look at one node, on a screen or on paper, without a network.
 
 use super::disk::{Disk, Proof};
-use super::frame::{begin_page, verdict};
+use super::frame::{begin_page, end_page, verdict};
 use super::html::Html;
 use super::report::AuditReport;
 use crate::disk::Bytes;
@@ -28,8 +28,8 @@ impl AuditReport {
         disks(&mut page, self);
         keys(&mut page, self);
         node(&mut page, self);
-        page.raw("</main>\n<footer>\n").raw(LIMITS).raw("</footer>\n</body>\n</html>\n");
-        page.into_string()
+        page.raw("</main>\n<footer>\n").raw(LIMITS).raw("</footer>\n");
+        end_page(page, None)
     }
 }
 
@@ -98,8 +98,7 @@ fn row(page: &mut Html, disk: &Disk) {
         Some(proven) => page.text(format_args!("{} by {}", proven.at, proof(proven.by))),
         None => page.raw("none since boot"),
     };
-    let mounts: Vec<String> = disk.mounts.iter().map(|mount| mount.display().to_string()).collect();
-    page.element("</td><td>", mounts.join(", "), "</td></tr>\n");
+    page.element("</td><td>", disk.mount_points(", "), "</td></tr>\n");
 }
 
 fn proof(proof: Proof) -> &'static str {

@@ -54,7 +54,6 @@ impl AuditReport {
     fn row<'r>(&'r self, disk: &'r Disk) -> Row<'r> {
         let (node, encryption) = (&self.node, disk.encryption.as_ref());
         let key = self.keys.iter().find(|key| disk.key_arn.as_ref() == Some(&key.key_arn));
-        let mounts: Vec<String> = disk.mounts.iter().map(|mount| mount.display().to_string()).collect();
         Row {
             made: self.made,
             agent_version: &self.agent_version,
@@ -86,7 +85,7 @@ impl AuditReport {
             opened: disk.opened,
             proven: disk.proven.map(|proven| proven.at),
             proven_by: disk.proven.map(|proven| proven.by),
-            mounts: mounts.join(", "),
+            mounts: disk.mount_points(", "),
             blocks_read: disk.evidence.as_ref().map(|evidence| evidence.blocks),
             blocks_differ: disk.evidence.as_ref().map(|evidence| evidence.differ),
         }

@@ -29,7 +29,7 @@ impl fmt::Display for AuditReport {
 
 fn cells(disk: &Disk) -> [String; 7] {
     let dash = || "-".to_owned();
-    let mounts: Vec<String> = disk.mounts.iter().map(|at| at.display().to_string()).collect();
+    let mounts = disk.mount_points(",");
     let evidence = disk.evidence.as_ref();
     [
         disk.device.clone().unwrap_or_else(dash),
@@ -37,7 +37,7 @@ fn cells(disk: &Disk) -> [String; 7] {
         Bytes(disk.size).to_string(),
         disk.serial.clone().unwrap_or_else(dash),
         disk.verdict.to_string(),
-        if mounts.is_empty() { dash() } else { mounts.join(",") },
+        if mounts.is_empty() { dash() } else { mounts },
         evidence.map_or_else(dash, |evidence| format!("{} of {} blocks differ", evidence.differ, evidence.blocks)),
     ]
     .map(|cell| escape_controls(&cell).into_owned())

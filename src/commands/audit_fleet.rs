@@ -86,14 +86,10 @@ fn summarize(files: &FleetFiles<'_>) -> Result<Fleet, Vec<String>> {
     if let Some(complaint) = standard_input_twice(all.into_iter().flatten()) {
         return Err(vec![complaint]);
     }
-    let mut complaints = Vec::new();
     let mut ec2 = Ec2::default();
-    for file in files.volumes {
-        complaints.extend(read_answer(file, |text| ec2.add_volumes(text)).err());
-    }
-    for file in files.instances {
-        complaints.extend(read_answer(file, |text| ec2.add_instances(text)).err());
-    }
+    let (_, mut complaints) = read_each(files.volumes, |file| read_answer(file, |text| ec2.add_volumes(text)));
+    let (_, more) = read_each(files.instances, |file| read_answer(file, |text| ec2.add_instances(text)));
+    complaints.extend(more);
     let (clusters, more) = read_each(&clusters, |file| read_answer(file, Cluster::read));
     complaints.extend(more);
     let (documents, more) = read_each(&documents, read_documents);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::input::{name_of, read_bytes, standard_input_twice};
+use super::input::{name_of, read_bytes, read_each, standard_input_twice};
 use crate::audit::{AuditReport, MAX_BYTES, Newest};
 use crate::error::chain;
 
@@ -11,14 +11,9 @@ pub(super) fn read_reports(files: &[PathBuf]) -> Result<Newest, Vec<String>> {
     if let Some(complaint) = standard_input_twice(files.iter()) {
         return Err(vec![complaint]);
     }
-    let (mut newest, mut complaints) = (Newest::default(), Vec::new());
-    for file in files {
-        // one after the other: there can be many more reports than nodes
-        match read(file) {
-            Ok(report) => newest.add(report),
-            Err(complaint) => complaints.push(complaint),
-        }
-    }
+    let mut newest = Newest::default();
+    // added one after the other: there can be many more reports than nodes
+    let (_, complaints) = read_each(files, |file| read(file).map(|report| newest.add(report)));
     if complaints.is_empty() { Ok(newest) } else { Err(complaints) }
 }
 

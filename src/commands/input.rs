@@ -5,7 +5,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Reads each file with `read`, and returns what came of those that could be read and what is to be said of the others.
-pub(super) fn read_each<T>(files: &[PathBuf], read: impl Fn(&Path) -> Result<T, String>) -> (Vec<T>, Vec<String>) {
+pub(super) fn read_each<T>(
+    files: &[PathBuf],
+    mut read: impl FnMut(&Path) -> Result<T, String>,
+) -> (Vec<T>, Vec<String>) {
     let (mut inputs, mut complaints) = (Vec::new(), Vec::new());
     for file in files {
         match read(file) {

@@ -83,15 +83,14 @@ impl Ec2 {
         self.volumes.as_ref()?.get(volume_id).map(|volume| volume.encrypted)
     }
 
-    /// Returns whether an instance is gone, or going, as far as is known.
-    pub(super) fn is_terminated(&self, instance_id: &str) -> bool {
-        self.instances.as_ref().and_then(|all| all.get(instance_id)).is_some_and(Instance::is_terminated)
+    /// Returns an instance, if an answer of `describe-instances` has it.
+    pub(super) fn instance(&self, instance_id: &str) -> Option<&Instance> {
+        self.instances.as_ref()?.get(instance_id)
     }
 
     /// Returns the cluster that an instance belongs to.
     pub(super) fn cluster_of(&self, instance_id: &str) -> Option<&str> {
-        let instance = self.instances.as_ref()?.get(instance_id)?;
-        let tag = instance.tags.iter().flatten().find(|tag| tag.key == CLUSTER_TAG)?;
+        let tag = self.instance(instance_id)?.tags.iter().flatten().find(|tag| tag.key == CLUSTER_TAG)?;
         Some(&tag.value)
     }
 }

@@ -12,7 +12,6 @@ mod proofs;
 mod side_by_side;
 mod silent;
 mod summary;
-mod tally;
 
 // what AWS says
 mod answers;
@@ -34,4 +33,3 @@ pub use proofs::{OldestProof, Proofs};
 pub use side_by_side::{Shown, SideBySide, Unencrypted};
 pub use silent::SilentNode;
 pub use summary::{Fleet, Reports, Surroundings};
-pub use tally::{Coverage, Tally};

@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::proofs::Proofs;
-use super::tally::Coverage;
-use crate::audit::{AuditReport, Standing};
+use crate::audit::{AuditReport, Coverage, Standing};
 
 /// A node, by its newest report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

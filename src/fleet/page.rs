@@ -5,10 +5,10 @@ use super::page_ec2::{sides, silent};
 use super::page_emr::configurations;
 use super::page_nodes::{exceptions, keys, nodes};
 use super::summary::Fleet;
-use crate::audit::{Html, PageScript, begin_page, verdict};
+use crate::audit::{Html, begin_page, end_page, verdict};
 
 /// Sorts and filters tables. Without it, the page says the same.
-const SCRIPT: PageScript = PageScript(include_str!("script.js"));
+const SCRIPT: &str = include_str!("script.js");
 /// What the page cannot show.
 const LIMITS: &str = "<p>This page shows what luks-agent found on nodes when they made their reports, and what AWS said of them. Somebody with \
      root on a node could have made another report. A node that neither reported nor is in an answer of EC2 is not in this page.</p>\n";
@@ -27,8 +27,7 @@ impl Fleet {
         exceptions(&mut page, self);
         nodes(&mut page, self);
         page.raw("</main>\n<footer>\n").raw(LIMITS).raw("</footer>\n");
-        SCRIPT.end_page(&mut page);
-        page.into_string()
+        end_page(page, Some(SCRIPT))
     }
 
     fn header(&self, page: &mut Html) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::answers::Ec2;
+use super::answers::{Ec2, Instance};
 
 /// An instance without a report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -25,41 +25,37 @@ pub struct SilentNode {
 
 /// Returns the instances that EC2 knows and that are not in `reported`. One that is terminated has nothing to report.
 pub(super) fn silent_nodes(ec2: &Ec2, reported: &BTreeSet<String>) -> Vec<SilentNode> {
-    let mut nodes: BTreeMap<&str, SilentNode> = BTreeMap::new();
-    for (id, instance) in ec2.instances.iter().flatten().filter(|(_, instance)| !instance.is_terminated()) {
-        let state = Some(instance.state().to_owned());
-        nodes.insert(id, SilentNode { state, ..SilentNode::default() });
-    }
+    let silent = listed(ec2).into_iter().filter(|id| !reported.contains(*id));
+    let node = |id: &str| SilentNode {
+        instance_id: id.to_owned(),
+        cluster_id: ec2.cluster_of(id).map(str::to_owned),
+        state: ec2.instance(id).map(|instance| instance.state().to_owned()),
+        ..SilentNode::default()
+    };
+    let mut nodes: BTreeMap<&str, SilentNode> = silent.map(|id| (id, node(id))).collect();
     for volume in ec2.volumes.iter().flatten().map(|(_, volume)| volume) {
-        for id in volume.instances().filter(|id| !ec2.is_terminated(id)) {
-            let node = nodes.entry(id).or_default();
+        for id in volume.instances() {
+            let Some(node) = nodes.get_mut(id) else { continue };
             node.volumes += 1;
             node.bytes = node.bytes.saturating_add(volume.bytes());
             node.unencrypted += u64::from(!volume.encrypted);
         }
     }
-    let silent = nodes.into_iter().filter(|(id, _)| !reported.contains(*id));
-    silent
-        .map(|(id, node)| SilentNode {
-            instance_id: id.to_owned(),
-            cluster_id: ec2.cluster_of(id).map(str::to_owned),
-            ..node
-        })
-        .collect()
+    nodes.into_values().collect()
 }
 
 /// Returns the instances that reported and that EC2 does not know, or calls terminated.
 pub(super) fn unlisted_nodes(ec2: &Ec2, reported: &BTreeSet<String>) -> Vec<String> {
-    let volumes = ec2.volumes.iter().flatten();
-    let mut listed: BTreeSet<&str> = volumes.flat_map(|(_, volume)| volume.instances()).collect();
-    for (id, instance) in ec2.instances.iter().flatten() {
-        if instance.is_terminated() {
-            listed.remove(id.as_str());
-        } else {
-            listed.insert(id);
-        }
-    }
+    let listed = listed(ec2);
     reported.iter().filter(|id| !listed.contains(id.as_str())).cloned().collect()
+}
+
+/// Returns the instances that EC2 knows and does not call terminated.
+fn listed(ec2: &Ec2) -> BTreeSet<&str> {
+    let with_volumes = ec2.volumes.iter().flatten().flat_map(|(_, volume)| volume.instances());
+    let instances = ec2.instances.iter().flatten().map(|(id, _)| id.as_str());
+    let is_terminated = |id: &str| ec2.instance(id).is_some_and(Instance::is_terminated);
+    with_volumes.chain(instances).filter(|id| !is_terminated(id)).collect()
 }
 
 #[cfg(test)]

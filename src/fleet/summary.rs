@@ -6,15 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::answers::{Cluster, Ec2};
-use super::configured::{Agreement, ClusterRow, Comparison, Configured, NamedDocument, PlaceRow};
+use super::configured::{Agreement, ClusterRow, Comparison, Configured, NamedDocument};
 use super::exceptions::{Exception, Exceptions};
 use super::keys::{KeyUse, Keys};
 use super::node::NodeRow;
 use super::proofs::Proofs;
 use super::side_by_side::{Shown, SideBySide, Sides};
 use super::silent::{SilentNode, silent_nodes, unlisted_nodes};
-use super::tally::Coverage;
-use crate::audit::{Newest, Standing};
+use crate::audit::{Coverage, Newest, Standing};
 use crate::emr::Protection;
 
 /// Name of the summary's form.
@@ -168,27 +167,19 @@ impl Fleet {
         let mut verdicts: Vec<(Standing, String)> =
             found.into_iter().map(|(verdict, count, what)| (verdict, format!("{what}: {count}"))).collect();
         for configured in &self.configurations {
-            for row in configured.places.iter().filter(|row| row.agreement == Agreement::Contradicted) {
-                let (name, place, count) = (&configured.name, row.place, row.in_clear);
-                verdicts.push((
-                    Standing::NotEncrypted,
-                    format!(
-                        "disks in clear that the security configuration '{name}' says are encrypted ({place}): {count}"
-                    ),
-                ));
+            for row in configured.places.iter().filter(|row| row.configured == Protection::Encrypted) {
+                let (name, place) = (&configured.name, row.place);
+                let says = format!("that the security configuration '{name}' says are encrypted");
+                match row.agreement {
+                    Agreement::Contradicted => verdicts
+                        .push((Standing::NotEncrypted, format!("disks in clear {says} ({place}): {}", row.in_clear))),
+                    Agreement::NotShown => verdicts.push((
+                        Standing::Unknown,
+                        format!("disks {says} and nothing shows it ({place}): {}", row.unknown),
+                    )),
+                    Agreement::NoDisks | Agreement::Agrees | Agreement::Stronger => {}
+                }
             }
-        }
-        for configured in &self.configurations {
-            let promised = |row: &&PlaceRow| row.configured == Protection::Encrypted;
-            let not_shown =
-                configured.places.iter().filter(promised).filter(|row| row.agreement == Agreement::NotShown);
-            verdicts.extend(not_shown.map(|row| {
-                let (name, place, count) = (&configured.name, row.place, row.unknown);
-                let reason = format!(
-                    "disks that the security configuration '{name}' says are encrypted and nothing shows it ({place}): {count}"
-                );
-                (Standing::Unknown, reason)
-            }));
         }
         // the worst first
         verdicts.sort_by_key(|(verdict, _)| std::cmp::Reverse(*verdict));
