@@ -27,6 +27,8 @@ KERNEL="$UML"
 KERNEL+=" curl jq openssl"
 # For the stacks that a boot disk can be part of.
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
+# For a write load that verifies itself.
+KERNEL+=" fio"
 # For the corpus of disks that are not blank (tests/support/images.rs).
 KERNEL+=" dosfstools drbd-utils erofs-utils exfatprogs f2fs-tools fdisk gdisk genromfs gfs2-utils hfsutils? jfsutils makefs"
 KERNEL+=" mtd-utils nilfs-tools ntfs-3g ocfs2-tools parted qemu-utils reiser4progs? reiserfsprogs? sqlite3 squashfs-tools"

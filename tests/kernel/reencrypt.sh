@@ -5,6 +5,8 @@
 #   reencrypt.sh moments SEED COUNT    the node comes back: verifies, goes on, and interrupts that COUNT times; the test cuts the power
 #   reencrypt.sh last                  verifies, finishes, and checks that the old volume key opens nothing; ubdc is a copy of the disk
 #
+# There are two loads: that of load.py, which is verified after power cuts, too, and fio, which is not interrupted.
+#
 # A moment is one of: SIGTERM of the agent, SIGKILL of the agent, and at last SIGKILL of the worker or nothing before the power is cut.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
@@ -25,12 +27,28 @@ is_reencrypting() { [[ $(header 'm["config"].get("requirements", {}).get("mandat
 start_load() {
     python3 "$LOAD" run /data/load /root/load.log >/run/load 2>&1 &
     load=$!
+    # direct: it reads from the disk, not from memory. It verifies what it wrote 32 blocks ago, and ends at the first damage
+    fio --name=fio --filename=/data/fio --size=2M --rw=randwrite --bs=4k --direct=1 --ioengine=psync --thread --fsync=16 \
+        --verify=crc32c --verify_backlog=32 --verify_fatal=1 --time_based --runtime=1h --output-format=json --output=/run/fio.json \
+        >/run/fio 2>&1 &
+    fio=$!
     wait_for 60 grep -q running /run/load
 }
 stop_load() {
     kill -0 "$load" || { cat /run/load; fail "the load has ended"; }
+    kill -0 "$fio" || { cat /run/fio /run/fio.json; fail "fio has ended"; }
     kill "$load"
+    kill "$fio"
     wait "$load" || true
+    # 128: it was asked to end, and has found no damage until then
+    local status=0
+    wait "$fio" || status=$?
+    [[ $status == 128 ]] || { cat /run/fio; fail "fio ended with $status"; }
+    local blocks
+    # before the JSON, it says in the same file by which signal it ended
+    blocks=$(sed -n '/^{/,$p' /run/fio.json | jq '.jobs[0].read.total_ios')
+    ((blocks > 0)) || fail "fio verified nothing"
+    say "fio verified $blocks blocks"
     verify
 }
 verify() {
