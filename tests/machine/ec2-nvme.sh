@@ -83,7 +83,13 @@ link_of() {
 }
 
 connect() {
-    echo "transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=$1,hostnqn=$host,hostid=$host_id" >/dev/nvme-fabrics
+    local end=$((SECONDS + 60))
+    # both ends are in this kernel; on a busy emulator one can run into a deadline of the other
+    until { echo "transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=$1,hostnqn=$host,hostid=$host_id" >/dev/nvme-fabrics; } 2>/dev/null; do
+        [ -z "$(link_of "$1")" ] || return 0
+        ((SECONDS < end)) || die "the kernel did not connect $1 within 60 s: $(dmesg | grep nvme | tail -n 3)"
+        sleep 1
+    done
 }
 
 appears() {

@@ -320,9 +320,26 @@ impl Machine {
 
         while self.agent("guest-ping", json!({})).is_err() {
             self.assert_alive();
+            if self.hangs_before_user_space() {
+                self.note("the kernel hangs before user space, switched off and on");
+                self.power_cut();
+                return self.boot_until_commands_run();
+            }
             assert!(start.elapsed() < BOOT_LIMIT, "machine {} did not boot in {BOOT_LIMIT:?}", self.name);
             sleep(POLL);
         }
+    }
+
+    /// Whether the kernel says that its own start hangs, as it does now and then under software emulation. Its process has this name
+    /// until it runs init, so nothing has been read from or written to a disk, and no program of a test has run.
+    fn hangs_before_user_space(&self) -> bool {
+        let console = fs::read(self.console()).unwrap_or_default();
+        String::from_utf8_lossy(&console).lines().any(|line| line.contains("soft lockup") && line.contains("[swapper/0:1]"))
+    }
+
+    /// What the machine has said since its last boot.
+    fn console(&self) -> PathBuf {
+        self.dir.join(format!("console-{}.log", self.boots))
     }
 
     /// Starts a bash command as root and does not wait for its end. What it says is lost.
@@ -643,8 +660,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let keep = super::keep_machines();
         if std::thread::panicking() {
-            let console = self.dir.join(format!("console-{}.log", self.boots));
-            let console = String::from_utf8_lossy(&fs::read(console).unwrap_or_default()).into_owned();
+            let console = String::from_utf8_lossy(&fs::read(self.console()).unwrap_or_default()).into_owned();
             let lines: Vec<_> = console.lines().collect();
             let tail = lines[lines.len().saturating_sub(40)..].join("\n");
             eprintln!("machine {}: the last of its console:\n{tail}", self.name);
