@@ -334,7 +334,9 @@ impl Machine {
     /// until it runs init, so nothing has been read from or written to a disk, and no program of a test has run.
     fn hangs_before_user_space(&self) -> bool {
         let console = fs::read(self.console()).unwrap_or_default();
-        String::from_utf8_lossy(&console).lines().any(|line| line.contains("soft lockup") && line.contains("[swapper/0:1]"))
+        String::from_utf8_lossy(&console)
+            .lines()
+            .any(|line| line.contains("soft lockup") && line.contains("[swapper/0:1]"))
     }
 
     /// What the machine has said since its last boot.
