@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use fake_aws::{Fault, Request, Server};
-use serde_json::Value;
+use luks_agent::audit::{AuditReport, Disk, Standing, asff, inventory, ocsf};
+use serde_json::{Value, json};
 use support::ec2::{self, EBS_1, EBS_2, EBS_LATER, STORE_1, STORE_2};
+use support::findings::{check_asff, check_inventory, check_ocsf, check_schema};
 use support::qemu::{Machine, Output};
 
 const CONFIG: &str = "/etc/luks-agent/config.toml";
@@ -92,7 +94,9 @@ fn the_main_job() {
     assert_eq!(vm.read_file("/mnt3/flushed"), "flushed before the power cut");
     assert_eq!(self::volumes(&mut vm), volumes);
     udev_and_systemd_agree(&mut vm, &volumes);
+    an_audit_tells_a_stranger_from_the_volumes(&mut vm, &all);
     close_closes_all(&mut vm, &all);
+    an_audit_finds_what_is_mounted_around_a_mapping(&mut vm);
 
     assert_eq!(vm.boot_disk_outside_fs(), outside);
     vm.power_off();
@@ -114,6 +118,74 @@ fn no_disk_is_taken_that_no_rule_names(vm: &mut Machine) {
     let health = vm.run("luks-agent health");
     assert!(health.status == 1 && health.stdout.contains("the next boot leaves its disk alone"), "{}", health.stdout);
     vm.ok(&format!("rm {rule}"));
+}
+
+/// `audit`, which must end so. The report is as its schema says, and so are the findings made of it.
+fn audit(vm: &mut Machine, status: i64) -> AuditReport {
+    let output = vm.run("luks-agent audit --json");
+    assert_eq!(output.status, status, "{}{}", output.stdout, output.stderr);
+    check_schema(&serde_json::from_str(&output.stdout).unwrap());
+    let report = AuditReport::read(output.stdout.as_bytes()).unwrap();
+    assert_eq!(report.node.instance_id.as_deref(), Some("i-1234567890abcdef0"));
+    for batch in asff([&report].into_iter()).unwrap() {
+        batch.findings.iter().for_each(check_asff);
+    }
+    check_ocsf(&ocsf(&report));
+    check_inventory(&inventory(&report));
+    report
+}
+
+fn disk<'r>(report: &'r AuditReport, serial: &str) -> &'r Disk {
+    report.disks.iter().find(|disk| disk.serial.as_deref() == Some(serial)).unwrap()
+}
+
+/// All volumes are open. A disk of somebody else comes, and one that a rule ignores.
+fn an_audit_tells_a_stranger_from_the_volumes(vm: &mut Machine, volumes: &[(&str, &str)]) {
+    let (stranger, ignored) = ("vol0000000000000000a", "vol0000000000000000b");
+    for serial in [stranger, ignored] {
+        vm.ok(&format!(
+            "truncate -s 16M /root/{serial}; mkfs.ext4 -q /root/{serial}; ec2-nvme.sh attach {serial} /root/{serial}"
+        ));
+    }
+    let rule = "/etc/luks-agent/config.d/rule.toml";
+    vm.write_file(rule, format!("[[volumes.match]]\nserial = \"{ignored}\"\nrole = \"ignore\"\n"));
+    let report = audit(vm, 1);
+    assert_eq!(report.verdict, Standing::NotEncrypted);
+    for (serial, at) in volumes {
+        let disk = disk(&report, serial);
+        assert_eq!((disk.verdict, disk.reasons.len()), (Standing::Encrypted, 0), "{disk:?}");
+        assert_eq!(json!(disk.mounts), json!([at]));
+        let evidence = disk.evidence.as_ref().unwrap();
+        assert!(evidence.blocks > 0 && evidence.differ == evidence.blocks, "{disk:?}");
+    }
+    assert_eq!(disk(&report, stranger).verdict, Standing::NotEncrypted);
+    let excepted = disk(&report, ignored);
+    assert_eq!(excepted.verdict, Standing::Excepted);
+    assert!(excepted.role_because.as_ref().unwrap().contains("[[volumes.match]] rule says ignore"), "{excepted:?}");
+    let boot = report.disks.iter().find(|disk| disk.role == "boot").unwrap();
+    assert_eq!(boot.verdict, Standing::Excepted);
+
+    vm.ok(&format!("ec2-nvme.sh detach {stranger}"));
+    assert_eq!(audit(vm, 0).verdict, Standing::Encrypted);
+    vm.ok(&format!("rm {rule}; ec2-nvme.sh detach {ignored}"));
+}
+
+/// All volumes are closed. Somebody mounts a file system on the disk of one, past the encryption.
+fn an_audit_finds_what_is_mounted_around_a_mapping(vm: &mut Machine) {
+    let (serial, _) = MOUNT_LATER;
+    assert_eq!(disk(&audit(vm, 0), serial).verdict, Standing::Encrypted, "locked");
+    let name = &kernel_names(vm)[serial];
+    vm.ok(&format!(
+        "dmsetup create around --table \"0 262144 linear /dev/{name} 65536\"
+         mkfs.ext4 -q /dev/mapper/around
+         mkdir -p /around; mount /dev/mapper/around /around"
+    ));
+    let report = audit(vm, 1);
+    assert_eq!(report.verdict, Standing::NotEncrypted);
+    let disk = disk(&report, serial);
+    assert_eq!(disk.verdict, Standing::NotEncrypted);
+    assert!(disk.reasons.iter().any(|reason| reason.contains("/around is mounted from around")), "{disk:?}");
+    vm.ok("umount /around; dmsetup remove --retry around");
 }
 
 /// Runs a command of the agent that must succeed. No AWS variable is in the guest's environment.

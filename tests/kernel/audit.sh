@@ -30,18 +30,7 @@ verdict() { assert_eq "$(disk_field "$1" '["verdict"]')" "$2" "the verdict on $1
 because() { assert_contains "$(disk_field "$1" '["reasons"]')" "$2" "the reasons for $1"; }
 # valid: the report in /run/report is as the published schema says, and has neither wrapped keys nor a passphrase.
 valid() {
-    "${LOCALSTACK_VENV:?}/bin/python" -c 'import json, sys, jsonschema
-schema, report = (json.load(open(path)) for path in sys.argv[1:])
-jsonschema.Draft202012Validator.check_schema(schema)
-jsonschema.validate(report, schema, jsonschema.Draft202012Validator, format_checker=jsonschema.FormatChecker())
-# the schema says something
-for wrong in ({**report, "verdict": "fine"}, {key: report[key] for key in report if key != "disks"}):
-    try:
-        jsonschema.validate(wrong, schema, jsonschema.Draft202012Validator)
-    except jsonschema.ValidationError:
-        continue
-    sys.exit("the schema accepts anything")
-' "$(dirname "$0")/../../docs/schema/audit-report.json" /run/report
+    "${LOCALSTACK_VENV:?}/bin/python" "$(dirname "$0")/valid_report.py" "$(dirname "$0")/../../docs/schema/audit-report.json" /run/report
     if [[ -e $STATE ]]; then
         for secret in "$(state 'state["keys"][0]["wrapped_key"]')" "$(data_key)"; do
             if grep -qF "$secret" /run/report; then fail "the report has a key in it"; fi

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod ec2;
+pub mod findings;
 pub mod images;
 pub mod localstack;
 pub mod qemu;
