@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build check test test-unit test-kernel test-machine test-fresh try life sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -15,7 +15,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 deps: ## install what is missing for the build and for every tier of make test
-	@scripts/deps.sh build test lint kernel machine localstack openbao packages
+	@scripts/deps.sh build test lint kernel machine localstack openbao browser packages
 
 build: ## build the agent, the fake AWS endpoint and all tests
 	@scripts/deps.sh build
@@ -28,8 +28,8 @@ check: ## quick check while you work, in a minute: formatting, limits, clippy, u
 	$(CARGO) clippy --workspace --lib --bins -- $(PROGRAM_LINTS)
 	@scripts/test.sh check
 
-test: deps build two-packages ## run every tier: unit and integration, kernel, machine, packages
-	@scripts/test.sh unit kernel+machine+packages
+test: deps build two-packages ## run every tier: unit and integration, kernel, machine, browser, packages
+	@scripts/test.sh unit kernel+machine+browser+packages
 
 test-unit: build ## run unit, property and integration tests, which need no virtual machine and no root
 	@scripts/deps.sh test
@@ -42,6 +42,10 @@ test-kernel: build ## run the tests with real dm-crypt in User-Mode Linux, Local
 test-machine: build ## run the tests on Debian in QEMU, with systemd, udev and EC2's NVMe names
 	@scripts/deps.sh test machine localstack
 	@scripts/test.sh machine
+
+test-browser: build ## run the tests of the HTML pages in Chromium
+	@scripts/deps.sh test browser
+	@scripts/test.sh browser
 
 test-fresh: ## run the commands of the README on bare Debian 12 and 13, and with qemu-utils from backports (root; half an hour)
 	@scripts/deps.sh fresh

@@ -1,16 +1,18 @@
 #!/bin/bash
 # Installs what the build and the tests need on Debian 12 and 13, if it is missing. Fails unless everything is installed and runs.
 #
-#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|openbao|packages|aarch64|fresh|vagrant|uml]...     (default: the first seven)
+#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|openbao|browser|packages|aarch64|fresh|vagrant|uml]...
+#                                        (default: the first eight)
 #   scripts/deps.sh --test-dir           prints the path of the virtual environment of the test runner, even if it does not exist yet
 #   scripts/deps.sh --localstack-dir     the same for LocalStack
 #   scripts/deps.sh --openbao-dir        the same for OpenBao
 #   scripts/deps.sh --duckdb-dir         the same for DuckDB
+#   scripts/deps.sh --browser-dir        the same for Playwright
 #   scripts/deps.sh --ansible-dir        the same for Ansible
 #   scripts/deps.sh --promtool           prints the path of promtool of Prometheus, even if it does not exist yet
 #
 # apt-get installs the Debian packages (as root, or through sudo). The test runner (cargo-nextest), LocalStack with the AWS CLI,
-# OpenBao and Ansible go into virtual environments in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
+# OpenBao, DuckDB, Playwright and Ansible go into virtual environments in ${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}.
 set -euo pipefail
 
 # Lists of Debian packages. A package with a question mark is not in every release; the tests work without it.
@@ -37,6 +39,7 @@ KERNEL+=" udftools util-linux-extra xorriso"
 MACHINE="qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fdisk util-linux uidmap"
 LOCALSTACK="python3 python3-venv"
 OPENBAO="python3 python3-venv"
+BROWSER="python3 python3-venv chromium"
 # Tools that build packages, and tools that check them.
 PACKAGES="binutils clang lld mmdebstrap uidmap cpio git lintian rpm rpmlint"
 # For an aarch64 machine. binfmt-support lets this machine run programs of other architectures.
@@ -54,7 +57,7 @@ RUNS=(
     "iproute2:ip -Version" "strace:strace --version" "patchelf:patchelf --version" "mmdebstrap:mmdebstrap --version"
     "qemu-system-x86:qemu-system-x86_64 --version" "qemu-utils:qemu-img --version" "fdisk:sfdisk --version"
     "clang:clang --version" "lld:ld.lld --version" "rpm:rpm --version" "git:git --version" "cpio:cpio --version"
-    "lintian:lintian --version" "rpmlint:rpmlint --version"
+    "lintian:lintian --version" "rpmlint:rpmlint --version" "chromium:chromium --version"
     "qemu-system-arm:qemu-system-aarch64 --version" "qemu-user-static:qemu-aarch64-static --version"
     "vagrant:vagrant --version" "dnsmasq-base:dnsmasq --version" "libvirt-clients:virsh --version"
 )
@@ -225,37 +228,23 @@ allow_mappings() {
     say "cannot raise vm.max_map_count, so LocalStack may be killed in its tests; as root, run: sysctl -w vm.max_map_count=$want" >&2
 }
 
-if [[ ${1-} == --localstack-dir ]]; then
-    venv_dir localstack
-    exit
-fi
+case ${1-} in
+    --test-dir)
+        venv_dir nextest
+        exit
+        ;;
+    --localstack-dir | --openbao-dir | --duckdb-dir | --browser-dir | --ansible-dir)
+        name=${1#--}
+        venv_dir "${name%-dir}"
+        exit
+        ;;
+    --promtool)
+        echo "$promtool"
+        exit
+        ;;
+esac
 
-if [[ ${1-} == --test-dir ]]; then
-    venv_dir nextest
-    exit
-fi
-
-if [[ ${1-} == --openbao-dir ]]; then
-    venv_dir openbao
-    exit
-fi
-
-if [[ ${1-} == --duckdb-dir ]]; then
-    venv_dir duckdb
-    exit
-fi
-
-if [[ ${1-} == --ansible-dir ]]; then
-    venv_dir ansible
-    exit
-fi
-
-if [[ ${1-} == --promtool ]]; then
-    echo "$promtool"
-    exit
-fi
-
-(($#)) || set -- build test lint kernel machine localstack openbao
+(($#)) || set -- build test lint kernel machine localstack openbao browser
 packages=()
 # shellcheck disable=SC2206 # the lists are split into words
 for group in "$@"; do
@@ -267,12 +256,13 @@ for group in "$@"; do
         machine) packages+=($MACHINE) ;;
         localstack) packages+=($LOCALSTACK) ;;
         openbao) packages+=($OPENBAO) ;;
+        browser) packages+=($BROWSER) ;;
         packages) packages+=($PACKAGES) ;;
         aarch64) packages+=($AARCH64) ;;
         fresh) packages+=($FRESH) ;;
         vagrant) packages+=($VAGRANT) ;;
         uml) packages+=($UML) ;;
-        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, openbao, packages, aarch64, fresh, vagrant or uml" ;;
+        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, openbao, browser, packages, aarch64, fresh, vagrant or uml" ;;
     esac
 done
 
@@ -288,5 +278,6 @@ fi
 [[ " $* " == *" test "* && " $* " == *" machine "* ]] && make_promtool
 [[ " $* " == *" localstack "* ]] && make_venv localstack "LocalStack (about 400 MB)"
 [[ " $* " == *" openbao "* ]] && make_venv openbao "OpenBao (250 MB)"
+[[ " $* " == *" browser "* ]] && make_venv browser "Playwright (200 MB)"
 [[ " $* " == *" vagrant "* ]] && make_venv ansible Ansible
 say "$* ready"

@@ -2,7 +2,7 @@
 # Runs tiers of tests, all of them even if one fails. Lists the ten slowest tests of each, and ends with a summary. What the tests need must
 # be installed already.
 #
-#   scripts/test.sh check|try|unit|kernel|machine|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
+#   scripts/test.sh check|try|unit|kernel|machine|browser|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
 #
 # check is the part of the unit tier that builds in seconds. try runs the one test that $TEST names, with the console of its virtual
 # machine. Tiers joined by "+" run together, which is faster than one after the other, because a machine in QEMU waits half of the time.
@@ -29,11 +29,12 @@ slowest() {
         head -n 10 | while read -r seconds test; do printf '%8.1f s  %s\n' "$seconds" "$test"; done
 }
 
-# tests_of TIER: prints the tests of a tier with virtual machines, as a filterset of nextest.
+# tests_of TIER: prints the tests of a tier with virtual machines or a browser, as a filterset of nextest.
 tests_of() {
     case $1 in
         kernel) echo 'binary(/^kernel/)' ;;
         machine) echo 'binary(/^machine/)' ;;
+        browser) echo 'binary(browser)' ;;
         # the contents of the packages, and their life on the oldest supported release; the others take a quarter of an hour more
         packages) echo '(binary(/^packages/) - test(life_on_debian_12) - test(life_on_debian_13) - test(aarch64))' ;;
         packages-all) echo 'binary(/^packages/)' ;;
@@ -96,7 +97,7 @@ run() {
     esac
     for tier in ${1//+/ }; do
         tests+=" | $(tests_of "$tier")" || {
-            echo "test.sh: unknown tier '$tier': expected check, try or unit (alone), kernel, machine, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
+            echo "test.sh: unknown tier '$tier': expected check, try or unit (alone), kernel, machine, browser, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
             return 2
         }
     done

@@ -16,6 +16,8 @@ pub(super) struct Heading {
     pub(super) caption: &'static str,
     /// The names of its columns.
     pub(super) columns: &'static [&'static str],
+    /// The column whose values a menu offers, to show only the rows that have one of them.
+    pub(super) menu: Option<&'static str>,
     /// Whether its rows can be sorted and filtered, if scripts run.
     pub(super) is_sortable: bool,
 }
@@ -30,7 +32,9 @@ pub(super) fn table(page: &mut Html, heading: &Heading, rows: impl FnOnce(&mut H
     });
     page.raw(heading.label).raw("\">\n<caption>").raw(heading.caption).raw("</caption>\n<thead><tr>");
     for column in heading.columns {
-        page.raw("<th scope=\"col\">").raw(column).raw("</th>");
+        page.raw(if heading.menu == Some(column) { "<th scope=\"col\" data-menu>" } else { "<th scope=\"col\">" })
+            .raw(column)
+            .raw("</th>");
     }
     page.raw("</tr></thead>\n<tbody>\n");
     rows(page);

@@ -69,7 +69,8 @@ impl Fleet {
         let heading = Heading {
             label: "Coverage",
             caption: "Nodes with a report and their attached disks, boot volumes included, by verdict",
-            columns: &["", "Encrypted", "Excepted", "Unknown", "Not encrypted", "Total"],
+            columns: &["Unit", "Encrypted", "Excepted", "Unknown", "Not encrypted", "Total"],
+            menu: None,
             is_sortable: false,
         };
         page.raw("<section>\n<h2 id=\"coverage\">Coverage</h2>\n");

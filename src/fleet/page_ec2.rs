@@ -13,6 +13,7 @@ pub(super) fn silent(page: &mut Html, fleet: &Fleet) {
         label: "Silent nodes",
         caption: "Instances that EC2 lists and that have no report",
         columns: &["Instance", "Cluster", "State", "EBS volumes", "Bytes", "Unencrypted for EC2"],
+        menu: None,
         is_sortable: true,
     };
     page.raw("<section>\n<h2 id=\"silent\">Silent nodes</h2>\n");
@@ -58,6 +59,7 @@ pub(super) fn sides(page: &mut Html, fleet: &Fleet) {
         label: "Volumes that EC2 calls unencrypted",
         caption: "Volumes that EC2 calls unencrypted, and what the report of their instance shows",
         columns: &["Volume", "Instance", "Size", "EC2", "Report", "Result", "LUKS UUID", "Key"],
+        menu: Some("Report"),
         is_sortable: true,
     };
     if !sides.unencrypted_by_ec2.is_empty() {

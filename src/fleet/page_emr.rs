@@ -26,6 +26,7 @@ pub(super) fn configurations(page: &mut Html, fleet: &Fleet) {
                 "Result",
                 "Why EMR would",
             ],
+            menu: Some("Result"),
             is_sortable: true,
         };
         table(page, &heading, |page| {
@@ -75,6 +76,7 @@ fn clusters(page: &mut Html, fleet: &Fleet) {
         label: "Clusters",
         caption: "EMR clusters, and their nodes that have a report",
         columns: &["Cluster", "Name", "Security configuration", "Nodes"],
+        menu: None,
         is_sortable: true,
     };
     table(page, &heading, |page| {

@@ -13,6 +13,7 @@ pub(super) fn keys(page: &mut Html, fleet: &Fleet) {
         label: "Keys",
         caption: "What does not open any more once a key is disabled. What is open stays open until it is closed or its node reboots",
         columns: &["Key", "Provider", "State", "Last look", "Nodes that cannot use it", "Nodes", "Volumes", "Bytes"],
+        menu: None,
         is_sortable: true,
     };
     page.raw("<section>\n<h2 id=\"keys\">Keys</h2>\n");
@@ -38,6 +39,7 @@ pub(super) fn exceptions(page: &mut Html, fleet: &Fleet) {
         label: "Exceptions",
         caption: "Disks that luks-agent is not to encrypt. Data can be in clear on them",
         columns: &["Reason", "Role", "Nodes", "Disks", "Bytes"],
+        menu: None,
         is_sortable: true,
     };
     page.raw("<section>\n<h2 id=\"exceptions\">Exceptions</h2>\n");
@@ -72,6 +74,7 @@ pub(super) fn nodes(page: &mut Html, fleet: &Fleet) {
             "Oldest proof",
             "Report made",
         ],
+        menu: Some("Verdict"),
         is_sortable: true,
     };
     page.raw("<section>\n<h2 id=\"nodes\">Nodes</h2>\n");
