@@ -283,7 +283,7 @@ def paper_has_everything_and_no_controls(page):
     for control in page.locator("button, input, select, nav, .tools").all():
         assert not control.is_visible(), f"{control} is on paper"
     file = DIR / f"{name}.pdf"
-    page.pdf(path=file, format="Letter", landscape=True)
+    page.pdf(path=file, format="Letter", landscape=True, margin=dict.fromkeys(("top", "right", "bottom", "left"), "1cm"))
     paper = "".join("".join(sheet.extract_text() for sheet in pypdf.PdfReader(file).pages).split())
     if name == "fleet":
         same(rows(page, "Nodes"), every, "rows on paper")
