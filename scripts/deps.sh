@@ -270,12 +270,12 @@ install_packages "${packages[@]}"
 if [[ " $* " == *" test "* ]]; then
     make_venv nextest "the test runner (35 MB)"
     make_venv duckdb "DuckDB (60 MB)"
+    make_promtool
 fi
 if [[ " $* " =~ \ (kernel|uml)\  ]]; then
     allow_mappings
     "$requirements/uml.sh" >/dev/null
 fi
-[[ " $* " == *" test "* && " $* " == *" machine "* ]] && make_promtool
 [[ " $* " == *" localstack "* ]] && make_venv localstack "LocalStack (about 400 MB)"
 [[ " $* " == *" openbao "* ]] && make_venv openbao "OpenBao (250 MB)"
 [[ " $* " == *" browser "* ]] && make_venv browser "Playwright (200 MB)"

@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -508,20 +507,6 @@ fn promtool(page: &str) {
     let said = promtool.wait_with_output().unwrap();
     let text = [said.stdout, said.stderr].concat();
     assert!(said.status.success() && text.is_empty(), "{}", String::from_utf8_lossy(&text));
-}
-
-#[test]
-#[ignore = "machine tier: needs promtool, run make test-machine"]
-fn prometheus_takes_the_alerts_that_the_documentation_has() {
-    let page = fs::read_to_string(support::project_dir().join("docs/metrics.md")).unwrap();
-    let (_, rules) = page.split_once("```yaml\n").unwrap();
-    let (rules, _) = rules.split_once("```\n").unwrap();
-    let rules: String = rules.lines().map(|line| format!("      {line}\n")).collect();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), format!("groups:\n  - name: luks-agent\n    rules:\n{rules}")).unwrap();
-    let said =
-        Command::new(support::promtool()).args(["check", "rules", "--lint-fatal"]).arg(file.path()).output().unwrap();
-    assert!(said.status.success(), "{}", String::from_utf8_lossy(&[said.stdout, said.stderr].concat()));
 }
 
 fn a_key_that_would_fail_is_noticed(vm: &mut Machine, aws: &Server) {

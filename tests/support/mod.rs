@@ -49,7 +49,7 @@ pub fn program(name: &str) -> PathBuf {
 pub fn promtool() -> PathBuf {
     let said = Command::new(project_dir().join("scripts/deps.sh")).arg("--promtool").output().unwrap();
     let path = PathBuf::from(String::from_utf8(said.stdout).unwrap().trim());
-    assert!(path.exists(), "promtool is not installed: run scripts/deps.sh test machine");
+    assert!(path.exists(), "promtool is not installed: run scripts/deps.sh test");
     path
 }
 
