@@ -63,12 +63,12 @@ start_fake_aws() {
 
 LOCALSTACK_KEY_ID=11111111-2222-4333-8444-555555555555
 
-# start_localstack: starts LocalStack's KMS from the virtual environment $LOCALSTACK_VENV and creates a key there. Its id and key material
+# start_localstack: starts LocalStack's KMS and S3 from the virtual environment $LOCALSTACK_VENV and creates a key there. Its id and key material
 # are always the same, so that a key that was wrapped before a reboot can be unwrapped after it. Sets LOCALSTACK_KEY_ARN.
 start_localstack() {
     local began=$SECONDS log=/run/localstack.log key_material
     export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1 AWS_REGION=us-east-1
-    SERVICES=kms,sts DISABLE_EVENTS=1 SKIP_SSL_CERT_DOWNLOAD=1 \
+    SERVICES=kms,s3,sts DISABLE_EVENTS=1 SKIP_SSL_CERT_DOWNLOAD=1 \
         DNS_ADDRESS=0 GATEWAY_LISTEN=127.0.0.1:4566 TMPDIR=/run \
         "${LOCALSTACK_VENV:?}/bin/python" -m localstack.runtime.main >"$log" 2>&1 &
     LOCALSTACK_PID=$!

@@ -35,6 +35,38 @@ assert_said "0 failed"
 expect_agent 0 verify
 assert_said "2 sound"
 
+say "the report of the node is uploaded to S3"
+mkdir /run/bin
+printf '#!/bin/sh\nexec "%s" "$@"\n' "$AWS_CLI" >/run/bin/aws
+printf '#!/bin/sh\nexec "%s" "$@"\n' "$LUKS_AGENT" >/run/bin/luks-agent
+chmod +x /run/bin/aws /run/bin/luks-agent
+upload() { PATH=/run/bin:$PATH bash "$(dirname "$0")/../../packaging/s3/luks-agent-report.sh" "$@"; }
+# not_uploaded PART BUCKET: the upload fails with one line that has PART.
+not_uploaded() {
+    local said
+    run_expect 1 upload "$2" 2>/run/upload
+    # what the agent logs before it is no error
+    said=$(grep -v ' INFO ' /run/upload)
+    assert_eq "$(wc -l <<<"$said")" 1 "lines of: $said"
+    assert_contains "$said" "luks-agent-report: cannot upload s3://$2/" "the error"
+    assert_contains "$said" "$1" "the error"
+}
+not_uploaded NoSuchBucket no-such-bucket
+aws s3 mb s3://reports-of-nodes
+upload reports-of-nodes
+AWS_MAX_ATTEMPTS=1 AWS_ENDPOINT_URL=http://127.0.0.1:4567 not_uploaded "Could not connect to the endpoint URL" reports-of-nodes
+aws s3 cp --only-show-errors --recursive s3://reports-of-nodes/luks-agent /run/bucket
+compgen -G '/run/bucket/reports/day=20??-??-??/*.json' >/run/found || fail "no report: $(find /run/bucket)"
+report=$(</run/found)
+rows=${report/reports/rows}
+[[ -e $rows && $(find /run/bucket -type f | wc -l) == 2 ]] || fail "other objects: $(find /run/bucket)"
+expect_agent 0 audit fleet "$report"
+assert_said "every disk of these nodes is encrypted or excepted" "$KEY_ARN"
+disks=$(python3 -c 'import json, sys; print(len(json.load(open(sys.argv[1]))["disks"]))' "$report")
+agent audit convert --format rows "$report" | cmp - "$rows"
+assert_eq "$(wc -l <"$rows")" "$disks" "rows"
+assert_eq "$(grep -c '"serial-ubd[bc]"' "$rows")" 2 "rows of encrypted volumes"
+
 say "a header is backed up, lost and restored"
 expect_agent 0 header backup ubdb /root/header
 expect_agent 0 close
