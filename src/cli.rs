@@ -75,6 +75,10 @@ pub enum Command {
         /// Also write the report to a file, as --json prints it; only its owner may read the file, and an existing one is replaced
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Write the report to the file of audit.report, and inventory if audit.ssm_inventory is set; print nothing, and exit with 0 whatever
+        /// the verdict; the daemon uses this
+        #[arg(long, conflicts_with_all = ["json", "output"])]
+        record: bool,
         /// How many blocks to compare between mapping and disk of each open volume
         #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
         blocks: u32,

@@ -238,6 +238,7 @@ fn units_are_sound(vm: &mut Machine) {
         ("luks-agent-boot.service", 5.0),
         ("luks-agent-provision.service", 5.0),
         ("luks-agent-health.service", 3.0),
+        ("luks-agent-audit.service", 3.2),
     ] {
         let said = vm.ok(&format!("systemd-analyze security --no-pager {unit} | tail -n 1"));
         eprintln!("{said}");
@@ -352,7 +353,7 @@ fn a_burst_is_one_run(vm: &mut Machine) {
 /// No work of the daemon is under way, or about to begin.
 fn idle(vm: &mut Machine) {
     let none = "! systemctl list-jobs --no-legend | grep -q luks-agent && \
-                ! systemctl is-active luks-agent-provision.service luks-agent-health.service | grep -q activating";
+                ! systemctl is-active luks-agent-{provision,health,audit}.service | grep -q activating";
     wait(vm, "the daemon to have nothing to do", &format!("{none} && udevadm settle && sleep 2 && {none}"));
 }
 

@@ -53,6 +53,13 @@ pub struct Coverage {
 }
 
 impl Coverage {
+    /// Returns how much of one node is encrypted.
+    pub(crate) fn of(report: &AuditReport) -> Self {
+        let mut coverage = Self::default();
+        coverage.add(report);
+        coverage
+    }
+
     /// Adds a node.
     pub(crate) fn add(&mut self, report: &AuditReport) {
         self.nodes.add(report.verdict, 1);

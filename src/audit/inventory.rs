@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::coverage::Coverage;
-use super::disk::{Disk, Standing};
 use super::report::AuditReport;
 use super::text::cut;
 
@@ -18,10 +17,7 @@ const MAX_VALUE: usize = 4096;
 ///
 /// The SSM Agent of the node uploads it from a file in `/var/lib/amazon/ssm/INSTANCE/inventory/custom`.
 pub fn inventory(report: &AuditReport) -> Value {
-    let mut coverage = Coverage::default();
-    coverage.add(report);
-    let Coverage { volumes, bytes, .. } = coverage;
-    let encrypted = report.disks.iter().filter(|disk| disk.device.is_some() && disk.verdict == Standing::Encrypted);
+    let Coverage { volumes, bytes, .. } = Coverage::of(report);
     let keys: Vec<&str> = report.keys.iter().map(|key| key.key_arn.as_str()).collect();
     json!({
         "SchemaVersion": VERSION,
@@ -36,25 +32,17 @@ pub fn inventory(report: &AuditReport) -> Value {
             "DisksUnknown": volumes.unknown.to_string(),
             "DisksNotEncrypted": volumes.not_encrypted.to_string(),
             "BytesEncrypted": bytes.encrypted.to_string(),
-            "OldestProof": oldest_proof(encrypted),
+            "OldestProof": report.oldest_proof().to_string(),
             "KeyArns": cut(&keys.join(" "), MAX_VALUE),
             "ConfigurationSha256": cut(&report.configuration.sha256, MAX_VALUE),
         },
     })
 }
 
-/// Returns when the volume that was proven longest ago was proven, or that one has no proof since boot.
-fn oldest_proof<'r>(volumes: impl Iterator<Item = &'r Disk>) -> String {
-    let proofs: Option<Vec<_>> = volumes.map(|disk| disk.proven.map(|proven| proven.at)).collect();
-    match proofs {
-        Some(proofs) => proofs.iter().min().map_or_else(|| "no volume".to_owned(), ToString::to_string),
-        None => "none since boot".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Standing;
     use crate::audit::example::example;
 
     #[test]

@@ -21,6 +21,7 @@ mod coverage;
 #[cfg(test)]
 pub(crate) mod example;
 mod newest;
+mod oldest_proof;
 mod read;
 
 // other formats
@@ -49,5 +50,6 @@ pub use key::Key;
 pub use newest::Newest;
 pub use node::{IdentityDocument, Node};
 pub use ocsf::ocsf;
+pub use oldest_proof::OldestProof;
 pub use read::{MAX_BYTES, Mistake, ReadError};
 pub use report::{AuditReport, Configuration, PAYLOAD_TYPE, SCHEMA, SCHEMA_VERSION};

@@ -7,6 +7,7 @@ mod keys;
 mod look;
 mod machine;
 mod mounts;
+mod ssm;
 mod text;
 mod volume;
 
@@ -20,6 +21,7 @@ use keys::keys;
 use look::Look;
 use machine::machine;
 use mounts::MountTable;
+pub(super) use ssm::write_inventory;
 pub use text::audit_text;
 
 use super::error::CommandError;

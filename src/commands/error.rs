@@ -152,7 +152,7 @@ pub enum CommandError {
     #[error("the report cannot be written as JSON, and nothing was written; the table has it")]
     NotJson(#[source] serde_json::Error),
     /// A report that could not be signed.
-    #[error("the report is not signed, and nothing was written")]
+    #[error("the report is not signed, so it was not written")]
     NotSigned(#[source] KmsError),
     /// `erase` without a confirmation.
     #[error("erasing a volume cannot be undone, and standard input is no terminal on which to confirm it: add --yes")]

@@ -60,6 +60,14 @@ checked!(Span(Duration) from String, |text| {
     let span = Duration::try_from(span).map_err(|_| problem())?;
     if span.is_zero() { Err(problem()) } else { Ok(span) }
 });
+checked!(AuditInterval(Duration) from Span, |Span(span)| {
+    // an audit reads blocks of every volume, for up to a minute
+    if span >= Duration::from_secs(60) {
+        Ok(span)
+    } else {
+        Err(format!("invalid interval {span:?}, expected at least a minute, such as \"24h\""))
+    }
+});
 checked!(AbsolutePath(PathBuf) from PathBuf, |path| {
     let parent = path.components().any(|c| c == Component::ParentDir);
     if path.is_absolute() && !parent {

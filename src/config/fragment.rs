@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::checked::{
-    AbsolutePath, CommandLine, KeySize, MountBase, MountOption, NonEmpty, SectorSize, Span, Url, Variable,
-    crosses_in_clear,
+    AbsolutePath, AuditInterval, CommandLine, KeySize, MountBase, MountOption, NonEmpty, SectorSize, Span, Url,
+    Variable, crosses_in_clear,
 };
 use super::error::ConfigError;
 use super::values::{
@@ -140,6 +140,9 @@ struct MetricsFragment {
 #[serde(deny_unknown_fields)]
 struct AuditFragment {
     signing_key: Option<NonEmpty>,
+    interval: Option<AuditInterval>,
+    report: Option<AbsolutePath>,
+    ssm_inventory: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -195,7 +198,7 @@ impl Fragment {
             filesystem: kind mount_base options;
             health: interval;
             metrics: textfile;
-            audit: signing_key;
+            audit: signing_key interval report ssm_inventory;
             emr: security_configuration;
         }
         let (before, later_expect) = (std::mem::take(&mut self.volumes.expect), later.volumes.expect);
@@ -220,7 +223,7 @@ impl Fragment {
             filesystem: filesystem.validate(),
             health: Health { interval: health.interval.map_or(minutes(15), |v| v.0) },
             metrics: Metrics { textfile: metrics.textfile.map(|v| v.0) },
-            audit: Audit { signing_key: audit.signing_key.map(|v| v.0) },
+            audit: audit.validate(path)?,
             emr: None,
         })
     }
@@ -323,6 +326,25 @@ impl LuksFragment {
             no_read_workqueue: self.no_read_workqueue.unwrap_or(false),
             no_write_workqueue: self.no_write_workqueue.unwrap_or(false),
         }
+    }
+}
+
+impl AuditFragment {
+    fn validate(self, path: &Path) -> Result<Audit, ConfigError> {
+        let audit = Audit {
+            signing_key: self.signing_key.map(|v| v.0),
+            interval: self.interval.map(|v| v.0),
+            report: self.report.map_or_else(|| PathBuf::from("/run/luks-agent/audit.json"), |v| v.0),
+            ssm_inventory: self.ssm_inventory.unwrap_or(false),
+        };
+        if audit.ssm_inventory && audit.interval.is_none() {
+            return Err(ConfigError::Required {
+                path: path.to_owned(),
+                key: "audit.interval",
+                expected: "audit.ssm_inventory is true, so set it to how often the daemon audits the node, such as \"24h\"",
+            });
+        }
+        Ok(audit)
     }
 }
 

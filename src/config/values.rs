@@ -231,6 +231,12 @@ pub struct Metrics {
 pub struct Audit {
     /// The KMS key that signs audit reports: key ARN, key ID, alias name or alias ARN; `None` if none does.
     pub signing_key: Option<String>,
+    /// How often the daemon audits the node; `None`: never.
+    pub interval: Option<Duration>,
+    /// The file of the report that the daemon keeps.
+    pub report: PathBuf,
+    /// Whether that report also becomes custom inventory of Systems Manager.
+    pub ssm_inventory: bool,
 }
 
 /// `[emr]`: a security configuration that was taken over.

@@ -23,8 +23,8 @@ use tokio::time::{sleep, timeout};
 use crate::commands;
 use crate::config::Config;
 use crate::error::chain;
-use crate::report::last;
-use crate::report::metrics::render;
+use crate::report::metrics::{Node, render};
+use crate::report::{audited, last};
 
 /// How long a client may take. Clients are served one after the other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,7 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Returns the page, or why there is none.
 fn page(config: &Config) -> Result<String, String> {
     let (rows, keys) = commands::local_status(config).map_err(chain)?;
-    render(&rows, &keys, &last::all(), Timestamp::now()).map_err(|e| e.to_string())
+    // without an interval, what an earlier audit found would grow old
+    let audited = config.audit.interval.and_then(|_| audited::read());
+    let node = Node { rows: &rows, keys: &keys, runs: &last::all(), audited };
+    render(node, Timestamp::now()).map_err(|e| e.to_string())
 }
 
 /// Writes the file, if one is configured. A failure is only logged: disks must not wait for metrics.

@@ -31,6 +31,8 @@ pub(super) enum Work {
     Provision,
     /// Runs `luks-agent health`.
     Health,
+    /// Runs `luks-agent audit --record`.
+    Audit,
     /// Starts the target, if the boot failed.
     Target,
 }
@@ -61,6 +63,34 @@ pub(super) struct Schedule {
     volumes: Vec<(Uuid, VolumeState)>,
     /// The volumes as the last health check found them.
     checked: Option<Vec<(Uuid, VolumeState)>>,
+    /// The disks at the last look.
+    disks: Vec<Disk>,
+    /// The audits, if there are any.
+    audits: Option<Audits>,
+}
+
+/// When to audit the node.
+#[derive(Debug)]
+struct Audits {
+    next: Instant,
+    interval: Duration,
+    /// The disks and the volumes as they were at the last audit.
+    seen: Option<(Vec<Disk>, Vec<(Uuid, VolumeState)>)>,
+}
+
+impl Audits {
+    fn new(now: Instant, interval: Duration) -> Self {
+        Self { next: now + interval.min(MINUTE), interval, seen: None }
+    }
+}
+
+/// How often the daemon does what it does by the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Intervals {
+    /// Between health checks.
+    pub(super) health: Duration,
+    /// Between audits; `None`: there are none.
+    pub(super) audit: Option<Duration>,
 }
 
 /// How work ended.
@@ -68,31 +98,38 @@ pub(super) struct Schedule {
 pub(super) enum Ending {
     /// It is settled until something changes.
     Settled,
-    /// It failed for the moment, such as a health check without an answer from the key service: repeat it in about a minute.
+    /// It failed for the moment. A health check, such as one without an answer from the key service, is repeated in about a minute. An
+    /// audit, which costs more, is repeated after about the interval of health checks.
     ForNow,
 }
 
 impl Schedule {
     /// Returns a schedule that begins with a look, because the daemon missed what happened while it did not run. The first health
-    /// check follows the look, or comes after a minute.
-    pub(super) fn new(now: Instant, interval: Duration) -> Self {
+    /// check and the first audit follow the look, or come after a minute.
+    pub(super) fn new(now: Instant, intervals: Intervals) -> Self {
         Self {
             look: now,
             burst: None,
             health: now + MINUTE,
-            interval,
+            interval: intervals.health,
             running: Vec::new(),
             tried: None,
             rest: now,
             volumes: Vec::new(),
             checked: None,
+            disks: Vec::new(),
+            audits: intervals.audit.map(|interval| Audits::new(now, interval)),
         }
     }
 
-    /// Changes the interval of health checks. A check that is due sooner stays.
-    pub(super) fn set_interval(&mut self, now: Instant, interval: Duration) {
-        self.interval = interval;
-        self.health = self.health.min(now + interval);
+    /// Changes the intervals of health checks and audits. One that is due sooner stays.
+    pub(super) fn set_intervals(&mut self, now: Instant, intervals: Intervals) {
+        self.interval = intervals.health;
+        self.health = self.health.min(now + intervals.health);
+        self.audits = intervals.audit.map(|interval| match self.audits.take() {
+            Some(audits) => Audits { next: audits.next.min(now + interval), interval, ..audits },
+            None => Audits::new(now, interval),
+        });
     }
 
     /// Forgets what was decided about the disks, because the configuration changed.
@@ -110,8 +147,14 @@ impl Schedule {
 
     /// Returns the work that is due next and not running, and when.
     pub(super) fn next(&self) -> Option<(Instant, Work)> {
-        let all = [(self.look, Work::Look), (self.health, Work::Health)];
-        all.into_iter().filter(|(_, work)| !self.running.contains(work)).min_by_key(|(at, _)| *at)
+        let audit = self.audits.as_ref().filter(|_| !self.is_changing()).map(|audits| (audits.next, Work::Audit));
+        let all = [(self.look, Work::Look), (self.health, Work::Health)].into_iter().chain(audit);
+        all.filter(|(_, work)| !self.running.contains(work)).min_by_key(|(at, _)| *at)
+    }
+
+    /// Whether volumes are being opened, or will be in a moment. An audit would find the node between two states.
+    fn is_changing(&self) -> bool {
+        self.running.contains(&Work::Provision) || self.burst.is_some()
     }
 
     /// Notes that work was started. `jitter`, in 0..1, keeps nodes that booted together apart.
@@ -127,6 +170,12 @@ impl Schedule {
                 self.health = now + self.interval.mul_f64(0.9 + 0.2 * jitter);
                 self.checked = Some(self.volumes.clone());
             }
+            Work::Audit => {
+                if let Some(audits) = &mut self.audits {
+                    audits.next = now + audits.interval.mul_f64(0.9 + 0.2 * jitter);
+                    audits.seen = Some((self.disks.clone(), self.volumes.clone()));
+                }
+            }
             Work::Provision | Work::Target => {}
         }
     }
@@ -136,6 +185,7 @@ impl Schedule {
         self.running.retain(|running| *running != Work::Look);
         let seen = seen?;
         self.volumes = seen.volumes;
+        self.disks.clone_from(&seen.disks);
         if self.running.contains(&Work::Provision) {
             return None;
         }
@@ -152,6 +202,12 @@ impl Schedule {
         if self.checked.as_ref() != Some(&self.volumes) {
             self.health = now;
         }
+        // so does a disk that the agent leaves alone
+        if let Some(audits) = &mut self.audits
+            && audits.seen.as_ref().is_none_or(|(disks, volumes)| *disks != self.disks || *volumes != self.volumes)
+        {
+            audits.next = now;
+        }
         (seen.ready && !self.running.contains(&Work::Target)).then_some(Work::Target)
     }
 
@@ -164,11 +220,21 @@ impl Schedule {
                 if self.burst.is_none() {
                     self.look = now;
                 }
+                // the look comes first: an audit is to know which state it is of
+                if let Some(audits) = &mut self.audits {
+                    audits.next = audits.next.max(now + QUIET);
+                }
             }
             Work::Health if ending == Ending::ForNow => {
                 self.health = self.health.min(now + MINUTE.mul_f64(0.5 + jitter))
             }
-            Work::Health | Work::Look | Work::Target => {}
+            Work::Audit if ending == Ending::ForNow => {
+                let pause = self.interval.mul_f64(0.5 + jitter);
+                if let Some(audits) = &mut self.audits {
+                    audits.next = audits.next.min(now + pause);
+                }
+            }
+            Work::Health | Work::Audit | Work::Look | Work::Target => {}
         }
     }
 }

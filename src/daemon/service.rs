@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::configuration::wait_for_configuration;
 use super::metrics;
-use super::schedule::{Ending, Schedule, Work};
+use super::schedule::{Ending, Intervals, Schedule, Work};
 use super::signals::Signals;
 use super::systemd::{tell, watchdog};
 use super::udev::{self, is_about_a_disk};
@@ -113,14 +113,15 @@ struct Service<'a> {
 
 impl<'a> Service<'a> {
     fn new(path: &'a Path, config: Config) -> Self {
-        let schedule = Schedule::new(Instant::now(), config.health.interval);
+        let schedule = Schedule::new(Instant::now(), intervals(&config));
         Self { path, config: watch::Sender::new(Arc::new(config)), schedule, running: FuturesUnordered::new() }
     }
 
     fn begin(&self) {
         tell(&[NotifyState::Ready, NotifyState::Status(&status())]);
-        let interval = self.config.borrow().health.interval;
-        tracing::info!("watching disks; checking the KMS key every {} s", interval.as_secs());
+        let Intervals { health, audit } = intervals(&self.config.borrow());
+        let audits = audit.map_or_else(String::new, |audit| format!(", auditing the node every {} s", audit.as_secs()));
+        tracing::info!("watching disks; checking the KMS key every {} s{audits}", health.as_secs());
     }
 
     fn start(&mut self, work: Work) {
@@ -138,8 +139,11 @@ impl<'a> Service<'a> {
                     self.start(work);
                 }
             }
-            Ended::Done(work) => {
-                let is_for_now = last::read("health").is_some_and(|last| last.again);
+            Ended::Done { work, succeeded } => {
+                let is_for_now = match work {
+                    Work::Audit => !succeeded,
+                    _ => last::read("health").is_some_and(|last| last.again),
+                };
                 let ending = if is_for_now { Ending::ForNow } else { Ending::Settled };
                 self.schedule.ended(work, ending, Instant::now(), fastrand::f64());
             }
@@ -151,7 +155,7 @@ impl<'a> Service<'a> {
         tell(&[NotifyState::Reloading]);
         match Config::load(self.path) {
             Ok(new) => {
-                self.schedule.set_interval(Instant::now(), new.health.interval);
+                self.schedule.set_intervals(Instant::now(), intervals(&new));
                 self.schedule.begin_anew(Instant::now());
                 metrics::write_file(&new);
                 self.config.send_replace(Arc::new(new));
@@ -169,6 +173,10 @@ impl<'a> Service<'a> {
         tell(&[NotifyState::Status(&status())]);
         metrics::write_file(&self.config.borrow());
     }
+}
+
+fn intervals(config: &Config) -> Intervals {
+    Intervals { health: config.health.interval, audit: config.audit.interval }
 }
 
 /// Returns the status line for systemd.

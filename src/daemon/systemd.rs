@@ -24,29 +24,33 @@ pub(super) fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Has systemd run a unit, and waits for it. The unit reports its own failures.
-pub(super) async fn run_unit(unit: &str) {
+/// Has systemd run a unit, waits for it, and returns whether it succeeded. The unit reports its own failures.
+pub(super) async fn run_unit(unit: &str) -> bool {
     tracing::debug!(unit, "starting");
-    if let Err(e) = systemctl(&["start", unit]).await {
+    let started = systemctl(&["start", unit]).await;
+    if let Err(e) = &started {
         tracing::warn!(unit, "{unit} failed: {e}");
     }
+    started.is_ok()
 }
 
-/// Starts the target if the boot failed: all volumes are open now, so what waits for the target can start.
+/// Starts the target if the boot failed: all volumes are open now, so what waits for the target can start. Returns whether that succeeded.
 ///
 /// Starting the target runs the boot again, which decides. If somebody stopped the boot service, the target stays stopped.
-pub(super) async fn start_target() {
+pub(super) async fn start_target() -> bool {
     let boot =
         systemctl(&["show", "--property=ActiveState", "--property=ExecMainStatus", BOOT]).await.unwrap_or_default();
     let is = |line: &str| boot.lines().any(|other| other == line);
     // with status 0 the boot succeeded, and stopping it failed
     if !is("ActiveState=failed") || is("ExecMainStatus=0") {
-        return;
+        return true;
     }
     tracing::info!("all volumes are open and mounted now, starting {TARGET}");
-    if let Err(e) = systemctl(&["start", "--no-block", TARGET]).await {
+    let started = systemctl(&["start", "--no-block", TARGET]).await;
+    if let Err(e) = &started {
         tracing::warn!(unit = TARGET, "cannot start {TARGET}: {e}");
     }
+    started.is_ok()
 }
 
 /// Runs systemctl. Returns its output, or the first line of its error.

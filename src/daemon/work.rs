@@ -18,19 +18,25 @@ pub(super) enum Ended {
     /// What a look at the node found; `None` if it failed.
     Looked(Option<Seen>),
     /// Anything else.
-    Done(Work),
+    Done {
+        /// What ended.
+        work: Work,
+        /// Whether it succeeded.
+        succeeded: bool,
+    },
 }
 
 /// Does the work, and waits until it is done.
 pub(super) async fn perform(work: Work, config: Arc<Config>) -> Ended {
-    match work {
+    let succeeded = match work {
         // in a thread of its own, because a disk that hangs may block it
         Work::Look => return Ended::Looked(spawn_blocking(move || look(&config)).await.ok().flatten()),
         Work::Provision => run_unit("luks-agent-provision.service").await,
         Work::Health => run_unit("luks-agent-health.service").await,
+        Work::Audit => run_unit("luks-agent-audit.service").await,
         Work::Target => start_target().await,
-    }
-    Ended::Done(work)
+    };
+    Ended::Done { work, succeeded }
 }
 
 /// Compares the node with what it should be.

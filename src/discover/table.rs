@@ -50,6 +50,15 @@ impl Mounts {
         on.peer_group.is_some_and(|group| other_on.follows.contains(&group)) && at == other_at
     }
 
+    /// Returns whether everything mounted at a path is a directory that is bound onto itself: the path would show the same without it.
+    pub(crate) fn is_bound_onto_itself(&self, path: &Path) -> bool {
+        let is_repeated = |mount: &Mount| {
+            self.place(mount).is_some_and(|(on, at)| on.id != mount.id && on.devno == mount.devno && at == mount.root)
+        };
+        let mut here = self.all.iter().filter(|mount| mount.point == path).peekable();
+        here.peek().is_some() && here.all(is_repeated)
+    }
+
     /// Returns the mount that another is mounted on, and the place in its file system.
     fn place(&self, mount: &Mount) -> Option<(&Mount, PathBuf)> {
         let on = self.all.iter().find(|on| on.id == mount.parent)?;
@@ -105,6 +114,31 @@ pub fn mounted_at(roots: &Roots, path: &Path) -> Result<Vec<PathBuf>, BackingErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_bound_onto_itself_is_told_from_one_that_is_mounted_elsewhere() {
+        let lines = [
+            "1 0 8:1 / / rw - ext4 /dev/sda1 rw",
+            "2 1 8:1 /home /home ro - ext4 /dev/sda1 rw",
+            "3 1 8:1 /home /srv ro - ext4 /dev/sda1 rw",
+            "4 1 252:0 / /mnt rw - xfs /dev/dm-0 rw",
+            "5 4 252:0 /var/ssm /mnt/var/ssm rw - xfs /dev/dm-0 rw",
+            "6 1 252:0 /var/ssm /var/ssm rw - xfs /dev/dm-0 rw",
+        ];
+        let all = lines.iter().map(|line| parse(line.as_bytes()).unwrap()).collect();
+        let table = Mounts { all, files: "/".into() };
+        for (path, is_repeated) in [
+            ("/", false),
+            ("/home", true),
+            ("/srv", false),
+            ("/mnt", false),
+            ("/mnt/var/ssm", true),
+            ("/var/ssm", false),
+            ("/nowhere", false),
+        ] {
+            assert_eq!(table.is_bound_onto_itself(Path::new(path)), is_repeated, "{path}");
+        }
+    }
 
     #[test]
     fn what_goes_along_with_an_unmount_follows_the_mount_below() {

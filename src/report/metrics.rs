@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use prometheus::{GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
+use super::audited::Audited;
 use super::last::Last;
 use super::row::Row;
 use super::verdict::Verdict;
@@ -54,11 +55,25 @@ pub struct DataKeys {
     pub behind: usize,
 }
 
-/// Returns the page, from the rows of `status`, the data keys, the last run of each command and the current time.
+/// What the page is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Node<'a> {
+    /// The rows of `status`.
+    pub rows: &'a [Row],
+    /// The data keys.
+    pub keys: &'a DataKeys,
+    /// The last run of each command.
+    pub runs: &'a [Last],
+    /// What the last audit for the record found.
+    pub audited: Option<Audited>,
+}
+
+/// Returns the page about a node at a time.
 ///
 /// # Errors
 /// Two metrics with the same name, or a wrong number of labels; the tests would show either.
-pub fn render(rows: &[Row], keys: &DataKeys, runs: &[Last], now: Timestamp) -> prometheus::Result<String> {
+pub fn render(node: Node<'_>, now: Timestamp) -> prometheus::Result<String> {
+    let Node { rows, keys, runs, audited } = node;
     let page = Page::default();
     add_build(&page)?;
     add_volumes(&page, rows)?;
@@ -69,6 +84,7 @@ pub fn render(rows: &[Row], keys: &DataKeys, runs: &[Last], now: Timestamp) -> p
     let health = runs.iter().find(|run| run.command == "health");
     add_last_health(&page, health)?;
     add_kms_keys(&page, health, now)?;
+    add_last_audit(&page, audited)?;
     TextEncoder::new().encode_to_string(&page.0.gather())
 }
 
@@ -170,6 +186,20 @@ fn add_kms_keys(page: &Page, health: Option<&Last>, now: Timestamp) -> prometheu
     Ok(())
 }
 
+fn add_last_audit(page: &Page, audited: Option<Audited>) -> prometheus::Result<()> {
+    let compliant = audited.map(|audited| f64::from(u8::from(audited.compliant)));
+    let help = "Whether the last audit found each disk encrypted or excepted.";
+    page.gauge("audit_compliant", help, compliant)?;
+    let in_clear = audited.map(|audited| f64::from(u32::try_from(audited.disks_in_clear).unwrap_or(u32::MAX)));
+    let help = "Attached disks that the last audit found not encrypted.";
+    page.gauge("audit_disks_in_clear", help, in_clear)?;
+    let oldest = audited.and_then(|audited| audited.oldest_proof).map(seconds);
+    let help = "Time of the oldest proof that a volume opens, in the last audit.";
+    page.gauge("audit_oldest_proof_timestamp_seconds", help, oldest)?;
+    let recorded = audited.and_then(|audited| audited.recorded).map(seconds);
+    page.gauge("last_audit_timestamp_seconds", "Time of the last audit report that was written, since boot.", recorded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +229,22 @@ mod tests {
         }
     }
 
+    fn audited() -> Audited {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (recorded, oldest_proof) = (Some(at(1_799_990_000)), Some(at(1_799_980_000)));
+        Audited { recorded, compliant: false, disks_in_clear: 2, oldest_proof }
+    }
+
+    #[test]
+    fn a_node_without_a_proof_has_no_time_of_one() {
+        let audited = Audited { compliant: true, disks_in_clear: 0, oldest_proof: None, ..audited() };
+        let node = Node { rows: &[], keys: &DataKeys::default(), runs: &[], audited: Some(audited) };
+        let page = render(node, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(page.contains("\nluks_agent_audit_compliant 1\n"), "{page}");
+        assert!(page.contains("\nluks_agent_audit_disks_in_clear 0\n"), "{page}");
+        assert!(!page.contains("oldest_proof"), "{page}");
+    }
+
     #[test]
     fn a_node_as_a_page() {
         let row = |role: &str, state| {
@@ -220,14 +266,17 @@ mod tests {
         health.unlock = None;
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let keys = DataKeys { created: Some(Timestamp::from_second(1_700_000_000).unwrap()), behind: 1 };
-        insta::assert_snapshot!(render(&rows, &keys, &[run("boot", 0), health], now).unwrap());
+        let runs = [run("boot", 0), health];
+        let node = Node { rows: &rows, keys: &keys, runs: &runs, audited: Some(audited()) };
+        insta::assert_snapshot!(render(node, now).unwrap());
     }
 
     #[test]
     fn a_node_of_which_nothing_is_known_yet_is_a_page_too() {
-        let page = render(&[], &DataKeys::default(), &[], Timestamp::UNIX_EPOCH).unwrap();
+        let node = Node { rows: &[], keys: &DataKeys::default(), runs: &[], audited: None };
+        let page = render(node, Timestamp::UNIX_EPOCH).unwrap();
         assert!(page.contains("luks_agent_volumes{role=\"ebs\",state=\"open\"} 0\n"), "{page}");
-        assert!(!page.contains("health"), "{page}");
+        assert!(!page.contains("health") && !page.contains("audit"), "{page}");
     }
 
     #[test]
@@ -236,11 +285,13 @@ mod tests {
         let state = KeyState { name: "Enabled".to_owned(), deletion: Some(Timestamp::MAX) };
         health.keys = vec![KeyFinding { key_arn: "arn".to_owned(), state: Some(state), error: None }];
         let keys = DataKeys { created: Some(Timestamp::UNIX_EPOCH), behind: 0 };
-        let page = render(&[], &keys, &[run("boot", 0), health], Timestamp::UNIX_EPOCH).unwrap();
+        let runs = [run("boot", 0), health];
+        let node = Node { rows: &[], keys: &keys, runs: &runs, audited: Some(audited()) };
+        let page = render(node, Timestamp::UNIX_EPOCH).unwrap();
         let documented = include_str!("../../docs/metrics.md");
         let names: Vec<&str> =
             page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        assert_eq!(names.len(), 17, "{names:?}");
+        assert_eq!(names.len(), 21, "{names:?}");
         for name in names {
             assert!(documented.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
         }

@@ -1,9 +1,10 @@
 //! The report of a command: a table for people, JSON for programs, entries for the journal, metrics, an exit code.
 //!
 //! May import: `apply`, `audit`, `columns`, `disk`, `error`, `job`, `kms`, `logging`, `luks2`, `plan`, `state`.
-//! Never: a disk, the network, or a decision on what is done. `last` and `proofs` keep what a run said in `/run`, and nothing else
-//! writes.
+//! Never: a disk, the network, or a decision on what is done. `last`, `proofs` and `audited` keep what a run said in `/run`,
+//! and nothing else writes.
 
+pub mod audited;
 mod check;
 mod erasure;
 mod exit_code;

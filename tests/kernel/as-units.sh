@@ -1,4 +1,4 @@
-# Every task runs with only the capabilities of its unit: first boot, growth of both file systems, health, stop, next boot. The mount points
+# Every task runs with only the capabilities of its unit: first boot, growth of both file systems, health, stop, next boot, audit. The mount points
 # are below a directory of another user, who also owns the files on the volumes.
 source "$(dirname "$0")/lib.sh"
 source "$(dirname "$0")/agent.sh"
@@ -54,3 +54,8 @@ as_unit luks-agent-boot.service
 for dir in "$at" "${at}1"; do assert_eq "$(<"$dir/file")" kept "the file in $dir"; done
 as_unit luks-agent-health.service
 assert_said "2 sound"
+
+as_unit luks-agent-audit.service
+assert_said "audit: encrypted"
+expect_agent 0 audit convert --format inventory /run/luks-agent/audit.json
+assert_eq "$(report 'report["Content"]["DisksEncrypted"]')" 2 "the encrypted disks in the recorded report"

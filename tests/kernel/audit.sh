@@ -146,15 +146,28 @@ assert_said "the signature does not verify with key.pem"
 assert_eq "$(stat -c %s /run/report)" 0 "what was printed"
 if openssl dgst -sha256 -verify key.pem -signature report.sig changed.pae; then fail "openssl verifies a changed report"; fi
 
+say "recorded, which is signed, too"
+expect_agent 0 audit --record
+expect_agent 0 audit verify --public-key key.pem /run/luks-agent/audit.json
+assert_eq "$(report 'report["verdict"]')" encrypted "the verdict in the recorded report"
+assert_contains "$(</run/luks-agent/audited.json)" '"compliant":true,"disks_in_clear":0,' "what the metrics have"
+
 say "a key that does not sign now"
 fake keys/alias/audit/state '{"state": "Disabled"}'
 rm node.json
 expect_agent 4 audit --output node.json
-assert_said "every disk of this node" "the report is not signed, and nothing was written" "the KMS key is disabled" "enable it"
+assert_said "every disk of this node" "the report is not signed, so it was not written" "the KMS key is disabled" "enable it"
 if [[ -e node.json ]]; then fail "a report that is not signed was written"; fi
 expect_agent 4 audit --json
 assert_eq "$(report 'report["exit_code"]')" 4 "the exit code in the JSON"
 audit 0 -- "every disk of this node"
+# the former report stays, and the metrics have what was found
+rm /run/luks-agent/audited.json
+before=$(sha256sum /run/luks-agent/audit.json)
+expect_agent 4 audit --record
+assert_said "the report is not signed, so it was not written" "the KMS key is disabled"
+assert_eq "$(sha256sum /run/luks-agent/audit.json)" "$before" "the recorded report"
+assert_contains "$(</run/luks-agent/audited.json)" '"recorded":null,"compliant":true' "what the metrics have"
 cd /
 rm "${CONFIG%/*}/config.d/audit.toml"
 

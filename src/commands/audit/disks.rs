@@ -29,13 +29,14 @@ impl Look<'_> {
         };
         let Judgement { verdict, reasons } = judge(&found);
         let all = facts.mounts.iter().chain(facts.holders.iter().flat_map(|holder| &holder.mounts));
+        let mounts = all.filter(|at| !self.mounts.is_bound_onto_itself(at)).cloned().collect();
         let content = facts.content.as_ref().map_or_else(|| "not examined".to_owned(), Content::to_string);
         let disk = Disk {
             device: Some(facts.name.clone()),
             serial: facts.serial.clone(),
             volume_id: facts.serial.as_deref().and_then(volume_id),
             role_because: because(&role).cloned(),
-            mounts: all.cloned().collect(),
+            mounts,
             ..Disk::new(role.to_string(), facts.size, content, verdict, reasons)
         };
         match volume {

@@ -39,6 +39,11 @@ impl MountTable {
         }
     }
 
+    /// Whether a path is no place of its own. The sandbox of a unit binds such directories, and nobody outside of it sees that.
+    pub(super) fn is_bound_onto_itself(&self, path: &Path) -> bool {
+        self.table.as_ref().is_some_and(|table| table.is_bound_onto_itself(path))
+    }
+
     /// Returns how a volume on a disk is mounted.
     pub(super) fn of(&self, volume: &VolumeRecord, facts: &DeviceFacts) -> Mounted {
         let own = facts.mapping_of(volume.luks_uuid);

@@ -127,6 +127,10 @@ fn mistakes_name_file_line_and_what_was_expected() {
             "[exec]\ncommand = [\"/opt/../x\"]\n",
             "[exec]\ncommand = [\"/x\", \"a\\u0000b\"]\n",
             "[exec]\npass_environment = [\"A=B\"]\n",
+            "[audit]\ninterval = \"daily\"\n",
+            "[audit]\ninterval = \"59s\"\n",
+            "[audit]\nreport = \"audit.json\"\n",
+            "[kms]\nkey_id = \"alias/x\"\n[audit]\nssm_inventory = true\n",
         ]
         .map(error)
         .join("\n")

@@ -3,6 +3,8 @@
 use super::*;
 
 const INTERVAL: Duration = Duration::from_secs(900);
+const WITHOUT_AUDITS: Intervals = Intervals { health: INTERVAL, audit: None };
+const WITH_AUDITS: Intervals = Intervals { health: INTERVAL, audit: Some(Duration::from_secs(3600)) };
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -48,17 +50,97 @@ fn times(done: &[(Duration, Work)], work: Work) -> Vec<u64> {
 #[test]
 fn a_node_on_which_all_is_well_is_provisioned_once_and_checked_every_interval() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(now, INTERVAL);
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
     let done = live(&mut schedule, now, now + INTERVAL * 4, |_| well(&["a"]));
     assert_eq!(times(&done, Work::Provision), [0]);
     assert_eq!(times(&done, Work::Health), [0, 900, 1800, 2700]);
-    assert!(times(&done, Work::Target).is_empty());
+    assert!(times(&done, Work::Target).is_empty() && times(&done, Work::Audit).is_empty());
+}
+
+#[test]
+fn a_node_is_audited_after_its_first_look_and_every_interval() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(now, WITH_AUDITS);
+    let done = live(&mut schedule, now, now + INTERVAL * 12, |_| well(&["a"]));
+    assert_eq!(times(&done, Work::Audit), [0, 3600, 7200]);
+    let first: Vec<Work> = done.iter().map(|(_, work)| *work).take(3).collect();
+    assert_eq!(first, [Work::Provision, Work::Health, Work::Audit], "what runs at once can wait for the next look");
+}
+
+#[test]
+fn a_change_is_a_reason_for_an_audit() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(now, WITH_AUDITS);
+    let later = |n| now + MINUTE * n + ms(100);
+    let done = live(&mut schedule, now, now + INTERVAL * 3, |at| {
+        let volumes = vec![(Uuid::from_u128(1), VolumeState::Missing)];
+        match at {
+            at if at < later(10) => well(&["a"]),
+            // a volume that is lost
+            at if at < later(20) => Seen { volumes, ..well(&["a"]) },
+            // a disk that the agent leaves alone
+            _ => Seen { volumes, ..well(&["a", "b"]) },
+        }
+    });
+    assert_eq!(times(&done, Work::Audit), [0, 660, 1260]);
+}
+
+#[test]
+fn a_node_is_not_audited_while_volumes_are_opened_or_disks_come() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(now, WITH_AUDITS);
+    schedule.started(Work::Look, now, 0.5);
+    assert_eq!(schedule.looked(Some(well(&["a"])), now), Some(Work::Provision));
+    schedule.started(Work::Provision, now, 0.5);
+    schedule.started(Work::Health, now, 0.5);
+    schedule.started(Work::Look, now, 0.5);
+    let end = now + INTERVAL;
+    assert_eq!(schedule.next(), None, "the run takes long, and the audit is due");
+    schedule.ended(Work::Provision, Ending::Settled, end, 0.5);
+    assert_eq!(schedule.looked(None, end), None);
+    assert_eq!(schedule.next(), Some((end, Work::Look)), "the look comes first");
+    schedule.started(Work::Look, end, 0.5);
+    assert_eq!(schedule.next(), Some((end + QUIET, Work::Audit)), "which a look that hangs does not hold up");
+    schedule.disk_event(end);
+    assert_eq!(schedule.next(), None, "disks are coming");
+}
+
+#[test]
+fn an_audit_without_a_report_is_repeated_and_audits_of_nodes_that_booted_together_are_apart() {
+    let now = Instant::now();
+    for (jitter, due, again) in [(0.0, 3240, 450), (1.0, 3960, 1350)] {
+        let mut schedule = Schedule::new(now, WITH_AUDITS);
+        let next = |schedule: &Schedule| schedule.audits.as_ref().unwrap().next - now;
+        schedule.started(Work::Audit, now, jitter);
+        assert_eq!(next(&schedule), Duration::from_secs(due));
+        schedule.ended(Work::Audit, Ending::ForNow, now, jitter);
+        assert_eq!(next(&schedule), Duration::from_secs(again));
+    }
+}
+
+#[test]
+fn a_reload_begins_and_ends_audits_and_changes_their_interval() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
+    live(&mut schedule, now, now + MINUTE, |_| well(&["a"]));
+    let from = now + MINUTE;
+    schedule.set_intervals(from, WITH_AUDITS);
+    let done = live(&mut schedule, from, from + MINUTE * 3, |_| well(&["a"]));
+    assert_eq!(times(&done, Work::Audit).len(), 1, "with the next look");
+    let hour = Duration::from_secs(3600);
+    for (interval, due) in [(hour / 2, hour / 2), (hour, hour / 2)] {
+        schedule.set_intervals(from, Intervals { audit: Some(interval), ..WITHOUT_AUDITS });
+        assert_eq!(schedule.audits.as_ref().unwrap().next, from + due, "one that is due sooner stays");
+    }
+    schedule.set_intervals(from, WITHOUT_AUDITS);
+    let done = live(&mut schedule, from, from + hour, |_| well(&["a"]));
+    assert!(times(&done, Work::Audit).is_empty());
 }
 
 #[test]
 fn what_differs_is_tried_every_minute_until_it_agrees() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(now, INTERVAL);
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
     let minutes = |n| now + MINUTE * n + ms(100);
     let done = live(&mut schedule, now, minutes(20), |at| if at < minutes(5) { wrong() } else { well(&["a"]) });
     assert_eq!(times(&done, Work::Provision), [0, 60, 120, 180, 240, 300]);
@@ -68,7 +150,7 @@ fn what_differs_is_tried_every_minute_until_it_agrees() {
 #[test]
 fn what_a_person_is_needed_for_is_tried_at_the_interval() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(now, INTERVAL);
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
     let refused = |_| Seen { refused: true, ..well(&["a"]) };
     let done = live(&mut schedule, now, now + INTERVAL * 3 + ms(1), refused);
     assert_eq!(times(&done, Work::Provision), [0, 900, 1800, 2700]);
@@ -77,7 +159,7 @@ fn what_a_person_is_needed_for_is_tried_at_the_interval() {
 #[test]
 fn a_disk_that_comes_or_goes_is_a_reason_for_a_run_and_is_waited_for_less_than_two_seconds() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(now, INTERVAL);
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
     live(&mut schedule, now, now + ms(1), |_| wrong());
     // one at every tenth of a second
     for n in 0..24 {
@@ -105,7 +187,7 @@ fn a_disk_that_comes_or_goes_is_a_reason_for_a_run_and_is_waited_for_less_than_t
 #[test]
 fn the_target_is_started_when_all_is_ready_and_asked_for_again_each_minute() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(now, INTERVAL);
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
     let ready = |_| Seen { ready: true, ..well(&["a"]) };
     let done = live(&mut schedule, now, now + MINUTE * 2 + ms(1), ready);
     assert_eq!(times(&done, Work::Target), [0, 60, 120]);
@@ -114,7 +196,7 @@ fn the_target_is_started_when_all_is_ready_and_asked_for_again_each_minute() {
 #[test]
 fn a_volume_that_is_closed_or_lost_is_noticed_by_the_next_look() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(now, INTERVAL);
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
     let closed = || Seen { volumes: vec![(Uuid::from_u128(1), VolumeState::Closed)], ..well(&["a"]) };
     let done =
         live(&mut schedule, now, now + INTERVAL, |at| if at < now + ms(90_000) { well(&["a"]) } else { closed() });
@@ -125,7 +207,7 @@ fn a_volume_that_is_closed_or_lost_is_noticed_by_the_next_look() {
 #[test]
 fn nothing_holds_up_anything_else_and_nothing_is_done_twice_at_a_time() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(now, INTERVAL);
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
     schedule.started(Work::Health, now, 0.5);
     schedule.started(Work::Look, now, 0.5);
     // a look that hangs
@@ -140,7 +222,7 @@ fn nothing_holds_up_anything_else_and_nothing_is_done_twice_at_a_time() {
 fn looks_and_health_checks_of_nodes_that_booted_together_are_apart() {
     let now = Instant::now();
     for (jitter, look, health) in [(0.0, 45, 810), (1.0, 75, 990)] {
-        let mut schedule = Schedule::new(now, INTERVAL);
+        let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
         schedule.started(Work::Look, now, jitter);
         assert_eq!(schedule.look - now, Duration::from_secs(look));
         schedule.started(Work::Health, now, jitter);
@@ -154,10 +236,10 @@ fn looks_and_health_checks_of_nodes_that_booted_together_are_apart() {
 #[test]
 fn a_shorter_interval_counts_at_once() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(now, INTERVAL);
+    let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
     schedule.started(Work::Health, now, 0.5);
-    schedule.set_interval(now, ms(1000));
+    schedule.set_intervals(now, Intervals { health: ms(1000), ..WITHOUT_AUDITS });
     assert_eq!(schedule.health, now + ms(1000));
-    schedule.set_interval(now, INTERVAL);
+    schedule.set_intervals(now, WITHOUT_AUDITS);
     assert_eq!(schedule.health, now + ms(1000), "what is due sooner stays");
 }
