@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fake_aws::{Effect, Fault, KeyState, Server};
+use serde_json::Value;
 use support::ec2::{self, EBS_LATER};
 use support::qemu::{MIB, Machine};
 use support::service::{self, wait};
@@ -33,6 +34,11 @@ WantedBy=luks-agent.target
 
 /// Says nothing of sound units.
 const VERIFY: &str = "cd /etc/systemd/system && systemd-analyze verify --man=no luks-agent*.{service,socket,target} consumer.service 2>&1";
+
+/// The report that the daemon keeps.
+const RECORDED: &str = "/run/luks-agent/audit.json";
+/// The directory of the SSM Agent of the node.
+const SSM: &str = "/var/lib/amazon/ssm/i-1234567890abcdef0";
 
 /// Where the volumes of a new node are mounted.
 const MOUNTS: [&str; 4] = ["/mnt", "/mnt1", "/mnt2", "/mnt3"];
@@ -66,7 +72,9 @@ fn a_node_that_nobody_types_commands_on() {
     assert_eq!(vm.ok("cat /mnt2/kept"), "kept");
     the_shutdown_was_clean(&mut vm);
 
+    the_node_is_audited(&mut vm);
     a_volume_comes_and_goes(&mut vm);
+    the_audit_is_of_the_node_as_it_is(&mut vm);
     a_burst_is_one_run(&mut vm);
     a_volume_grows(&mut vm);
     what_is_closed_stays_closed(&mut vm);
@@ -270,6 +278,38 @@ fn the_shutdown_was_clean(vm: &mut Machine) {
     assert_eq!(vm.ok("journalctl -b -1 -q -t systemd -g 'Failed unmounting|Failed to unmount' || true"), "");
     let recovered = "dmesg | grep -E 'XFS.*([Rr]ecovery|[Cc]orrupt)|EXT4-fs.*recover' | grep -v vda || true";
     assert_eq!(vm.ok(recovered), "", "file systems were not unmounted cleanly");
+}
+
+/// By its unit, whose sandbox must neither keep it from a disk nor be seen in the report.
+fn the_node_is_audited(vm: &mut Machine) {
+    eprintln!("-- the daemon has the node audited");
+    assert_eq!(vm.run(&format!("test -e {RECORDED}")).status, 1, "without audit.interval");
+    vm.ok(&format!("mkdir -p {SSM}"));
+    vm.write_file(DROP_IN, "[audit]\ninterval = \"24h\"\nssm_inventory = true\n");
+    vm.ok("systemctl reload luks-agent.service");
+    wait(vm, "the report", &format!("test -s {RECORDED}"));
+    idle(vm);
+    assert_eq!(vm.ok(&format!("stat -c %a {RECORDED}")), "600");
+    let row = vm.ok(&format!("luks-agent audit convert --format inventory {RECORDED}"));
+    assert!(row.contains("\"DisksEncrypted\": \"4\"") && row.contains("\"Verdict\": \"encrypted\""), "{row}");
+    assert_eq!(vm.ok(&format!("cat {SSM}/inventory/custom/luks-agent.json")), row);
+    vm.ok("luks-agent audit --output /run/typed.json");
+    let [recorded, typed] = [RECORDED, "/run/typed.json"].map(|file| {
+        let report: Value = serde_json::from_str(&vm.ok(&format!("cat {file}"))).unwrap();
+        let disks = report["disks"].as_array().unwrap().iter();
+        disks.map(|disk| [&disk["device"], &disk["verdict"], &disk["mounts"]].map(Value::clone)).collect::<Vec<_>>()
+    });
+    assert_eq!(recorded, typed);
+}
+
+/// After a volume came, went and came back.
+fn the_audit_is_of_the_node_as_it_is(vm: &mut Machine) {
+    eprintln!("-- the report is of five volumes");
+    let five = format!("luks-agent audit convert --format inventory {RECORDED} | grep '\"DisksEncrypted\": \"5\"'");
+    wait(vm, "the report of the node as it is", &five);
+    idle(vm);
+    assert_eq!(vm.ok("systemctl list-units --no-legend --plain --failed"), "");
+    vm.ok(&format!("rm -r {DROP_IN} {SSM}; systemctl reload luks-agent.service"));
 }
 
 fn a_volume_comes_and_goes(vm: &mut Machine) {

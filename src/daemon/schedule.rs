@@ -153,8 +153,10 @@ impl Schedule {
     }
 
     /// Whether volumes are being opened, or will be in a moment. An audit would find the node between two states.
+    ///
+    /// A look that hangs does not count: the report shall tell of the disk that it hangs on.
     fn is_changing(&self) -> bool {
-        self.running.contains(&Work::Provision) || self.burst.is_some()
+        self.running.contains(&Work::Provision) || self.burst.is_some() && !self.running.contains(&Work::Look)
     }
 
     /// Notes that work was started. `jitter`, in 0..1, keeps nodes that booted together apart.

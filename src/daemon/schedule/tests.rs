@@ -101,8 +101,10 @@ fn a_node_is_not_audited_while_volumes_are_opened_or_disks_come() {
     assert_eq!(schedule.next(), Some((end, Work::Look)), "the look comes first");
     schedule.started(Work::Look, end, 0.5);
     assert_eq!(schedule.next(), Some((end + QUIET, Work::Audit)), "which a look that hangs does not hold up");
+    assert_eq!(schedule.looked(Some(well(&["a"])), end), None);
+    assert_eq!(schedule.next(), Some((end, Work::Audit)));
     schedule.disk_event(end);
-    assert_eq!(schedule.next(), None, "disks are coming");
+    assert_eq!(schedule.next(), Some((end + QUIET, Work::Look)), "disks are coming");
 }
 
 #[test]
