@@ -59,14 +59,19 @@ pub(super) struct Schedule {
     tried: Option<Tried>,
     /// End of the pause after the last run.
     rest: Instant,
-    /// The volumes at the last look.
-    volumes: Vec<(Uuid, VolumeState)>,
+    /// The node at the last look.
+    node: Node,
     /// The volumes as the last health check found them.
     checked: Option<Vec<(Uuid, VolumeState)>>,
-    /// The disks at the last look.
-    disks: Vec<Disk>,
     /// The audits, if there are any.
     audits: Option<Audits>,
+}
+
+/// What an audit depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Node {
+    disks: Vec<Disk>,
+    volumes: Vec<(Uuid, VolumeState)>,
 }
 
 /// When to audit the node.
@@ -74,13 +79,13 @@ pub(super) struct Schedule {
 struct Audits {
     next: Instant,
     interval: Duration,
-    /// The disks and the volumes as they were at the last audit.
-    seen: Option<(Vec<Disk>, Vec<(Uuid, VolumeState)>)>,
+    /// The node as it was at the last audit.
+    node: Option<Node>,
 }
 
 impl Audits {
     fn new(now: Instant, interval: Duration) -> Self {
-        Self { next: now + interval.min(MINUTE), interval, seen: None }
+        Self { next: now + interval.min(MINUTE), interval, node: None }
     }
 }
 
@@ -115,9 +120,8 @@ impl Schedule {
             running: Vec::new(),
             tried: None,
             rest: now,
-            volumes: Vec::new(),
+            node: Node::default(),
             checked: None,
-            disks: Vec::new(),
             audits: intervals.audit.map(|interval| Audits::new(now, interval)),
         }
     }
@@ -170,12 +174,12 @@ impl Schedule {
             }
             Work::Health => {
                 self.health = now + self.interval.mul_f64(0.9 + 0.2 * jitter);
-                self.checked = Some(self.volumes.clone());
+                self.checked = Some(self.node.volumes.clone());
             }
             Work::Audit => {
                 if let Some(audits) = &mut self.audits {
                     audits.next = now + audits.interval.mul_f64(0.9 + 0.2 * jitter);
-                    audits.seen = Some((self.disks.clone(), self.volumes.clone()));
+                    audits.node = Some(self.node.clone());
                 }
             }
             Work::Provision | Work::Target => {}
@@ -186,8 +190,7 @@ impl Schedule {
     pub(super) fn looked(&mut self, seen: Option<Seen>, now: Instant) -> Option<Work> {
         self.running.retain(|running| *running != Work::Look);
         let seen = seen?;
-        self.volumes = seen.volumes;
-        self.disks.clone_from(&seen.disks);
+        self.node = Node { disks: seen.disks.clone(), volumes: seen.volumes };
         if self.running.contains(&Work::Provision) {
             return None;
         }
@@ -201,12 +204,12 @@ impl Schedule {
             return Some(Work::Provision);
         }
         // the volumes changed since the last health check
-        if self.checked.as_ref() != Some(&self.volumes) {
+        if self.checked.as_ref() != Some(&self.node.volumes) {
             self.health = now;
         }
         // so does a disk that the agent leaves alone
         if let Some(audits) = &mut self.audits
-            && audits.seen.as_ref().is_none_or(|(disks, volumes)| *disks != self.disks || *volumes != self.volumes)
+            && audits.node.as_ref() != Some(&self.node)
         {
             audits.next = now;
         }
