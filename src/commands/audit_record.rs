@@ -1,6 +1,6 @@
 //! The report that is kept on the node: its file, what the metrics have of it, and inventory.
 
-use super::audit::{audit, audit_text, check_output, write_inventory, write_report};
+use super::audit::{audit, audit_text, write_inventory, write_report};
 use super::error::CommandError;
 use crate::audit::AuditReport;
 use crate::config::Config;
@@ -11,8 +11,6 @@ use crate::report::audited;
 /// # Errors
 /// When there is no report, or it cannot be signed or written. The metrics and the inventory need neither: they have what the audit found.
 pub async fn record_audit(config: &Config, blocks: u32) -> Result<(), CommandError> {
-    let path = &config.audit.report;
-    check_output(path)?;
     let report = audit(config, blocks).await?;
     log(&report);
     audited::keep(&report);
@@ -20,9 +18,9 @@ pub async fn record_audit(config: &Config, blocks: u32) -> Result<(), CommandErr
         write_inventory(&report);
     }
     let text = audit_text(config, &report).await?;
-    write_report(path, &text)?;
+    write_report(&config.audit.report, &text)?;
     audited::keep_recorded(&report);
-    tracing::debug!("audit: the report is in {}", path.display());
+    tracing::debug!("audit: the report is in {}", config.audit.report.display());
     Ok(())
 }
 

@@ -140,6 +140,10 @@ impl Schedule {
     pub(super) fn begin_anew(&mut self, now: Instant) {
         self.tried = None;
         self.look = now;
+        // a rule can except a disk, and the report says by which configuration it was made
+        if let Some(audits) = &mut self.audits {
+            audits.node = None;
+        }
     }
 
     /// Notes that a disk came, went or changed.
@@ -207,7 +211,7 @@ impl Schedule {
         if self.checked.as_ref() != Some(&self.node.volumes) {
             self.health = now;
         }
-        // so does a disk that the agent leaves alone
+        // the volumes or the disks changed since the last audit: a report is about disks that the agent leaves alone, too
         if let Some(audits) = &mut self.audits
             && audits.node.as_ref() != Some(&self.node)
         {

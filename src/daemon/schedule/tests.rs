@@ -121,6 +121,17 @@ fn an_audit_without_a_report_is_repeated_and_audits_of_nodes_that_booted_togethe
 }
 
 #[test]
+fn another_configuration_is_a_reason_for_an_audit() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(now, WITH_AUDITS);
+    live(&mut schedule, now, now + MINUTE, |_| well(&["a"]));
+    let from = now + MINUTE;
+    schedule.begin_anew(from);
+    let done = live(&mut schedule, from, from + INTERVAL, |_| well(&["a"]));
+    assert_eq!(times(&done, Work::Audit).len(), 1);
+}
+
+#[test]
 fn a_reload_begins_and_ends_audits_and_changes_their_interval() {
     let now = Instant::now();
     let mut schedule = Schedule::new(now, WITHOUT_AUDITS);
