@@ -253,6 +253,24 @@ fn units_are_sound(vm: &mut Machine) {
         let exposure: f64 = said.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
         assert!(exposure <= most, "{}", vm.ok(&format!("systemd-analyze security --no-pager {unit}")));
     }
+    units_that_upload_reports_are_sound(vm);
+}
+
+/// Those in `packaging/s3`, installed as docs/fleet.md says, and away again.
+fn units_that_upload_reports_are_sound(vm: &mut Machine) {
+    let files = [
+        ("sh", "/usr/local/sbin/luks-agent-report"),
+        ("service", "/etc/systemd/system/luks-agent-report.service"),
+        ("timer", "/etc/systemd/system/luks-agent-report.timer"),
+    ];
+    for (extension, path) in files {
+        let source = support::project_dir().join("packaging/s3/luks-agent-report").with_extension(extension);
+        vm.write_file(path, std::fs::read(source).unwrap());
+    }
+    vm.ok("chmod 755 /usr/local/sbin/luks-agent-report");
+    let verify = "cd /etc/systemd/system && systemd-analyze verify --man=no luks-agent-report.{service,timer} 2>&1";
+    assert_eq!(vm.ok(verify), "");
+    vm.ok("rm /usr/local/sbin/luks-agent-report /etc/systemd/system/luks-agent-report.*");
 }
 
 /// Everything is open and mounted, what waited for it has started, and nothing failed or went round in circles.

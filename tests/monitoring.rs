@@ -120,9 +120,12 @@ fn the_dashboard_asks_for_its_data_source() {
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let names: Vec<&str> = variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["datasource", "instance"]);
+    assert_eq!(variables[1]["datasource"]["uid"], "${datasource}");
+    assert_eq!(variables[1]["query"]["query"], "label_values(luks_agent_build_info, instance)");
     let mut ids = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "two panels have one id: {panel}");
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{panel}");
         for target in panel["targets"].as_array().unwrap() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{target}");
             assert!(target["expr"].as_str().unwrap().contains("{instance=~\"$instance\""), "{target}");
