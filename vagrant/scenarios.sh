@@ -8,7 +8,7 @@ set -euo pipefail
 # a failure in $(...) ends the script too
 shopt -s inherit_errexit
 
-scenarios=(first_boot reboot hot_plug disk_moved stop_and_start kms_down key_disabled uninstall ansible)
+scenarios=(first_boot reboot hot_plug disk_moved stop_and_start kms_down key_disabled fleet uninstall ansible)
 
 # as in the Vagrantfile
 kms=http://192.168.56.10:4566
@@ -23,6 +23,8 @@ other_store=AWS2A2B3C4D5E6F7890B
 other_ebs=vol0d1e2f3a4b5c69708
 # the volume that hot_plug creates
 later=vol0b2c3d4e5f6071829
+# the volume that fleet creates
+unencrypted=vol0c3d4e5f60718293a
 
 say() { printf '%s\n' "$*"; }
 
@@ -289,6 +291,33 @@ key_disabled() {
     # the daemon retries about every minute
     ready node1
     files_are_there node1 /mnt /mnt1 /mnt2 /mnt3
+}
+
+# One node is as it should be; on the other, somebody stopped the agent and formatted a disk by hand.
+fleet() {
+    local code=0 agent=$work/deb/usr/sbin/luks-agent
+    ./volume.sh create "$unencrypted"
+    on node2 'systemctl stop luks-agent.service'
+    ./volume.sh attach node2 "$unencrypted"
+    on node2 "disk=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_$unencrypted
+        mkfs.ext4 -q \$disk; mkdir -p /data; mount \$disk /data; systemctl start luks-agent.service"
+    write_files node2 /data
+    grep -qaF "$marker" "$(raw "$unencrypted")" || fail "the marker is not found on a disk in clear"
+
+    on node1 'luks-agent audit --json' >"$work/node1.json"
+    on node2 'luks-agent audit --json' >"$work/node2.json" || code=$?
+    equal "$code" 1 "node2: exit code of audit"
+    dpkg-deb -x "$LUKS_AGENT_DEB" "$work/deb"
+    code=0
+    "$agent" audit fleet "$work/node1.json" "$work/node2.json" --html "$work/fleet.html" --json "$work/fleet.json" || code=$?
+    equal "$code" 1 "exit code of audit fleet"
+    equal "$(member "$(<"$work/fleet.json")" verdict)" not-encrypted "the fleet"
+    grep -q "node2.*not a volume of luks-agent on this node: it is mounted at /data" "$work/fleet.html" || fail "the page does not say what is wrong on node2"
+
+    on node2 "umount /data; rmdir /data"
+    ./volume.sh detach node2 "$unencrypted"
+    on node2 'luks-agent audit --json' >"$work/node2.json"
+    "$agent" audit fleet "$work/node1.json" "$work/node2.json" --json "$work/fleet.json"
 }
 
 uninstall() {
