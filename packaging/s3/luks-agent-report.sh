@@ -27,7 +27,7 @@ if [[ $payload ]]; then base64 -d <<<"$payload"; else cat "$dir/reports.json"; f
     luks-agent audit convert --format rows - >"$dir/rows.json" || die "cannot convert the report; nothing was uploaded"
 
 # a host name is not unique, and a machine ID is not if the image of the nodes had one
-node=$(cat /var/lib/cloud/data/instance-id 2>/dev/null) || node=$(hostname)-$(cat /etc/machine-id)
+node=$(cat /var/lib/cloud/data/instance-id 2>/dev/null) || node=$(hostname)$(sed 's/^/-/' /etc/machine-id 2>/dev/null || true)
 day=$(date -u +%F)
 for kind in reports rows; do
     object=s3://$bucket/luks-agent/$kind/day=$day/$node.json
