@@ -57,5 +57,9 @@ assert_said "2 sound"
 
 as_unit luks-agent-audit.service
 assert_said "audit: encrypted"
+# it sees what is mounted below the directory of another user
+assert_eq "$(python3 -c 'import json
+print([disk["reasons"] for disk in json.load(open("/run/luks-agent/audit.json"))["disks"] if disk["verdict"] == "encrypted" and disk["reasons"]])')" \
+    "[]" "what is wrong with the volumes"
 expect_agent 0 audit convert --format inventory /run/luks-agent/audit.json
 assert_eq "$(report 'report["Content"]["DisksEncrypted"]')" 2 "the encrypted disks in the recorded report"
