@@ -149,7 +149,7 @@ pub enum CommandError {
         source: io::Error,
     },
     /// A report with something that JSON cannot have.
-    #[error("the report cannot be written as JSON, and nothing was written; the table has it")]
+    #[error("the report cannot be written as JSON, so it was not written; 'luks-agent audit' prints it as a table")]
     NotJson(#[source] serde_json::Error),
     /// A report that could not be signed.
     #[error("the report is not signed, so it was not written")]
