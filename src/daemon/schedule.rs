@@ -173,12 +173,7 @@ impl Schedule {
         match work {
             // disks that come from now on are for the next look
             Work::Look => {
-                // it may find that there is something to provision: an audit waits for what it finds
-                if self.burst.take().is_some()
-                    && let Some(audits) = &mut self.audits
-                {
-                    audits.next = audits.next.max(now + QUIET);
-                }
+                self.burst = None;
                 self.look = now + MINUTE.mul_f64(0.75 + 0.5 * jitter);
             }
             Work::Health => {
