@@ -142,9 +142,8 @@ impl<'a> Service<'a> {
             Ended::Done { work, succeeded } => {
                 let is_for_now = match work {
                     Work::Audit => !succeeded,
-                    Work::Look | Work::Provision | Work::Health | Work::Target => {
-                        last::read("health").is_some_and(|last| last.again)
-                    }
+                    Work::Health => last::read("health").is_some_and(|last| last.again),
+                    Work::Look | Work::Provision | Work::Target => false,
                 };
                 let ending = if is_for_now { Ending::ForNow } else { Ending::Settled };
                 self.schedule.ended(work, ending, Instant::now(), fastrand::f64());
