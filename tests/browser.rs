@@ -10,26 +10,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use generated::generate;
+use generated::{EVERYTHING, generate};
 use serde_json::{Value, json};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
-/// Arguments of `audit fleet` with which every table of its page has rows.
-const EVERYTHING: [&str; 13] = [
-    "reports",
-    "--volumes",
-    "volumes.json",
-    "--instances",
-    "instances.json",
-    "--clusters",
-    "clusters",
-    "--security-configurations",
-    "configurations",
-    "--html",
-    "fleet.html",
-    "--json",
-    "fleet.json",
-];
 
 /// Runs `luks-agent audit` in a directory and returns what it printed.
 fn audit(dir: &Path, args: &[&str], code: i32) -> Vec<u8> {

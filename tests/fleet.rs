@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
-use generated::generate;
+use generated::{EVERYTHING, generate};
 use jiff::{SignedDuration, Timestamp};
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty};
@@ -24,22 +24,6 @@ fn fleet(dir: &Path, args: &[&str]) -> Command {
     command.env_clear().current_dir(dir).args(["audit", "fleet"]).args(args);
     command
 }
-
-const EVERYTHING: [&str; 13] = [
-    "reports",
-    "--volumes",
-    "volumes.json",
-    "--instances",
-    "instances.json",
-    "--clusters",
-    "clusters",
-    "--security-configurations",
-    "configurations",
-    "--html",
-    "fleet.html",
-    "--json",
-    "fleet.json",
-];
 
 fn read(file: &Path) -> Value {
     serde_json::from_slice(&fs::read(file).unwrap()).unwrap()

@@ -5,6 +5,23 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+/// Arguments of `audit fleet` with all that [`generate`] writes: every table of the page has rows.
+pub(crate) const EVERYTHING: [&str; 13] = [
+    "reports",
+    "--volumes",
+    "volumes.json",
+    "--instances",
+    "instances.json",
+    "--clusters",
+    "clusters",
+    "--security-configurations",
+    "configurations",
+    "--html",
+    "fleet.html",
+    "--json",
+    "fleet.json",
+];
+
 /// How many clusters there are.
 const CLUSTERS: u64 = 12;
 
