@@ -304,6 +304,20 @@ impl Machine {
     pub fn boot_until_commands_run(&mut self) {
         assert!(self.running.is_none(), "machine {} runs already", self.name);
         let start = Instant::now();
+        self.start_qemu();
+        while self.agent("guest-ping", json!({})).is_err() {
+            self.assert_alive();
+            assert!(start.elapsed() < BOOT_LIMIT, "machine {} did not boot in {BOOT_LIMIT:?}", self.name);
+            if self.hangs_before_user_space() {
+                self.note("the kernel hangs before user space, switched off and on");
+                self.power_cut();
+                self.start_qemu();
+            }
+            sleep(POLL);
+        }
+    }
+
+    fn start_qemu(&mut self) {
         self.boots += 1;
         self.make_tools_disk();
         let agent_socket = self.sockets.path().join(format!("agent-{}", self.boots));
@@ -317,17 +331,6 @@ impl Machine {
             .spawn()
             .unwrap();
         self.running = Some(Running { qemu, agent_socket, caches });
-
-        while self.agent("guest-ping", json!({})).is_err() {
-            self.assert_alive();
-            if self.hangs_before_user_space() {
-                self.note("the kernel hangs before user space, switched off and on");
-                self.power_cut();
-                return self.boot_until_commands_run();
-            }
-            assert!(start.elapsed() < BOOT_LIMIT, "machine {} did not boot in {BOOT_LIMIT:?}", self.name);
-            sleep(POLL);
-        }
     }
 
     /// Whether the kernel says that its own start hangs, as it does now and then under software emulation. Its process has this name
