@@ -126,7 +126,7 @@ fn audit(vm: &mut Machine, status: i64) -> AuditReport {
     assert_eq!(output.status, status, "{}{}", output.stdout, output.stderr);
     check_schema(&serde_json::from_str(&output.stdout).unwrap());
     let report = AuditReport::read(output.stdout.as_bytes()).unwrap();
-    assert_eq!(report.node.instance_id.as_deref(), Some("i-1234567890abcdef0"));
+    assert_eq!(report.node.instance_id.as_deref(), Some("i-1234567890abcdef0"), "{}", output.stderr);
     for batch in asff([&report].into_iter()).unwrap() {
         batch.findings.iter().for_each(check_asff);
     }

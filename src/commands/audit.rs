@@ -36,8 +36,8 @@ use crate::job::Workers;
 use crate::report::proofs;
 use crate::state::{self, State};
 
-/// How long to wait for the identity document.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait on EC2 for the identity document, without which nobody knows whose report it is.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `audit`: reports what is on each disk, what encrypts it, and how that was shown. `blocks` are compared on each open volume.
 ///

@@ -567,6 +567,10 @@ impl Machine {
         command.args(["-name", &self.name, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.args(platform);
         command.args(["-smp", "2", "-m", &self.memory_mib.to_string()]);
+        // as on EC2, where the agent waits for the metadata service; `virt` has no DMI without firmware
+        if self.arch == Arch::X86_64 && self.forwards.iter().any(|(port, _)| *port == 80) {
+            command.args(["-smbios", "type=1,manufacturer=Amazon EC2"]);
+        }
 
         command.arg("-kernel").arg(self.image.join("vmlinuz"));
         command.arg("-initrd").arg(self.image.join("initrd.img"));
