@@ -98,7 +98,7 @@ two-packages:
 	@scripts/packages.sh x86_64
 	@PACKAGE_RELEASE=2 scripts/packages.sh x86_64
 
-test-packages: two-packages build ## check the packages: contents, and install, upgrade and removal on Debian 11, 12 and 13, and on aarch64
+test-packages: two-packages build ## check the packages: contents, and install, upgrade and removal of .deb and .rpm on Debian 11 to 13, and on aarch64
 	@scripts/deps.sh test machine packages aarch64
 	@scripts/packages.sh x86_64 aarch64
 	@scripts/test.sh packages-all

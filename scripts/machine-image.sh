@@ -27,7 +27,9 @@ case $release in
     bullseye) hooks=(--setup-hook='/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh "$1"') ;;
     # NetworkManager and cloud-init may be ordered against the agent's units; they are off unless a test turns them on. Debian's cloud
     # images have curl too.
-    bookworm | trixie) packages+=(network-manager cloud-init curl) ;;
+    trixie) packages+=(network-manager cloud-init curl) ;;
+    # rpm for the life of the .rpm
+    bookworm) packages+=(network-manager cloud-init curl rpm) ;;
     *) echo "machine-image: unknown release '$release': expected bullseye, bookworm or trixie" >&2; exit 2 ;;
 esac
 case $arch in

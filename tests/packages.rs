@@ -228,6 +228,31 @@ fn needs(path: &Path) -> (BTreeSet<String>, Vec<(String, Vec<u32>)>) {
     (needed, names.collect())
 }
 
+/// As the family of RHEL has its directories: `/usr/lib64` for libraries, of which there are none; `/usr/sbin`, which is a link to
+/// `/usr/bin` on Fedora 42 and later, so no package may have it as a directory; nothing outside `/usr` and `/etc`.
+#[test]
+#[ignore = "needs the packages, run make test-packages"]
+fn the_rpm_fits_the_directories_of_its_family() {
+    let places =
+        ["/etc/luks-agent/", "/usr/lib/systemd/", "/usr/lib/tmpfiles.d/", "/usr/lib/udev/rules.d/", "/usr/share/"];
+    for package in packages(".rpm") {
+        let list = run(Command::new("rpm")
+            .args(["-qp", "--nosignature", "--qf", "[%{FILEMODES:perms} %{FILENAMES}\\n]"])
+            .arg(&package.path));
+        for line in list.lines() {
+            let (mode, path) = line.split_once(' ').unwrap();
+            assert!(mode.starts_with('-'), "{line}: neither directories nor links");
+            assert!(path == "/usr/sbin/luks-agent" || places.iter().any(|place| path.starts_with(place)), "{path}");
+        }
+        for path in files(&package.at("usr/lib")) {
+            let text = fs::read_to_string(&path).unwrap();
+            for debian in ["/etc/ssl", "/etc/default", "linux-gnu"] {
+                assert!(!text.contains(debian), "{debian} in {}", path.display());
+            }
+        }
+    }
+}
+
 /// Debian 11's, the oldest distribution that the packages are for; all others have later ones.
 #[test]
 #[ignore = "needs the packages, run make test-packages"]

@@ -1,5 +1,5 @@
-//! The life of the package on Debian 11, 12 and 13: installed, upgraded, removed and purged on machines with volumes; and what the
-//! documentation says of installing it.
+//! The life of the packages on machines with volumes: the `.deb` on Debian 11, 12 and 13, installed, upgraded, removed and purged; the
+//! `.rpm` on a Debian 12 made to resemble its family; and what the documentation says of installing them.
 //! `make test-packages` builds what is needed, and runs them.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
@@ -36,12 +36,58 @@ fn life_on_debian_13() {
     life("trixie", "257");
 }
 
+/// Debian 12 has the versions of Amazon Linux 2023: systemd 252, cryptsetup 2.6, Linux 6.1. What else differs and can be made is made: rpm
+/// with a database of its own, one directory for programs as on Fedora 42 and later, no Debian-style presets.
+#[test]
+#[ignore = "needs the packages and QEMU, run make test-packages"]
+fn life_of_the_rpm() {
+    let aws = ec2::aws();
+    let (mut vm, rpms) = node(Machine::new("package-rpm"), "x86_64.rpm", &aws);
+    let [first, second] = <[String; 2]>::try_from(rpms)
+        .unwrap_or_else(|found| panic!("{found:?}: expected two revisions, run make test-packages"));
+    vm.boot();
+    like_fedora(&mut vm);
+    vm.ok("mkdir -p /var/log/journal");
+
+    eprintln!("-- an administrator's preset is honoured");
+    let site = "/etc/systemd/system-preset/00-site.preset";
+    vm.write_file(site, "disable luks-agent.service\n");
+    vm.ok(&RPM.install(&first));
+    assert_eq!(enabled(&mut vm), "enabled\ndisabled\ndisabled\n");
+    vm.ok(&format!("{} 2>&1; rm {site}", RPM.remove));
+    assert_eq!(vm.ok("find /etc /usr -path '*luks-agent*'"), "");
+
+    installed(&mut vm, &RPM, &first);
+    vm.write_file(DROP_IN, ec2::config(&aws));
+    boots(&mut vm, &aws);
+    upgraded(&mut vm, &RPM, &second);
+    let changed = vm.ok("rpm -V --nodeps luks-agent || true");
+    assert!(changed.lines().all(|line| line.contains(" /etc/luks-agent/")), "{changed}");
+    removed(&mut vm, &RPM, &aws, &second);
+
+    eprintln!("-- removed for good: the state stays, as it does not belong to the package");
+    vm.ok("echo '# changed' >>/etc/luks-agent/config.toml");
+    vm.ok(&format!("{} 2>&1", RPM.remove));
+    vm.ok(&format!("test -s {STATE} && test -s /etc/luks-agent/config.toml.rpmsave && cat /mnt1/kept"));
+    let left = vm.ok("find /usr /run /var/lib/systemd -path '*luks-agent*' -not -path '/run/udev/*' -not -path '/run/systemd/units/*' \
+         -not -path '/run/luks-agent*'");
+    assert_eq!(left, "");
+    vm.power_off();
+}
+
+/// One directory for programs, and no preset but ours.
+fn like_fedora(vm: &mut Machine) {
+    vm.ok("cp -an /usr/sbin/. /usr/bin/ && mv /usr/sbin /usr/sbin-was && /usr/bin/ln -s bin /usr/sbin && rm -r /usr/sbin-was
+        test -L /sbin && test -x /sbin/init");
+    vm.ok("rpm --initdb && ! rpm -q luks-agent");
+}
+
 /// The package for Graviton: first boot, and a reboot.
 #[test]
 #[ignore = "needs the package for aarch64 and QEMU, run make test-packages"]
 fn first_boot_and_reboot_on_aarch64() {
     let aws = ec2::aws();
-    let (mut vm, debs) = node(Machine::of_architecture("package-arm64", "bookworm", Arch::Aarch64), "arm64", &aws);
+    let (mut vm, debs) = node(Machine::of_architecture("package-arm64", "bookworm", Arch::Aarch64), "arm64.deb", &aws);
     vm.boot();
     assert_eq!(vm.ok("uname -m"), "aarch64");
     vm.ok(&format!("dpkg -i /opt/test/{} 2>&1", debs.last().unwrap()));
@@ -59,7 +105,7 @@ fn first_boot_and_reboot_on_aarch64() {
 #[ignore = "needs the packages and QEMU, run make test-packages"]
 fn user_data_installs_and_encrypts() {
     let aws = ec2::aws();
-    let (mut vm, mut debs) = node(Machine::new("package-cloud-init"), "amd64", &aws);
+    let (mut vm, mut debs) = node(Machine::new("package-cloud-init"), "amd64.deb", &aws);
     let deb = debs.swap_remove(0);
     vm.boot();
     let config = ec2::config(&aws).trim_start_matches("[kms]\n").trim_end().replace('\n', "\n      ");
@@ -141,7 +187,7 @@ fn quick_start_as_it_is_written() {
     assert!(dnf.starts_with("sudo dnf install ./luks-agent-0.1.0-1.x86_64.rpm "), "{dnf}");
 
     let aws = ec2::aws();
-    let (mut vm, _) = node(Machine::new("package-quick-start"), "amd64", &aws);
+    let (mut vm, _) = node(Machine::new("package-quick-start"), "amd64.deb", &aws);
     vm.boot();
     // not here: sudo, which root does not need, and AWS
     let typed = |vm: &mut Machine, command: &str| {
@@ -173,13 +219,13 @@ fn quick_start_as_it_is_written() {
     vm.power_off();
 }
 
-/// A node with two volumes and the packages of its architecture in /opt/test, and the names of these, by their revisions.
-fn node(vm: Machine, arch: &str, aws: &Server) -> (Machine, Vec<String>) {
-    let mut debs = built_packages();
-    debs.retain(|path| path.to_str().unwrap().ends_with(&format!("_{arch}.deb")));
-    let names: Vec<_> = debs.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
-    assert!(!names.is_empty(), "no package for {arch}, run make test-packages");
-    let vm = debs.iter().fold(vm, Machine::tool);
+/// A node with two volumes and the packages of one kind in /opt/test, and the names of these, by their revisions.
+fn node(vm: Machine, kind: &str, aws: &Server) -> (Machine, Vec<String>) {
+    let mut packages = built_packages();
+    packages.retain(|path| path.to_str().unwrap().ends_with(kind));
+    let names: Vec<_> = packages.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert!(!names.is_empty(), "no package for {kind}, run make test-packages");
+    let vm = packages.iter().fold(vm, Machine::tool);
     (vm.forward(80, aws.addresses()[0]).memory(2048).nvme(STORE_1, ec2::VOLUME).nvme(EBS_1, ec2::VOLUME), names)
 }
 
@@ -214,12 +260,61 @@ fn life(release: &str, systemd: &str) {
     eprintln!("-- {release}: {version}, {}", vm.ok("cryptsetup --version"));
     assert!(version.starts_with(&format!("systemd {systemd} ")));
 
-    eprintln!("-- installed, not configured");
     vm.ok("mkdir -p /var/log/journal");
-    vm.ok(&format!("dpkg -i /opt/test/{first} 2>&1"));
-    let units = "luks-agent.target luks-agent.service luks-agent-metrics.socket";
-    assert_eq!(vm.run(&format!("systemctl is-enabled {units}")).stdout, "enabled\nenabled\ndisabled\n");
-    assert_eq!(vm.run(&format!("systemctl is-active {units}")).stdout, "inactive\ninactive\ninactive\n");
+    installed(&mut vm, &DEB, &first);
+    vm.write_file(DROP_IN, ec2::config(&aws));
+    boots(&mut vm, &aws);
+    upgraded(&mut vm, &DEB, &second);
+    reencrypted(&mut vm, release);
+    removed(&mut vm, &DEB, &aws, &second);
+    purged(&mut vm, &second);
+    vm.power_off();
+}
+
+const UNITS: &str = "luks-agent.target luks-agent.service luks-agent-metrics.socket";
+
+/// A package manager: its commands.
+struct Manager {
+    install: &'static str,
+    upgrade: &'static str,
+    remove: &'static str,
+    is_installed: &'static str,
+}
+
+const DEB: Manager = Manager {
+    install: "dpkg -i",
+    upgrade: "dpkg -i",
+    remove: "dpkg -r luks-agent",
+    is_installed: "dpkg-query -W -f '${db:Status-Status}' luks-agent | grep -qx installed",
+};
+
+/// Without dependencies: no package of this database has them.
+const RPM: Manager = Manager {
+    install: "rpm -i --nodeps",
+    upgrade: "rpm -U --nodeps",
+    remove: "rpm -e luks-agent",
+    is_installed: "rpm -q luks-agent | wc -l | grep -qx 1",
+};
+
+impl Manager {
+    fn install(&self, package: &str) -> String {
+        format!("{} /opt/test/{package} 2>&1", self.install)
+    }
+
+    fn upgrade(&self, package: &str) -> String {
+        format!("{} /opt/test/{package} 2>&1", self.upgrade)
+    }
+}
+
+fn enabled(vm: &mut Machine) -> String {
+    vm.run(&format!("systemctl is-enabled {UNITS}")).stdout
+}
+
+fn installed(vm: &mut Machine, manager: &Manager, package: &str) {
+    eprintln!("-- installed, not configured");
+    vm.ok(&manager.install(package));
+    assert_eq!(enabled(vm), "enabled\nenabled\ndisabled\n");
+    assert_eq!(vm.run(&format!("systemctl is-active {UNITS}")).stdout, "inactive\ninactive\ninactive\n");
     assert_eq!(vm.ok("systemd-analyze verify --man=no /usr/lib/systemd/system/luks-agent*.service 2>&1"), "");
     let plan = vm.run("luks-agent plan");
     assert_eq!(plan.status, 2, "{plan:?}");
@@ -233,14 +328,6 @@ fn life(release: &str, systemd: &str) {
     );
     assert_eq!(vm.run("systemctl is-active luks-agent.target").stdout, "inactive\n");
     assert_eq!(vm.ok("ls /dev/mapper"), "control");
-
-    vm.write_file(DROP_IN, ec2::config(&aws));
-    boots(&mut vm, &aws);
-    upgraded(&mut vm, &second);
-    reencrypted(&mut vm, release);
-    removed(&mut vm, &aws, &second);
-    purged(&mut vm, &second);
-    vm.power_off();
 }
 
 /// The mappings, and what is mounted where.
@@ -254,7 +341,7 @@ fn volumes(vm: &mut Machine) -> String {
     mapped(vm) + &vm.ok("readlink /proc/$(cat /run/user.pid)/fd/3")
 }
 
-fn upgraded(vm: &mut Machine, deb: &str) {
+fn upgraded(vm: &mut Machine, manager: &Manager, package: &str) {
     eprintln!("-- upgraded, while a file on a volume is open");
     // it ends when it cannot write any more
     vm.start("exec 3>/mnt/used; echo $$ >/run/user.pid; while echo still here >&3; do sleep 0.2; done");
@@ -262,13 +349,14 @@ fn upgraded(vm: &mut Machine, deb: &str) {
     let boot = "systemctl show -P InvocationID -P ActiveEnterTimestampMonotonic luks-agent-boot.service";
     let before = (volumes(vm), vm.ok(boot), vm.ok("sha256sum /etc/luks-agent/state/state.json"));
     let daemon = vm.ok("systemctl show -P MainPID luks-agent.service");
-    vm.ok(&format!("dpkg -i /opt/test/{deb} 2>&1"));
+    vm.ok(&manager.upgrade(package));
     wait(vm, "the new daemon", "systemctl is-active luks-agent.service luks-agent.target luks-agent-boot.service");
     assert_ne!(daemon, vm.ok("systemctl show -P MainPID luks-agent.service"), "the daemon still runs the old program");
     // which looks at everything when it begins
     wait(vm, "its first run", "systemctl show -P ActiveState luks-agent-provision.service | grep -qx inactive");
     assert_eq!(before, (volumes(vm), vm.ok(boot), vm.ok("sha256sum /etc/luks-agent/state/state.json")));
-    assert_eq!(vm.ok("dpkg-query -W -f '${db:Status-Status}' luks-agent"), "installed");
+    vm.ok(manager.is_installed);
+    assert_eq!(enabled(vm), "enabled\nenabled\ndisabled\n");
 }
 
 /// With the release's own libcryptsetup and kernel; the file that `upgraded` opened is being written meanwhile.
@@ -301,19 +389,19 @@ fn reencrypted(vm: &mut Machine, release: &str) {
     assert_eq!(vm.ok("cat /mnt1/kept"), KEPT);
 }
 
-fn removed(vm: &mut Machine, aws: &Server, deb: &str) {
+fn removed(vm: &mut Machine, manager: &Manager, aws: &Server, package: &str) {
     eprintln!("-- removed: volumes and state stay");
     let before = volumes(vm);
-    vm.ok("dpkg -r luks-agent 2>&1");
+    vm.ok(&format!("{} 2>&1", manager.remove));
     assert_eq!(volumes(vm), before);
     assert_eq!(vm.run("systemctl is-active luks-agent.service").stdout, "inactive\n");
-    vm.ok(&format!("test -s {STATE} && test -s /etc/luks-agent/config.toml && ! test -e /usr/sbin/luks-agent"));
+    vm.ok(&format!("test -s {STATE} && test -s {DROP_IN} && ! test -e /usr/sbin/luks-agent"));
     assert_eq!(vm.ok("cat /mnt1/kept"), KEPT);
 
     eprintln!("-- reboot without it, then installed again: the volumes are back");
     vm.reboot();
     assert_eq!(vm.ok("ls /dev/mapper"), "control");
-    vm.ok(&format!("dpkg -i /opt/test/{deb} 2>&1"));
+    vm.ok(&manager.install(package));
     aws.clear_requests();
     vm.ok("systemctl start luks-agent.target luks-agent.service");
     ready(vm);
