@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::disk::DeviceFacts;
+use crate::disk::{DeviceFacts, Holder};
 use crate::state::VolumeRole;
 
 /// Returns what keeps a disk from being used.
@@ -12,13 +12,22 @@ pub fn in_use(facts: &DeviceFacts) -> String {
         items => Some(format!("{what} {}", items.join(", "))),
     };
     let at = |path: &PathBuf| Path::display(path).to_string();
-    let holders = facts.holders.iter().map(|h| h.dm_name.clone().unwrap_or_else(|| h.name.clone())).collect();
+    let holders = facts.holders.iter().map(holder).collect();
     let mounts = facts.mounts.iter().chain(facts.holders.iter().flat_map(|h| &h.mounts)).map(at).collect();
     let parts = [list("held by", holders), list("mounted at", mounts)];
     match parts.into_iter().flatten().collect::<Vec<_>>().as_slice() {
         [] => "it was not examined".to_owned(),
         parts => format!("it is {}", parts.join(" and ")),
     }
+}
+
+/// Returns the name of what holds a disk, with what to do about multipathd, which takes every disk that is not on its blacklist.
+fn holder(holder: &Holder) -> String {
+    let name = holder.dm_name.as_ref().unwrap_or(&holder.name);
+    if holder.dm_uuid.as_deref().is_some_and(|uuid| uuid.starts_with("mpath-")) {
+        return format!("{name}, a map of dm-multipath (put EC2's disks on the blacklist in /etc/multipath.conf)");
+    }
+    name.clone()
 }
 
 /// What to do about a volume whose erasing was interrupted.

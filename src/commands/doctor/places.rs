@@ -1,10 +1,11 @@
-//! Where things are: the boot volume, the state directory, the state file.
+//! Where things are: the boot volume, the state directory, the state file; and how long the kernel waits for the disks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::security_configuration::change;
 use super::super::survey::Disks;
+use super::io_timeout;
 use crate::config::Config;
 use crate::discover::{Roots, in_memory};
 use crate::disk::{DeviceFacts, Inventory};
@@ -16,13 +17,14 @@ use crate::state::{State, StateError, file};
 pub(super) async fn checks(config: &Config, state: &Result<Option<State>, StateError>) -> Vec<Check> {
     let inventory = Disks::briefly(config).inventory().await;
     let dir = &config.state.dir;
-    let (boot, carriers) = match &inventory {
+    let (boot, disks) = match &inventory {
         Ok(inventory) => (boot_volume(inventory), inventory.devices.as_slice()),
         Err(e) => (Check::failure("boot-volume", ExitCode::Failed, e.to_string()), [].as_slice()),
     };
     let changed = state.as_ref().ok().and_then(Option::as_ref).and_then(|state| change(config, state));
     let changed = changed.map(|change| Check::warning("security-configuration", change));
-    [boot, state_directory(dir, carriers), state_file(dir, state)].into_iter().chain(changed).collect()
+    let io_timeout = io_timeout::check(disks, Path::new("/sys/block"));
+    [boot, state_directory(dir, disks), state_file(dir, state)].into_iter().chain(changed).chain(io_timeout).collect()
 }
 
 fn boot_volume(inventory: &Inventory) -> Check {

@@ -111,6 +111,16 @@ fn disks_that_are_not_known() {
             DeviceFacts { holders: vec![Holder { dm_name: None, dm_uuid: None, ..mapping(9, &[]) }], ..ebs(1) },
             "refused: it is held by dm-9 -> unmount and release it".into(),
         ),
+        (
+            "blank, held by multipathd",
+            Provision,
+            vec![],
+            DeviceFacts {
+                holders: vec![Holder { dm_name: Some("mpatha".into()), dm_uuid: Some("mpath-nvme.1d0f-1".into()), ..mapping(9, &[]) }],
+                ..ebs(1)
+            },
+            "refused: it is held by mpatha, a map of dm-multipath (put EC2's disks on the blacklist in /etc/multipath.conf) -> unmount and release it".into(),
+        ),
     ];
     one_disk(&config(""), rows);
 }
