@@ -47,7 +47,7 @@ pub async fn audit(config: &Config, blocks: u32) -> Result<AuditReport, CommandE
     need_root("audit")?;
     let host = Workers::new(config.volumes.deadline);
     let listing = Disks::briefly(config);
-    let document = identity(config.kms.deadline.min(PATIENCE));
+    let document = identity(config, config.kms.deadline.min(PATIENCE));
     let (seen, document) = join(consistent(config, &listing, &host), document).await;
     let (state, inventory) = seen?;
     let node = Node { config, state: &state, inventory: &inventory };

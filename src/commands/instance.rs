@@ -28,7 +28,7 @@ impl<'a> Instance<'a> {
     pub(super) async fn id(&self) -> Option<String> {
         let patience = self.config.kms.deadline.min(Duration::from_secs(60));
         let ask = || async {
-            imds(patience).instance_id().await.unwrap_or_else(|e| {
+            imds(self.config, patience).instance_id().await.unwrap_or_else(|e| {
                 tracing::warn!("cannot read the instance id from IMDS: {}", chain(e));
                 None
             })
@@ -38,8 +38,8 @@ impl<'a> Instance<'a> {
 }
 
 /// Returns the block device mapping; `None` if IMDS does not return it within `patience`.
-pub(super) async fn block_device_mapping(patience: Duration) -> Option<BTreeMap<String, String>> {
-    match imds(patience).block_device_mapping().await {
+pub(super) async fn block_device_mapping(config: &Config, patience: Duration) -> Option<BTreeMap<String, String>> {
+    match imds(config, patience).block_device_mapping().await {
         Ok(Some(mapping)) => Some(mapping),
         Ok(None) => {
             tracing::warn!("cannot tell which Xen disk is which: there is no instance metadata service (IMDS)");
@@ -56,17 +56,18 @@ pub(super) async fn block_device_mapping(patience: Duration) -> Option<BTreeMap<
 }
 
 /// Returns the identity document; `None` if IMDS does not return it within `patience`.
-pub(super) async fn identity(patience: Duration) -> Option<InstanceIdentity> {
-    imds(patience).identity_document().await.unwrap_or_else(|e| {
+pub(super) async fn identity(config: &Config, patience: Duration) -> Option<InstanceIdentity> {
+    imds(config, patience).identity_document().await.unwrap_or_else(|e| {
         tracing::warn!("cannot read the instance identity document from IMDS: {}", chain(e));
         None
     })
 }
 
 /// Returns the client for IMDS. It retries for `patience` on EC2, where IMDS works once the network does, and tries once elsewhere.
-fn imds(patience: Duration) -> Imds {
+fn imds(config: &Config, patience: Duration) -> Imds {
     let vendor = fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
     let xen = fs::read_to_string("/sys/hypervisor/uuid").unwrap_or_default();
     let ec2 = vendor.trim() == "Amazon EC2" || xen.starts_with("ec2");
-    if ec2 { Imds::new().wait_until(Instant::now() + patience) } else { Imds::new() }
+    let imds = Imds::new(config.imds);
+    if ec2 { imds.wait_until(Instant::now() + patience) } else { imds }
 }

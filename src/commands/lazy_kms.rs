@@ -13,7 +13,7 @@ use crate::apply::needs_key;
 use crate::config::{self, Config};
 use crate::disk::{DeviceFacts, Inventory};
 use crate::key::{DataKey, KeySource, Provider};
-use crate::kms::{AwsKms, ExecProvider, GeneratedKey, KeyService, KmsError, RewrappedKey, Usage};
+use crate::kms::{AwsKms, ExecProvider, GeneratedKey, KeyService, KmsError, Options, RewrappedKey, Usage};
 use crate::plan::Plan;
 use crate::state::closed::Closed;
 use crate::state::{Phase, State, VolumeRecord};
@@ -88,7 +88,8 @@ impl<'a> LazyKms<'a> {
         self.since.set(Some(since));
         let left = self.config.kms.deadline.saturating_sub(since.elapsed());
         let config = config::Kms { deadline: left, ..self.config.kms.clone() };
-        self.kms.get_or_try_init(|| AwsKms::connect(&config)).await
+        let options = Options { imds: self.config.imds, ..Options::default() };
+        self.kms.get_or_try_init(|| AwsKms::connect_with(&config, options)).await
     }
 
     /// Returns the customer's own program.

@@ -48,7 +48,7 @@ impl<'a> Disks<'a> {
     /// Returns those of the `found` disks that matter, with the roles of Xen disks.
     async fn candidates(&self, mut found: Inventory) -> Result<Inventory, CommandError> {
         if found.devices.iter().any(|facts| facts.kind == DiskKind::Xen)
-            && let Some(mapping) = self.mapping.get_or_init(|| block_device_mapping(self.patience)).await
+            && let Some(mapping) = self.mapping.get_or_init(|| block_device_mapping(self.config, self.patience)).await
         {
             found = discover(&Roots::host(), &self.config.state.dir, Some(mapping))?;
         }

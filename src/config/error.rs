@@ -54,6 +54,16 @@ pub enum ConfigError {
         /// The endpoint.
         url: String,
     },
+    /// Two keys that both choose the endpoint of KMS.
+    #[error(
+        "{path}: {key} and kms.endpoint_url contradict each other, because either chooses the endpoint of KMS; remove kms.endpoint_url, or remove {key} and let kms.endpoint_url name an endpoint of that kind"
+    )]
+    TwoEndpoints {
+        /// The main file.
+        path: PathBuf,
+        /// The key beside `kms.endpoint_url`.
+        key: &'static str,
+    },
     /// A security configuration that cannot be taken over.
     #[error("emr.security_configuration {path}: {message}")]
     SecurityConfiguration {

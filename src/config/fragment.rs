@@ -11,8 +11,8 @@ use super::checked::{
 };
 use super::error::ConfigError;
 use super::values::{
-    Audit, Config, Exec, Expect, Filesystem, Health, Keys, Kms, Luks, Metrics, Noise, Policy, State, Volumes,
-    WhenNotBlank,
+    Audit, Config, EndpointMode, Exec, Expect, Filesystem, Health, Imds, Keys, Kms, Luks, Metrics, Noise, Policy,
+    State, Volumes, WhenNotBlank,
 };
 use crate::disk::{BlankScan, MatchRule};
 use crate::emr::Import;
@@ -27,6 +27,8 @@ pub(super) struct Fragment {
     keys: KeysFragment,
     #[serde(default)]
     kms: KmsFragment,
+    #[serde(default)]
+    imds: ImdsFragment,
     #[serde(default)]
     exec: ExecFragment,
     #[serde(default)]
@@ -69,8 +71,16 @@ struct KmsFragment {
     key_id: Option<NonEmpty>,
     region: Option<NonEmpty>,
     endpoint_url: Option<Url>,
+    fips: Option<bool>,
+    dual_stack: Option<bool>,
     allow_http: Option<bool>,
     deadline: Option<Span>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImdsFragment {
+    endpoint_mode: Option<EndpointMode>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -190,7 +200,8 @@ impl Fragment {
         }
         take! {
             keys: provider;
-            kms: key_id region endpoint_url allow_http deadline;
+            kms: key_id region endpoint_url fips dual_stack allow_http deadline;
+            imds: endpoint_mode;
             exec: command key_id deadline timeout pass_environment;
             state: dir;
             volumes: instance_store ebs when_not_blank noise blank_scan deadline grow require_rule;
@@ -211,11 +222,12 @@ impl Fragment {
     }
 
     pub(super) fn validate(self, path: &Path) -> Result<Config, ConfigError> {
-        let Self { keys, kms, exec, state, volumes, luks, filesystem, health, metrics, audit, emr: _ } = self;
+        let Self { keys, kms, imds, exec, state, volumes, luks, filesystem, health, metrics, audit, emr: _ } = self;
         let (kms, exec) = (kms.validate(path)?, exec.validate(path)?);
         Ok(Config {
             keys: keys.validate(path, &kms, exec.as_ref())?,
             kms,
+            imds: Imds { endpoint_mode: imds.endpoint_mode },
             exec,
             state: State { dir: state.dir.map_or_else(|| PathBuf::from("/etc/luks-agent/state"), |v| v.0) },
             volumes: volumes.validate(),
@@ -238,10 +250,18 @@ impl KmsFragment {
         {
             return Err(ConfigError::InClear { path: path.to_owned(), url: url.clone() });
         }
+        // the SDK resolves neither together with an endpoint of one's own
+        let choices = [("kms.fips", self.fips), ("kms.dual_stack", self.dual_stack)];
+        let choice = choices.into_iter().find(|(_, value)| *value == Some(true));
+        if let (Some(_), Some((key, _))) = (&self.endpoint_url, choice) {
+            return Err(ConfigError::TwoEndpoints { path: path.to_owned(), key });
+        }
         Ok(Kms {
             key_id: self.key_id.map(|v| v.0),
             region: self.region.map(|v| v.0),
             endpoint_url: self.endpoint_url.map(|v| v.0),
+            fips: self.fips,
+            dual_stack: self.dual_stack,
             allow_http,
             deadline: self.deadline.map_or(minutes(10), |v| v.0),
         })

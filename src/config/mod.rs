@@ -17,6 +17,6 @@ pub use checked::crosses_in_clear;
 pub use error::ConfigError;
 pub use load::DEFAULT_PATH;
 pub use values::{
-    Audit, Config, Emr, Exec, Expect, Filesystem, Health, Keys, Kms, Luks, Metrics, Noise, Policy, State, Volumes,
-    WhenNotBlank,
+    Audit, Config, Emr, EndpointMode, Exec, Expect, Filesystem, Health, Imds, Keys, Kms, Luks, Metrics, Noise, Policy,
+    State, Volumes, WhenNotBlank,
 };

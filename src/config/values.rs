@@ -18,6 +18,9 @@ pub struct Config {
     pub keys: Keys,
     /// AWS KMS.
     pub kms: Kms,
+    /// How IMDS is reached.
+    #[serde(skip_serializing_if = "Imds::is_default")]
+    pub imds: Imds,
     /// The customer's own key service, if one is configured.
     pub exec: Option<Exec>,
     /// Where the state file is.
@@ -98,10 +101,41 @@ pub struct Kms {
     pub region: Option<String>,
     /// Endpoint; `None`: the endpoint of the Region.
     pub endpoint_url: Option<String>,
+    /// Whether the endpoint of the Region is the FIPS endpoint; `None`: as the environment or the profile says.
+    // a digest of the configuration stays the same where the key is not set
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fips: Option<bool>,
+    /// Whether the endpoint of the Region is the one with IPv4 and IPv6 addresses; `None`: as the environment or the profile says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dual_stack: Option<bool>,
     /// Whether an `http://` endpoint may be on another network than loopback and link-local.
     pub allow_http: bool,
     /// How long the agent keeps trying KMS and IMDS, in total.
     pub deadline: Duration,
+}
+
+/// `[imds]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Imds {
+    /// The address of IMDS; `None`: as the environment or the profile says.
+    pub endpoint_mode: Option<EndpointMode>,
+}
+
+impl Imds {
+    /// Returns whether the section says nothing.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The address of IMDS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointMode {
+    /// 169.254.169.254
+    Ipv4,
+    /// fd00:ec2::254
+    Ipv6,
 }
 
 /// `[state]`

@@ -55,6 +55,11 @@ impl AwsKms {
         Self::connect_over(setup::https_client(), config, options).await
     }
 
+    /// Returns whether calls to KMS go to a FIPS endpoint. An endpoint of one's own says so by its host, as those of AWS do.
+    pub fn uses_fips_endpoint(&self) -> bool {
+        self.sdk.use_fips() == Some(true) || setup::has_fips_host(&self.config, &self.sdk)
+    }
+
     /// Connects like [`AwsKms::connect_with`], over an HTTP client that replaces the default one with its trust store
     /// and proxies.
     ///
@@ -85,7 +90,7 @@ impl AwsKms {
     pub(super) fn asking<'a>(&self, operation: Operation, key: &'a str) -> Asking<'a> {
         let configured = self.sdk.region().map(Region::as_ref).unwrap_or_default();
         let region = region_of(key).unwrap_or(configured).to_owned();
-        let place = setup::place(&self.config, &region);
+        let place = setup::place(&self.config, &self.sdk, &region);
         let sdk = self.sdk.to_builder().region(Region::new(region)).build();
         Asking { client: Client::new(&sdk), operation, key, place }
     }

@@ -1,12 +1,13 @@
 //! The instance metadata service (IMDSv2), through the SDK's client: where the agent runs, and which device is which.
 //!
-//! `AWS_EC2_METADATA_SERVICE_ENDPOINT`, its `_MODE` and `AWS_EC2_METADATA_DISABLED` work as in every AWS tool. It
-//! never uses a proxy, because IMDS answers only the instance itself.
+//! `AWS_EC2_METADATA_SERVICE_ENDPOINT`, its `_MODE` and `AWS_EC2_METADATA_DISABLED` work as in every AWS tool;
+//! `imds.endpoint_mode` overrides the mode. It never uses a proxy, because IMDS answers only the instance itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_config::imds::Client;
+use aws_config::imds::client::EndpointMode;
 use aws_config::imds::client::error::ImdsError as SdkError;
 use aws_config::provider_config::ProviderConfig;
 use aws_sdk_kms::config::SharedHttpClient;
@@ -20,6 +21,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use tokio::time::{Instant, sleep};
 
 use super::http::limit_responses;
+use crate::config;
 
 /// Average wait between two attempts while IMDS does not respond.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -53,14 +55,16 @@ pub enum ImdsError {
     Token,
     /// A response of another service, or one that was changed on the way.
     #[error(
-        "unexpected response from IMDS for {path}; another service may be answering at 169.254.169.254, or at AWS_EC2_METADATA_SERVICE_ENDPOINT if it is set"
+        "unexpected response from IMDS for {path}; another service may be answering at 169.254.169.254, at fd00:ec2::254 if imds.endpoint_mode is \"ipv6\", or at AWS_EC2_METADATA_SERVICE_ENDPOINT if it is set"
     )]
     Garbled {
         /// Requested path.
         path: String,
     },
     /// Another failure, such as an endpoint that is not a URL.
-    #[error("cannot query IMDS for {path}; check AWS_EC2_METADATA_SERVICE_ENDPOINT")]
+    #[error(
+        "cannot query IMDS for {path}; check AWS_EC2_METADATA_SERVICE_ENDPOINT and AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"
+    )]
     Other {
         /// Requested path.
         path: String,
@@ -79,32 +83,32 @@ pub struct Imds {
     wait_until: Option<Instant>,
 }
 
-impl Default for Imds {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Imds {
     /// Creates a client that asks once, for at most a few seconds.
-    pub fn new() -> Self {
-        Self::over(aws_smithy_http_client::Builder::new().build_http())
+    pub fn new(config: config::Imds) -> Self {
+        Self::over(aws_smithy_http_client::Builder::new().build_http(), config)
     }
 
     /// Creates a client like [`Imds::new`], over another HTTP client than the default one, which has neither TLS nor
     /// proxies.
-    pub fn over(http: SharedHttpClient) -> Self {
+    pub fn over(http: SharedHttpClient, config: config::Imds) -> Self {
         let http = limit_responses(http);
         let http = http_client_fn(move |settings, components| {
             SharedHttpConnector::new(SoundAnswers(http.http_connector(settings, components)))
         });
-        let client = Client::builder()
+        let mut client = Client::builder()
             .configure(&ProviderConfig::without_region().with_http_client(http))
             .connect_timeout(TIMEOUT)
             .read_timeout(TIMEOUT)
-            .max_attempts(1)
-            .build();
-        Self { client, wait_until: None }
+            .max_attempts(1);
+        // without a mode, the client asks the environment, then the profile
+        if let Some(mode) = config.endpoint_mode {
+            client = client.endpoint_mode(match mode {
+                config::EndpointMode::Ipv4 => EndpointMode::IpV4,
+                config::EndpointMode::Ipv6 => EndpointMode::IpV6,
+            });
+        }
+        Self { client: client.build(), wait_until: None }
     }
 
     /// Makes the client retry until `instant` while there is no response or a temporary error, because at boot the

@@ -1,6 +1,8 @@
 //! Sets up the connection with KMS: Region, endpoint, credentials and HTTP client.
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::default_provider::use_dual_stack::use_dual_stack_provider;
+use aws_config::default_provider::use_fips::use_fips_provider;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
@@ -32,6 +34,8 @@ pub struct Options {
     pub limits: Limits,
     /// Credentials that replace those of the default chain.
     pub credentials: Option<SharedCredentialsProvider>,
+    /// How IMDS is reached.
+    pub imds: config::Imds,
 }
 
 /// Returns the configuration of the SDK for calls to KMS.
@@ -43,18 +47,19 @@ pub(super) async fn sdk_config(
     deadline: Instant,
     meter: &Meter,
 ) -> Result<SdkConfig, KmsError> {
-    let imds = Imds::new();
+    let imds = Imds::new(options.imds);
     let region = region(key_id, config, &imds, &options.limits, deadline).await?;
+    let provider = ProviderConfig::without_region()
+        .with_region(Some(region.clone()))
+        .with_http_client(http.clone())
+        .with_retry_config(RetryConfig::disabled());
+    let (fips, dual_stack) = (use_fips(config, &provider).await, use_dual_stack(config, &provider).await);
     let credentials = match options.credentials {
         Some(credentials) => credentials,
         None => SharedCredentialsProvider::new(
             DefaultCredentialsChain::builder()
-                .configure(
-                    ProviderConfig::without_region()
-                        .with_region(Some(region.clone()))
-                        .with_http_client(http.clone())
-                        .with_retry_config(RetryConfig::disabled()),
-                )
+                // STS, which assumes the role of a profile, has such endpoints, too
+                .configure(provider.with_use_fips(Some(fips)).with_use_dual_stack(Some(dual_stack)))
                 .region(region.clone())
                 .imds_client(imds.client())
                 .build()
@@ -64,6 +69,8 @@ pub(super) async fn sdk_config(
     let limits = options.limits;
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(region)
+        .use_fips(fips)
+        .use_dual_stack(dual_stack)
         .http_client(http)
         .credentials_provider(Metered(credentials, meter.clone()))
         // every attempt gets credentials again: IMDS may have renewed them, and the process is short-lived
@@ -81,25 +88,72 @@ pub(super) async fn sdk_config(
         loader = loader.endpoint_url(url);
     }
     let sdk = loader.load().await;
-    let elsewhere = configured_endpoint(config).or_else(|| sdk.endpoint_url().map(str::to_owned));
-    match elsewhere.filter(|url| !config.allow_http && crosses_in_clear(url)) {
-        Some(url) => Err(KmsError::configuration(format!(
+    check_endpoint(key_id, config, &sdk)?;
+    Ok(sdk)
+}
+
+/// Refuses an endpoint to which the data key would be sent unencrypted, and one beside the FIPS or dual-stack endpoint.
+fn check_endpoint(key_id: &str, config: &config::Kms, sdk: &SdkConfig) -> Result<(), KmsError> {
+    let Some(url) = configured_endpoint(config).or_else(|| sdk.endpoint_url().map(str::to_owned)) else {
+        return Ok(());
+    };
+    if !config.allow_http && crosses_in_clear(&url) {
+        return Err(KmsError::configuration(format!(
             "the data key under KMS key {key_id} would cross the network to '{url}' unencrypted; use https:// in kms.endpoint_url, AWS_ENDPOINT_URL_KMS, \
              AWS_ENDPOINT_URL and the profile, or set kms.allow_http = true if you trust that network"
+        )));
+    }
+    let choices = [
+        (sdk.use_fips(), "FIPS", "kms.fips", "AWS_USE_FIPS_ENDPOINT", "use_fips_endpoint"),
+        (sdk.use_dual_stack(), "dual-stack", "kms.dual_stack", "AWS_USE_DUALSTACK_ENDPOINT", "use_dualstack_endpoint"),
+    ];
+    match choices.into_iter().find(|(chosen, ..)| *chosen == Some(true)) {
+        Some((_, kind, key, variable, setting)) => Err(KmsError::configuration(format!(
+            "the endpoint '{url}' for KMS key {key_id} and the {kind} endpoint contradict each other; remove it from kms.endpoint_url, \
+             AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL and the profile, or set {key} = false, which overrides {variable} and {setting} in the profile"
         ))),
-        None => Ok(sdk),
+        None => Ok(()),
+    }
+}
+
+/// Returns whether the FIPS endpoint is used: as the configuration says, else the environment or profile.
+async fn use_fips(config: &config::Kms, provider: &ProviderConfig) -> bool {
+    match config.fips {
+        Some(fips) => fips,
+        None => use_fips_provider(provider).await.unwrap_or(false),
+    }
+}
+
+/// Returns whether the dual-stack endpoint is used: as the configuration says, else the environment or profile.
+async fn use_dual_stack(config: &config::Kms, provider: &ProviderConfig) -> bool {
+    match config.dual_stack {
+        Some(dual_stack) => dual_stack,
+        None => use_dual_stack_provider(provider).await.unwrap_or(false),
     }
 }
 
 /// Returns the name of the service in messages: the endpoint if one is configured, else the KMS of the Region.
-pub(super) fn place(config: &config::Kms, region: &str) -> String {
-    configured_endpoint(config).unwrap_or_else(|| format!("KMS in {region}"))
+pub(super) fn place(config: &config::Kms, sdk: &SdkConfig, region: &str) -> String {
+    let is = |chosen: Option<bool>| chosen == Some(true);
+    configured_endpoint(config).unwrap_or_else(|| match (is(sdk.use_fips()), is(sdk.use_dual_stack())) {
+        (false, false) => format!("KMS in {region}"),
+        (true, false) => format!("the FIPS endpoint of KMS in {region}"),
+        (false, true) => format!("the dual-stack endpoint of KMS in {region}"),
+        (true, true) => format!("the dual-stack FIPS endpoint of KMS in {region}"),
+    })
 }
 
 /// Returns the endpoint from the configuration or the environment.
 fn configured_endpoint(config: &config::Kms) -> Option<String> {
     let env = from_environment;
     config.endpoint_url.clone().or_else(|| env("AWS_ENDPOINT_URL_KMS")).or_else(|| env("AWS_ENDPOINT_URL"))
+}
+
+/// Returns whether the host of the endpoint has the label of FIPS endpoints, as `vpce-1.kms-fips.us-east-1.vpce.amazonaws.com` has.
+pub(super) fn has_fips_host(config: &config::Kms, sdk: &SdkConfig) -> bool {
+    let url = configured_endpoint(config).or_else(|| sdk.endpoint_url().map(str::to_owned));
+    let host = url.and_then(|url| url.parse::<hyper::Uri>().ok()?.host().map(str::to_owned));
+    host.is_some_and(|host| host.split('.').any(|label| label == "kms-fips"))
 }
 
 /// Returns the value of an environment variable, unless it is empty.

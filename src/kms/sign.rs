@@ -9,6 +9,7 @@ use super::client::AwsKms;
 use super::error::{KmsError, Operation};
 use super::failure::Failure;
 use super::key_facts::{check_state, region_of};
+use super::setup::Options;
 use crate::config;
 
 const SETTINGS: &str = "correct audit.signing_key, kms.region or kms.endpoint_url";
@@ -35,10 +36,11 @@ impl AwsKms {
     ///
     /// # Errors
     /// As [`AwsKms::connect`].
-    pub async fn connect_for_signing(config: &config::Kms, key_id: &str) -> Result<Self, KmsError> {
+    pub async fn connect_for_signing(config: &config::Kms, key_id: &str, imds: config::Imds) -> Result<Self, KmsError> {
         // kms.region is that of the key for volumes, and this key may be in another
         let region = config.region.clone().filter(|_| region_of(key_id).is_none());
-        Self::connect(&config::Kms { key_id: Some(key_id.to_owned()), region, ..config.clone() }).await
+        let config = config::Kms { key_id: Some(key_id.to_owned()), region, ..config.clone() };
+        Self::connect_with(&config, Options { imds, ..Options::default() }).await
     }
 
     /// Signs a message. KMS gets its digest, because it takes no message of more than 4096 bytes.

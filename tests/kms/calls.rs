@@ -11,17 +11,15 @@ use luks_agent::key::{KeySource, WrappedKey};
 use luks_agent::kms::imds::Imds;
 use luks_agent::kms::{AwsKms, Class, Fault, GeneratedKey, InstanceIdentity, KeyService, KmsError, Options};
 
-use super::{Captured, bare, block_on, in_child, limits, quick};
+use super::{Captured, bare, block_on, in_child, quick};
 
 const KEY: &str = Key::DEFAULT_ID;
 
 fn config(server: &Server, key_id: &str) -> config::Kms {
     config::Kms {
-        key_id: Some(key_id.to_owned()),
         region: Some("us-east-1".to_owned()),
         endpoint_url: Some(server.url()),
-        allow_http: false,
-        deadline: Duration::from_secs(60),
+        ..bare(key_id, Duration::from_secs(60))
     }
 }
 
@@ -35,7 +33,7 @@ async fn server_with(options: fake_aws::Options) -> Server {
 
 async fn connect(config: &config::Kms) -> AwsKms {
     let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
-    let options = Options { limits: limits(), credentials: Some(SharedCredentialsProvider::new(credentials)) };
+    let options = Options { credentials: Some(SharedCredentialsProvider::new(credentials)), ..quick() };
     AwsKms::connect_with(config, options).await.unwrap()
 }
 
@@ -293,7 +291,7 @@ fn imds_names_instance_region_and_devices() {
     let server = Server::start_blocking(options).unwrap();
     if in_child("calls::imds_names_instance_region_and_devices", &instance(&server)) {
         block_on(async {
-            let imds = Imds::new();
+            let imds = Imds::new(config::Imds::default());
             assert_eq!(imds.instance_id().await.unwrap().as_deref(), Some("i-1234567890abcdef0"));
             assert_eq!(imds.region().await.unwrap().as_deref(), Some("us-east-1"));
             assert_eq!(imds.block_device_mapping().await.unwrap(), Some(mapping));
@@ -312,9 +310,9 @@ fn no_imds_is_no_error_and_does_not_take_long() {
     if in_child("calls::no_imds_is_no_error_and_does_not_take_long", &env) {
         block_on(async {
             let start = Instant::now();
-            assert_eq!(Imds::new().instance_id().await.unwrap(), None);
-            assert_eq!(Imds::new().block_device_mapping().await.unwrap(), None);
-            assert_eq!(Imds::new().identity_document().await.unwrap(), None);
+            assert_eq!(Imds::new(config::Imds::default()).instance_id().await.unwrap(), None);
+            assert_eq!(Imds::new(config::Imds::default()).block_device_mapping().await.unwrap(), None);
+            assert_eq!(Imds::new(config::Imds::default()).identity_document().await.unwrap(), None);
             assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         });
     }
@@ -327,7 +325,7 @@ fn imds_that_is_turned_off_says_how_to_turn_it_on() {
     server.push_fault(Scripted::new("imds:*", off));
     if in_child("calls::imds_that_is_turned_off_says_how_to_turn_it_on", &instance(&server)) {
         block_on(async {
-            let error = Imds::new().instance_id().await.unwrap_err();
+            let error = Imds::new(config::Imds::default()).instance_id().await.unwrap_err();
             assert!(error.to_string().contains("--http-endpoint enabled"), "{error}");
         });
     }
@@ -425,7 +423,7 @@ fn the_caller_is_named_by_sts_and_the_source_by_the_credentials() {
             assert!(source.is_instance_role, "{source:?}");
             let arn = "arn:aws:sts::111122223333:assumed-role/luks-agent-node/i-1234567890abcdef0";
             assert_eq!(kms.caller().await.as_deref(), Ok(arn));
-            assert_eq!(Imds::new().role().await.unwrap().as_deref(), Some("luks-agent-node"));
+            assert_eq!(Imds::new(config::Imds::default()).role().await.unwrap().as_deref(), Some("luks-agent-node"));
             assert!(kms.clock_lead().unwrap().as_secs().abs() < 30);
         });
     }

@@ -133,7 +133,7 @@ impl Row {
         let allow_http = self.endpoint.as_deref() == Some("unresolvable");
         let config = bare(&std::env::var("FAULT_KEY").unwrap(), self.deadline());
         let config = luks_agent::config::Kms { allow_http, ..config };
-        let options = Options { limits: self.limits(), credentials: None };
+        let options = Options { limits: self.limits(), ..Options::default() };
         let done = block_on(async {
             let kms = AwsKms::connect_with(&config, options).await?;
             let made = kms.generate().await?;

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod calls;
+mod endpoints;
 mod exec;
 mod faults;
+mod proxies;
 mod signing;
 
 use std::process::{Command, Output};
@@ -30,11 +32,19 @@ fn limits() -> Limits {
 
 /// As on an instance: everything but the key comes from the environment and IMDS.
 fn bare(key_id: &str, deadline: Duration) -> config::Kms {
-    config::Kms { key_id: Some(key_id.to_owned()), region: None, endpoint_url: None, allow_http: false, deadline }
+    config::Kms {
+        key_id: Some(key_id.to_owned()),
+        region: None,
+        endpoint_url: None,
+        fips: None,
+        dual_stack: None,
+        allow_http: false,
+        deadline,
+    }
 }
 
 fn quick() -> Options {
-    Options { limits: limits(), credentials: None }
+    Options { limits: limits(), ..Options::default() }
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {

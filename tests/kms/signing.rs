@@ -5,7 +5,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use fake_aws::{Fault as Scripted, Key, KeyKind, KeyState, Server};
 use luks_agent::kms::{AwsKms, Class, Fault, KmsError, KmsSignature, Options};
 
-use super::{bare, limits};
+use super::{bare, quick};
 
 /// More than KMS takes as a message.
 const MESSAGE: [u8; 5000] = [7; 5000];
@@ -22,7 +22,7 @@ async fn sign(server: &Server, key_id: &str) -> Result<KmsSignature, KmsError> {
         ..bare(key_id, std::time::Duration::from_secs(60))
     };
     let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
-    let options = Options { limits: limits(), credentials: Some(SharedCredentialsProvider::new(credentials)) };
+    let options = Options { credentials: Some(SharedCredentialsProvider::new(credentials)), ..quick() };
     AwsKms::connect_with(&config, options).await.unwrap().sign(&MESSAGE).await
 }
 

@@ -51,6 +51,10 @@ fn check(dir: &Path, data: &[u8]) -> String {
             assert!(path == main && crosses_in_clear(&url), "{url}");
             "in clear".to_owned()
         }
+        Err(ConfigError::TwoEndpoints { path, key }) => {
+            assert!(path == main && ["kms.fips", "kms.dual_stack"].contains(&key), "{key}");
+            "two endpoints".to_owned()
+        }
         Err(ConfigError::Read { path, source }) => {
             match files.iter().find(|(file, _)| *file == path) {
                 Some((_, text)) => assert!(std::str::from_utf8(text).is_err(), "{source}"),
@@ -74,6 +78,8 @@ fn check(dir: &Path, data: &[u8]) -> String {
 fn valid(config: &Config) {
     let in_clear = config.kms.endpoint_url.iter().any(|url| crosses_in_clear(url));
     assert!(config.kms.allow_http || !in_clear);
+    let chosen = [config.kms.fips, config.kms.dual_stack].contains(&Some(true));
+    assert!(config.kms.endpoint_url.is_none() || !chosen);
     let plain = |path: &Path| path.is_absolute() && path.components().all(|c| c != Component::ParentDir);
     assert!(!config.keys.key_id.trim().is_empty());
     let key_id = match config.keys.provider {

@@ -27,7 +27,7 @@ pub(crate) fn run(data: &[u8]) -> String {
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let since = Instant::now();
-            let imds = Imds::over(http.client()).wait_until(since + PATIENCE);
+            let imds = Imds::over(http.client(), luks_agent::config::Imds::default()).wait_until(since + PATIENCE);
             match what {
                 b"id" | b"region" => {
                     let answer = if what == b"id" { imds.instance_id().await } else { imds.region().await };

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use luks_agent::config;
 use luks_agent::key::{DataKey, KeySource, WrappedKey};
-use luks_agent::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Limits, Options};
+use luks_agent::kms::{AwsKms, GeneratedKey, KeyService, KmsError, Options};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
@@ -84,11 +84,13 @@ async fn ask(http: &Scripted, generate: bool) -> (Outcome, Duration) {
         key_id: Some(KEY_ARN.to_owned()),
         region: None,
         endpoint_url: Some("http://kms.test".to_owned()),
+        fips: None,
+        dual_stack: None,
         allow_http: true,
         deadline: DEADLINE,
     };
     let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
-    let options = Options { limits: Limits::default(), credentials: Some(SharedCredentialsProvider::new(credentials)) };
+    let options = Options { credentials: Some(SharedCredentialsProvider::new(credentials)), ..Options::default() };
     let since = Instant::now();
     let kms = AwsKms::connect_over(http.client(), &config, options).await.expect("the ARN names the region");
     let outcome = if generate {

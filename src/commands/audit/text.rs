@@ -2,7 +2,7 @@
 
 use super::super::error::CommandError;
 use crate::audit::{AuditReport, PAYLOAD_TYPE};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::dsse::{Envelope, Signature, encode};
 use crate::kms::{AwsKms, KmsError, KmsSignature};
 
@@ -13,14 +13,14 @@ use crate::kms::{AwsKms, KmsError, KmsSignature};
 pub async fn audit_text(config: &Config, report: &AuditReport) -> Result<String, CommandError> {
     let text = format!("{}\n", serde_json::to_string_pretty(report).map_err(CommandError::NotJson)?);
     match &config.audit.signing_key {
-        Some(key) => sign(&config.kms, key, text).await.map_err(CommandError::NotSigned),
+        Some(key) => sign(config, key, text).await.map_err(CommandError::NotSigned),
         None => Ok(text),
     }
 }
 
-async fn sign(config: &config::Kms, key: &str, text: String) -> Result<String, KmsError> {
+async fn sign(config: &Config, key: &str, text: String) -> Result<String, KmsError> {
     let payload = text.into_bytes();
-    let kms = AwsKms::connect_for_signing(config, key).await?;
+    let kms = AwsKms::connect_for_signing(&config.kms, key, config.imds).await?;
     let KmsSignature { key_arn, bytes } = kms.sign(&encode(PAYLOAD_TYPE, &payload)).await?;
     let signature = Signature { key_id: Some(key_arn), bytes };
     let envelope = Envelope { payload, payload_type: PAYLOAD_TYPE.to_owned(), signature };

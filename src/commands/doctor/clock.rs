@@ -13,7 +13,7 @@ const TOLERATED: u64 = 300;
 const ODD: u64 = 30;
 /// systemd-timesyncd touches it when it has set the clock.
 const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
-const REMEDY: &str = "timedatectl set-ntp true, or start chronyd with 'server 169.254.169.123 prefer iburst'";
+const REMEDY: &str = "timedatectl set-ntp true, or start chronyd with 'server 169.254.169.123 prefer iburst' (without IPv4: fd00:ec2::123)";
 
 /// Judges how far the clock is ahead of the key service; `None` if that did not answer.
 pub(super) fn check(lead: Option<SignedDuration>) -> Check {

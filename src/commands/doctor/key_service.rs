@@ -67,11 +67,11 @@ impl TrialKind {
 pub(super) async fn checks(config: &Config, recorded: Option<&State>) -> (Vec<Check>, Check) {
     let kms = async {
         match &config.kms.key_id {
-            Some(key_id) => Some((key_id, ask(&config.kms, key_id, recorded).await)),
+            Some(key_id) => Some((key_id, ask(config, key_id, recorded).await)),
             None => None,
         }
     };
-    let (metadata, kms, program) = tokio::join!(Metadata::ask(), kms, program::check(config, PATIENCE));
+    let (metadata, kms, program) = tokio::join!(Metadata::ask(config.imds), kms, program::check(config, PATIENCE));
     let mut rows = vec![metadata.row()];
     let clock = match kms {
         Some((key_id, (answers, clock))) => {
@@ -86,9 +86,9 @@ pub(super) async fn checks(config: &Config, recorded: Option<&State>) -> (Vec<Ch
     (rows, clock)
 }
 
-async fn ask(config: &config::Kms, key_id: &str, recorded: Option<&State>) -> (Answers, Check) {
+async fn ask(config: &Config, key_id: &str, recorded: Option<&State>) -> (Answers, Check) {
     let mut answers = Answers::default();
-    let brief = config::Kms { deadline: config.deadline.min(PATIENCE), ..config.clone() };
+    let brief = config::Kms { deadline: config.kms.deadline.min(PATIENCE), ..config.kms.clone() };
     let limits = Limits {
         connect: Duration::from_secs(2),
         attempt: Duration::from_secs(4),
@@ -96,7 +96,7 @@ async fn ask(config: &config::Kms, key_id: &str, recorded: Option<&State>) -> (A
         few: 1,
         ..Limits::default()
     };
-    match AwsKms::connect_with(&brief, Options { limits, credentials: None }).await {
+    match AwsKms::connect_with(&brief, Options { limits, credentials: None, imds: config.imds }).await {
         Ok(kms) => {
             ask_kms(&kms, key_id, recorded, &mut answers).await;
             (answers, clock::check(kms.clock_lead()))

@@ -1,12 +1,11 @@
 //! The instance metadata service (IMDS).
 
+use crate::config::{self, EndpointMode};
 use crate::error::chain;
 use crate::kms::imds::{Imds, ImdsError, is_disabled};
 use crate::report::Check;
 
 const NAME: &str = "imds";
-const ENABLE: &str = "aws ec2 modify-instance-metadata-options --http-endpoint enabled --instance-id INSTANCE; ignore this where \
-                      region and credentials come from elsewhere";
 
 /// What IMDS says.
 #[derive(Debug)]
@@ -14,18 +13,20 @@ pub(super) struct Metadata {
     instance_id: Result<Option<String>, ImdsError>,
     /// The role of the instance.
     pub(super) role: Option<String>,
+    /// Whether it is reached over IPv6, which instances do not have by default.
+    is_ipv6: bool,
 }
 
 impl Metadata {
     /// Asks IMDS, once.
-    pub(super) async fn ask() -> Self {
-        let imds = Imds::new();
+    pub(super) async fn ask(config: config::Imds) -> Self {
+        let imds = Imds::new(config);
         let instance_id = imds.instance_id().await;
         let role = match &instance_id {
             Ok(Some(_)) => imds.role().await.ok().flatten(),
             Ok(None) | Err(_) => None,
         };
-        Self { instance_id, role }
+        Self { instance_id, role, is_ipv6: config.endpoint_mode == Some(EndpointMode::Ipv6) }
     }
 
     /// A node can work without IMDS, so its absence alone is no failure.
@@ -36,8 +37,16 @@ impl Metadata {
                 Check::ok(NAME, format!("instance {id}, {role}"))
             }
             Ok(None) if is_disabled() => Check::warning(NAME, "AWS_EC2_METADATA_DISABLED is true, so nobody asks it"),
-            Ok(None) => Check::warning(NAME, "no answer from the instance metadata service").with_remedy(ENABLE),
+            Ok(None) => Check::warning(NAME, "no answer from the instance metadata service").with_remedy(self.enable()),
             Err(e) => Check::warning(NAME, chain(e)),
         }
+    }
+
+    fn enable(&self) -> String {
+        let ipv6 = if self.is_ipv6 { " --http-protocol-ipv6 enabled" } else { "" };
+        format!(
+            "aws ec2 modify-instance-metadata-options --http-endpoint enabled{ipv6} --instance-id INSTANCE; ignore this where region and \
+             credentials come from elsewhere"
+        )
     }
 }

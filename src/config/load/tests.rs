@@ -103,6 +103,8 @@ fn mistakes_name_file_line_and_what_was_expected() {
             "[kms]\nkey_id = \"alias/x\"\ndeadline = \"soon\"\n",
             "[kms]\nkey_id = \"alias/x\"\ndeadline = \"0s\"\n",
             "[kms]\nkey_id = \"alias/x\"\nendpoint_url = \"kms\"\n",
+            "[kms]\nkey_id = \"alias/x\"\nfips = \"yes\"\n",
+            "[imds]\nendpoint_mode = \"IPv6\"\n",
             "[volume]\nebs = \"encrypt\"\n",
             "[volumes]\nebs = \"encrpyt\"\n",
             "[luks]\ncipher = \"aes-cbc-plain\"\n",
@@ -191,6 +193,28 @@ fn a_data_key_crosses_no_network_in_clear_unless_that_is_allowed() {
         assert!(with(url, "allow_http = false").is_err());
         assert!(with(url, "allow_http = true").unwrap().kms.allow_http);
     }
+}
+
+#[test]
+fn two_keys_do_not_choose_the_endpoint_of_kms() {
+    let own = "[kms]\nkey_id = \"k\"\nendpoint_url = \"https://kms.example\"\n";
+    for key in ["fips", "dual_stack"] {
+        let message = error(&format!("{own}{key} = true\n"));
+        let says = format!("config.toml: kms.{key} and kms.endpoint_url contradict each other");
+        assert!(message.starts_with(&says) && message.contains("remove kms.endpoint_url, or remove"), "{message}");
+        assert!(load(&format!("{own}{key} = false\n")).is_ok());
+        assert!(load(&format!("[kms]\nkey_id = \"k\"\n{key} = true\n")).is_ok());
+    }
+}
+
+#[test]
+fn a_key_that_is_not_set_is_not_in_the_digest_of_the_values() {
+    let minimal = "[kms]\nkey_id = \"k\"\n";
+    let values = serde_json::to_value(load(minimal).unwrap()).unwrap();
+    assert!(values.get("imds").is_none() && values["kms"].get("fips").is_none(), "{values}");
+    let digest = |more: &str| load(&format!("{minimal}{more}")).unwrap().sha256();
+    let all = ["", "fips = true", "fips = false", "dual_stack = true", "[imds]\nendpoint_mode = \"ipv6\""].map(digest);
+    assert!(all.iter().enumerate().all(|(i, one)| !all[..i].contains(one)), "{all:?}");
 }
 
 #[test]
