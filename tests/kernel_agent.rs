@@ -100,3 +100,10 @@ fn an_audit_shows_how_each_disk_is_encrypted_and_writes_nothing() {
     boot.assert_ok();
     println!("{}", boot.timed_console());
 }
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_node_without_ipv4_does_the_main_job() {
+    let mut node = Node::new("ipv6").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
+    node.boot(&Script::with_agent("ipv6").timeout(Duration::from_secs(200))).assert_ok();
+}

@@ -43,10 +43,13 @@ impl Metadata {
     }
 
     fn enable(&self) -> String {
-        let ipv6 = if self.is_ipv6 { " --http-protocol-ipv6 enabled" } else { "" };
+        let (ipv6, otherwise) = match self.is_ipv6 {
+            true => (" --http-protocol-ipv6 enabled", ""),
+            false => ("", " on a node without IPv4, set imds.endpoint_mode = \"ipv6\";"),
+        };
         format!(
-            "aws ec2 modify-instance-metadata-options --http-endpoint enabled{ipv6} --instance-id INSTANCE; ignore this where region and \
-             credentials come from elsewhere"
+            "aws ec2 modify-instance-metadata-options --http-endpoint enabled{ipv6} --instance-id INSTANCE;{otherwise} ignore this where \
+             region and credentials come from elsewhere"
         )
     }
 }
