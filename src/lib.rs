@@ -35,6 +35,7 @@ pub mod disk;
 pub mod dsse;
 pub mod emr;
 pub mod error;
+pub(crate) mod fips;
 pub mod fleet;
 pub mod job;
 pub mod key;

@@ -311,6 +311,7 @@ fn the_examples_are_what_they_say() {
         "docs/configuration.md",
         "docs/emr.md",
         "docs/exec-provider.md",
+        "docs/fips.md",
         "docs/iam.md",
         "docs/kms.md",
         "docs/reports.md",

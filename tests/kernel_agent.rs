@@ -107,3 +107,10 @@ fn a_node_without_ipv4_does_the_main_job() {
     let mut node = Node::new("ipv6").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
     node.boot(&Script::with_agent("ipv6").timeout(Duration::from_secs(200))).assert_ok();
 }
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_node_in_fips_mode_does_the_main_job_with_what_is_approved_or_says_what_is_not() {
+    let mut node = Node::new("fips").numbered_disks(&["ubdb", "ubdc"], 40 * MIB);
+    node.boot(&Script::with_agent("fips").timeout(Duration::from_secs(300))).assert_ok();
+}

@@ -4,6 +4,7 @@
 
 mod allow;
 mod clock;
+mod fips;
 mod io_timeout;
 mod key_rows;
 mod key_service;

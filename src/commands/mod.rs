@@ -1,6 +1,6 @@
 //! The commands. Each is a part of the pipeline from configuration to report, in a file of its own.
 //!
-//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `dsse`, `emr`, `error`, `fleet`, `job`, `key`, `kms`,
+//! May import: `apply`, `audit`, `certificates`, `config`, `discover`, `disk`, `dsse`, `emr`, `error`, `fips`, `fleet`, `job`, `key`, `kms`,
 //! `luks2`, `permissions`, `plan`, `report`, `state`, `storage`.
 //! Never: a device, `worker`, `daemon`.
 

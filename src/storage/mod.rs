@@ -1,6 +1,6 @@
 //! Volumes in the kernel: libcryptsetup, device-mapper, file systems and mounts. Each way to change one exists once.
 //!
-//! May import: `discover`, `disk`, `error`, `key`, `luks2`.
+//! May import: `discover`, `disk`, `error`, `fips`, `key`, `luks2`.
 //! Never: a decision about what to do, the network, the configuration.
 
 pub mod cryptsetup;

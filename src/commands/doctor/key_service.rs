@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::clock;
 use super::key_rows::{credentials_row, describe_rows};
 use super::metadata::Metadata;
 use super::permissions::permission_rows;
 use super::program;
+use super::{clock, fips};
 use crate::config::{self, Config};
+use crate::fips::is_on as is_fips_mode;
 use crate::key::Provider;
 use crate::kms::{AwsKms, Class, CredentialSource, KeyDescription, KmsError, Limits, Options};
 use crate::report::Check;
@@ -26,6 +27,8 @@ pub(super) struct Answers {
     pub(super) caller: Option<Result<String, String>>,
     pub(super) described: Option<Result<KeyDescription, KmsError>>,
     pub(super) trials: Vec<Trial>,
+    /// Whether KMS was asked at a FIPS endpoint.
+    uses_fips_endpoint: Option<bool>,
 }
 
 /// A dry run.
@@ -73,8 +76,10 @@ pub(super) async fn checks(config: &Config, recorded: Option<&State>) -> (Vec<Ch
     };
     let (metadata, kms, program) = tokio::join!(Metadata::ask(config.imds), kms, program::check(config, PATIENCE));
     let mut rows = vec![metadata.row()];
+    let mut uses_fips_endpoint = None;
     let clock = match kms {
         Some((key_id, (answers, clock))) => {
+            uses_fips_endpoint = answers.uses_fips_endpoint;
             rows.push(credentials_row(&answers, &metadata));
             rows.extend(describe_rows(&answers));
             rows.extend(permission_rows(&answers, &metadata, key_id));
@@ -83,6 +88,7 @@ pub(super) async fn checks(config: &Config, recorded: Option<&State>) -> (Vec<Ch
         None => clock::check(None),
     };
     rows.extend(program);
+    rows.extend(is_fips_mode().then(|| fips::check(config, uses_fips_endpoint)));
     (rows, clock)
 }
 
@@ -98,6 +104,7 @@ async fn ask(config: &Config, key_id: &str, recorded: Option<&State>) -> (Answer
     };
     match AwsKms::connect_with(&brief, Options { limits, credentials: None, imds: config.imds }).await {
         Ok(kms) => {
+            answers.uses_fips_endpoint = Some(kms.uses_fips_endpoint());
             ask_kms(&kms, key_id, recorded, &mut answers).await;
             (answers, clock::check(kms.clock_lead()))
         }

@@ -9,7 +9,9 @@ use libcryptsetup_rs::{CryptPbkdfType, TokenInput};
 
 use super::call::call;
 use super::error::LuksError;
+use super::minimal_pbkdf;
 use super::on_disk::{Checked, OnDisk, check_key};
+use crate::fips;
 use crate::key::Passphrase;
 use crate::luks2::{Expected, RECOVERY_TOKEN_TYPE, RecoveryToken};
 use crate::storage::header_copy::HeaderCopy;
@@ -31,6 +33,11 @@ fn argon2id() -> CryptPbkdfType {
     }
 }
 
+/// Returns how the key of the keyslot is derived. In FIPS mode, libcryptsetup does nothing but PBKDF2.
+pub(super) fn pbkdf(fips: bool) -> CryptPbkdfType {
+    if fips { minimal_pbkdf() } else { argon2id() }
+}
+
 /// Adds a keyslot for the recovery key, with its token, to a volume that may be open. Then removes those of earlier recovery keys, and
 /// returns whether there were any. `disk` is the device, open for writing.
 ///
@@ -48,7 +55,7 @@ pub fn enroll(
 ) -> Result<bool, LuksError> {
     let on_disk = OnDisk::load(device, expected.luks_uuid)?;
     let earlier = RecoveryToken::all(on_disk.metadata());
-    let image = compose(on_disk.checked(device, expected)?, expected, key, recovery)?;
+    let image = compose(on_disk.checked(device, expected)?, expected, key, recovery, &pbkdf(fips::is_on()))?;
     drop(on_disk);
     replace(disk, image.file(), Rest::Kept)?;
     super::prove(device, expected, recovery)?;
@@ -63,11 +70,12 @@ pub(super) fn compose(
     expected: &Expected,
     key: &Passphrase,
     recovery: &Passphrase,
+    pbkdf: &CryptPbkdfType,
 ) -> Result<HeaderCopy, LuksError> {
     let own = check_key(&mut volume, expected.luks_uuid, key, CryptActivate::empty())?;
     let cd = &mut volume.cd;
     let token = call("write the token", cd.token_handle().json_set(TokenInput::AddToken(&RecoveryToken::json())))?;
-    call("choose argon2id", cd.settings_handle().set_pbkdf_type(&argon2id()))?;
+    call("choose the KDF", cd.settings_handle().set_pbkdf_type(pbkdf))?;
     let added = cd.keyslot_handle().add_by_passphrase(None, key.expose(), recovery.expose());
     let keyslot = call("add the keyslot", added)?;
     call("assign the token to the keyslot", cd.token_handle().assign_keyslot(token, Some(keyslot)))?;

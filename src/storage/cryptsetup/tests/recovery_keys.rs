@@ -5,7 +5,7 @@ use std::path::Path;
 use super::restored::cut_everywhere;
 use super::*;
 use crate::luks2::HeaderFacts;
-use crate::storage::header_swap::Rest;
+use crate::storage::header_swap::{Rest, replace};
 
 fn recovery() -> Passphrase {
     Passphrase::new_recovery_key().unwrap()
@@ -61,6 +61,21 @@ fn a_recovery_key_opens_the_volume_until_it_is_replaced_or_removed_and_other_key
 }
 
 #[test]
+fn in_fips_mode_a_recovery_key_has_pbkdf2() {
+    let (_dir, path) = disk();
+    format(&path, SIZE, &spec(), &key(1)).unwrap();
+    let checked = OnDisk::load(&path, expected().luks_uuid).unwrap().checked(&path, &expected()).unwrap();
+    let recovery = recovery();
+    let image = recovery::compose(checked, &expected(), &key(1), &recovery, &recovery::pbkdf(true)).unwrap();
+    let disk = File::options().read(true).write(true).open(&path).unwrap();
+    replace(&disk, image.file(), Rest::Kept).unwrap();
+    assert!(keyslots(&path).iter().all(|(_, kdf, _)| kdf == "pbkdf2"), "{:?}", keyslots(&path));
+    for (key, number) in [(&recovery, 1), (&key(1), 0)] {
+        assert_eq!(prove(&path, &expected(), key).unwrap().keyslot.number, number);
+    }
+}
+
+#[test]
 fn only_the_data_key_enrolls_and_removes() {
     let (_dir, path) = disk();
     format(&path, SIZE, &spec(), &key(2)).unwrap();
@@ -91,7 +106,7 @@ fn an_enrollment_can_be_cut_anywhere() {
     format(&path, SIZE, &spec(), &key(1)).unwrap();
     let before = keyslots(&path);
     let checked = OnDisk::load(&path, expected().luks_uuid).unwrap().checked(&path, &expected()).unwrap();
-    let image = recovery::compose(checked, &expected(), &key(1), &recovery()).unwrap();
+    let image = recovery::compose(checked, &expected(), &key(1), &recovery(), &recovery::pbkdf(false)).unwrap();
     assert_eq!(keyslots(&path), before, "it is composed in memory");
     let cuts = cut_everywhere(&path, image.file(), Rest::Kept, [1, 1]);
     assert_eq!(cuts, 4 * 6, "two areas and two copies");
