@@ -106,6 +106,38 @@ fn the_main_job() {
     }
 }
 
+/// A real kernel in FIPS mode: it has AES and takes the key with which the agent tries it, and has neither Serpent nor Twofish.
+#[test]
+#[ignore = "machine tier: needs QEMU, run make test-machine"]
+fn a_kernel_in_fips_mode_takes_what_the_agent_takes_in_it() {
+    let aws = ec2::aws();
+    let mut vm = ec2::node_with_agent("fips", &aws).kernel_arg("fips=1");
+    vm.boot();
+    assert_eq!(vm.read_file("/proc/sys/crypto/fips_enabled").trim(), "1");
+    vm.ok("modprobe dm-crypt && dmsetup create none --table '0 8 error'");
+    let key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    for (cipher, is_there) in [("aes", true), ("serpent", false), ("twofish", false)] {
+        let table = format!("0 8 crypt {cipher}-xts-plain64 {key} 0 /dev/mapper/none 0");
+        let made = vm.run(&format!("dmsetup create tried --table '{table}' && dmsetup remove tried"));
+        assert_eq!(made.status == 0, is_there, "{cipher}: {}", made.stderr);
+        let config = format!("{}[luks]\ncipher = \"{cipher}-xts-plain64\"\n", ec2::config(&aws));
+        vm.write_file(CONFIG, config);
+        let planned = vm.run("luks-agent plan");
+        assert_eq!(planned.status, if is_there { 0 } else { 2 }, "{cipher}: {}", planned.stderr);
+        assert_eq!(planned.stderr.contains("is not approved for FIPS"), !is_there, "{}", planned.stderr);
+    }
+    vm.ok("dmsetup remove none");
+    vm.write_file(CONFIG, ec2::config(&aws));
+    let doctor = agent(&mut vm, "doctor");
+    assert!(doctor.stdout.contains("the kernel is in FIPS mode, but KMS is not called"), "{}", doctor.stdout);
+    assert_rows(&agent(&mut vm, "provision"), "formatted", &MOUNTS);
+    write_files(&mut vm, &MOUNTS);
+    agent(&mut vm, "close");
+    assert_rows(&agent(&mut vm, "unlock"), "unlocked", &MOUNTS);
+    check_files(&mut vm, &MOUNTS);
+    vm.power_off();
+}
+
 /// Where others attach and format disks, as the EBS driver of Kubernetes does. The node's own volumes stay known.
 fn no_disk_is_taken_that_no_rule_names(vm: &mut Machine) {
     let rule = "/etc/luks-agent/config.d/rule.toml";
