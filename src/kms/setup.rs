@@ -16,6 +16,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
+use aws_types::service_config::ServiceConfigKey;
 use tokio::time::Instant;
 
 use super::class::Class;
@@ -94,9 +95,7 @@ pub(super) async fn sdk_config(
 
 /// Refuses an endpoint to which the data key would be sent unencrypted, and one beside the FIPS or dual-stack endpoint.
 fn check_endpoint(key_id: &str, config: &config::Kms, sdk: &SdkConfig) -> Result<(), KmsError> {
-    let Some(url) = configured_endpoint(config).or_else(|| sdk.endpoint_url().map(str::to_owned)) else {
-        return Ok(());
-    };
+    let Some(url) = configured_endpoint(config, sdk) else { return Ok(()) };
     if !config.allow_http && crosses_in_clear(&url) {
         return Err(KmsError::configuration(format!(
             "the data key under KMS key {key_id} would cross the network to '{url}' unencrypted; use https:// in kms.endpoint_url, AWS_ENDPOINT_URL_KMS, \
@@ -135,7 +134,7 @@ async fn use_dual_stack(config: &config::Kms, provider: &ProviderConfig) -> bool
 /// Returns the name of the service in messages: the endpoint if one is configured, else the KMS of the Region.
 pub(super) fn place(config: &config::Kms, sdk: &SdkConfig, region: &str) -> String {
     let is = |chosen: Option<bool>| chosen == Some(true);
-    configured_endpoint(config).unwrap_or_else(|| match (is(sdk.use_fips()), is(sdk.use_dual_stack())) {
+    configured_endpoint(config, sdk).unwrap_or_else(|| match (is(sdk.use_fips()), is(sdk.use_dual_stack())) {
         (false, false) => format!("KMS in {region}"),
         (true, false) => format!("the FIPS endpoint of KMS in {region}"),
         (false, true) => format!("the dual-stack endpoint of KMS in {region}"),
@@ -143,16 +142,19 @@ pub(super) fn place(config: &config::Kms, sdk: &SdkConfig, region: &str) -> Stri
     })
 }
 
-/// Returns the endpoint from the configuration or the environment.
-fn configured_endpoint(config: &config::Kms) -> Option<String> {
-    let env = from_environment;
-    config.endpoint_url.clone().or_else(|| env("AWS_ENDPOINT_URL_KMS")).or_else(|| env("AWS_ENDPOINT_URL"))
+/// Returns the endpoint that the SDK takes from the configuration, the environment or the profile, in place of that of the Region.
+fn configured_endpoint(config: &config::Kms, sdk: &SdkConfig) -> Option<String> {
+    // AWS_ENDPOINT_URL_KMS, or a `services` section of the profile, before what is for all services
+    let key = ServiceConfigKey::builder().service_id("KMS").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
+    let for_kms = || sdk.service_config()?.load_config(key.ok()?);
+    let for_all = || sdk.endpoint_url().map(str::to_owned);
+    config.endpoint_url.clone().or_else(for_kms).or_else(for_all)
 }
 
 /// Returns whether the host of the endpoint has the label of FIPS endpoints, as `vpce-1.kms-fips.us-east-1.vpce.amazonaws.com` has.
 pub(super) fn has_fips_host(config: &config::Kms, sdk: &SdkConfig) -> bool {
-    let url = configured_endpoint(config).or_else(|| sdk.endpoint_url().map(str::to_owned));
-    let host = url.and_then(|url| url.parse::<hyper::Uri>().ok()?.host().map(str::to_owned));
+    let host =
+        configured_endpoint(config, sdk).and_then(|url| url.parse::<hyper::Uri>().ok()?.host().map(str::to_owned));
     host.is_some_and(|host| host.split('.').any(|label| label == "kms-fips"))
 }
 

@@ -249,3 +249,29 @@ fn the_credentials_of_the_role_come_from_the_same_address_of_imds() {
         }
     });
 }
+
+#[test]
+fn an_endpoint_for_kms_alone_in_a_profile_counts_as_any_other() {
+    let test = "endpoints::an_endpoint_for_kms_alone_in_a_profile_counts_as_any_other";
+    let file = profiles("[default]\nservices = s\n[services s]\nkms =\n  endpoint_url = https://kms.example\n");
+    if !in_child(test, &[("AWS_CONFIG_FILE", file.path().display().to_string())]) {
+        return;
+    }
+    block_on(async {
+        assert_eq!(host(&kms(IN_US, None, None)).await, "https://kms.example");
+        let error = connect(&Hosts::default(), &kms(IN_US, Some(true), None)).await.unwrap_err().to_string();
+        assert!(error.contains("'https://kms.example'") && error.contains("contradict each other"), "{error}");
+    });
+}
+
+#[test]
+fn a_data_key_does_not_cross_a_network_in_clear_to_an_endpoint_for_kms_alone_in_a_profile() {
+    let test = "endpoints::a_data_key_does_not_cross_a_network_in_clear_to_an_endpoint_for_kms_alone_in_a_profile";
+    let file = profiles("[default]\nservices = s\n[services s]\nkms =\n  endpoint_url = http://kms.example\n");
+    if in_child(test, &[("AWS_CONFIG_FILE", file.path().display().to_string())]) {
+        block_on(async {
+            let error = connect(&Hosts::default(), &kms(IN_US, None, None)).await.unwrap_err().to_string();
+            assert!(error.contains("would cross the network to 'http://kms.example' unencrypted"), "{error}");
+        });
+    }
+}
