@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -254,6 +255,24 @@ fn units_are_sound(vm: &mut Machine) {
         assert!(exposure <= most, "{}", vm.ok(&format!("systemd-analyze security --no-pager {unit}")));
     }
     units_that_upload_reports_are_sound(vm);
+    one_drop_in_sets_variables_for_all_that_reach_the_network(vm);
+}
+
+/// The drop-in of docs/service.md.
+fn one_drop_in_sets_variables_for_all_that_reach_the_network(vm: &mut Machine) {
+    let page = fs::read_to_string(support::project_dir().join("docs/service.md")).unwrap();
+    let (_, drop_in) = page.split_once("```ini\n# /etc/systemd/system/luks-agent-").unwrap();
+    let (name, lines) = drop_in.split_once("```").unwrap().0.split_once('\n').unwrap();
+    let path = format!("/etc/systemd/system/luks-agent-{name}");
+    vm.write_file(&path, lines);
+    vm.ok("systemctl daemon-reload");
+    let mut environment = |unit: &str| vm.ok(&format!("systemctl show -P Environment {unit}"));
+    for unit in ["boot", "provision", "health", "audit"] {
+        let found = environment(&format!("luks-agent-{unit}.service"));
+        assert_eq!(found, "HTTPS_PROXY=http://proxy.example:3128 NO_PROXY=.vpce.example", "{unit}");
+    }
+    assert_eq!(environment("luks-agent.service"), "", "the daemon needs none");
+    vm.ok(&format!("rm {path}; systemctl daemon-reload"));
 }
 
 /// Those in `packaging/s3`, installed as docs/fleet.md says, and away again.
@@ -265,7 +284,7 @@ fn units_that_upload_reports_are_sound(vm: &mut Machine) {
     ];
     for (extension, path) in files {
         let source = support::project_dir().join("packaging/s3/luks-agent-report").with_extension(extension);
-        vm.write_file(path, std::fs::read(source).unwrap());
+        vm.write_file(path, fs::read(source).unwrap());
     }
     vm.ok("chmod 755 /usr/local/sbin/luks-agent-report");
     let verify = "cd /etc/systemd/system && systemd-analyze verify --man=no luks-agent-report.{service,timer} 2>&1";
