@@ -28,8 +28,8 @@ case $release in
     # NetworkManager and cloud-init may be ordered against the agent's units; they are off unless a test turns them on. Debian's cloud
     # images have curl too.
     trixie) packages+=(network-manager cloud-init curl) ;;
-    # rpm for the life of the .rpm
-    bookworm) packages+=(network-manager cloud-init curl rpm) ;;
+    # rpm for the life of the .rpm; needrestart as on Ubuntu, where it restarts services after upgrades
+    bookworm) packages+=(network-manager cloud-init curl rpm needrestart) ;;
     *) echo "machine-image: unknown release '$release': expected bullseye, bookworm or trixie" >&2; exit 2 ;;
 esac
 case $arch in

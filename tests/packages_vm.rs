@@ -61,8 +61,9 @@ fn life_of_the_rpm() {
     vm.write_file(DROP_IN, ec2::config(&aws));
     boots(&mut vm, &aws);
     upgraded(&mut vm, &RPM, &second);
+    vm.ok("echo '# changed' >>/etc/luks-agent/config.toml");
     let changed = vm.ok("rpm -V --nodeps luks-agent || true");
-    assert!(changed.lines().all(|line| line.contains(" /etc/luks-agent/")), "{changed}");
+    assert!(changed.ends_with(" c /etc/luks-agent/config.toml") && changed.lines().count() == 1, "{changed}");
     removed(&mut vm, &RPM, &aws, &second);
 
     eprintln!("-- removed for good: the state stays, as it does not belong to the package");
@@ -75,11 +76,13 @@ fn life_of_the_rpm() {
     vm.power_off();
 }
 
-/// One directory for programs, and no preset but ours.
+/// One directory for programs, and units that no preset names are disabled.
 fn like_fedora(vm: &mut Machine) {
     vm.ok("cp -an /usr/sbin/. /usr/bin/ && mv /usr/sbin /usr/sbin-was && /usr/bin/ln -s bin /usr/sbin && rm -r /usr/sbin-was
         test -L /sbin && test -x /sbin/init");
     vm.ok("rpm --initdb && ! rpm -q luks-agent");
+    // without a preset, Debian's systemd enables a unit
+    vm.write_file("/usr/lib/systemd/system-preset/99-default-disable.preset", "disable *\n");
 }
 
 /// The package for Graviton: first boot, and a reboot.
@@ -252,7 +255,7 @@ fn comes_back(vm: &mut Machine, aws: &Server) {
 
 fn life(release: &str, systemd: &str) {
     let aws = ec2::aws();
-    let (mut vm, debs) = node(Machine::of_release(&format!("package-{release}"), release), "amd64", &aws);
+    let (mut vm, debs) = node(Machine::of_release(&format!("package-{release}"), release), "amd64.deb", &aws);
     let [first, second] = <[String; 2]>::try_from(debs)
         .unwrap_or_else(|found| panic!("{found:?}: expected two revisions, run make test-packages"));
     vm.boot();
@@ -265,6 +268,9 @@ fn life(release: &str, systemd: &str) {
     vm.write_file(DROP_IN, ec2::config(&aws));
     boots(&mut vm, &aws);
     upgraded(&mut vm, &DEB, &second);
+    if release == "bookworm" {
+        restarted_after_an_upgrade_of_a_library(&mut vm);
+    }
     reencrypted(&mut vm, release);
     removed(&mut vm, &DEB, &aws, &second);
     purged(&mut vm, &second);
@@ -357,6 +363,23 @@ fn upgraded(vm: &mut Machine, manager: &Manager, package: &str) {
     assert_eq!(before, (volumes(vm), vm.ok(boot), vm.ok("sha256sum /etc/luks-agent/state/state.json")));
     vm.ok(manager.is_installed);
     assert_eq!(enabled(vm), "enabled\nenabled\ndisabled\n");
+}
+
+/// By needrestart, which Ubuntu runs after each upgrade, and without a question after an unattended one. Only the daemon is restarted.
+fn restarted_after_an_upgrade_of_a_library(vm: &mut Machine) {
+    eprintln!("-- restarted by needrestart, while a file on a volume is open");
+    let before = volumes(vm);
+    let daemon = vm.ok("systemctl show -P MainPID luks-agent.service");
+    vm.ok("library=$(readlink -f /usr/lib/x86_64-linux-gnu/libcryptsetup.so.12)
+         cp -a $library $library.new && mv $library.new $library");
+    let listed =
+        vm.ok("NEEDRESTART_UI=NeedRestart::UI::stdio needrestart -b -r l 2>&1 | grep '^NEEDRESTART-SVC' || true");
+    assert!(listed.contains("luks-agent.service") && !listed.contains("luks-agent-"), "{listed}");
+    vm.ok("needrestart -r a -m a -l 2>&1");
+    wait(vm, "the new daemon", "systemctl is-active luks-agent.service luks-agent.target luks-agent-boot.service");
+    assert_ne!(daemon, vm.ok("systemctl show -P MainPID luks-agent.service"), "needrestart did not restart the daemon");
+    wait(vm, "its first run", "systemctl show -P ActiveState luks-agent-provision.service | grep -qx inactive");
+    assert_eq!(before, volumes(vm));
 }
 
 /// With the release's own libcryptsetup and kernel; the file that `upgraded` opened is being written meanwhile.
