@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// The file that says so. A kernel without FIPS mode has none. libcryptsetup and the crypto libraries read it, too.
+/// The file that says so. A kernel without FIPS mode has none.
 pub(crate) const FIPS_ENABLED: &str = "/proc/sys/crypto/fips_enabled";
 
 /// Returns whether the kernel is in FIPS mode.

@@ -31,6 +31,8 @@ node=$(cat /var/lib/cloud/data/instance-id 2>/dev/null) || node=$(hostname)$(sed
 day=$(date -u +%F)
 for kind in reports rows; do
     object=s3://$bucket/luks-agent/$kind/day=$day/$node.json
-    said=$(aws s3 cp --only-show-errors "$dir/$kind.json" "$object" 2>&1) ||
-        die "cannot upload $object: $(tr '\n' ' ' <<<"${said:-no reason given}")"
+    said=$(aws s3 cp --only-show-errors "$dir/$kind.json" "$object" 2>&1) || {
+        said=${said:-no reason given}
+        die "cannot upload $object: ${said//$'\n'/ }"
+    }
 done

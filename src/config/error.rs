@@ -64,17 +64,6 @@ pub enum ConfigError {
         /// The key beside `kms.endpoint_url`.
         key: &'static str,
     },
-    /// A cipher that a kernel in FIPS mode does not have.
-    #[error(
-        "{path}: luks.cipher: '{cipher}' is not approved for FIPS, and this kernel is in FIPS mode ({} is 1); expected \"aes-xts-plain64\", the default: remove luks.cipher, or boot without fips=1",
-        crate::fips::FIPS_ENABLED
-    )]
-    NotForFips {
-        /// The main file.
-        path: PathBuf,
-        /// The cipher.
-        cipher: String,
-    },
     /// A security configuration that cannot be taken over.
     #[error("emr.security_configuration {path}: {message}")]
     SecurityConfiguration {

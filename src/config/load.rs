@@ -10,8 +10,6 @@ use super::fragment::Fragment;
 use super::security_configuration::take_over;
 use super::values::Config;
 use crate::emr::MAX_BYTES;
-use crate::fips;
-use crate::luks2::Cipher;
 use crate::permissions::objection;
 
 /// Default of `--config`; drop-ins are in `config.d` in the same directory.
@@ -49,23 +47,10 @@ impl Config {
             }
             None => None,
         };
-        let config = Self { emr, ..merged.validate(path)? };
-        if fips::is_on() { config.fit_for_fips(path) } else { Ok(config) }
+        Ok(Self { emr, ..merged.validate(path)? })
     }
 
-    /// Refuses what a kernel in FIPS mode does not do.
-    fn fit_for_fips(self, path: &Path) -> Result<Self, ConfigError> {
-        match self.luks.cipher {
-            Cipher::AesXtsPlain64 => Ok(self),
-            cipher @ (Cipher::SerpentXtsPlain64 | Cipher::TwofishXtsPlain64) => {
-                let (name, mode) = cipher.parts();
-                Err(ConfigError::NotForFips { path: path.to_owned(), cipher: format!("{name}-{mode}") })
-            }
-        }
-    }
-
-    /// Parses a text as [`Config::load`] parses a file; `path` appears in errors. It does not read the file of `[emr]`, nor ask whether
-    /// the kernel is in FIPS mode.
+    /// Parses a text as [`Config::load`] parses a file; `path` appears in errors. It does not read the file of `[emr]`.
     ///
     /// # Errors
     /// As [`Config::load`].

@@ -3,7 +3,7 @@
 //! Each file is read into a fragment of its own, so that an error can name the file and the line. Later fragments
 //! override earlier ones, and defaults fill the rest.
 //!
-//! May import: `digest`, `disk`, `emr`, `fips`, `key`, `luks2`, `permissions`, `storage`.
+//! May import: `digest`, `disk`, `emr`, `key`, `luks2`, `permissions`, `storage`.
 //! Never: decides what follows from a value.
 
 mod checked;

@@ -245,8 +245,21 @@ pub struct MissingCipher {
     pub encryption: Encryption,
     /// What is missing.
     pub reason: String,
-    /// The kernel modules that would provide it.
+    /// The kernel modules that would provide it; none if this kernel may not have it.
     pub modules: Vec<String>,
+}
+
+impl MissingCipher {
+    /// Returns what to do about it.
+    pub fn remedy(&self) -> String {
+        if self.modules.is_empty() {
+            return "for new volumes, remove luks.cipher from the configuration; for existing ones, boot without fips=1".to_owned();
+        }
+        let modules = self.modules.join(" ");
+        format!(
+            "load the missing modules with 'modprobe -a {modules}', or install the kernel package that contains them, then try again"
+        )
+    }
 }
 
 #[cfg(test)]

@@ -32,3 +32,26 @@ impl HttpConnector for LimitedAnswers {
         })
     }
 }
+
+/// Sends requests over TLS by one client, and the others by another.
+pub(super) fn by_scheme(over_tls: SharedHttpClient, plain: SharedHttpClient) -> SharedHttpClient {
+    http_client_fn(move |settings, components| {
+        SharedHttpConnector::new(ByScheme {
+            over_tls: over_tls.http_connector(settings, components),
+            plain: plain.http_connector(settings, components),
+        })
+    })
+}
+
+#[derive(Debug)]
+struct ByScheme {
+    over_tls: SharedHttpConnector,
+    plain: SharedHttpConnector,
+}
+
+impl HttpConnector for ByScheme {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let is_plain = request.uri().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));
+        if is_plain { self.plain.call(request) } else { self.over_tls.call(request) }
+    }
+}

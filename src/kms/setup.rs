@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::class::Class;
 use super::error::{KmsError, Operation};
 use super::failure::{Context, Failure};
+use super::http::by_scheme;
 use super::imds::{self, Imds};
 use super::key_facts::region_of;
 use super::retry::{Limits, retry};
@@ -108,7 +109,7 @@ fn check_endpoint(key_id: &str, config: &config::Kms, sdk: &SdkConfig) -> Result
     ];
     match choices.into_iter().find(|(chosen, ..)| *chosen == Some(true)) {
         Some((_, kind, key, variable, setting)) => Err(KmsError::configuration(format!(
-            "the endpoint '{url}' for KMS key {key_id} and the {kind} endpoint contradict each other; remove it from kms.endpoint_url, \
+            "the endpoint '{url}' for KMS key {key_id} and the {kind} endpoint contradict each other; remove that URL from kms.endpoint_url, \
              AWS_ENDPOINT_URL_KMS, AWS_ENDPOINT_URL and the profile, or set {key} = false, which overrides {variable} and {setting} in the profile"
         ))),
         None => Ok(()),
@@ -146,7 +147,7 @@ pub(super) fn place(config: &config::Kms, sdk: &SdkConfig, region: &str) -> Stri
 fn configured_endpoint(config: &config::Kms, sdk: &SdkConfig) -> Option<String> {
     // AWS_ENDPOINT_URL_KMS, or a `services` section of the profile, before what is for all services
     let key = ServiceConfigKey::builder().service_id("KMS").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
-    let for_kms = || sdk.service_config()?.load_config(key.ok()?);
+    let for_kms = || sdk.service_config()?.load_config(key.ok()?).filter(|url| !url.is_empty());
     let for_all = || sdk.endpoint_url().map(str::to_owned);
     config.endpoint_url.clone().or_else(for_kms).or_else(for_all)
 }
@@ -211,20 +212,22 @@ fn named_region(key_id: &str, configured: Option<&str>) -> Result<Option<String>
 }
 
 /// Returns the default client of the SDK (rustls with the trust store of the system, proxies from the environment),
-/// which here also works without any CA certificate until something is sent over TLS.
+/// which here also works without any CA certificate until something is sent over TLS. What is sent without TLS goes through no
+/// proxy: the proxy would read the data key.
 pub(super) fn https_client() -> SharedHttpClient {
     let any = has_any_certificate();
     if !any {
         tracing::warn!("the system trusts no CA certificate, so https will fail; install the package ca-certificates");
     }
     let trust = TrustStore::empty().with_native_roots(any);
-    Builder::new().build_with_connector_fn(move |settings, _components| {
+    let over_tls = Builder::new().build_with_connector_fn(move |settings, _components| {
         let context = TlsContext::builder().with_trust_store(trust.clone()).build().unwrap_or_default();
         let mut connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context);
         connector.set_connector_settings(settings.cloned());
         connector.set_proxy_config(Some(ProxyConfig::from_env()));
         connector.build()
-    })
+    });
+    by_scheme(over_tls, Builder::new().build_http())
 }
 
 /// Returns whether the system trusts any CA. The client of the SDK loads all certificates, hundreds of files on

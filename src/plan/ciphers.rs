@@ -38,9 +38,5 @@ pub(super) fn of_new(config: &Config, state: &State, basis: &Basis) -> Encryptio
 pub(super) fn missing(inventory: &Inventory, encryption: Encryption, severity: Severity) -> Option<Finding> {
     let missing = inventory.missing_ciphers.iter().find(|missing| missing.encryption == encryption)?;
     let evidence = format!("this kernel cannot encrypt with {encryption}: {}", missing.reason);
-    let modules = missing.modules.join(" ");
-    let remedy = format!(
-        "load the missing modules with 'modprobe -a {modules}', or install the kernel package that contains them, then try again"
-    );
-    Some(Finding { severity, evidence, remedy })
+    Some(Finding { severity, evidence, remedy: missing.remedy() })
 }

@@ -7,7 +7,7 @@ use super::model::Subject;
 use super::planner::Planner;
 use super::policy::{is_wipeable, may_take_noise, may_wipe};
 use super::unknown::UnknownVolume;
-use super::words::{CHECK_READABLE, in_use, take_or_ignore, wipe_or_ignore};
+use super::words::{CHECK_READABLE, in_use, release, take_or_ignore, wipe_or_ignore};
 use crate::disk::{Content, DeviceFacts};
 use crate::job::Basis;
 use crate::state::{Phase, VolumeRole};
@@ -23,8 +23,7 @@ impl Planner<'_> {
         let is_free = facts.holders.is_empty() && facts.mounts.is_empty();
         let tells = |content: &&Content| is_free || matches!(content, Content::Blank { .. });
         let Some(content) = facts.content.as_ref().filter(tells) else {
-            let remedy = "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\"";
-            return self.refuse(subject, Finding::refused(in_use(facts), remedy));
+            return self.refuse(subject, Finding::refused(in_use(facts), release(facts)));
         };
         let gone = self.successors.get(&facts.name).copied();
         match content {

@@ -21,13 +21,23 @@ pub fn in_use(facts: &DeviceFacts) -> String {
     }
 }
 
-/// Returns the name of what holds a disk, with what to do about multipathd, which takes every disk that is not on its blacklist.
+/// Returns the name of what holds a disk.
 fn holder(holder: &Holder) -> String {
     let name = holder.dm_name.as_ref().unwrap_or(&holder.name);
-    if holder.dm_uuid.as_deref().is_some_and(|uuid| uuid.starts_with("mpath-")) {
-        return format!("{name}, a map of dm-multipath (put EC2's disks on the blacklist in /etc/multipath.conf)");
+    if is_multipath(holder) { format!("{name}, a map of dm-multipath") } else { name.clone() }
+}
+
+fn is_multipath(holder: &Holder) -> bool {
+    holder.dm_uuid.as_deref().is_some_and(|uuid| uuid.starts_with("mpath-"))
+}
+
+/// Returns what to do about a disk that is in use and could be a new volume. multipathd takes every disk that is not on its blacklist.
+pub(super) fn release(facts: &DeviceFacts) -> &'static str {
+    if facts.holders.iter().any(is_multipath) {
+        "put the disks of EC2 on the blacklist in /etc/multipath.conf, and run 'multipathd reconfigure'"
+    } else {
+        "if it holds nothing you need, unmount and release it; otherwise add a [[volumes.match]] rule with role = \"ignore\""
     }
-    name.clone()
 }
 
 /// What to do about a volume whose erasing was interrupted.

@@ -33,8 +33,8 @@ pub use self::restore::restore;
 use crate::key::Passphrase;
 use crate::luks2::{DATA_OFFSET, Expected, Flags, FormatSpec, Opened, SUBSYSTEM, Token, grown_size, is_reencrypting};
 
-/// PBKDF2 iterations: the minimum that cryptsetup allows, and FIPS providers (NIST SP 800-132). The passphrase already has 256 bits of entropy, so stretching it
-/// would only take time. systemd-cryptenroll and clevis do the same for machine keys.
+/// PBKDF2 iterations: the minimum of cryptsetup and of FIPS providers (NIST SP 800-132). The passphrase already has 256 bits of
+/// entropy, so stretching it would only take time. systemd-cryptenroll and clevis do the same for machine keys.
 const PBKDF2_ITERATIONS: u32 = 1000;
 
 const SECTOR: u64 = 512;

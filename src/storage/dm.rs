@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::tool::{ToolError, run};
 use crate::disk::{DevNo, MissingCipher};
-use crate::luks2::{DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
+use crate::fips::{self, FIPS_ENABLED};
+use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 
 /// A mapping that differs from its record, or could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +158,10 @@ pub fn open_count(mapper: &str) -> Result<u32, DmError> {
 /// # Errors
 /// If no table can be tried.
 pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, ToolError> {
+    if fips::is_on() && !is_approved(encryption.cipher) {
+        let reason = format!("FIPS does not approve the cipher, and {FIPS_ENABLED} is 1");
+        return Ok(Some(MissingCipher { encryption, reason, modules: Vec::new() }));
+    }
     let names = ["below", "above"].map(|which| format!("luks-agent-try-{}-{which}", std::process::id()));
     let tried = try_table(encryption, &names);
     for name in names.iter().rev() {
@@ -175,6 +180,14 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, T
     };
     let modules = modules.into_iter().map(str::to_owned).collect();
     Ok(Some(MissingCipher { encryption, reason: reason.to_owned(), modules }))
+}
+
+/// Whether a kernel in FIPS mode may have a cipher.
+fn is_approved(cipher: Cipher) -> bool {
+    match cipher {
+        Cipher::AesXtsPlain64 => true,
+        Cipher::SerpentXtsPlain64 | Cipher::TwofishXtsPlain64 => false,
+    }
 }
 
 /// Returns the version of the target `crypt`, such as `v1.28.0`; `None` if the kernel has not loaded it.

@@ -106,6 +106,23 @@ fn kms_is_called_through_the_proxy_and_imds_is_not() {
     }
 }
 
+/// The proxy would read the data key. IMDS and KMS are one server here, and `localhost` is no address that a rule could know.
+#[test]
+fn kms_without_tls_is_called_through_no_proxy() {
+    let (server, proxy) = (Server::start_blocking(fake_aws::Options::default()).unwrap(), Proxy::start());
+    let mut env = vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url()), ("AWS_ENDPOINT_URL_KMS", server.url())];
+    env.extend(["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "http_proxy"].map(|name| (name, proxy.url())));
+    if in_child("proxies::kms_without_tls_is_called_through_no_proxy", &env) {
+        block_on(async {
+            let config = bare("alias/luks-agent", Duration::from_secs(60));
+            AwsKms::connect_with(&config, quick()).await.unwrap().generate().await.unwrap();
+        });
+        return;
+    }
+    assert_eq!(server.requests().iter().filter(|r| r.operation == "GenerateDataKey").count(), 1);
+    assert_eq!(*proxy.requests.lock().unwrap(), Vec::<String>::new());
+}
+
 #[test]
 fn hosts_that_need_no_proxy_are_called_without_it() {
     let test = "proxies::hosts_that_need_no_proxy_are_called_without_it";

@@ -70,9 +70,7 @@ fn check(dir: &Path, data: &[u8]) -> String {
         Err(ConfigError::Permissions { path, .. }) if path.is_absolute() && !path.starts_with(dir) => {
             "permissions".to_owned()
         }
-        Err(
-            error @ (ConfigError::Missing { .. } | ConfigError::Permissions { .. } | ConfigError::NotForFips { .. }),
-        ) => panic!("{error}"),
+        Err(error @ (ConfigError::Missing { .. } | ConfigError::Permissions { .. })) => panic!("{error}"),
     }
 }
 

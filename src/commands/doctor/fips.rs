@@ -12,7 +12,14 @@ pub(super) fn check(config: &Config, uses_fips_endpoint: Option<bool>) -> Check 
         return Check::ok(NAME, format!("{MODE}; exec.command wraps the data keys, and no KMS key"));
     }
     match uses_fips_endpoint {
-        Some(true) => Check::ok(NAME, format!("{MODE}, and KMS is called at a FIPS endpoint")),
+        Some(true) if config.kms.fips == Some(true) || config.kms.endpoint_url.is_some() => {
+            Check::ok(NAME, format!("{MODE}, and KMS is called at a FIPS endpoint"))
+        }
+        Some(true) => Check::warning(
+            NAME,
+            format!("{MODE}; this command calls KMS at a FIPS endpoint because of its environment or profile, which the units may not have"),
+        )
+        .with_remedy("set kms.fips = true, or kms.endpoint_url to the FIPS endpoint"),
         Some(false) => Check::warning(NAME, format!("{MODE}, but KMS is not called at a FIPS endpoint"))
             .with_remedy(remedy(config)),
         None => Check::warning(NAME, format!("{MODE}; there is no connection with KMS, so its endpoint is not known")),
@@ -23,7 +30,7 @@ fn remedy(config: &Config) -> &'static str {
     if config.kms.endpoint_url.is_some() {
         "set kms.endpoint_url to a VPC endpoint for kms-fips, or remove it and set kms.fips = true"
     } else {
-        "set kms.fips = true"
+        "set kms.fips = true; no variable and no profile may name another endpoint then"
     }
 }
 
@@ -40,6 +47,12 @@ mod tests {
         let exec = "[keys]\nprovider = \"exec\"\n[exec]\ncommand = [\"/x\"]\nkey_id = \"k\"\n";
         for (text, uses_fips_endpoint, result, remedy) in [
             ("[kms]\nkey_id = \"k\"\nfips = true\n", Some(true), CheckResult::Ok, None),
+            (
+                "[kms]\nkey_id = \"k\"\n",
+                Some(true),
+                CheckResult::Warning,
+                Some("set kms.fips = true, or kms.endpoint_url"),
+            ),
             ("[kms]\nkey_id = \"k\"\n", Some(false), CheckResult::Warning, Some("set kms.fips = true")),
             (own, Some(true), CheckResult::Ok, None),
             (own, Some(false), CheckResult::Warning, Some("a VPC endpoint for kms-fips")),

@@ -66,10 +66,7 @@ async fn cipher(encryption: Encryption) -> Check {
         Ok(Answer::Cipher { missing: None }) => Check::ok(NAME, format!("the kernel has {encryption}")),
         Ok(Answer::Cipher { missing: Some(missing) }) => {
             let evidence = format!("this kernel cannot encrypt with {encryption}: {}", missing.reason);
-            let modules = missing.modules.join(" ");
-            Check::failure(NAME, ExitCode::Failed, evidence).with_remedy(format!(
-                "modprobe -a {modules}; if that fails, install the kernel package that contains the modules"
-            ))
+            Check::failure(NAME, ExitCode::Failed, evidence).with_remedy(missing.remedy())
         }
         Ok(Answer::Failed { message }) => unknown(message),
         Ok(other) => unknown(unexpected(&other)),

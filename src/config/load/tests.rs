@@ -218,24 +218,6 @@ fn a_key_that_is_not_set_is_not_in_the_digest_of_the_values() {
 }
 
 #[test]
-fn a_kernel_in_fips_mode_takes_aes_alone() {
-    let fit =
-        |text: &str| load(&format!("[kms]\nkey_id = \"k\"\n{text}")).unwrap().fit_for_fips(Path::new("config.toml"));
-    for key_size in [256, 512] {
-        assert_eq!(fit(&format!("[luks]\nkey_size = {key_size}\n")).unwrap().luks.key_size, key_size);
-    }
-    for cipher in ["serpent-xts-plain64", "twofish-xts-plain64"] {
-        assert_eq!(
-            fit(&format!("[luks]\ncipher = \"{cipher}\"\n")).unwrap_err().to_string(),
-            format!(
-                "config.toml: luks.cipher: '{cipher}' is not approved for FIPS, and this kernel is in FIPS mode \
-                 (/proc/sys/crypto/fips_enabled is 1); expected \"aes-xts-plain64\", the default: remove luks.cipher, or boot without fips=1"
-            )
-        );
-    }
-}
-
-#[test]
 fn a_drop_in_can_allow_http_for_the_endpoint_of_another_file() {
     let dir = tempfile::tempdir().unwrap();
     let main = dir.path().join("config.toml");

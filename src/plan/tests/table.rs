@@ -116,10 +116,11 @@ fn disks_that_are_not_known() {
             Provision,
             vec![],
             DeviceFacts {
+                content: None,
                 holders: vec![Holder { dm_name: Some("mpatha".into()), dm_uuid: Some("mpath-nvme.1d0f-1".into()), ..mapping(9, &[]) }],
                 ..ebs(1)
             },
-            "refused: it is held by mpatha, a map of dm-multipath (put EC2's disks on the blacklist in /etc/multipath.conf) -> unmount and release it".into(),
+            "refused: it is held by mpatha, a map of dm-multipath -> put the disks of EC2 on the blacklist in /etc/multipath.conf, and run 'multipathd reconfigure'".into(),
         ),
     ];
     one_disk(&config(""), rows);
