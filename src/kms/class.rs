@@ -99,15 +99,8 @@ pub fn classify(code: &str, status: u16) -> Class {
         | "RequestTimeTooSkewed" => Class::Clock,
 
         // throttling and faults of the front ends
-        "ThrottlingException"
-        | "Throttling"
-        | "ThrottledException"
-        | "RequestThrottled"
-        | "RequestThrottledException"
-        | "RequestLimitExceeded"
-        | "TooManyRequestsException"
-        | "SlowDown"
-        | "InternalFailure"
+        _ if is_throttling(code) => Class::Transient,
+        "InternalFailure"
         | "InternalError"
         | "InternalServerError"
         | "InternalServiceException"
@@ -119,6 +112,21 @@ pub fn classify(code: &str, status: u16) -> Class {
         _ if status >= 500 || status == 408 || status == 429 => Class::Transient,
         _ => Class::Unexpected,
     }
+}
+
+/// Returns whether an error code says that there are too many requests.
+pub(super) fn is_throttling(code: &str) -> bool {
+    const CODES: [&str; 8] = [
+        "ThrottlingException",
+        "Throttling",
+        "ThrottledException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestLimitExceeded",
+        "TooManyRequestsException",
+        "SlowDown",
+    ];
+    CODES.contains(&code)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::clock::ServiceClock;
 use super::error::{KmsError, Operation};
 use super::failure::{Context, Failure, Tries};
 use super::http::limit_responses;
-use super::key_facts::{KeyState, check, check_state, is_same_key, key_state, region_of};
+use super::key_facts::{KeyState, check, check_state, is_same_key, key_state, may_be_named, region_of};
 use super::key_service::{GeneratedKey, KeyService, RewrappedKey};
 use super::retry::{Limits, retry};
 use super::setup::{self, Options};
@@ -107,6 +107,30 @@ impl AwsKms {
         self.retry(asking, || async { check(&asking.describe().await?) }).await
     }
 
+    /// Checks the configured key, and returns its ARN; `None` if KMS throttles the check.
+    ///
+    /// `DescribeKey` has a quota of its own, a fifth or less of what the calls share that a first boot cannot do without, and would
+    /// hold up a large cluster. KMS makes the same checks: it generates data keys only with symmetric keys that are enabled, and lets
+    /// nobody but its services use an AWS managed key.
+    async fn describe_unless_throttled(&self) -> Result<Option<String>, KmsError> {
+        let asking = &self.asking(Operation::DescribeKey, &self.key_id);
+        self.retry(asking, || async {
+            match asking.describe().await {
+                Ok(key) => check(&key).map(Some),
+                Err(failure) if failure.is_throttling() => {
+                    tracing::info!(
+                        kms_key = self.key_id,
+                        "KMS throttles DescribeKey, so KMS key {} is used without it: {failure}",
+                        self.key_id
+                    );
+                    Ok(None)
+                }
+                Err(failure) => Err(failure),
+            }
+        })
+        .await
+    }
+
     /// Returns the state of a key as KMS reports it; `None` if the caller may not ask, or if it does not answer and has a configured replica,
     /// which has a state of its own.
     ///
@@ -169,11 +193,12 @@ impl AwsKms {
 impl KeyService for AwsKms {
     async fn generate(&self) -> Result<GeneratedKey, KmsError> {
         // uses the key that was checked, even if the alias points elsewhere meanwhile
-        let arn = self.describe(&self.key_id).await?;
-        let asking = &self.asking(Operation::GenerateDataKey, &arn);
+        let described = self.describe_unless_throttled().await?;
+        let asked = described.as_ref().unwrap_or(&self.key_id);
+        let asking = &self.asking(Operation::GenerateDataKey, asked);
         let key = self
             .retry(asking, || async {
-                let call = asking.client.generate_data_key().key_id(&arn).key_spec(DataKeySpec::Aes256);
+                let call = asking.client.generate_data_key().key_id(asked).key_spec(DataKeySpec::Aes256);
                 let mut answer = match call.send().await {
                     Ok(answer) => answer,
                     Err(error) => return Err(asking.explain(Failure::of(&error, asking.context())).await),
@@ -181,8 +206,8 @@ impl KeyService for AwsKms {
                 let data_key = take_data_key(answer.plaintext.take())?;
                 let blob = answer.ciphertext_blob.take().map(Blob::into_inner).unwrap_or_default();
                 let wrapped_key = WrappedKey::new(blob).map_err(|e| unexpected(&e))?;
-                asking.expect_key(answer.key_id())?;
-                Ok(GeneratedKey { data_key, provider: Provider::AwsKms, wrapped_key, key_arn: arn.clone() })
+                let key_arn = asking.arn_of(answer.key_id())?;
+                Ok(GeneratedKey { data_key, provider: Provider::AwsKms, wrapped_key, key_arn })
             })
             .await?;
         tracing::info!(kms_key = %key.key_arn, "generated the data key with KMS key {}", key.key_arn);
@@ -274,8 +299,15 @@ impl Asking<'_> {
     }
 
     pub(super) fn expect_key(&self, answered: Option<&str>) -> Result<(), Failure> {
+        self.arn_of(answered).map(|_| ())
+    }
+
+    /// Returns the ARN of the key, which must be the one that KMS answered with.
+    fn arn_of(&self, answered: Option<&str>) -> Result<String, Failure> {
         match answered {
-            Some(answered) if is_same_key(self.key, answered) => Ok(()),
+            Some(answered) if is_same_key(self.key, answered) => Ok(self.key.to_owned()),
+            // not described: KMS knows which key an alias means
+            Some(answered) if may_be_named(answered, self.key) => Ok(answered.to_owned()),
             Some(other) => Err(Failure::new(Class::Unexpected, format!("KMS answered with a different key, {other}"))),
             None => Err(Failure::new(Class::Unexpected, "KMS did not name the key it used")),
         }

@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use http_body_util::LengthLimitError;
 use rustls::CertificateError;
 
-use super::class::{Class, classify};
+use super::class::{Class, classify, is_throttling};
 use super::denial::Denial;
 use super::error::{KmsError, Operation};
 use super::imds;
@@ -78,6 +78,11 @@ impl Failure {
         self.what = other.what;
         self.remedy = other.remedy;
         self
+    }
+
+    /// Whether the request was one too many.
+    pub(super) fn is_throttling(&self) -> bool {
+        self.code.as_deref().is_some_and(is_throttling)
     }
 
     /// Classifies an error of the SDK.

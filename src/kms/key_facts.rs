@@ -120,6 +120,19 @@ pub(super) fn is_same_key(asked: &str, answered: &str) -> bool {
     fields(asked).is_some_and(|asked| Some(asked) == fields(answered))
 }
 
+/// Returns whether a key with this ARN may be what a key ID, alias name or alias ARN names.
+///
+/// An alias names any key of its Region and account.
+pub(super) fn may_be_named(arn: &str, name: &str) -> bool {
+    let fields: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", _, "kms", _, _, resource] = fields[..] else { return false };
+    let Some(id) = resource.strip_prefix("key/").filter(|id| !id.is_empty()) else { return false };
+    match name.rsplit_once(':') {
+        None => name == id || name.starts_with("alias/"),
+        Some((place, alias)) => alias.starts_with("alias/") && Some(place) == arn.strip_suffix(&format!(":{resource}")),
+    }
+}
+
 /// Returns the Region of a key ARN or alias ARN.
 pub(super) fn region_of(key_id: &str) -> Option<&str> {
     let fields: Vec<&str> = key_id.splitn(6, ':').collect();
@@ -184,6 +197,29 @@ mod tests {
         assert!(!is_same_key(&asked, &mrk("eu-west-1", "444455556666", "mrk-1")));
         assert!(!is_same_key(ARN, &ARN.replace("us-east-1", "eu-west-1")));
         assert!(!is_same_key("alias/x", "alias/y"));
+    }
+
+    #[test]
+    fn an_alias_names_any_key_of_its_place_and_a_key_id_one() {
+        let alias_arn = "arn:aws:kms:us-east-1:111122223333:alias/nodes";
+        for name in ["alias/nodes", alias_arn, "1234abcd"] {
+            assert!(may_be_named(ARN, name), "{name}");
+        }
+        for (arn, name) in [
+            (ARN, "1234abce"),
+            (ARN, ""),
+            (&ARN.replace("1234abcd", "1234abce"), ARN),
+            (&ARN.replace("us-east-1", "eu-west-1"), alias_arn),
+            (&ARN.replace("111122223333", "444455556666"), alias_arn),
+            (alias_arn, "alias/nodes"),
+            (alias_arn, alias_arn),
+            ("1234abcd", "1234abcd"),
+            ("arn:aws:kms:us-east-1:111122223333:key/", "alias/nodes"),
+            (&ARN.replace(":kms:", ":s3:"), "alias/nodes"),
+            ("", "alias/nodes"),
+        ] {
+            assert!(!may_be_named(arn, name), "{arn} {name}");
+        }
     }
 
     #[test]

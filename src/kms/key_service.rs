@@ -39,7 +39,8 @@ pub struct RewrappedKey {
 pub trait KeyService {
     /// Generates the data key of the node with the configured provider and key, after checking that the key may be used.
     ///
-    /// With AWS KMS, that is one `DescribeKey`, then one `GenerateDataKey` of `AES_256` without an encryption context.
+    /// With AWS KMS, that is one `DescribeKey`, then one `GenerateDataKey` of `AES_256` without an encryption context. If KMS throttles
+    /// `DescribeKey`, it is not repeated, and KMS alone checks the key.
     ///
     /// # Errors
     /// [`KmsError`], after the retries of its class.

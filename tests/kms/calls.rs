@@ -73,6 +73,56 @@ async fn a_key_is_described_generated_and_unwrapped_with_one_call_each_and_no_co
 }
 
 #[tokio::test]
+async fn a_first_boot_does_without_a_description_of_the_key_that_kms_throttles() {
+    let server = server().await;
+    let arn = server.key_arn();
+    for (configured, code) in [
+        ("alias/luks-agent", "ThrottlingException"),
+        (&arn.replace(&format!("key/{KEY}"), "alias/luks-agent"), "TooManyRequestsException"),
+        (KEY, "ThrottlingException"),
+        (&arn, "RequestLimitExceeded"),
+    ] {
+        server.clear_requests();
+        server.push_fault(Scripted::error("DescribeKey", code).times(1));
+        let kms = connect(&config(&server, configured)).await;
+        let made = kms.generate().await.unwrap();
+        assert_eq!(made.key_arn, arn, "{configured}");
+        assert!(kms.unwrap(&made.source()).await.unwrap().same_as(&made.data_key));
+        let requests = server.requests();
+        let asked: Vec<_> = requests.iter().map(|r| (r.operation.as_str(), r.key_id.as_deref().unwrap())).collect();
+        assert_eq!(asked, [("DescribeKey", configured), ("GenerateDataKey", configured), ("Decrypt", &arn)]);
+    }
+
+    // KMS knows which key is meant, and another one is an error
+    server.push_fault(Scripted::error("DescribeKey", "ThrottlingException").times(2));
+    server.push_fault(Scripted::new("GenerateDataKey", Effect::WrongKeyId).times(1));
+    let error = generate(&server, KEY).await.unwrap_err();
+    assert_says(&error, Class::Unexpected, Fault::Data, &["KMS answered with a different key"]);
+}
+
+#[tokio::test]
+async fn a_key_that_no_data_key_may_be_made_with_is_refused_although_its_description_is_throttled() {
+    for (key, class, says) in [
+        (Key { kind: fake_aws::KeyKind::Rsa, ..Key::default() }, Class::Configuration, "InvalidKeyUsageException"),
+        (Key { kind: fake_aws::KeyKind::Hmac, ..Key::default() }, Class::Configuration, "InvalidKeyUsageException"),
+        (Key { state: KeyState::Disabled, ..Key::default() }, Class::KeyState, "the KMS key is disabled"),
+        (Key { state: KeyState::PendingDeletion, ..Key::default() }, Class::KeyState, "scheduled for deletion on 20"),
+        (Key { manager: fake_aws::KeyManager::Aws, ..Key::default() }, Class::Denied, "lacks kms:GenerateDataKey"),
+    ] {
+        let server = server_with(fake_aws::Options { keys: vec![key], ..fake_aws::Options::default() }).await;
+        server.push_fault(Scripted::error("DescribeKey", "ThrottlingException").times(1));
+        let limits = luks_agent::kms::Limits { patience: Duration::from_millis(50), ..crate::limits() };
+        let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
+        let options =
+            Options { limits, credentials: Some(SharedCredentialsProvider::new(credentials)), ..Options::default() };
+        let kms = AwsKms::connect_with(&config(&server, KEY), options).await.unwrap();
+        let error = kms.generate().await.unwrap_err();
+        assert_eq!(error.class(), class, "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_ready_yet_is_waited_for() {
     let server = server().await;
     let made = generate(&server, KEY).await.unwrap();

@@ -148,6 +148,10 @@ impl Row {
         }
     }
 
+    fn is_throttling(&self) -> bool {
+        matches!(&self.effect, Some(Effect::Error { code, .. }) if code == "ThrottlingException")
+    }
+
     fn faults(&self) -> Vec<Scripted> {
         let mut faults = self.also.clone();
         if let Some(effect) = &self.effect {
@@ -175,6 +179,10 @@ impl Row {
         // the state of the key is asked for once more
         if self.class.as_deref() == Some("KeyState") && self.on.as_deref() == Some("Decrypt") {
             counts.insert("DescribeKey", Some(2));
+        }
+        // a first boot goes on without it
+        if self.tried == Tried::Again && self.is_throttling() {
+            counts.insert("DescribeKey", Some(1));
         }
         counts
     }
