@@ -131,19 +131,19 @@ impl AwsKms {
         .await
     }
 
-    /// Returns the state of a key as KMS reports it; `None` if the caller may not ask, or if it does not answer and has a configured replica,
-    /// which has a state of its own.
+    /// Returns the state of a key as KMS reports it; `None` if the caller may not ask or KMS throttles the question, or if it does not answer
+    /// and has a configured replica, which has a state of its own.
     ///
     /// # Errors
     /// [`KmsError`], after the retries of its class.
     pub async fn key_state(&self, key_id: &str) -> Result<Option<KeyState>, KmsError> {
         let asking = &self.asking(Operation::DescribeKey, key_id);
         let has_replica = self.replica_of(key_id).is_some();
-        // a policy that denies DescribeKey will not change, so this is not retried
+        // a policy that denies DescribeKey will not change, and its quota is small, so these are not retried
         let described = self.retry(asking, || async {
             match asking.describe().await {
                 Ok(key) => Ok(Some(key_state(&key))),
-                Err(failure) if has_replica || failure.class == Class::Denied => Ok(None),
+                Err(failure) if has_replica || failure.class == Class::Denied || failure.is_throttling() => Ok(None),
                 Err(failure) => Err(failure),
             }
         });

@@ -93,8 +93,13 @@ async fn a_first_boot_does_without_a_description_of_the_key_that_kms_throttles()
         assert_eq!(asked, [("DescribeKey", configured), ("GenerateDataKey", configured), ("Decrypt", &arn)]);
     }
 
-    // KMS knows which key is meant, and another one is an error
+    // nor does a health check ask again
     server.push_fault(Scripted::error("DescribeKey", "ThrottlingException").times(2));
+    let described = server.count("DescribeKey");
+    assert_eq!(connect(&config(&server, KEY)).await.key_state(&arn).await.unwrap(), None);
+    assert_eq!(server.count("DescribeKey"), described + 1);
+
+    // KMS knows which key is meant, and another one is an error
     server.push_fault(Scripted::new("GenerateDataKey", Effect::WrongKeyId).times(1));
     let error = generate(&server, KEY).await.unwrap_err();
     assert_says(&error, Class::Unexpected, Fault::Data, &["KMS answered with a different key"]);
