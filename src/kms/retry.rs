@@ -28,6 +28,10 @@ pub struct Limits {
     pub first_slow_wait: Duration,
     /// Maximum of the upper bound.
     pub longest_wait: Duration,
+    /// Upper bound of the first wait after KMS throttled a call; it doubles with every wait.
+    pub first_throttled_wait: Duration,
+    /// Its maximum.
+    pub longest_throttled_wait: Duration,
     /// How long a denied call (policy, credentials) is retried: IAM is eventually consistent, and the role may be new.
     pub patience: Duration,
     /// Number of attempts where a few are enough (clock, quota).
@@ -42,6 +46,8 @@ impl Default for Limits {
             first_wait: Duration::from_millis(500),
             first_slow_wait: Duration::from_secs(5),
             longest_wait: Duration::from_secs(20),
+            first_throttled_wait: Duration::from_secs(2),
+            longest_throttled_wait: Duration::from_secs(10),
             patience: Duration::from_secs(60),
             few: 4,
         }
@@ -52,9 +58,15 @@ impl Limits {
     /// Returns how long to wait before attempt `tries + 1`; `None` if there is none.
     ///
     /// It is a random time up to a bound that doubles ("full jitter"), so that the nodes of a cluster that boot
-    /// together do not ask together.
-    fn wait(&self, class: Class, tries: u32, since_first: Duration) -> Option<Duration> {
-        let (again, first) = match class {
+    /// together do not ask together. After throttling it is at least half the bound: to ask sooner takes from the quota that is
+    /// exhausted. The bound stays lower then, because a quota is filled again every second and the last node should not sleep
+    /// when it is free (`make storm`).
+    fn wait(&self, failure: &Failure, tries: u32, since_first: Duration) -> Option<Duration> {
+        let (again, first) = match failure.class {
+            Class::Transient if failure.is_throttling() => {
+                let bound = doubled(self.first_throttled_wait, tries).min(self.longest_throttled_wait);
+                return Some(bound.mul_f64(0.5 + 0.5 * fastrand::f64()));
+            }
             Class::Transient | Class::NoCredentials => (true, self.first_wait),
             Class::KeyNotReady => (true, self.first_slow_wait),
             Class::Denied | Class::BadCredentials => (since_first < self.patience, self.first_wait),
@@ -66,13 +78,13 @@ impl Limits {
             | Class::WrappedKey
             | Class::Unexpected => (false, Duration::ZERO),
         };
-        again.then(|| self.bound(first, tries).mul_f64(fastrand::f64()))
+        again.then(|| doubled(first, tries).min(self.longest_wait).mul_f64(fastrand::f64()))
     }
+}
 
-    fn bound(&self, first: Duration, tries: u32) -> Duration {
-        let doubled = 2u32.saturating_pow(tries.saturating_sub(1));
-        first.saturating_mul(doubled).min(self.longest_wait)
-    }
+/// Doubles a time with every try but the first.
+fn doubled(first: Duration, tries: u32) -> Duration {
+    first.saturating_mul(2u32.saturating_pow(tries.saturating_sub(1)))
 }
 
 /// Calls `attempt` until it succeeds, fails permanently, or `deadline` is near; logs every wait with its reason.
@@ -100,7 +112,7 @@ where
             },
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        match limits.wait(failure.class, count, start.elapsed()) {
+        match limits.wait(&failure, count, start.elapsed()) {
             Some(wait) if wait < left => {
                 tracing::warn!(
                     operation = operation.name(),

@@ -25,6 +25,8 @@ fn limits() -> Limits {
         first_wait: Duration::from_millis(10),
         first_slow_wait: Duration::from_millis(20),
         longest_wait: Duration::from_millis(50),
+        first_throttled_wait: Duration::from_millis(10),
+        longest_throttled_wait: Duration::from_millis(50),
         patience: Duration::from_secs(10),
         few: 3,
     }

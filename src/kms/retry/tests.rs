@@ -44,12 +44,26 @@ fn each_class_is_tried_as_long_as_it_deserves() {
 #[test]
 fn waits_are_random_and_bounded() {
     let limits = Limits::default();
-    let wait = |tries| limits.wait(Class::Transient, tries, Duration::ZERO).unwrap();
+    let wait = |tries| limits.wait(&Failure::new(Class::Transient, "test"), tries, Duration::ZERO).unwrap();
     for tries in 1..200 {
         assert!(wait(tries) <= limits.longest_wait.min(limits.first_wait * 2u32.saturating_pow(tries - 1)));
     }
     let waits: std::collections::BTreeSet<_> = (0..20).map(|_| wait(50)).collect();
     assert!(waits.len() > 10, "{waits:?}");
+}
+
+#[test]
+fn a_throttled_call_waits_at_least_half_of_a_lower_bound() {
+    let limits = Limits::default();
+    for code in ["ThrottlingException", "TooManyRequestsException", "SlowDown"] {
+        let mut failure = Failure::new(Class::Transient, "test");
+        failure.code = Some(code.into());
+        for tries in 1..200 {
+            let bound = (limits.first_throttled_wait * 2u32.pow(tries.min(20) - 1)).min(limits.longest_throttled_wait);
+            let wait = limits.wait(&failure, tries, Duration::ZERO).unwrap();
+            assert!(bound / 2 <= wait && wait <= bound, "{code}, {tries}: {wait:?}");
+        }
+    }
 }
 
 #[test]

@@ -51,8 +51,14 @@ impl Service {
         let served = tokens >= 1.0;
         self.tokens.set(if served { tokens - 1.0 } else { tokens });
         sleep(LATENCY).await;
-        if served { Ok(()) } else { Err(Failure::new(Class::Transient, "throttled")) }
+        if served { Ok(()) } else { Err(throttled()) }
     }
+}
+
+fn throttled() -> Failure {
+    let mut failure = Failure::new(Class::Transient, "throttled");
+    failure.code = Some("ThrottlingException".into());
+    failure
 }
 
 struct Figures {
