@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench storm lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -83,6 +83,10 @@ bench: ## compare the time of a boot with cryptsetup by hand: BENCH_VOLUMES="1 4
 	$(CARGO) build --release --bin luks-agent
 	$(CARGO) build --workspace --bins --example bench --example measure
 	@"$${CARGO_TARGET_DIR:-target}/debug/examples/bench"
+
+storm: ## boot 1,000 to 100,000 nodes at once against the quotas of KMS, in virtual time, and print the tables of docs/fleet.md (half an hour)
+	@scripts/deps.sh build
+	@$(CARGO) run --release --example storm
 
 packages: ## build .deb and .rpm in target/packages, for Debian 11 and later and RHEL 9 and later (ARCHES="x86_64 aarch64")
 	@scripts/deps.sh build packages
