@@ -84,7 +84,7 @@ bench: ## compare the time of a boot with cryptsetup by hand: BENCH_VOLUMES="1 4
 	$(CARGO) build --workspace --bins --example bench --example measure
 	@"$${CARGO_TARGET_DIR:-target}/debug/examples/bench"
 
-storm: ## boot 1,000 to 100,000 nodes at once against the quotas of KMS, in virtual time, and print the tables of docs/fleet.md (half an hour)
+storm: ## boot 1,000 to 100,000 nodes at once against the quotas of KMS, in virtual time, and print the tables of docs/fleet.md (half an hour, 7 GB of memory)
 	@scripts/deps.sh build
 	@$(CARGO) run --release --example storm
 
