@@ -13,7 +13,9 @@ use super::clock::ServiceClock;
 use super::error::{KmsError, Operation};
 use super::failure::{Context, Failure, Tries};
 use super::http::limit_responses;
-use super::key_facts::{KeyState, check, check_state, is_same_key, key_state, may_be_named, region_of};
+use super::key_facts::{
+    KeyState, check, check_name, check_state, is_same_key, key_id_of, key_state, may_be_named, region_of,
+};
 use super::key_service::{GeneratedKey, KeyService, RewrappedKey};
 use super::retry::{Limits, retry};
 use super::setup::{self, Options};
@@ -118,6 +120,7 @@ impl AwsKms {
             match asking.describe().await {
                 Ok(key) => check(&key).map(Some),
                 Err(failure) if failure.is_throttling() => {
+                    check_name(&self.key_id)?;
                     tracing::info!(
                         kms_key = self.key_id,
                         "KMS throttles DescribeKey, so KMS key {} is used without it: {failure}",
@@ -294,6 +297,11 @@ impl Asking<'_> {
                 failure.class = Class::KeyNotReady;
                 failure
             }
+            // not known: the next attempt asks again, and the state may be one that passes
+            Err(asked) if asked.is_throttling() && failure.code.as_deref() == Some("KMSInvalidStateException") => {
+                failure.class = Class::KeyNotReady;
+                failure
+            }
             Err(_) => failure,
         }
     }
@@ -305,7 +313,9 @@ impl Asking<'_> {
     /// Returns the ARN of the key, which must be the one that KMS answered with.
     fn arn_of(&self, answered: Option<&str>) -> Result<String, Failure> {
         match answered {
-            Some(answered) if is_same_key(self.key, answered) => Ok(self.key.to_owned()),
+            Some(answered) if key_id_of(self.key).is_some() && is_same_key(self.key, answered) => {
+                Ok(self.key.to_owned())
+            }
             // not described: KMS knows which key an alias means
             Some(answered) if may_be_named(answered, self.key) => Ok(answered.to_owned()),
             Some(other) => Err(Failure::new(Class::Unexpected, format!("KMS answered with a different key, {other}"))),

@@ -10,6 +10,14 @@ use super::failure::Failure;
 
 const WANTED: &str = "set kms.key_id to a customer managed, symmetric key (SYMMETRIC_DEFAULT, ENCRYPT_DECRYPT)";
 
+const AWS_MANAGED: &str = "this is an AWS managed key, whose policy and deletion you do not control";
+
+/// Refuses a name that only AWS managed keys have.
+pub(super) fn check_name(name: &str) -> Result<(), Failure> {
+    let alias = name.rsplit_once(':').map_or(name, |(_, alias)| alias);
+    if alias.starts_with("alias/aws/") { Err(refuse(AWS_MANAGED)) } else { Ok(()) }
+}
+
 /// Refuses a key that may not be used, and returns its ARN otherwise.
 ///
 /// A property that KMS does not report counts against the key.
@@ -23,9 +31,7 @@ pub(super) fn check(key: &KeyMetadata) -> Result<String, Failure> {
 pub(super) fn check_kind(key: &KeyMetadata) -> Result<(), Failure> {
     match key.key_manager() {
         Some(KeyManagerType::Customer) => {}
-        Some(KeyManagerType::Aws) => {
-            return Err(refuse("this is an AWS managed key, whose policy and deletion you do not control"));
-        }
+        Some(KeyManagerType::Aws) => return Err(refuse(AWS_MANAGED)),
         Some(_) | None => return Err(refuse("KMS does not report this key as customer managed")),
     }
     match (key.key_spec(), key.key_usage()) {
@@ -124,13 +130,21 @@ pub(super) fn is_same_key(asked: &str, answered: &str) -> bool {
 ///
 /// An alias names any key of its Region and account.
 pub(super) fn may_be_named(arn: &str, name: &str) -> bool {
-    let fields: Vec<&str> = arn.splitn(6, ':').collect();
-    let ["arn", _, "kms", _, _, resource] = fields[..] else { return false };
-    let Some(id) = resource.strip_prefix("key/").filter(|id| !id.is_empty()) else { return false };
+    let Some(id) = key_id_of(arn) else { return false };
     match name.rsplit_once(':') {
         None => name == id || name.starts_with("alias/"),
-        Some((place, alias)) => alias.starts_with("alias/") && Some(place) == arn.strip_suffix(&format!(":{resource}")),
+        Some((place, alias)) => alias.starts_with("alias/") && Some(place) == arn.strip_suffix(&format!(":key/{id}")),
     }
+}
+
+/// Returns the key ID in a key ARN; `None` if it is none.
+pub(super) fn key_id_of(arn: &str) -> Option<&str> {
+    let ["arn", partition, "kms", region, account, resource] = arn.splitn(6, ':').collect::<Vec<_>>()[..] else {
+        return None;
+    };
+    let id = resource.strip_prefix("key/")?;
+    let is_whole = [partition, region, account, id].iter().all(|part| !part.is_empty());
+    (is_whole && !id.contains(':')).then_some(id)
 }
 
 /// Returns the Region of a key ARN or alias ARN.

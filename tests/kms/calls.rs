@@ -128,6 +128,34 @@ async fn a_key_that_no_data_key_may_be_made_with_is_refused_although_its_descrip
 }
 
 #[tokio::test]
+async fn the_name_of_an_aws_managed_key_is_refused_although_its_description_is_throttled() {
+    let server = server().await;
+    for name in ["alias/aws/ebs", "arn:aws:kms:us-east-1:111122223333:alias/aws/ebs"] {
+        server.push_fault(Scripted::error("DescribeKey", "ThrottlingException").times(1));
+        let error = generate(&server, name).await.unwrap_err();
+        assert_says(&error, Class::Configuration, Fault::Configuration, &["this is an AWS managed key"]);
+    }
+    assert_eq!(server.count("GenerateDataKey"), 0);
+}
+
+/// KMS throttles the question before the call, and the one after it that would tell the state.
+#[tokio::test]
+async fn a_key_that_is_not_ready_yet_is_waited_for_although_its_description_is_throttled() {
+    let server = server().await;
+    server.set_key_state(KEY, KeyState::Creating).unwrap();
+    server.push_fault(Scripted::error("DescribeKey", "ThrottlingException").times(2));
+    let enable = async {
+        while server.count("DescribeKey") < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.set_key_state(KEY, KeyState::Enabled).unwrap();
+    };
+    let kms = connect(&config(&server, KEY)).await;
+    let (made, ()) = tokio::join!(kms.generate(), enable);
+    assert_eq!(made.unwrap().key_arn, server.key_arn());
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_ready_yet_is_waited_for() {
     let server = server().await;
     let made = generate(&server, KEY).await.unwrap();

@@ -114,7 +114,9 @@ fn accepted(exchanges: &[Exchange], operation: &str) -> Value {
 
 /// The ARN of the KMS key that was found fit for use; none if the service had no time for the question.
 fn described(exchanges: &[Exchange]) -> Option<String> {
-    let looked = exchanges.iter().rfind(|e| e.asked == "DescribeKey").expect("a key is looked at first");
+    // later ones explain why GenerateDataKey failed
+    let first = exchanges.iter().take_while(|e| e.asked != "GenerateDataKey");
+    let looked = first.filter(|e| e.asked == "DescribeKey").last().expect("a key is looked at first");
     if !looked.status.is_some_and(|status| (200..300).contains(&status)) {
         return None;
     }
