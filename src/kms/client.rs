@@ -298,7 +298,9 @@ impl Asking<'_> {
                 failure
             }
             // not known: the next attempt asks again, and the state may be one that passes
-            Err(asked) if asked.is_throttling() && failure.code.as_deref() == Some("KMSInvalidStateException") => {
+            Err(asked)
+                if asked.class == Class::Transient && failure.code.as_deref() == Some("KMSInvalidStateException") =>
+            {
                 failure.class = Class::KeyNotReady;
                 failure
             }

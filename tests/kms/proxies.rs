@@ -106,7 +106,7 @@ fn kms_is_called_through_the_proxy_and_imds_is_not() {
     }
 }
 
-/// The proxy would read the data key. IMDS and KMS are one server here, and `localhost` is no address that a rule could know.
+/// The proxy would read the data key. IMDS and KMS are one server here.
 #[test]
 fn kms_without_tls_is_called_through_no_proxy() {
     let (server, proxy) = (Server::start_blocking(fake_aws::Options::default()).unwrap(), Proxy::start());
