@@ -354,31 +354,40 @@ fn upgraded(vm: &mut Machine, manager: &Manager, package: &str) {
     wait(vm, "the user of the volume", "test -s /mnt/used");
     let boot = "systemctl show -P InvocationID -P ActiveEnterTimestampMonotonic luks-agent-boot.service";
     let before = (volumes(vm), vm.ok(boot), vm.ok("sha256sum /etc/luks-agent/state/state.json"));
-    let daemon = vm.ok("systemctl show -P MainPID luks-agent.service");
-    vm.ok(&manager.upgrade(package));
-    wait(vm, "the new daemon", "systemctl is-active luks-agent.service luks-agent.target luks-agent-boot.service");
-    assert_ne!(daemon, vm.ok("systemctl show -P MainPID luks-agent.service"), "the daemon still runs the old program");
-    // which looks at everything when it begins
-    wait(vm, "its first run", "systemctl show -P ActiveState luks-agent-provision.service | grep -qx inactive");
+    restarts_the_daemon(vm, &manager.upgrade(package));
     assert_eq!(before, (volumes(vm), vm.ok(boot), vm.ok("sha256sum /etc/luks-agent/state/state.json")));
     vm.ok(manager.is_installed);
     assert_eq!(enabled(vm), "enabled\nenabled\ndisabled\n");
+}
+
+/// Runs a command that restarts the daemon, and waits for the end of the run with which a daemon begins.
+fn restarts_the_daemon(vm: &mut Machine, command: &str) {
+    let daemon = "systemctl show -P MainPID luks-agent.service";
+    let runs =
+        "journalctl -b --no-pager -u luks-agent-provision.service | grep -cE 'systemd.*(Finished|Failed)' || true";
+    let (old, before) = (vm.ok(daemon), vm.ok(runs));
+    vm.ok(command);
+    // is-active is content with one
+    wait(
+        vm,
+        "the new daemon",
+        "for unit in luks-agent.service luks-agent.target luks-agent-boot.service; do systemctl is-active $unit || exit 1; done",
+    );
+    let new = vm.ok(daemon);
+    assert!(new != old && new != "0", "the daemon was not restarted: {old}, {new}");
+    wait(vm, "its first run", &format!("test \"$({runs})\" != {before}"));
 }
 
 /// By needrestart, which Ubuntu runs after each upgrade, and without a question after an unattended one. Only the daemon is restarted.
 fn restarted_after_an_upgrade_of_a_library(vm: &mut Machine) {
     eprintln!("-- restarted by needrestart, while a file on a volume is open");
     let before = volumes(vm);
-    let daemon = vm.ok("systemctl show -P MainPID luks-agent.service");
     vm.ok("library=$(readlink -f /usr/lib/x86_64-linux-gnu/libcryptsetup.so.12)
          cp -a $library $library.new && mv $library.new $library");
     let listed =
         vm.ok("NEEDRESTART_UI=NeedRestart::UI::stdio needrestart -b -r l 2>&1 | grep '^NEEDRESTART-SVC' || true");
     assert!(listed.contains("luks-agent.service") && !listed.contains("luks-agent-"), "{listed}");
-    vm.ok("needrestart -r a -m a -l 2>&1");
-    wait(vm, "the new daemon", "systemctl is-active luks-agent.service luks-agent.target luks-agent-boot.service");
-    assert_ne!(daemon, vm.ok("systemctl show -P MainPID luks-agent.service"), "needrestart did not restart the daemon");
-    wait(vm, "its first run", "systemctl show -P ActiveState luks-agent-provision.service | grep -qx inactive");
+    restarts_the_daemon(vm, "needrestart -r a -m a -l 2>&1");
     assert_eq!(before, volumes(vm));
 }
 
@@ -449,7 +458,7 @@ fn purged(vm: &mut Machine, deb: &str) {
 
 /// Everything is open and mounted, and nothing failed.
 fn ready(vm: &mut Machine) {
-    wait(vm, "the volumes", "systemctl is-active luks-agent.target luks-agent.service");
+    wait(vm, "the volumes", "systemctl is-active luks-agent.target && systemctl is-active luks-agent.service");
     for at in MOUNTS {
         assert!(vm.ok(&format!("findmnt -no SOURCE {at}")).starts_with("/dev/mapper/luks-"));
     }
