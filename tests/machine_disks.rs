@@ -32,13 +32,13 @@ fn as_many_disks_as_an_instance_has_and_the_largest() {
     let paths = vm.ok("cat /sys/block/nvme*c*n1/hidden | sort | uniq -c");
     assert_eq!(paths.trim(), format!("{VOLUMES} 1"), "the paths of NVMe multipath");
 
-    let report = report(&agent(&mut vm, 0, "provision --json"));
+    let report = report(&agent(&mut vm, "provision --json"));
     assert_eq!(report["summary"], format!("{VOLUMES} formatted"), "{report:#}");
     assert_eq!(vm.ok("findmnt -rn -o SOURCE | grep -c ^/dev/mapper/luks-"), VOLUMES.to_string());
     let sectors = vm.ok("dmsetup table --target crypt | grep -c 'sector_size:4096'");
     assert_eq!(sectors, VOLUMES.to_string());
-    agent(&mut vm, 0, "close");
-    agent(&mut vm, 0, "unlock");
+    agent(&mut vm, "close");
+    agent(&mut vm, "unlock");
     assert_eq!(vm.ok("findmnt -rn -o SOURCE | grep -c ^/dev/mapper/luks-"), VOLUMES.to_string());
 
     the_kernel_gives_up_on_ebs_too_soon(&mut vm);
@@ -46,9 +46,9 @@ fn as_many_disks_as_an_instance_has_and_the_largest() {
     vm.power_off();
 }
 
-fn agent(vm: &mut Machine, status: i64, command: &str) -> Output {
+fn agent(vm: &mut Machine, command: &str) -> Output {
     let output = vm.run(&format!("luks-agent {command}"));
-    assert_eq!(output.status, status, "luks-agent {command}\n{}{}", output.stdout, output.stderr);
+    assert_eq!(output.status, 0, "luks-agent {command}\n{}{}", output.stdout, output.stderr);
     output
 }
 
@@ -73,7 +73,7 @@ fn the_largest(vm: &mut Machine) {
     ));
     let config = vm.read_file(CONFIG).replace("\"ext4\"", "\"none\"");
     vm.write_file(CONFIG, config);
-    let report = report(&agent(vm, 0, "provision --json"));
+    let report = report(&agent(vm, "provision --json"));
     assert_eq!(report["summary"], format!("1 formatted, {VOLUMES} unchanged"), "{report:#}");
     let sizes = vm.ok("lsblk -bnr -o TYPE,SIZE | sed -n 's/^crypt //p'");
     assert!(sizes.lines().any(|size| size.parse() == Ok(LARGEST - (16 << 20))), "{sizes}");
