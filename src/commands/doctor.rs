@@ -1,6 +1,6 @@
 //! `doctor`: says whether this node can do its work, before anything is formatted.
 //!
-//! It makes every check, also after one has failed, and writes nothing. No check waits longer than a few seconds.
+//! It makes every check, also after one has failed, and writes nothing. No check waits longer than half a minute.
 
 mod allow;
 mod clock;

@@ -64,7 +64,7 @@ pub(super) async fn identity(config: &Config, patience: Duration) -> Option<Inst
 }
 
 /// Returns the client for IMDS. It retries for `patience` on EC2, where IMDS works once the network does, and tries once elsewhere.
-fn imds(config: &Config, patience: Duration) -> Imds {
+pub(super) fn imds(config: &Config, patience: Duration) -> Imds {
     let vendor = fs::read_to_string("/sys/class/dmi/id/sys_vendor").unwrap_or_default();
     let xen = fs::read_to_string("/sys/hypervisor/uuid").unwrap_or_default();
     let ec2 = vendor.trim() == "Amazon EC2" || xen.starts_with("ec2");

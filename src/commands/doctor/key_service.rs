@@ -74,7 +74,7 @@ pub(super) async fn checks(config: &Config, recorded: Option<&State>) -> (Vec<Ch
             None => None,
         }
     };
-    let (metadata, kms, program) = tokio::join!(Metadata::ask(config.imds), kms, program::check(config, PATIENCE));
+    let (metadata, kms, program) = tokio::join!(Metadata::ask(config, PATIENCE), kms, program::check(config, PATIENCE));
     let mut rows = vec![metadata.row()];
     let mut uses_fips_endpoint = None;
     let clock = match kms {

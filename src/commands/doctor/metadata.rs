@@ -1,6 +1,9 @@
 //! The instance metadata service (IMDS).
 
-use crate::config::{self, EndpointMode};
+use std::time::Duration;
+
+use super::super::instance::imds;
+use crate::config::{Config, EndpointMode};
 use crate::error::chain;
 use crate::kms::imds::{Imds, ImdsError, is_disabled};
 use crate::report::Check;
@@ -18,12 +21,13 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Asks IMDS, once.
-    pub(super) async fn ask(config: config::Imds) -> Self {
-        let imds = Imds::new(config);
-        let instance_id = imds.instance_id().await;
+    /// Asks IMDS, on EC2 until it answers or `patience` is over.
+    pub(super) async fn ask(config: &Config, patience: Duration) -> Self {
+        let instance_id = imds(config, patience).instance_id().await;
+        let config = config.imds;
         let role = match &instance_id {
-            Ok(Some(_)) => imds.role().await.ok().flatten(),
+            // once: an instance without a role gives the same answer as one that is not ready
+            Ok(Some(_)) => Imds::new(config).role().await.ok().flatten(),
             Ok(None) | Err(_) => None,
         };
         Self { instance_id, role, is_ipv6: config.endpoint_mode == Some(EndpointMode::Ipv6) }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// How long systemd may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long systemd may take to answer. While a node boots, which is when it is asked, it has much else to do.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The properties that the checks read.
 const PROPERTIES: &str =
     "--property=Id,LoadState,UnitFileState,After,RequiresMountsFor,WorkingDirectory,ReadWritePaths,ExecStart";
