@@ -320,6 +320,53 @@ fn what_may_not_be_blank_is_left_as_it_is() {
     judge(&table, &faults);
 }
 
+/// What is noticed by the count of written sectors, unless by a sample.
+const WRITTEN: &str = "the count";
+/// Disks to which `tests/kernel/between-looks.sh` writes after the first look at them, and what must be said of each. The samples of the
+/// second look hardly ever see a sector: most are noticed because the kernel counts what is written.
+const BETWEEN: &[(&str, &str, &str)] = &[
+    ("ubdb", "mkfs.ext4", "ext4 at byte 1080"),
+    ("ubdc", "the first sector", "data without a known signature, first seen at byte 0"),
+    ("ubdd", "one sector behind the first 16 MiB, past the page cache", WRITTEN),
+    ("ubde", "one sector in the middle", WRITTEN),
+    ("ubdf", "one sector in the middle, past the page cache", WRITTEN),
+    ("ubdg", "the last sector", "data without a known signature, first seen at byte 167771648"),
+    ("ubdh", "one block in the page cache of a process", WRITTEN),
+    ("ubdi", "a block of zeros", WRITTEN),
+    ("ubdj", "an image of ext4", "ext4 at byte 1080"),
+];
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn what_is_written_between_the_looks_is_noticed() {
+    let mut node = Node::new("corpus-between").disk("ubdk", 600 * MIB);
+    for (disk, ..) in BETWEEN {
+        node.attach(disk, 160 * MIB, None);
+    }
+    let boot = node.boot(&script("between-looks"));
+    boot.assert_ok();
+    let (report, next) = (rows(&boot, "between"), rows(&boot, "next"));
+    assert_eq!(report["ubdk"]["result"], "formatted");
+    let (mut table, mut faults) = (Vec::new(), Vec::new());
+    for (disk, name, expect) in BETWEEN {
+        let row = report.get(*disk);
+        // a sample may happen to be where somebody wrote
+        let sampled = row.is_some_and(|row| row["evidence"]["found"] == "data");
+        let expect = match *expect {
+            WRITTEN if sampled => "it has changed since the plan was made: data without a known signature",
+            WRITTEN => "it has changed since the plan was made: it could not be examined: this node has written to it",
+            other => other,
+        };
+        faults.extend(fault(row, expect).map(|it| format!("{name}: {it}")));
+        table.push((*name, row.cloned().unwrap_or_default()));
+        if *disk != "ubdi" {
+            faults.extend(fault(next.get(*disk), "not blank").map(|it| format!("{name}, the next run: {it}")));
+        }
+    }
+    assert_eq!(next["ubdi"]["result"], "formatted", "zeros are no data");
+    judge(&table, &faults);
+}
+
 /// What `wipe-instance-store` does with a disk: what must be said of it, or that it is formatted.
 const WIPE: &[(&str, &str, Option<&str>, &str)] = &[
     ("ubdb", "ext4", None, "mke2fs -q -F -t ext4 $I"),

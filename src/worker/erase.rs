@@ -17,7 +17,7 @@ use super::claim::claim;
 use super::erase_error::EraseError;
 use super::error::WorkerError;
 use super::probe::{open_exclusively, path_of};
-use super::reader::{CHUNK, Reader};
+use super::reader::Reader;
 use super::sample::Part;
 use super::signatures::{find_signatures, is_luks};
 use super::stage::Stage;
@@ -27,6 +27,8 @@ use crate::job::{self, Answer, Overwritten};
 use crate::luks2::{DATA_OFFSET, HeaderError, Luks2Header};
 use crate::storage::cryptsetup::LuksError;
 
+/// The size of the largest write in bytes.
+const CHUNK: usize = 1 << 20;
 /// The binary header at the beginning of a LUKS2 header, in bytes (LUKS2 on-disk format, 2.1).
 const BINARY_HEADER: u64 = 4096;
 /// The size of a copy of the metadata that libcryptsetup makes, in bytes. It is used if the header no longer says.

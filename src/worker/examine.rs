@@ -6,19 +6,27 @@ use uuid::Uuid;
 
 use super::claim::claim;
 use super::error::WorkerError;
+use super::first_look::FirstLook;
 use super::probe::{self, path_of};
+use super::sample::Look;
+use super::sector_counts::SectorCounts;
 use super::stage::Stage;
 use crate::disk::{Content, Scan};
 use crate::job::{Answer, Target};
 
+/// Examines a disk, and remembers the look in `first` if the disk may be formatted next.
 pub(super) fn examine(
     target: &Target,
     intent: Option<Uuid>,
     scan: Scan,
+    first: &mut Option<FirstLook>,
     stage: &mut Stage<'_>,
 ) -> Result<Answer, WorkerError> {
     let disk = claim(target, stage)?;
-    Ok(Answer::Content { content: examine_content("examining", &disk, intent, scan, stage) })
+    let counts = SectorCounts::of(target.devno);
+    let content = examine_content("examining", &disk, intent, scan, Look::First, stage);
+    *first = FirstLook::remember(target, counts, &content);
+    Ok(Answer::Content { content })
 }
 
 pub(super) fn read_header(target: &Target, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
@@ -33,8 +41,9 @@ pub(super) fn examine_content(
     disk: &File,
     intent: Option<Uuid>,
     scan: Scan,
+    look: Look,
     stage: &mut Stage<'_>,
 ) -> Content {
     stage.enter(what);
-    probe::probe(&path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
+    probe::probe_for(look, &path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
 }

@@ -3,6 +3,8 @@
 use super::claim::{check_same_disk, claim, open};
 use super::error::WorkerError;
 use super::examine::examine_content;
+use super::first_look::FirstLook;
+use super::sample::Look;
 use super::stage::Stage;
 use crate::disk::Content;
 use crate::job::{self, Answer, Basis};
@@ -11,7 +13,13 @@ use crate::luks2::mapper_name;
 use crate::storage::cryptsetup::{self, Mapping};
 use crate::storage::{dm, filesystem, mount};
 
-pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
+/// Formats a disk. `first` is the look at it that came right before, if that found it blank.
+pub(super) fn format(
+    job: &job::Format,
+    key: Option<Passphrase>,
+    first: Option<FirstLook>,
+    stage: &mut Stage<'_>,
+) -> Result<Answer, WorkerError> {
     let job::Format { target, basis, scan, spec, filesystem, first_mount } = job;
     if let Some(at) = first_mount {
         mount::prepare_first_mount(at).map_err(WorkerError::NothingDone)?;
@@ -28,7 +36,9 @@ pub(super) fn format(job: &job::Format, key: Option<Passphrase>, stage: &mut Sta
         Basis::Blank { .. } | Basis::Wipe { .. } => None,
     };
     // the plan may be minutes old, so examine the disk again
-    let found = examine_content("examining once more", &disk, intent, *scan, stage);
+    let again = first.filter(|_| intent.is_none()).and_then(|first| first.look_again(target, &disk, *scan, stage));
+    let found =
+        again.unwrap_or_else(|| examine_content("examining once more", &disk, intent, *scan, Look::First, stage));
     if !still_allowed(basis, &found) {
         return Ok(Answer::Changed { content: found });
     }

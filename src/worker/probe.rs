@@ -17,8 +17,8 @@ use nix::libc::{EBUSY, O_EXCL};
 use uuid::Uuid;
 
 pub use super::reader::Progress;
-use super::reader::{CHUNK, ReadError, Reader};
-use super::sample::Part;
+use super::reader::{ReadError, Reader};
+use super::sample::{Look, Part};
 use super::signatures::{SignatureError, find_signatures, is_luks};
 use crate::disk::{Content, Evidence, Scan};
 use crate::error::chain;
@@ -26,6 +26,9 @@ use crate::luks2::{DATA_OFFSET, HeaderError, Luks2Header, Token};
 
 /// The binary header at the beginning of a LUKS2 header, in bytes (LUKS2 on-disk format, 2.1).
 const BINARY_HEADER: u64 = 4096;
+
+/// How much at the start of a disk is read once more when all else was read, in bytes.
+const START: u64 = 1 << 20;
 
 /// How long to retry a disk that is in use.
 const BUSY_PATIENCE: Duration = Duration::from_secs(3);
@@ -57,16 +60,33 @@ pub(super) enum ProbeError {
 ///
 /// `intent` is the LUKS UUID that the state file recorded before formatting began. Every failure is a [`Content::Unknown`].
 pub fn probe(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Content {
-    match examine(device, intent, scan, progress) {
+    probe_for(Look::First, device, intent, scan, progress)
+}
+
+/// As [`probe`], and reads as much as that look needs.
+pub(super) fn probe_for(
+    look: Look,
+    device: &Path,
+    intent: Option<Uuid>,
+    scan: Scan,
+    progress: Progress<'_>,
+) -> Content {
+    match examine(look, device, intent, scan, progress) {
         Ok(content) => content,
         Err(error) => Content::Unknown { reason: chain(error) },
     }
 }
 
-fn examine(device: &Path, intent: Option<Uuid>, scan: Scan, progress: Progress<'_>) -> Result<Content, ProbeError> {
+fn examine(
+    look: Look,
+    device: &Path,
+    intent: Option<Uuid>,
+    scan: Scan,
+    progress: Progress<'_>,
+) -> Result<Content, ProbeError> {
     let file = open_exclusively(device, OpenOptions::new().read(true))?;
     // opened through the descriptor that holds the disk exclusively
-    let mut reader = Reader::open(&path_of(&file), scan)?;
+    let mut reader = Reader::open(&path_of(&file), scan)?.for_look(look);
     let header = Luks2Header::read(&file);
     // the agent opens a disk with our token in an intact header or leaves it alone, whatever else is on it, so this is enough
     if intent.is_none()
@@ -146,7 +166,7 @@ fn examine_all(reader: &mut Reader, progress: Progress<'_>) -> Result<Option<Con
     // read the place of a header again: the scan takes a while, and if the volume is attached to several instances,
     // another one may have written to it meanwhile
     let read = reader.read;
-    let start = Part { at: 0, length: (CHUNK as u64).min(reader.size) };
+    let start = Part { at: 0, length: START.min(reader.size) };
     if let Some(offset) = reader.first_not_zero([start], &mut |_, _| {})? {
         return Ok(Some(Content::Unrecognised { offset }));
     }

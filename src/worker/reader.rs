@@ -4,16 +4,26 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 use nix::libc::{EINVAL, O_DIRECT};
 
 use super::noise::{self, Counts};
-use super::sample::{ALIGN, Part, choose_parts, random_fraction};
+use super::sample::{ALIGN, Look, Part, choose_parts, random_fraction};
 use crate::disk::{BlankScan, Bytes, Content, NoiseEvidence, Scan};
 
-/// The size of one read in bytes.
-pub(super) const CHUNK: usize = 1 << 20;
+/// The size of the largest read in bytes: EBS counts one of this size as one request.
+const CHUNK: usize = 256 << 10;
+/// How many reads are in flight. EBS answers after about a millisecond, so that these are more than a gp3 volume's 3,000 in a second.
+const IN_FLIGHT: usize = 8;
+/// The stack of a thread that reads, in bytes. It is locked in memory.
+const STACK: usize = 64 << 10;
+
+static ZEROS: [u8; CHUNK] = [0; CHUNK];
 
 /// A disk that could not be read, or not in time.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +42,9 @@ pub(super) enum ReadError {
         /// Why.
         source: io::Error,
     },
+    /// The system did not start a thread.
+    #[error("it cannot be read: no thread could be started")]
+    Thread(#[source] io::Error),
     /// The disk ended before its size.
     #[error("it ended at byte {at}, but its size is {size} bytes")]
     Ended {
@@ -63,38 +76,48 @@ pub(super) struct Reader {
     file: File,
     pub(super) size: u64,
     scan: Scan,
+    look: Look,
     since: Instant,
     /// Bytes read so far.
     pub(super) read: u64,
     buffer: Vec<u8>,
-    zeros: Vec<u8>,
-    /// The first aligned byte of `buffer`.
-    start: usize,
+}
+
+/// What came of reading a piece of the disk.
+struct Piece {
+    at: u64,
+    /// How many bytes were read.
+    read: u64,
+    /// Where `wanted` found something, or why the piece cannot be read.
+    outcome: Result<Option<u64>, ReadError>,
 }
 
 impl Reader {
+    /// Opens a disk for the first look at it.
     pub(super) fn open(device: &Path, scan: Scan) -> Result<Self, ReadError> {
         let direct = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(device);
         let file = match direct {
             // plain files in tests may be on a file system without direct I/O
             Err(e) if e.raw_os_error() == Some(EINVAL) => File::open(device),
             other => other,
-        };
-        let file = file.map_err(ReadError::Open)?;
+        }
+        .map_err(ReadError::Open)?;
         let size = io::Seek::seek(&mut &file, io::SeekFrom::End(0)).map_err(ReadError::Size)?;
-        let buffer = vec![0; CHUNK + ALIGN];
-        let start = buffer.as_ptr().align_offset(ALIGN);
-        let since = Instant::now();
-        Ok(Self { file, size, scan, since, read: 0, buffer, zeros: vec![0; CHUNK], start })
+        Ok(Self { file, size, scan, look: Look::First, since: Instant::now(), read: 0, buffer: buffer() })
+    }
+
+    /// Chooses the parts of another look.
+    pub(super) fn for_look(self, look: Look) -> Self {
+        Self { look, ..self }
     }
 
     pub(super) fn choose_parts(&self, from: u64) -> Vec<Part> {
-        choose_parts(from, self.size, self.scan.how, random_fraction())
+        choose_parts(from, self.size, self.scan.how, self.look, random_fraction())
     }
 
     /// Reads all parts and fails with the place of the first read error, whatever is on the disk.
     pub(super) fn find_unreadable(&mut self, progress: Progress<'_>) -> Result<(), ReadError> {
-        self.find(self.choose_parts(0), progress, |_| None).map(|_| ())
+        self.search(self.choose_parts(0), progress, |_| None).map(|_| ())
     }
 
     /// Returns the offset of the first byte that is not zero.
@@ -103,15 +126,11 @@ impl Reader {
         parts: impl IntoIterator<Item = Part>,
         progress: Progress<'_>,
     ) -> Result<Option<u64>, ReadError> {
-        let zeros = std::mem::take(&mut self.zeros);
         // comparing the whole slice is many times faster than looking at each byte
-        let not_zero = |bytes: &[u8]| match bytes == &zeros[..bytes.len()] {
+        self.search(parts, progress, |bytes| match bytes == &ZEROS[..bytes.len()] {
             true => None,
             false => bytes.iter().position(|b| *b != 0),
-        };
-        let found = self.find(parts, progress, not_zero);
-        self.zeros = zeros;
-        found
+        })
     }
 
     /// Tells noise from data: reads every block of the sample again, from byte `from` on.
@@ -123,15 +142,13 @@ impl Reader {
     ) -> Result<Content, ReadError> {
         self.read = 0;
         let (mut all, mut begins_as_stream) = (Counts::default(), None);
-        let zeros = std::mem::take(&mut self.zeros);
         let structured = self.find(self.choose_parts(from), progress, |bytes| {
             begins_as_stream.get_or_insert_with(|| noise::is_stream(bytes));
-            let mut is_noise = |block: &[u8]| block == &zeros[..block.len()] || all.add_if_noise(block);
+            let mut is_noise = |block: &[u8]| block == &ZEROS[..block.len()] || all.add_if_noise(block);
             bytes.chunks(noise::BLOCK).position(|block| !is_noise(block))
-        });
-        self.zeros = zeros;
+        })?;
         let (read, random) = (self.read, all.total());
-        let has_structure = structured?.is_some() || begins_as_stream == Some(true) || !all.is_uniform();
+        let has_structure = structured.is_some() || begins_as_stream == Some(true) || !all.is_uniform();
         // some noise among mostly zeros is probably encrypted data that somebody wrote
         if has_structure || random < read / 2 {
             return Ok(Content::Unrecognised { offset });
@@ -139,7 +156,7 @@ impl Reader {
         Ok(Content::Noise { offset, evidence: NoiseEvidence { read, random, of: self.size } })
     }
 
-    /// Reads until `wanted` finds something, and returns its offset.
+    /// Reads one piece after the other until `wanted` finds something, and returns its offset.
     pub(super) fn find(
         &mut self,
         parts: impl IntoIterator<Item = Part>,
@@ -147,49 +164,131 @@ impl Reader {
         mut wanted: impl FnMut(&[u8]) -> Option<usize>,
     ) -> Result<Option<u64>, ReadError> {
         let parts: Vec<Part> = parts.into_iter().collect();
-        let total = self.read + parts.iter().map(|part| part.length).sum::<u64>();
-        for part in parts {
-            let mut at = part.at;
-            while at < part.end() {
-                let want = usize::try_from(part.end() - at).map_or(CHUNK, |left| left.min(CHUNK));
-                self.in_time(total)?;
-                let buffer = &mut self.buffer[self.start..self.start + want.next_multiple_of(ALIGN)];
-                let got = match self.file.read_at(buffer, at) {
-                    Ok(got) => got,
-                    Err(source) => {
-                        let at = self.narrow_down(at, want);
-                        return Err(ReadError::Read { at, source });
-                    }
-                };
-                if got == 0 {
-                    return Err(ReadError::Ended { at, size: self.size });
-                }
-                let got = got.min(want);
-                if let Some(found) = wanted(&buffer[..got]) {
-                    return Ok(Some(at + found as u64));
-                }
-                at += got as u64;
-                self.read += got as u64;
-                progress(self.read, total);
+        let total = self.read + length_of(&parts);
+        for part in parts.into_iter().flat_map(|part| part.pieces(CHUNK)) {
+            self.check_time(total)?;
+            let piece = read_piece(&self.file, self.size, part, &mut self.buffer, &mut wanted);
+            self.read += piece.read;
+            if let Some(found) = piece.outcome? {
+                return Ok(Some(found));
             }
+            progress(self.read, total);
         }
         Ok(None)
     }
 
+    /// As [`Reader::find`], with several reads in flight. Of several places, the first on the disk counts, whether `wanted` found something
+    /// there or it cannot be read.
+    fn search(
+        &mut self,
+        parts: impl IntoIterator<Item = Part>,
+        progress: Progress<'_>,
+        wanted: impl Fn(&[u8]) -> Option<usize> + Sync,
+    ) -> Result<Option<u64>, ReadError> {
+        let parts: Vec<Part> = parts.into_iter().collect();
+        let length = length_of(&parts);
+        if length <= CHUNK as u64 {
+            return self.find(parts, progress, wanted);
+        }
+        let (total, size) = (self.read + length, self.size);
+        // a full look at a large disk has millions
+        let pieces = Mutex::new(parts.into_iter().flat_map(|part| part.pieces(CHUNK)));
+        let is_over = AtomicBool::new(false);
+        let file = self.file.try_clone().map_err(ReadError::Open)?;
+        let read_pieces = |outcomes: &SyncSender<Piece>| {
+            let mut buffer = buffer();
+            let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+            while !is_over.load(Ordering::Relaxed) {
+                let Some(part) = next() else { break };
+                let piece = read_piece(&file, size, part, &mut buffer, &mut &wanted);
+                if outcomes.send(piece).is_err() {
+                    // nobody receives once the time is over
+                    break;
+                }
+            }
+        };
+        thread::scope(|scope| {
+            // no more than the reads in flight, so that whoever is told the progress can slow them down
+            let (outcomes, received) = sync_channel(IN_FLIGHT);
+            for started in 0..IN_FLIGHT {
+                let (outcomes, read_pieces) = (outcomes.clone(), &read_pieces);
+                match Builder::new().stack_size(STACK).spawn_scoped(scope, move || read_pieces(&outcomes)) {
+                    Ok(_) => {}
+                    Err(e) if started == 0 => return Err(ReadError::Thread(e)),
+                    Err(_) => break,
+                }
+            }
+            drop(outcomes);
+            let mut first: Option<Piece> = None;
+            for piece in received {
+                self.read += piece.read;
+                progress(self.read, total);
+                if !matches!(piece.outcome, Ok(None)) {
+                    is_over.store(true, Ordering::Relaxed);
+                    if first.as_ref().is_none_or(|first| piece.at < first.at) {
+                        first = Some(piece);
+                    }
+                } else if first.is_none()
+                    && let Err(e) = self.check_time(total)
+                {
+                    is_over.store(true, Ordering::Relaxed);
+                    return Err(e);
+                }
+            }
+            first.map_or(Ok(None), |piece| piece.outcome)
+        })
+    }
+
     /// Fails when the time limit is exceeded, because a slow but steady disk would otherwise take forever. A full scan has no limit.
-    fn in_time(&self, total: u64) -> Result<(), ReadError> {
+    fn check_time(&self, total: u64) -> Result<(), ReadError> {
         if self.scan.how == BlankScan::Full || self.since.elapsed() <= self.scan.within {
             return Ok(());
         }
         Err(ReadError::TooSlow { within: self.scan.within, read: self.read, total })
     }
+}
 
-    /// Finds the first page of an unreadable chunk that fails to read.
-    fn narrow_down(&mut self, at: u64, length: usize) -> u64 {
-        let buffer = &mut self.buffer[self.start..self.start + ALIGN];
-        (0..length.div_ceil(ALIGN))
-            .map(|page| at + (page * ALIGN) as u64)
-            .find(|at| self.file.read_at(buffer, *at).is_err())
-            .unwrap_or(at)
+/// Returns a buffer that has room for an aligned piece.
+fn buffer() -> Vec<u8> {
+    vec![0; CHUNK + ALIGN]
+}
+
+fn length_of(parts: &[Part]) -> u64 {
+    parts.iter().map(|part| part.length).sum()
+}
+
+/// Reads a piece of at most [`CHUNK`] bytes.
+fn read_piece(
+    file: &File,
+    size: u64,
+    part: Part,
+    buffer: &mut [u8],
+    wanted: &mut impl FnMut(&[u8]) -> Option<usize>,
+) -> Piece {
+    let start = buffer.as_ptr().align_offset(ALIGN);
+    let mut at = part.at;
+    let mut outcome = Ok(None);
+    while at < part.end() && matches!(outcome, Ok(None)) {
+        let want = usize::try_from(part.end() - at).map_or(CHUNK, |left| left.min(CHUNK));
+        let buffer = &mut buffer[start..start + want.next_multiple_of(ALIGN)];
+        outcome = match file.read_at(buffer, at) {
+            Ok(0) => Err(ReadError::Ended { at, size }),
+            Ok(got) => {
+                let got = got.min(want);
+                let found = wanted(&buffer[..got]).map(|found| at + found as u64);
+                at += got as u64;
+                Ok(found)
+            }
+            Err(source) => Err(ReadError::Read { at: narrow_down(file, at, want, &mut buffer[..ALIGN]), source }),
+        };
     }
+    Piece { at: part.at, read: at - part.at, outcome }
+}
+
+/// Finds the first page of an unreadable piece that fails to read.
+fn narrow_down(file: &File, at: u64, length: usize, page: &mut [u8]) -> u64 {
+    (0..length.div_ceil(ALIGN))
+        .map(|number| at + (number * ALIGN) as u64)
+        .find(|at| file.read_at(page, *at).is_err())
+        .unwrap_or(at)
 }

@@ -4,14 +4,8 @@ use uuid::Uuid;
 
 use crate::disk::BlankScan;
 
-/// The largest disk, in bytes, of which the check reads everything. It samples larger ones.
+/// The largest disk, in bytes, of which the first look reads everything. It samples larger ones.
 const WHOLE_UP_TO: u64 = 1 << 30;
-/// How many bytes to read at each end of a larger disk.
-const END: u64 = 256 << 20;
-/// The least number of samples between the ends.
-const SAMPLES: u64 = 1024;
-/// The size of a sample in bytes.
-const SAMPLE: usize = 64 << 10;
 /// The alignment in bytes that `O_DIRECT` needs for buffers and offsets on any disk.
 pub(super) const ALIGN: usize = 4096;
 
@@ -29,30 +23,70 @@ impl Part {
     pub(super) fn end(self) -> u64 {
         self.at + self.length
     }
+
+    /// Returns the part in pieces of at most `length` bytes.
+    pub(super) fn pieces(self, length: usize) -> impl Iterator<Item = Self> {
+        let at = (self.at..self.end()).step_by(length);
+        at.map(move |at| Self { at, length: (length as u64).min(self.end() - at) })
+    }
 }
 
-/// Returns the parts to read from byte `from` on.
+/// Which look at a disk this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Everything that is on the disk counts.
+    First,
+    /// The first look found the disk blank, and what this node writes to it is noticed in another way.
+    Second,
+}
+
+/// How a look samples a disk.
+struct Sampling {
+    /// How many bytes to read completely at each end.
+    end: u64,
+    /// The least number of samples between the ends, unless they would be closer than `stride`.
+    samples: u64,
+    /// The least distance of two samples in bytes.
+    stride: u64,
+    /// The size of a sample in bytes.
+    sample: u64,
+}
+
+impl Look {
+    fn sampling(self) -> Sampling {
+        match self {
+            Self::First => Sampling { end: 256 << 20, samples: 2048, stride: 32 << 10, sample: 32 << 10 },
+            Self::Second => Sampling { end: 1 << 20, samples: 1024, stride: 1 << 20, sample: 64 << 10 },
+        }
+    }
+}
+
+/// Returns the parts to read from byte `from` on, in ascending order.
 ///
-/// `start`, in 0..1, shifts the samples, so that a later check can find data that this one misses because the data is regular.
-pub(super) fn choose_parts(from: u64, size: u64, scan: BlankScan, start: f64) -> Vec<Part> {
-    if scan == BlankScan::Full || size <= WHOLE_UP_TO {
+/// `start`, in 0..1, shifts the samples, so that a later look can find data that this one misses because the data is regular.
+pub(super) fn choose_parts(from: u64, size: u64, scan: BlankScan, look: Look, start: f64) -> Vec<Part> {
+    let Sampling { end, samples, stride, sample } = look.sampling();
+    let is_whole = scan == BlankScan::Full || look == Look::First && size <= WHOLE_UP_TO;
+    if is_whole || size <= from.max(end) + end {
         return vec![Part { at: from, length: size.saturating_sub(from) }];
     }
-    let (head, tail) = (END.max(from), (size - END) / ALIGN as u64 * ALIGN as u64);
-    let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
+    let (head, tail) = (from.max(end), align(size - end));
+    let stride = ((tail - head) / samples).max(stride);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
         reason = "a jitter"
     )]
-    let jitter = (start * (stride - SAMPLE as u64 + 1) as f64) as u64;
-    let samples = (head + jitter..tail).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(|at| {
-        let at = at / ALIGN as u64 * ALIGN as u64;
-        Part { at, length: (SAMPLE as u64).min(tail - at) }
-    });
+    let jitter = (start * (stride - sample + 1) as f64) as u64;
+    let places = (head + jitter..tail).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(align);
+    let between = places.map(|at| Part { at, length: sample.min(tail - at) });
     let (first, last) = (Part { at: from, length: head - from }, Part { at: tail, length: size - tail });
-    std::iter::once(first).chain(samples).chain([last]).collect()
+    std::iter::once(first).chain(between).chain([last]).filter(|part| part.length > 0).collect()
+}
+
+fn align(bytes: u64) -> u64 {
+    bytes / ALIGN as u64 * ALIGN as u64
 }
 
 /// Returns a random number in 0..1.
@@ -68,52 +102,76 @@ mod tests {
     use super::*;
     use crate::luks2::DATA_OFFSET;
 
-    #[test]
-    fn a_large_disk_is_read_at_both_ends_and_sampled_between() {
-        let size = 10 << 30;
-        let parts = choose_parts(0, size, BlankScan::Sampled, 0.5);
-        let read = |offset: u64| parts.iter().any(|part| (part.at..part.end()).contains(&offset));
-        assert!(read(0) && read(END - 1) && read(size - END) && read(size - 1));
-        let between = parts.iter().filter(|part| (END..size - END).contains(&part.at)).count() as u64;
-        assert!(between >= SAMPLES, "{between}");
+    const GIB: u64 = 1 << 30;
+
+    fn parts(size: u64, look: Look, start: f64) -> Vec<Part> {
+        choose_parts(0, size, BlankScan::Sampled, look, start)
+    }
+
+    fn bytes(parts: &[Part]) -> u64 {
+        parts.iter().map(|part| part.length).sum()
     }
 
     #[test]
-    fn each_check_looks_elsewhere() {
-        let parts = |start| choose_parts(0, 10 << 30, BlankScan::Sampled, start);
-        assert_ne!(parts(0.1), parts(0.9));
+    fn a_large_disk_is_read_at_both_ends_and_sampled_between() {
+        let size = 500 * GIB;
+        for (look, end, places, mib) in [(Look::First, 256 << 20, 2048, 576), (Look::Second, 1 << 20, 1024, 66)] {
+            let parts = parts(size, look, 0.5);
+            let read = |offset: u64| parts.iter().any(|part| (part.at..part.end()).contains(&offset));
+            assert!(read(0) && read(end - 1) && read(size - end) && read(size - 1));
+            // what docs/safety.md says
+            assert_eq!((parts.len() - 2, bytes(&parts) >> 20), (places, mib), "{look:?}");
+        }
+    }
+
+    #[test]
+    fn each_look_samples_other_places() {
+        for look in [Look::First, Look::Second] {
+            assert_ne!(parts(10 * GIB, look, 0.1), parts(10 * GIB, look, 0.9));
+        }
         let fractions: Vec<f64> = std::iter::repeat_with(random_fraction).take(100).collect();
         assert!(fractions.iter().all(|f| (0.0..1.0).contains(f)), "{fractions:?}");
         assert!(fractions.iter().any(|f| *f < 0.5) && fractions.iter().any(|f| *f > 0.5), "{fractions:?}");
+    }
+
+    #[test]
+    fn all_of_a_small_disk_is_read_first_and_of_any_if_configured() {
+        let all = |size| [Part { at: 0, length: size }];
+        assert_eq!(parts(GIB, Look::First, 0.5), all(GIB));
+        for look in [Look::First, Look::Second] {
+            assert_eq!(choose_parts(0, 20 * GIB, BlankScan::Full, look, 0.5), all(20 * GIB));
+            assert_eq!(parts(2 << 20, look, 0.5), all(2 << 20));
+        }
+        assert_eq!(parts(320 << 20, Look::Second, 0.5).len(), 320);
     }
 
     proptest! {
         #[test]
         fn ranges_stay_on_the_disk_and_do_not_overlap(
             size in (DATA_OFFSET / 512 + 1..40 << 21).prop_map(|s| s * 512), start in 0.0..1.0, from in prop_oneof![Just(0), Just(DATA_OFFSET)],
+            look in prop_oneof![Just(Look::First), Just(Look::Second)],
         ) {
-            let parts = choose_parts(from, size, BlankScan::Sampled, start);
-            prop_assert_eq!(parts[0].at, from);
-            let last = parts[parts.len() - 1];
-            prop_assert_eq!(last.end(), size);
+            let parts = choose_parts(from, size, BlankScan::Sampled, look, start);
+            prop_assert_eq!(parts[parts.len() - 1].end(), size);
             for pair in parts.windows(2) {
                 prop_assert!(pair[0].end() <= pair[1].at);
             }
-            prop_assert!(parts.iter().all(|part| part.at % 512 == 0 && part.length > 0));
-            if size <= WHOLE_UP_TO {
-                prop_assert_eq!(parts.len(), 1);
+            prop_assert!(parts.iter().all(|part| part.at % 512 == 0 && part.length > 0 && part.at >= from));
+            if parts.len() == 1 {
                 return Ok(());
             }
             // both ends, and between them samples that leave no more out in one place than in another
-            let (head, tail) = (parts[0].end(), last.at);
-            prop_assert!(head >= END && size - tail >= END);
-            let stride = ((tail - head) / SAMPLES).max(SAMPLE as u64);
+            let Sampling { end, samples, stride, sample } = look.sampling();
+            let (head, tail) = (end.max(from), parts[parts.len() - 1].at);
+            prop_assert!(from >= end || (parts[0].at, parts[0].end()) == (from, end));
+            prop_assert!(size - tail >= end);
+            let stride = ((tail - head) / samples).max(stride);
             for pair in parts.windows(2) {
                 let gap = pair[1].at - pair[0].end();
-                prop_assert!(gap <= stride - SAMPLE as u64 + ALIGN as u64, "{gap} between {pair:?}, stride {stride}");
+                prop_assert!(gap <= stride - sample + ALIGN as u64, "{gap} between {pair:?}, stride {stride}");
             }
-            let whole = parts.iter().filter(|part| part.length == SAMPLE as u64).count() as u64;
-            prop_assert!(whole + 1 >= SAMPLES, "{whole} samples");
+            let whole = parts.iter().filter(|part| part.length == sample).count() as u64;
+            prop_assert!(whole + 1 >= samples.min((tail - head) / stride), "{whole} samples");
         }
     }
 }

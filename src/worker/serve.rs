@@ -10,6 +10,7 @@ use super::close;
 use super::erase::erase;
 use super::error::WorkerError;
 use super::examine::{examine, read_header};
+use super::first_look::FirstLook;
 use super::format::format;
 use super::grow::grow;
 use super::header;
@@ -32,9 +33,11 @@ use crate::storage::dm;
 /// If an answer cannot be written.
 pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
     let mut input = Input::new(input);
+    // for the next job
+    let mut first = None;
     loop {
         let answer = match receive(&mut input) {
-            Ok(Some(Request { job, keys })) => perform(job, keys, &mut |answer| send(output, &answer)),
+            Ok(Some(Request { job, keys })) => perform(job, keys, &mut first, &mut |answer| send(output, &answer)),
             Ok(None) => return Ok(()),
             // nobody knows where the next job would begin
             Err(error) => return send(output, &answer_failure(error)),
@@ -67,13 +70,19 @@ fn receive(input: &mut Input<impl Read>) -> Result<Option<Request>, WorkerError>
     Ok(Some(Request { job, keys }))
 }
 
-fn perform(job: Job, keys: Vec<Passphrase>, send: &mut dyn FnMut(Answer) -> io::Result<()>) -> Answer {
+fn perform(
+    job: Job,
+    keys: Vec<Passphrase>,
+    first: &mut Option<FirstLook>,
+    send: &mut dyn FnMut(Answer) -> io::Result<()>,
+) -> Answer {
     let mut stage = Stage { send, last: None, since: Instant::now() };
+    let looked = first.take();
     let mut keys = keys.into_iter();
     let done = match job {
-        Job::Probe { target, intent, scan } => examine(&target, intent, scan, &mut stage),
+        Job::Probe { target, intent, scan } => examine(&target, intent, scan, first, &mut stage),
         Job::Header { target } => read_header(&target, &mut stage),
-        Job::Format(job) => format(&job, keys.next(), &mut stage),
+        Job::Format(job) => format(&job, keys.next(), looked, &mut stage),
         Job::Unlock(job) => unlock(&job, keys.next(), &mut stage),
         Job::Check(job) => check(&job, &mut stage),
         Job::Grow(job) => grow(&job, keys.next(), &mut stage),

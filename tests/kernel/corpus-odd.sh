@@ -65,12 +65,12 @@ say "unsteady: the first byte of every read, and of every read in one second of 
 make flaky-below "0 $(sectors /dev/ubdd) linear /dev/ubdd 0"
 make flaky "0 $(sectors /dev/ubdd) flakey /dev/mapper/flaky-below 0 0 600 5 corrupt_bio_byte 1 r 1 0"
 # so slow that the agent's check takes longer than three seconds
-make slow-below "0 $(sectors /dev/ubde) delay /dev/ubde 0 100"
+make slow-below "0 $(sectors /dev/ubde) delay /dev/ubde 0 300"
 make sometimes "0 $(sectors /dev/ubde) flakey /dev/mapper/slow-below 0 2 1 5 corrupt_bio_byte 1 r 1 0"
 
 say "slow, and too slow"
 make slow "0 $(sectors /dev/ubdf) delay /dev/ubdf 0 20"
-make too-slow "0 $(sectors /dev/ubdg) delay /dev/ubdg 0 120"
+make too-slow "0 $(sectors /dev/ubdg) delay /dev/ubdg 0 250"
 
 say "changing between plan and format"
 make swapped "0 $(sectors /dev/ubdi) linear /dev/ubdi 0"
