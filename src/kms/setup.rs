@@ -1,5 +1,8 @@
 //! Sets up the connection with KMS: Region, endpoint, credentials and HTTP client.
 
+use std::path::Path;
+use std::sync::LazyLock;
+
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::default_provider::use_dual_stack::use_dual_stack_provider;
 use aws_config::default_provider::use_fips::use_fips_provider;
@@ -17,6 +20,9 @@ use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::service_config::ServiceConfigKey;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::RootCertStore;
 use tokio::time::Instant;
 
 use super::class::Class;
@@ -219,7 +225,7 @@ pub(super) fn https_client() -> SharedHttpClient {
     if !any {
         tracing::warn!("the system trusts no CA certificate, so https will fail; install the package ca-certificates");
     }
-    let trust = TrustStore::empty().with_native_roots(any);
+    let trust = LazyLock::new(move || trust_store(any));
     let over_tls = Builder::new().build_with_connector_fn(move |settings, _components| {
         let context = TlsContext::builder().with_trust_store(trust.clone()).build().unwrap_or_default();
         let mut connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context);
@@ -230,19 +236,56 @@ pub(super) fn https_client() -> SharedHttpClient {
     by_scheme(over_tls, Builder::new().build_http())
 }
 
-/// Returns whether the system trusts any CA. The client of the SDK loads all certificates, hundreds of files on
-/// Debian, and once is enough.
-fn has_any_certificate() -> bool {
+/// Returns the CA certificates that the system trusts.
+///
+/// The bundle is one file. Debian also has a file for each certificate, which the client of the SDK would read as well: hundreds of
+/// reads from a cold disk at every boot.
+fn trust_store(any: bool) -> TrustStore {
+    let Some(bundle) = bundle() else { return TrustStore::empty().with_native_roots(any) };
+    let trust = TrustStore::empty().with_native_roots(false);
+    certificates_in(bundle).into_iter().fold(trust, TrustStore::with_pem_certificate)
+}
+
+/// Returns the certificates in a file, each in PEM, without those at which the client of the SDK would panic.
+fn certificates_in(bundle: &Path) -> Vec<String> {
+    let mut certificates = rustls_native_certs::load_certs_from_paths(Some(bundle), None).certs;
+    certificates.retain(|one| RootCertStore::empty().add(one.clone()).is_ok());
+    let pem = |one| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(one));
+    certificates.into_iter().map(pem).collect()
+}
+
+/// Returns the file with all certificates that the system trusts, unless the environment names another place.
+fn bundle() -> Option<&'static Path> {
     const BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
-    let elsewhere = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
-    let bundle = || BUNDLES.iter().any(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0));
-    (!elsewhere && bundle()) || !rustls_native_certs::load_native_certs().certs.is_empty()
+    if ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some()) {
+        return None;
+    }
+    BUNDLES.iter().map(Path::new).find(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0))
+}
+
+/// Returns whether the system trusts any CA.
+fn has_any_certificate() -> bool {
+    bundle().is_some() || !rustls_native_certs::load_native_certs().certs.is_empty()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kms::Fault;
+
+    #[test]
+    fn a_certificate_that_cannot_be_used_is_left_out_of_the_bundle() {
+        let authority = fake_aws::TestCa::new().unwrap();
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let bundle = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(bundle.path(), format!("# ours\n{}{broken}{}", authority.pem(), authority.pem())).unwrap();
+        let certificates = certificates_in(bundle.path());
+        assert_eq!(certificates.len(), 1, "once, and without the broken one");
+        let trust = certificates.into_iter().fold(TrustStore::empty(), TrustStore::with_pem_certificate);
+        let context = TlsContext::builder().with_trust_store(trust).build().unwrap();
+        // it panics at what it cannot use
+        Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context).build();
+    }
 
     #[test]
     fn the_arn_names_the_region_and_the_configuration_may_not_contradict_it() {

@@ -31,7 +31,9 @@ for name in $regular $fips; do names+=(--tls-name "$name"); done
     --port-file /run/ports >/run/fake-aws.out 2>&1 &
 wait_for 30 test -s /run/ports
 KEY_ARN=$(sed -n 's/.*KMS key \(arn:[^ ,]*\).*/\1/p' /run/fake-aws.out | head -n 1)
-export SSL_CERT_FILE=/run/ca.pem AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1
+# as update-ca-certificates does
+cat /run/ca.pem >>/etc/ssl/certs/ca-certificates.crt
+export AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1
 hosts=$(</etc/hosts)
 printf '%s\n127.0.0.1 %s\n' "$hosts" "$regular $fips" >/etc/hosts
 ext4_volumes '/dev/ubd[bc]' ebs
