@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench storm lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench bench-native storm lint packages reproducible two-packages test-packages vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -83,6 +83,11 @@ bench: ## compare the time of a boot with cryptsetup by hand: BENCH_VOLUMES="1 4
 	$(CARGO) build --release --bin luks-agent
 	$(CARGO) build --workspace --bins --example bench --example measure
 	@"$${CARGO_TARGET_DIR:-target}/debug/examples/bench"
+
+bench-native: ## measure the agent's own part of a boot on this processor, without a virtual machine (a minute)
+	@scripts/deps.sh build
+	$(CARGO) build --release --bin luks-agent
+	@$(CARGO) run --quiet --example native
 
 storm: ## boot 1,000 to 100,000 nodes at once against the quotas of KMS, in virtual time, and print the tables of docs/fleet.md (half an hour, 7 GB of memory)
 	@scripts/deps.sh build

@@ -22,7 +22,7 @@ use std::time::Duration;
 use fake_aws::Server;
 use serde_json::Value;
 use support::ec2;
-use support::qemu::{AWS_ADDRESS, Machine};
+use support::qemu::{AWS_ADDRESS, Limit, Machine};
 
 /// Argon2id takes up to 1 GiB, and no more than half of what there is.
 const MEMORY_MIB: u64 = 3 << 10;
@@ -33,6 +33,14 @@ const MIB: f64 = 1024.0;
 const UNLOCKS: usize = 3;
 
 const LARGEST_ALLOWED_MIB: f64 = 24.0;
+
+/// What `provision` may take by (b).
+const PROVISION_ALLOWED: f64 = 1.2;
+
+/// The one slow volume, as slow as a gp3 volume of EBS without extra performance.
+const GP3: &str = "vol0123456789abcdef0";
+const GP3_SIZE: u64 = 500 << 30;
+const GP3_LIMIT: Limit = Limit { requests_per_second: 3000, bytes_per_second: 125 << 20 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -121,6 +129,7 @@ fn bench() {
     for volume in 1..=most {
         vm.add_disk(&format!("bench-{volume}"), ec2::VOLUME);
     }
+    vm.add_slow_disk(GP3, GP3_SIZE, GP3_LIMIT);
     vm = vm
         .tool(&agent)
         .tool(support::project_dir().join("tests/machine/bench.sh"))
@@ -152,6 +161,7 @@ fn bench() {
             }
         }
     }
+    let gp3 = bench.gp3(rounds);
     let table = Table { samples: bench.samples, counts, cores, kvm: bench.vm.on_kvm(), binary_mib: binary_mib(&agent) };
     println!(
         "luks-agent against cryptsetup: {}, {cores} cores, {MEMORY_MIB} MiB; {rounds} rounds, medians; (a) once",
@@ -160,7 +170,7 @@ fn bench() {
     for phase in [Phase::Unlock, Phase::UnlockCold, Phase::Provision] {
         print!("{}", table.times(phase));
     }
-    print!("{}{}", table.memory(), table.start());
+    print!("{gp3}{}{}", table.memory(), table.start());
     print!("{}", table.targets());
 }
 
@@ -234,6 +244,35 @@ impl Bench {
             first(sample.to_kms)
         );
         self.samples.entry((phase, volumes, who)).or_default().push(sample);
+    }
+
+    /// The first boot with one large and slow volume.
+    fn gp3(&mut self, rounds: usize) -> String {
+        self.vm.write_file("/etc/luks-agent/config.toml", ec2::config(&self.aws));
+        self.vm.ok(&format!("ec2-nvme.sh attach {GP3} && udevadm settle"));
+        let device = format!("/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{GP3}");
+        let said = self.vm.ok(&format!("dd if={device} of=/dev/null bs=16k count=300 iflag=direct 2>&1 | tail -n 1"));
+        let seconds = said.split(", ").find_map(|part| part.strip_suffix(" s")).and_then(|s| s.parse::<f64>().ok());
+        let mut text = format!(
+            "\nprovision of one volume of 500 GiB, 3,000 requests and 125 MiB in a second, {:.1} ms for a read of 16 KiB; seconds\n\
+             luks-agent    (b) tuned    agent/(b)\n",
+            seconds.unwrap() / 300.0 * 1000.0
+        );
+        for round in 1..=rounds {
+            let mut seconds = Vec::new();
+            for command in [&format!("--marker {AWS_ADDRESS}:80 luks-agent provision"), "bench.sh format-gp3"] {
+                eprintln!("the slow volume, round {round} of {rounds}: {command}");
+                self.vm.ok("bench.sh blank-gp3; bench.sh cold");
+                let output = self.vm.run_with(&format!("measure {command} 2>/run/bench/log"), b"", RUN_LIMIT);
+                assert_eq!(output.status, 0, "{command}: {}", self.vm.ok("cat /run/bench/log"));
+                assert_eq!(self.vm.ok("grep -c '^/dev/mapper/' /proc/mounts"), "1");
+                seconds.push(serde_json::from_str::<Value>(&output.stdout).unwrap()["seconds"].as_f64().unwrap());
+                self.vm.ok("bench.sh close");
+            }
+            let (agent, tuned) = (seconds[0], seconds[1]);
+            writeln!(text, "{agent:>10.2}    {tuned:>9.2}    {:>9.2}", agent / tuned).unwrap();
+        }
+        text
     }
 
     /// When the first request of a kind came after the marker, in milliseconds.
@@ -352,7 +391,11 @@ impl Table {
             for &volumes in &self.counts {
                 let (a, b) = (self.ratio(phase, volumes, Who::Default), self.ratio(phase, volumes, Who::Tuned));
                 if volumes >= 8 {
-                    target(format!("{what} {volumes}: faster than (b)"), format!("{b:.2} of (b)"), b < 1.0);
+                    let (limit, words) = match phase {
+                        Phase::Provision => (PROVISION_ALLOWED, "at most 1.2 of (b)"),
+                        Phase::Unlock | Phase::UnlockCold => (1.0, "faster than (b)"),
+                    };
+                    target(format!("{what} {volumes}: {words}"), format!("{b:.2} of (b)"), b <= limit);
                 }
                 let allowed = format!("{what} {volumes}: at most {:.0} % of (a)", share * 100.0);
                 target(allowed, format!("{:.1} %", a * 100.0), a <= share);

@@ -5,6 +5,7 @@
 #   bench.sh format-default|open-default N    with the defaults of `cryptsetup`, one volume after the other
 #   bench.sh format-tuned|open-tuned N        with the cheapest key derivation, as many volumes at once as there are cores
 #   bench.sh setup N | blank N | close | settle | cold
+#   bench.sh format-gp3 | blank-gp3           the same as tuned, of the one slow volume
 set -eu
 
 # The key is in memory and costs nothing. A real script would have to get it from KMS, with a program that takes a second to start.
@@ -13,8 +14,15 @@ key=/run/bench/key
 volumes() { seq -f 'bench-%g' "$1"; }
 at_once() { volumes "$2" | xargs -P "$(nproc)" -n 1 "$0" "$1"; }
 
+device() {
+    case $1 in
+        gp3) echo /dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol0123456789abcdef0 ;;
+        *) echo "/dev/disk/by-id/virtio-$1" ;;
+    esac
+}
+
 open() {
-    cryptsetup open --key-file "$key" "/dev/disk/by-id/virtio-$1" "$1"
+    cryptsetup open --key-file "$key" "$(device "$1")" "$1"
     mount -t xfs -o noatime "/dev/mapper/$1" "/bench/$1"
 }
 
@@ -22,8 +30,8 @@ open() {
 format() {
     name=$1
     shift
-    cryptsetup luksFormat --batch-mode --key-file "$key" "$@" "/dev/disk/by-id/virtio-$name"
-    cryptsetup open --key-file "$key" "/dev/disk/by-id/virtio-$name" "$name"
+    cryptsetup luksFormat --batch-mode --key-file "$key" "$@" "$(device "$name")"
+    cryptsetup open --key-file "$key" "$(device "$name")" "$name"
     mkfs.xfs -q -K "/dev/mapper/$name"
     mount -t xfs -o noatime "/dev/mapper/$name" "/bench/$name"
 }
@@ -35,11 +43,17 @@ case $1 in
     open-tuned) at_once open-one "$2" ;;
     format-one-tuned) format "$2" --pbkdf pbkdf2 --pbkdf-force-iterations 1000 ;;
     open-one) open "$2" ;;
+    format-gp3) exec "$0" format-one-tuned gp3 ;;
+    # the disk behind it, whose image then has no blocks
+    blank-gp3)
+        blkdiscard --force /dev/disk/by-id/virtio-behind-*
+        rm -rf /etc/luks-agent/state
+        ;;
 
     setup)
         mkdir -p /run/bench
         head -c 32 /dev/urandom | base64 -w 0 >"$key"
-        volumes "$2" | (cd / && mkdir bench && cd bench && xargs mkdir)
+        volumes "$2" | (cd / && mkdir -p bench/gp3 && cd bench && xargs mkdir)
         modprobe -a dm-crypt xfs
         ;;
     # writes zeros; the host frees the blocks of the image

@@ -93,6 +93,14 @@ pub struct Output {
 struct Disk {
     serial: String,
     path: PathBuf,
+    limit: Option<Limit>,
+}
+
+/// What a disk does at most, reads and writes together.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub requests_per_second: u64,
+    pub bytes_per_second: u64,
 }
 
 impl Disk {
@@ -263,7 +271,13 @@ impl Machine {
         assert!(serial.len() <= 20, "virtio serials have at most 20 characters: {serial}");
         let path = self.dir.join(format!("{serial}.img"));
         File::create_new(&path).unwrap().set_len(bytes).unwrap();
-        self.disks.push(Disk { serial: serial.to_owned(), path });
+        self.disks.push(Disk { serial: serial.to_owned(), path, limit: None });
+    }
+
+    /// The same of a disk that is as slow as QEMU is told.
+    pub fn add_slow_disk(&mut self, serial: &str, bytes: u64, limit: Limit) {
+        self.add_disk(serial, bytes);
+        self.disks.last_mut().unwrap().limit = Some(limit);
     }
 
     /// All disks, `boot` among them.
@@ -613,7 +627,10 @@ impl Machine {
         drive("tools", "file=tools.img", "raw", "on");
         for disk in &self.disks {
             let file = if volatile { nbd(&disk.serial) } else { format!("file={}.img", disk.serial) };
-            drive(&disk.virtio_serial(), &file, "raw", "off");
+            let throttled = disk.limit.map(|Limit { requests_per_second, bytes_per_second }| {
+                format!(",throttling.iops-total={requests_per_second},throttling.bps-total={bytes_per_second}")
+            });
+            drive(&disk.virtio_serial(), &(file + &throttled.unwrap_or_default()), "raw", "off");
         }
 
         command.args(["-device", "virtio-serial-pci", "-device"]);
