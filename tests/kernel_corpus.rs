@@ -354,7 +354,7 @@ fn what_is_written_between_the_looks_is_noticed() {
         let sampled = row.is_some_and(|row| row["evidence"]["found"] == "data");
         let expect = match *expect {
             WRITTEN if sampled => "it has changed since the plan was made: data without a known signature",
-            WRITTEN => "it has changed since the plan was made: it could not be examined: this node has written to it",
+            WRITTEN => "it has changed since the plan was made: this node has written to it since the first look",
             other => other,
         };
         faults.extend(fault(row, expect).map(|it| format!("{name}: {it}")));

@@ -140,7 +140,9 @@ fn of_stranger(stranger: &Stranger) -> Vec<(Standing, String)> {
         (None, None) => unknown("it was not examined".to_owned()),
         // nothing keeps data in clear from being written to it
         (None, Some(Content::Blank { .. })) => in_clear("blank, and not formatted yet".to_owned()),
-        (None, Some(content @ (Content::Unfinished | Content::Unrecognised { .. }))) => in_clear(content.to_string()),
+        (None, Some(content @ (Content::Unfinished | Content::Unrecognised { .. } | Content::Written))) => {
+            in_clear(content.to_string())
+        }
         (None, Some(content @ Content::Foreign { signatures })) => match is_luks1(signatures) {
             true => unknown(content.to_string()),
             false => in_clear(content.to_string()),

@@ -46,6 +46,8 @@ pub enum Content {
         /// The offset of the first non-zero byte that was read.
         offset: u64,
     },
+    /// It read as blank twice, but this node has written to it meanwhile.
+    Written,
     /// Unknown, because the disk could not be read, or not in time.
     Unknown {
         /// Why.
@@ -63,6 +65,7 @@ impl fmt::Display for Content {
             Self::Foreign { signatures } => f.write_str(&signatures.join(", ")),
             Self::Noise { offset, evidence } => write!(f, "{evidence}, first seen at byte {offset}"),
             Self::Unrecognised { offset } => write!(f, "data without a known signature, first seen at byte {offset}"),
+            Self::Written => f.write_str("this node has written to it since the first look"),
             Self::Unknown { reason } => write!(f, "it could not be examined: {reason}"),
         }
     }

@@ -242,8 +242,12 @@ pub(super) fn https_client() -> SharedHttpClient {
 /// reads from a cold disk at every boot.
 fn trust_store(any: bool) -> TrustStore {
     let Some(bundle) = bundle() else { return TrustStore::empty().with_native_roots(any) };
-    let trust = TrustStore::empty().with_native_roots(false);
-    certificates_in(bundle).into_iter().fold(trust, TrustStore::with_pem_certificate)
+    let certificates = certificates_in(bundle);
+    if certificates.is_empty() {
+        tracing::warn!("no certificate in {} can be used, so certificates are read from beside it", bundle.display());
+    }
+    let trust = TrustStore::empty().with_native_roots(certificates.is_empty());
+    certificates.into_iter().fold(trust, TrustStore::with_pem_certificate)
 }
 
 /// Returns the certificates in a file, each in PEM, without those at which the client of the SDK would panic.

@@ -59,7 +59,11 @@ impl Planner<'_> {
             Content::Noise { .. } => {
                 self.refuse(subject, Finding::refused(format!("not blank: {content}"), take_or_ignore(facts, role)));
             }
-            Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Luks2 { .. } | Content::Unfinished => {
+            Content::Foreign { .. }
+            | Content::Unrecognised { .. }
+            | Content::Written
+            | Content::Luks2 { .. }
+            | Content::Unfinished => {
                 self.refuse(subject, Finding::refused(format!("not blank: {content}"), wipe_or_ignore(facts)));
             }
             Content::Unknown { .. } => self.refuse(subject, Finding::wrong(content.to_string(), CHECK_READABLE)),

@@ -35,6 +35,8 @@ pub enum Found {
         /// Offset of the first of them that was seen.
         offset: u64,
     },
+    /// What this node wrote to it between the looks. Samples did not find it.
+    Written,
     /// A LUKS2 header.
     Luks2 {
         /// Its UUID.
@@ -58,6 +60,7 @@ impl From<&Content> for Found {
             Content::Noise { evidence, .. } => {
                 Self::Noise { read: evidence.read, random: evidence.random, of: evidence.of }
             }
+            Content::Written => Self::Written,
             Content::Unrecognised { offset } => Self::Data { offset: *offset },
             Content::Unknown { .. } => Self::Unknown,
         }

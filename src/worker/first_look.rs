@@ -15,7 +15,7 @@ pub(super) struct FirstLook {
     target: Target,
     /// Before the look.
     counts: SectorCounts,
-    /// How many bytes it read.
+    /// How many bytes the look read.
     read: u64,
 }
 
@@ -23,6 +23,8 @@ impl FirstLook {
     /// Remembers a look that found `content`; `counts` are those before it.
     pub(super) fn remember(target: &Target, counts: Option<SectorCounts>, content: &Content) -> Option<Self> {
         let Content::Blank { evidence } = content else { return None };
+        // without a sequence number, another disk of this size could have the name by then (before Linux 5.15)
+        target.diskseq?;
         Some(Self { target: target.clone(), counts: counts?, read: evidence.read })
     }
 
@@ -43,13 +45,38 @@ impl FirstLook {
         }
         let found = examine_content("examining once more", disk, None, scan, Look::Second, stage);
         let Content::Blank { evidence } = &found else { return Some(found) };
+        stage.enter("flushing what others have written");
         // what is only in the page cache counts once it is on the disk
         if let Err(e) = disk.sync_all() {
             return Some(Content::Unknown { reason: format!("what others have written to it cannot be flushed: {e}") });
         }
         match SectorCounts::of(target.devno)?.is_written_since(self.counts, self.read + evidence.read)? {
             false => Some(found),
-            true => Some(Content::Unknown { reason: "this node has written to it since the first look".to_owned() }),
+            true => Some(Content::Written),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::disk::{BlankScan, DevNo, Evidence};
+
+    #[test]
+    fn a_first_look_counts_only_for_a_blank_disk_and_only_for_that_one() {
+        let blank = Content::Blank { evidence: Evidence { read: 4096, of: 4096 } };
+        let target =
+            |diskseq| Target { path: "/dev/x".into(), devno: DevNo { major: 1, minor: 3 }, diskseq, size: 4096 };
+        let counts = SectorCounts::parse("0 0 8 0 0 0 0 0 0 0 0 0 0 0 0 0 0");
+        assert!(FirstLook::remember(&target(Some(7)), counts, &Content::Unrecognised { offset: 0 }).is_none());
+        assert!(FirstLook::remember(&target(Some(7)), None, &blank).is_none(), "nothing is counted");
+        assert!(FirstLook::remember(&target(None), counts, &blank).is_none(), "no sequence number");
+        let first = FirstLook::remember(&target(Some(7)), counts, &blank).unwrap();
+        let mut stage = Stage { send: &mut |_| Ok(()), last: None, since: Instant::now() };
+        let scan = Scan { how: BlankScan::Sampled, within: Duration::from_secs(60) };
+        let disk = tempfile::tempfile().unwrap();
+        assert_eq!(first.look_again(&target(Some(8)), &disk, scan, &mut stage), None, "another disk");
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn format(
         Basis::Blank { .. } | Basis::Wipe { .. } => None,
     };
     // the plan may be minutes old, so examine the disk again
+    // unfinished work and noise have a first look that was not for a blank disk
     let again = first.filter(|_| intent.is_none()).and_then(|first| first.look_again(target, &disk, *scan, stage));
     let found =
         again.unwrap_or_else(|| examine_content("examining once more", &disk, intent, *scan, Look::First, stage));

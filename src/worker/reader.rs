@@ -16,10 +16,10 @@ use super::noise::{self, Counts};
 use super::sample::{ALIGN, Look, Part, choose_parts, random_fraction};
 use crate::disk::{BlankScan, Bytes, Content, NoiseEvidence, Scan};
 
-/// The size of the largest read in bytes: EBS counts one of this size as one request.
-const CHUNK: usize = 256 << 10;
+/// The size of the largest read in bytes.
+const CHUNK: usize = 1 << 20;
 /// How many reads are in flight. EBS answers after about a millisecond, so that these are more than a gp3 volume's 3,000 in a second.
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 4;
 /// The stack of a thread that reads, in bytes. It is locked in memory.
 const STACK: usize = 64 << 10;
 
@@ -229,13 +229,19 @@ impl Reader {
                         first = Some(piece);
                     }
                 } else if first.is_none()
+                    && self.read < total
                     && let Err(e) = self.check_time(total)
                 {
                     is_over.store(true, Ordering::Relaxed);
                     return Err(e);
                 }
             }
-            first.map_or(Ok(None), |piece| piece.outcome)
+            match first {
+                Some(piece) => piece.outcome,
+                // that nothing was found is evidence only if everything was read
+                None if self.read != total => Err(ReadError::Ended { at: self.read, size }),
+                None => Ok(None),
+            }
         })
     }
 

@@ -6,6 +6,12 @@ use crate::disk::BlankScan;
 
 /// The largest disk, in bytes, of which the first look reads everything. It samples larger ones.
 const WHOLE_UP_TO: u64 = 1 << 30;
+/// The least number of samples between the ends, unless they would be closer than [`STRIDE`].
+const SAMPLES: u64 = 1024;
+/// The least distance of two samples in bytes.
+const STRIDE: u64 = 512 << 10;
+/// The size of a sample in bytes.
+const SAMPLE: u64 = 64 << 10;
 /// The alignment in bytes that `O_DIRECT` needs for buffers and offsets on any disk.
 pub(super) const ALIGN: usize = 4096;
 
@@ -40,23 +46,13 @@ pub(super) enum Look {
     Second,
 }
 
-/// How a look samples a disk.
-struct Sampling {
-    /// How many bytes to read completely at each end.
-    end: u64,
-    /// The least number of samples between the ends, unless they would be closer than `stride`.
-    samples: u64,
-    /// The least distance of two samples in bytes.
-    stride: u64,
-    /// The size of a sample in bytes.
-    sample: u64,
-}
-
 impl Look {
-    fn sampling(self) -> Sampling {
+    /// Returns how many bytes to read completely at each end of a disk that is sampled.
+    fn end(self) -> u64 {
         match self {
-            Self::First => Sampling { end: 256 << 20, samples: 2048, stride: 32 << 10, sample: 32 << 10 },
-            Self::Second => Sampling { end: 1 << 20, samples: 1024, stride: 1 << 20, sample: 64 << 10 },
+            Self::First => 256 << 20,
+            // where a header of LUKS2 lies, and all signatures
+            Self::Second => 16 << 20,
         }
     }
 }
@@ -65,22 +61,22 @@ impl Look {
 ///
 /// `start`, in 0..1, shifts the samples, so that a later look can find data that this one misses because the data is regular.
 pub(super) fn choose_parts(from: u64, size: u64, scan: BlankScan, look: Look, start: f64) -> Vec<Part> {
-    let Sampling { end, samples, stride, sample } = look.sampling();
+    let end = look.end();
     let is_whole = scan == BlankScan::Full || look == Look::First && size <= WHOLE_UP_TO;
     if is_whole || size <= from.max(end) + end {
         return vec![Part { at: from, length: size.saturating_sub(from) }];
     }
     let (head, tail) = (from.max(end), align(size - end));
-    let stride = ((tail - head) / samples).max(stride);
+    let stride = ((tail - head) / SAMPLES).max(STRIDE);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
         reason = "a jitter"
     )]
-    let jitter = (start * (stride - sample + 1) as f64) as u64;
+    let jitter = (start * (stride - SAMPLE + 1) as f64) as u64;
     let places = (head + jitter..tail).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(align);
-    let between = places.map(|at| Part { at, length: sample.min(tail - at) });
+    let between = places.map(|at| Part { at, length: SAMPLE.min(tail - at) });
     let (first, last) = (Part { at: from, length: head - from }, Part { at: tail, length: size - tail });
     std::iter::once(first).chain(between).chain([last]).filter(|part| part.length > 0).collect()
 }
@@ -115,7 +111,7 @@ mod tests {
     #[test]
     fn a_large_disk_is_read_at_both_ends_and_sampled_between() {
         let size = 500 * GIB;
-        for (look, end, places, mib) in [(Look::First, 256 << 20, 2048, 576), (Look::Second, 1 << 20, 1024, 66)] {
+        for (look, end, places, mib) in [(Look::First, 256 << 20, 1024, 576), (Look::Second, 16 << 20, 1024, 96)] {
             let parts = parts(size, look, 0.5);
             let read = |offset: u64| parts.iter().any(|part| (part.at..part.end()).contains(&offset));
             assert!(read(0) && read(end - 1) && read(size - end) && read(size - 1));
@@ -140,9 +136,9 @@ mod tests {
         assert_eq!(parts(GIB, Look::First, 0.5), all(GIB));
         for look in [Look::First, Look::Second] {
             assert_eq!(choose_parts(0, 20 * GIB, BlankScan::Full, look, 0.5), all(20 * GIB));
-            assert_eq!(parts(2 << 20, look, 0.5), all(2 << 20));
+            assert_eq!(parts(32 << 20, look, 0.5), all(32 << 20));
         }
-        assert_eq!(parts(320 << 20, Look::Second, 0.5).len(), 320);
+        assert_eq!(parts(320 << 20, Look::Second, 0.5).len(), 2 + 2 * (320 - 32));
     }
 
     proptest! {
@@ -157,21 +153,23 @@ mod tests {
                 prop_assert!(pair[0].end() <= pair[1].at);
             }
             prop_assert!(parts.iter().all(|part| part.at % 512 == 0 && part.length > 0 && part.at >= from));
+            let end = look.end();
             if parts.len() == 1 {
+                let largest = if look == Look::First { WHOLE_UP_TO } else { from.max(end) + end };
+                prop_assert!(size <= largest);
                 return Ok(());
             }
             // both ends, and between them samples that leave no more out in one place than in another
-            let Sampling { end, samples, stride, sample } = look.sampling();
             let (head, tail) = (end.max(from), parts[parts.len() - 1].at);
             prop_assert!(from >= end || (parts[0].at, parts[0].end()) == (from, end));
             prop_assert!(size - tail >= end);
-            let stride = ((tail - head) / samples).max(stride);
+            let stride = ((tail - head) / SAMPLES).max(STRIDE);
             for pair in parts.windows(2) {
                 let gap = pair[1].at - pair[0].end();
-                prop_assert!(gap <= stride - sample + ALIGN as u64, "{gap} between {pair:?}, stride {stride}");
+                prop_assert!(gap <= stride - SAMPLE + ALIGN as u64, "{gap} between {pair:?}, stride {stride}");
             }
-            let whole = parts.iter().filter(|part| part.length == sample).count() as u64;
-            prop_assert!(whole + 1 >= samples.min((tail - head) / stride), "{whole} samples");
+            let whole = parts.iter().filter(|part| part.length == SAMPLE).count() as u64;
+            prop_assert!(whole + 1 >= SAMPLES.min((tail - head) / stride), "{whole} samples");
         }
     }
 }

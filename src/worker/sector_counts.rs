@@ -17,7 +17,7 @@ pub(super) struct SectorCounts {
 }
 
 impl SectorCounts {
-    /// Returns the counts of a disk; `None` if all that is written to it may not be counted there: it is a partition, lies on other
+    /// Returns the counts of a disk; `None` if not all that is written to it need be counted there: it is a partition, lies on other
     /// devices or in a file, or the kernel does not count discarded sectors (before Linux 4.19).
     pub(super) fn of(devno: DevNo) -> Option<Self> {
         let dir = format!("/sys/dev/block/{devno}");
@@ -29,7 +29,7 @@ impl SectorCounts {
         Self::parse(&fs::read_to_string(format!("{dir}/stat")).ok()?)
     }
 
-    fn parse(stat: &str) -> Option<Self> {
+    pub(super) fn parse(stat: &str) -> Option<Self> {
         let fields: Vec<u64> = stat.split_ascii_whitespace().map(|field| field.parse().ok()).collect::<Option<_>>()?;
         Some(Self { read: *fields.get(2)?, written: *fields.get(6)?, discarded: *fields.get(13)? })
     }

@@ -21,6 +21,8 @@ write() {
 # read_of DISK: how many MiB were read of it.
 read_of() { awk '{ print int($3 / 2048) }' "/sys/block/$1/stat"; }
 
+# the kernel writes the page cache to the disks when it is told to, and not before
+echo 0 >/proc/sys/vm/dirty_writeback_centisecs
 fake allow '["DescribeKey", "GenerateDataKey"]'
 agent provision --json >/run/report 2>/run/stderr &
 agent=$!
@@ -51,7 +53,7 @@ printf 'report between %s\n' "$(tr -d '\n' </run/report)"
 
 say "all of the blank disk was read once"
 read=$(read_of ubdk)
-((read >= 600 && read < 700)) || fail "$read MiB were read of a disk of 600 MiB"
+((read >= 600 && read < 800)) || fail "$read MiB were read of a disk of 600 MiB"
 exec 7>&-
 
 say "the next run sees what is there, and formats where only zeros were written"

@@ -34,7 +34,9 @@ pub(super) async fn examine(look: &Look<'_>, record: &VolumeRecord, facts: &Devi
     };
     let Mounted { around, beside, is_in_place } = look.mounts.of(record, facts);
     let foreign = match &facts.content {
-        Some(content @ (Content::Foreign { .. } | Content::Unrecognised { .. })) => Some(content.to_string()),
+        Some(content @ (Content::Foreign { .. } | Content::Unrecognised { .. } | Content::Written)) => {
+            Some(content.to_string())
+        }
         _ => None,
     };
     let mapping = facts.mapping_of(record.luks_uuid);

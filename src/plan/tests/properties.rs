@@ -209,6 +209,7 @@ fn may_be_formatted(step: &Step, resume: Option<Uuid>, basis: &Basis, config: &C
                     Content::Foreign { .. }
                         | Content::Noise { .. }
                         | Content::Unrecognised { .. }
+                        | Content::Written
                         | Content::Luks2 { token: None, .. }
                 )
             ));
@@ -552,6 +553,7 @@ fn cases(config: &Config, state: &State, inventory: &Inventory, plan: &Plan) -> 
             Some(Content::Unfinished) => "unfinished",
             Some(Content::Foreign { .. }) => "foreign",
             Some(Content::Noise { .. }) => "noise",
+            Some(Content::Written) => "written",
             Some(Content::Unrecognised { .. }) => "unrecognised",
             Some(Content::Unknown { .. }) => "unknown",
             None => "not looked at",
