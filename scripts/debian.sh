@@ -90,6 +90,13 @@ debian_parts() {
     unshare --mount --propagation private sh -ec '
         mkdir "$2/tree"
         mount --bind "$1" "$2/tree"
+        contexts=/etc/selinux/default/contexts/files/file_contexts
+        if [ -e "$2/tree$contexts" ]; then
+            # setfiles needs /proc; -m: it labels although this machine has no SELinux
+            mount --bind /proc "$2/tree/proc"
+            chroot "$2/tree" setfiles -m -F -e /proc "$contexts" /
+            umount "$2/tree/proc"
+        fi
         mke2fs -q -F -t ext4 -L "$3" -d "$2/tree" "$2/root.ext4"' sh "$root" "$out" "$label"
     chmod a+r "$out"/{vmlinuz,initrd.img,root.ext4}
 }

@@ -9,10 +9,14 @@
 # second call returns at once, and a changed script, even a changed comment, makes a new image. Needs root, or user namespaces (package
 # uidmap).
 #
-# usage: scripts/machine-image.sh [bullseye|bookworm|trixie [amd64|arm64]]     directory on stdout, progress on stderr
+# bookworm-selinux is bookworm with SELinux: its policy is installed and every file has its label. It still needs the kernel arguments
+# security=selinux and enforcing=1.
+#
+# usage: scripts/machine-image.sh [bullseye|bookworm|bookworm-selinux|trixie [amd64|arm64]]     directory on stdout, progress on stderr
 set -euo pipefail
 
-release=${1:-bookworm}
+variant=${1:-bookworm}
+release=${variant%-selinux}
 arch=${2:-amd64}
 disk_mib=2048
 part_mib=2000   # the rest of the disk stays unallocated, so that tests can check that nothing writes there
@@ -22,7 +26,7 @@ packages=(
     ca-certificates iproute2 procps fdisk qemu-guest-agent
 )
 hooks=()
-case $release in
+case $variant in
     # with merged /usr, as its installer and its cloud images have it
     bullseye) hooks=(--setup-hook='/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh "$1"') ;;
     # NetworkManager and cloud-init may be ordered against the agent's units; they are off unless a test turns them on. Debian's cloud
@@ -30,7 +34,8 @@ case $release in
     trixie) packages+=(network-manager cloud-init curl) ;;
     # rpm for the life of the .rpm; needrestart as on Ubuntu, where it restarts services after upgrades
     bookworm) packages+=(network-manager cloud-init curl rpm needrestart) ;;
-    *) echo "machine-image: unknown release '$release': expected bullseye, bookworm or trixie" >&2; exit 2 ;;
+    bookworm-selinux) packages+=(selinux-policy-default policycoreutils) ;;
+    *) echo "machine-image: unknown release '$variant': expected bullseye, bookworm, bookworm-selinux or trixie" >&2; exit 2 ;;
 esac
 case $arch in
     amd64) qemu=x86_64 ;;
@@ -56,8 +61,8 @@ export PATH=$PATH:/usr/sbin:/sbin
     die "this machine does not run programs of $arch (Debian packages qemu-user-static, binfmt-support, arch-test); run scripts/deps.sh aarch64"
 
 cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
-hash=$({ cat "${BASH_SOURCE[0]}" "$setup" "$here/debian.sh"; echo "$release $arch"; } | sha256sum | cut -c1-16)
-image=$cache/machine-$release-$arch-$hash
+hash=$({ cat "${BASH_SOURCE[0]}" "$setup" "$here/debian.sh"; echo "$variant $arch"; } | sha256sum | cut -c1-16)
+image=$cache/machine-$variant-$arch-$hash
 
 if [ -e "$image/disk.img" ]; then
     echo "$image"
@@ -82,7 +87,7 @@ chmod 0777 "$work"
 install -m 0755 "$setup" "$work/setup"
 install -m 0644 "$here/debian.sh" "$work/"
 
-say "downloading and installing Debian $release for $arch (about a minute, ten for another architecture)"
+say "downloading and installing Debian $variant for $arch (about a minute, ten for another architecture)"
 start=$SECONDS
 # A hook turns the tree into a file system inside mmdebstrap's namespace, where the files have the right owners.
 # shellcheck disable=SC2016 # the hook expands $1

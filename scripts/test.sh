@@ -36,7 +36,7 @@ tests_of() {
         machine) echo 'binary(/^machine/)' ;;
         browser) echo 'binary(browser)' ;;
         # the contents of the packages, and their life on the oldest supported release; the others take twenty minutes more
-        packages) echo '(binary(/^packages/) - test(life_on_debian_12) - test(life_on_debian_13) - test(life_of_the_rpm) - test(aarch64))' ;;
+        packages) echo '(binary(/^packages/) - test(life_on_debian_12) - test(life_on_debian_13) - test(life_of_the_rpm) - test(aarch64) - binary(packages_selinux))' ;;
         packages-all) echo 'binary(/^packages/)' ;;
         *) return 1 ;;
     esac

@@ -312,6 +312,7 @@ fn the_examples_are_what_they_say() {
         "docs/emr.md",
         "docs/exec-provider.md",
         "docs/fips.md",
+        "docs/selinux.md",
         "docs/iam.md",
         "docs/kms.md",
         "docs/reports.md",

@@ -10,8 +10,10 @@ mod header_copy;
 pub(crate) mod header_swap;
 pub(crate) mod holders;
 pub mod mount;
+mod selinux;
 mod tool;
 
 pub use filesystem::{FilesystemKind, check_growing_tools, check_tools, find_tools};
 pub use mount::MountSpec;
+pub use selinux::find_restorecon;
 pub use tool::{FoundTool, ToolError};

@@ -7,6 +7,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use super::filesystem::FilesystemKind;
+use super::selinux::{label_new_directory, label_root};
 use super::tool::{ToolError, run};
 use crate::discover::{BackingError, Roots, mounted_at};
 use crate::error::IoError;
@@ -74,14 +75,14 @@ pub struct MountSpec {
 
 /// Mounts a mapping and creates the mount point if it does not exist.
 ///
-/// Mounts over files in the mount point. Returns a warning that names the files that are hidden now.
+/// Mounts over files in the mount point. Returns a warning that names the files that are hidden now, and the labels that could not be set.
 ///
 /// # Errors
 /// If something is mounted at the mount point, it is not a directory, or `mount` fails.
 pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountError> {
     let Some(kind) = mount.filesystem.name() else { return Ok(None) };
     let path = &mount.at;
-    let hidden = prepare_mount_point(path)?;
+    let Prepared { entries, label_warning } = prepare_mount_point(path)?;
     let options = mount.options.join(",");
     let mut args: Vec<&OsStr> = vec!["-t".as_ref(), kind.as_ref()];
     if !options.is_empty() {
@@ -89,11 +90,14 @@ pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountEr
     }
     args.extend([device.as_os_str(), path.as_os_str()]);
     run("mount", &args)?;
-    let warning = |entries| {
+    let hides = |entries| {
         let at = path.display();
         format!("the mount hides files in {at}: {entries}; to reach them, run 'mount --bind / DIR' and look in DIR{at}")
     };
-    Ok(hidden.map(warning))
+    // the same remedy mends both labels
+    let label_warning = label_root(path).or(label_warning);
+    let warnings: Vec<String> = entries.map(hides).into_iter().chain(label_warning).collect();
+    Ok((!warnings.is_empty()).then(|| warnings.join("; ")))
 }
 
 /// Prepares the first mount of a volume: creates the mount point if it does not exist, and checks that it is empty.
@@ -103,8 +107,12 @@ pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountEr
 /// # Errors
 /// If something is mounted at the mount point, it is not an empty directory, or it cannot be created.
 pub fn prepare_first_mount(path: &Path) -> Result<(), MountError> {
-    if let Some(entries) = prepare_mount_point(path)? {
+    let Prepared { entries, label_warning } = prepare_mount_point(path)?;
+    if let Some(entries) = entries {
         return Err(MountError::NotEmpty { path: path.to_owned(), entries });
+    }
+    if let Some(warning) = label_warning {
+        tracing::warn!("{warning}");
     }
     for dir in path.ancestors().take(2) {
         let flushed = fs::File::open(dir).and_then(|dir| dir.sync_all());
@@ -113,16 +121,18 @@ pub fn prepare_first_mount(path: &Path) -> Result<(), MountError> {
     Ok(())
 }
 
-/// Creates a directory and its missing parents, and flushes each before it creates the next.
+/// Creates a directory and its missing parents, and flushes each before it creates the next. Returns a warning if one has not its label.
 ///
 /// If that fails, the volume cannot be mounted anywhere else: its users expect it at this mount point, and services that wait for
 /// the node to be ready do not start without it.
-fn make_mount_point(path: &Path) -> Result<(), MountError> {
+fn make_mount_point(path: &Path) -> Result<Option<String>, MountError> {
     let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    let mut warning = None;
     let make = |dir: &Path| {
         match fs::create_dir(dir) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made?,
+            Err(e) => return Err(e),
+            Ok(()) => warning = label_new_directory(dir),
         }
         fs::File::open(dir)?.sync_all()?;
         dir.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
@@ -137,16 +147,26 @@ fn make_mount_point(path: &Path) -> Result<(), MountError> {
         };
         MountError::NotMade { path: path.to_owned(), reason, remedy }
     };
-    missing.into_iter().rev().try_for_each(make).map_err(not_made)
+    missing.into_iter().rev().try_for_each(make).map_err(not_made)?;
+    Ok(warning)
 }
 
-/// Creates a mount point if it does not exist. Returns the names of the files in it.
-fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
+/// A mount point that exists.
+struct Prepared {
+    /// The names of the files in it.
+    entries: Option<String>,
+    /// Why it was made without its SELinux label.
+    label_warning: Option<String>,
+}
+
+/// Creates a mount point if it does not exist.
+fn prepare_mount_point(path: &Path) -> Result<Prepared, MountError> {
     if let Some(source) = mounted_at(&Roots::host(), path)?.pop() {
         return Err(MountError::Taken { path: path.to_owned(), source_device: source.display().to_string() });
     }
+    let mut label_warning = None;
     match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => make_mount_point(path)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => label_warning = make_mount_point(path)?,
         Err(e) => return Err(IoError::when("examine", path)(e).into()),
         Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path: path.to_owned() }),
         Ok(_) => {}
@@ -155,7 +175,7 @@ fn prepare_mount_point(path: &Path) -> Result<Option<String>, MountError> {
     for entry in fs::read_dir(path).map_err(IoError::when("list", path))? {
         names.push(entry.map_err(IoError::when("list", path))?.file_name().to_string_lossy().into_owned());
     }
-    Ok(join_some(names))
+    Ok(Prepared { entries: join_some(names), label_warning })
 }
 
 /// Joins the first few names for a message. Returns `None` if there are none.

@@ -10,7 +10,7 @@ use crate::job::{Answer, Host, Job, Workers};
 use crate::luks2::Encryption;
 use crate::report::{Check, ExitCode};
 use crate::storage::cryptsetup::library;
-use crate::storage::{FoundTool, dm, find_tools};
+use crate::storage::{FoundTool, dm, find_restorecon, find_tools};
 
 /// The oldest release of cryptsetup that the agent supports.
 const OLDEST_CRYPTSETUP: (u32, u32) = (2, 3);
@@ -33,7 +33,9 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
             Check::not_made("cipher", "there is no device-mapper"),
         ),
     };
-    vec![root(), device_mapper, cipher, cryptsetup(), tools(&find_tools(config.filesystem.kind))]
+    let tools = tools(&find_tools(config.filesystem.kind));
+    let selinux = find_restorecon().map(|restorecon| selinux(&restorecon));
+    [root(), device_mapper, cipher, cryptsetup(), tools].into_iter().chain(selinux).collect()
 }
 
 fn root() -> Check {
@@ -104,10 +106,36 @@ fn tools(tools: &[FoundTool]) -> Check {
         .with_remedy(format!("install {}", list(packages)))
 }
 
+/// Judges whether new file systems get their labels, on a node where SELinux is on.
+fn selinux(restorecon: &FoundTool) -> Check {
+    const NAME: &str = "selinux";
+    match &restorecon.path {
+        Some(path) => Check::ok(NAME, format!("SELinux is on, and {} sets the labels of new volumes", path.display())),
+        None => Check::warning(
+            NAME,
+            "SELinux is on, but restorecon is not installed: new volumes have no label, and confined services cannot use them",
+        )
+        .with_remedy(format!("install {}", restorecon.package)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::CheckResult;
+
+    #[test]
+    fn labels_need_a_tool() {
+        let tool = |path: Option<&str>| FoundTool {
+            name: "restorecon",
+            package: "policycoreutils",
+            path: path.map(Into::into),
+        };
+        assert_eq!(selinux(&tool(Some("/usr/sbin/restorecon"))).result, CheckResult::Ok);
+        let missing = selinux(&tool(None));
+        assert_eq!(missing.result, CheckResult::Warning);
+        assert_eq!(missing.remedy.as_deref(), Some("install policycoreutils"));
+    }
 
     #[test]
     fn missing_tools_are_named_with_their_packages_once() {
