@@ -24,7 +24,7 @@ enum LabelError {
     Tool(#[from] ToolError),
     /// `restorecon` has left it without a label.
     #[error(
-        "the policy has no label for this path: set one with 'semanage fcontext', or mount with the option context="
+        "the policy has no label for this path; set one with 'semanage fcontext', or mount with the option context="
     )]
     NotInPolicy,
 }
@@ -68,7 +68,7 @@ fn warning(path: &Path, labeled: Result<(), LabelError>) -> Option<String> {
     let remedy = |e| {
         let path = path.display();
         format!(
-            "cannot set the SELinux label of {path}, so confined services may not be able to use it: {}; then run 'restorecon -F {path}'",
+            "cannot set the SELinux label of {path}, so confined services may not be able to use it: {}; solve that, then run 'restorecon -F {path}'",
             chain(e)
         )
     };
@@ -144,7 +144,7 @@ mod tests {
         let text = warning(at, Err(missing.into())).unwrap();
         assert!(text.starts_with("cannot set the SELinux label of /var/lib/x, "), "{text}");
         assert!(text.contains("'restorecon' is not installed: install package policycoreutils"), "{text}");
-        assert!(text.ends_with("; then run 'restorecon -F /var/lib/x'"), "{text}");
+        assert!(text.ends_with("; solve that, then run 'restorecon -F /var/lib/x'"), "{text}");
         assert!(warning(at, Err(LabelError::NotInPolicy)).unwrap().contains("context="));
     }
 }
