@@ -15,5 +15,5 @@ mod tool;
 
 pub use filesystem::{FilesystemKind, check_growing_tools, check_tools, find_tools};
 pub use mount::MountSpec;
-pub use selinux::find_restorecon;
+pub use selinux::{find_domain_denied_to_udev, find_restorecon};
 pub use tool::{FoundTool, ToolError};

@@ -4,6 +4,8 @@
 //! the policy has for the path.
 
 use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -12,6 +14,8 @@ use super::tool::{FoundTool, Tool, ToolError, require, run};
 use crate::error::chain;
 
 const RESTORECON: Tool = Tool { name: "restorecon", package: "policycoreutils" };
+
+const SELINUXFS: &str = "/sys/fs/selinux";
 
 /// The type of a file without a label, or with one that the policy does not know.
 const UNLABELED: &str = "unlabeled_t";
@@ -31,12 +35,42 @@ enum LabelError {
 
 /// Returns whether SELinux is on, enforcing or permissive.
 fn is_on() -> bool {
-    Path::new("/sys/fs/selinux/enforce").exists()
+    at("enforce").exists()
 }
 
 /// Returns where `restorecon` is; `None` if SELinux is off and nothing needs it.
 pub fn find_restorecon() -> Option<FoundTool> {
     is_on().then(|| RESTORECON.into())
+}
+
+/// Returns the domain of this process if the policy denies its semaphores to udev's `dmsetup`: libdevmapper would wait for udev until the
+/// agent gives up. Returns `None` also if that cannot be found out.
+pub fn find_domain_denied_to_udev() -> Option<String> {
+    let own = fs::read_to_string("/proc/self/attr/current").ok()?;
+    let own = own.trim_end_matches(['\0', '\n']);
+    let class = fs::read_to_string(at("class/sem/index")).ok()?;
+    let permission: u32 = fs::read_to_string(at("class/sem/perms/associate")).ok()?.trim().parse().ok()?;
+    let mut access = OpenOptions::new().read(true).write(true).open(at("access")).ok()?;
+    access.write_all(format!("{} {own} {}", label_of_dmsetup(own), class.trim()).as_bytes()).ok()?;
+    let mut answer = [0; 256];
+    let length = access.read(&mut answer).ok()?;
+    let is_allowed = is_allowed(std::str::from_utf8(&answer[..length]).ok()?, permission)?;
+    if is_allowed { None } else { own.split(':').nth(2).map(str::to_owned) }
+}
+
+fn at(name: &str) -> PathBuf {
+    Path::new(SELINUXFS).join(name)
+}
+
+/// Returns the label of what udev runs, in a policy with levels if this process has one.
+fn label_of_dmsetup(own: &str) -> &'static str {
+    if own.split(':').count() > 3 { "system_u:system_r:lvm_t:s0" } else { "system_u:system_r:lvm_t" }
+}
+
+/// Reads the kernel's answer: hexadecimal numbers, of which the first has a bit for each permission, which are numbered from 1.
+fn is_allowed(answer: &str, permission: u32) -> Option<bool> {
+    let allowed = u32::from_str_radix(answer.split_whitespace().next()?, 16).ok()?;
+    Some(allowed & 1_u32.checked_shl(permission.checked_sub(1)?)? != 0)
 }
 
 /// Gives a directory that the agent has just made the label that the policy has for its path, if SELinux is on.
@@ -128,11 +162,32 @@ mod tests {
     }
 
     #[test]
+    fn the_kernels_answer_has_a_bit_for_each_permission() {
+        for (answer, permission, expected) in [
+            ("1ff ffffffff 0 ffffffff 7 0", 9, Some(true)),
+            ("ff ffffffff 0 ffffffff 7 0", 9, Some(false)),
+            ("0 ffffffff 0 ffffffff 7 0", 1, Some(false)),
+            ("1 ffffffff 0 ffffffff 7 0", 0, None),
+            ("1 ffffffff 0 ffffffff 7 0", 33, None),
+            ("", 1, None),
+            ("denied", 1, None),
+        ] {
+            assert_eq!(is_allowed(answer, permission), expected, "{answer:?} {permission}");
+        }
+    }
+
+    #[test]
+    fn udev_has_a_level_where_the_policy_has_levels() {
+        assert_eq!(label_of_dmsetup("u:r:t:s0-s0:c0.c1023"), "system_u:system_r:lvm_t:s0");
+        assert_eq!(label_of_dmsetup("u:r:t"), "system_u:system_r:lvm_t");
+    }
+
+    #[test]
     fn lost_found_is_labeled_with_the_root() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         assert_eq!(with_lost_found(root), [root]);
-        std::fs::create_dir(root.join("lost+found")).unwrap();
+        fs::create_dir(root.join("lost+found")).unwrap();
         assert_eq!(with_lost_found(root), [root.to_owned(), root.join("lost+found")]);
     }
 

@@ -10,7 +10,7 @@ use crate::job::{Answer, Host, Job, Workers};
 use crate::luks2::Encryption;
 use crate::report::{Check, ExitCode};
 use crate::storage::cryptsetup::library;
-use crate::storage::{FoundTool, dm, find_restorecon, find_tools};
+use crate::storage::{FoundTool, dm, find_domain_denied_to_udev, find_restorecon, find_tools};
 
 /// The oldest release of cryptsetup that the agent supports.
 const OLDEST_CRYPTSETUP: (u32, u32) = (2, 3);
@@ -34,7 +34,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
         ),
     };
     let tools = tools(&find_tools(config.filesystem.kind));
-    let selinux = find_restorecon().map(|restorecon| selinux(&restorecon));
+    let selinux = find_restorecon().map(|restorecon| selinux(&restorecon, find_domain_denied_to_udev()));
     [root(), device_mapper, cipher, cryptsetup(), tools].into_iter().chain(selinux).collect()
 }
 
@@ -106,9 +106,17 @@ fn tools(tools: &[FoundTool]) -> Check {
         .with_remedy(format!("install {}", list(packages)))
 }
 
-/// Judges whether new file systems get their labels, on a node where SELinux is on.
-fn selinux(restorecon: &FoundTool) -> Check {
+/// Judges whether the policy lets mappings become ready, and whether new file systems get their labels, on a node where SELinux is on.
+fn selinux(restorecon: &FoundTool, denied_to_udev: Option<String>) -> Check {
     const NAME: &str = "selinux";
+    if let Some(domain) = denied_to_udev {
+        let evidence = format!(
+            "the SELinux policy does not let udev's dmsetup (lvm_t) use the semaphores of {domain}: where it is enforcing, no volume is formatted or opened"
+        );
+        return Check::warning(NAME, evidence).with_remedy(
+            "semodule -i /usr/share/selinux/packages/luks-agent.cil; docs/selinux.md says what it allows",
+        );
+    }
     match &restorecon.path {
         Some(path) => Check::ok(NAME, format!("SELinux is on, and {} sets the labels of new volumes", path.display())),
         None => Check::warning(
@@ -125,16 +133,19 @@ mod tests {
     use crate::report::CheckResult;
 
     #[test]
-    fn labels_need_a_tool() {
+    fn volumes_need_semaphores_and_labels_need_a_tool() {
         let tool = |path: Option<&str>| FoundTool {
             name: "restorecon",
             package: "policycoreutils",
             path: path.map(Into::into),
         };
-        assert_eq!(selinux(&tool(Some("/usr/sbin/restorecon"))).result, CheckResult::Ok);
-        let missing = selinux(&tool(None));
+        assert_eq!(selinux(&tool(Some("/usr/sbin/restorecon")), None).result, CheckResult::Ok);
+        let missing = selinux(&tool(None), None);
         assert_eq!(missing.result, CheckResult::Warning);
         assert_eq!(missing.remedy.as_deref(), Some("install policycoreutils"));
+        let denied = selinux(&tool(None), Some("initrc_t".to_owned()));
+        assert!(denied.evidence.contains("the semaphores of initrc_t"), "{}", denied.evidence);
+        assert!(denied.remedy.unwrap().starts_with("semodule -i /usr/share/selinux/packages/luks-agent.cil"));
     }
 
     #[test]
