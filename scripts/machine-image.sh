@@ -9,8 +9,8 @@
 # second call returns at once, and a changed script, even a changed comment, makes a new image. Needs root, or user namespaces (package
 # uidmap).
 #
-# bookworm-selinux is bookworm with SELinux: its policy is installed and every file has its label. It still needs the kernel arguments
-# security=selinux and enforcing=1.
+# bookworm-selinux is bookworm with SELinux: its policy is installed and every file has its label, for which it needs root. It still needs
+# the kernel arguments security=selinux and enforcing=1.
 #
 # usage: scripts/machine-image.sh [bullseye|bookworm|bookworm-selinux|trixie [amd64|arm64]]     directory on stdout, progress on stderr
 set -euo pipefail
@@ -51,6 +51,7 @@ setup=$here/../tests/machine/image-setup.sh
 say() { echo "machine-image: $*" >&2; }
 die() { say "$*"; exit 1; }
 
+[[ $variant != *-selinux ]] || ((EUID == 0)) || die "$variant needs root: a user namespace cannot set SELinux labels"
 for tool in mmdebstrap:mmdebstrap mke2fs:e2fsprogs sfdisk:fdisk flock:util-linux; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${tool%%:*}" >/dev/null ||
         die "${tool%%:*} is not installed (Debian package ${tool##*:}); run scripts/deps.sh machine"
