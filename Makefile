@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench bench-native storm lint packages reproducible two-packages test-packages vagrant-test deny clean
+.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench bench-native storm lint packages reproducible two-packages test-packages test-fips vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -93,8 +93,8 @@ storm: ## boot 1,000 to 100,000 nodes at once against the quotas of KMS, in virt
 	@scripts/deps.sh build
 	@$(CARGO) run --release --example storm
 
-packages: ## build .deb and .rpm in target/packages, for Debian 11 and later and RHEL 9 and later (ARCHES="x86_64 aarch64")
-	@scripts/deps.sh build packages
+packages: ## build .deb and .rpm in target/packages, for Debian 11 and later and RHEL 9 and later (ARCHES="x86_64 aarch64"; FIPS=1: docs/fips.md)
+	@scripts/deps.sh build packages $(if $(filter 1,$(FIPS)),fips)
 	@scripts/packages.sh $(ARCHES)
 
 reproducible: ## build the packages twice, the second time from a copy elsewhere, and compare their bytes
@@ -111,6 +111,11 @@ test-packages: two-packages build ## check the packages: contents, and install, 
 	@scripts/deps.sh test machine packages aarch64
 	@scripts/packages.sh x86_64 aarch64
 	@scripts/test.sh packages-all
+
+test-fips: ## build the packages with AWS-LC's FIPS module, and test them and the calls to KMS with it (docs/fips.md)
+	@scripts/deps.sh build test packages fips
+	@FIPS=1 scripts/packages.sh
+	@scripts/test.sh fips
 
 deny: ## check the dependencies: licences, vulnerabilities, duplicates, sources
 	@scripts/deps.sh build

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the build and the tests need on Debian 12 and 13, if it is missing. Fails unless everything is installed and runs.
 #
-#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|openbao|browser|packages|aarch64|fresh|vagrant|uml]...
+#   scripts/deps.sh [build|test|lint|kernel|machine|localstack|openbao|browser|packages|fips|aarch64|fresh|vagrant|uml]...
 #                                        (default: the first eight)
 #   scripts/deps.sh --test-dir           prints the path of the virtual environment of the test runner, even if it does not exist yet
 #   scripts/deps.sh --localstack-dir     the same for LocalStack
@@ -42,6 +42,8 @@ OPENBAO="python3 python3-venv"
 BROWSER="python3 python3-venv chromium"
 # Tools that build packages, and tools that check them.
 PACKAGES="binutils clang lld mmdebstrap uidmap cpio git lintian rpm rpmlint"
+# For FIPS=1: the build of AWS-LC's FIPS module.
+FIPS="cmake golang perl"
 # For an aarch64 machine. binfmt-support lets this machine run programs of other architectures.
 AARCH64="qemu-system-arm qemu-user-static binfmt-support arch-test"
 FRESH="mmdebstrap git util-linux"
@@ -57,7 +59,7 @@ RUNS=(
     "iproute2:ip -Version" "strace:strace --version" "patchelf:patchelf --version" "mmdebstrap:mmdebstrap --version"
     "qemu-system-x86:qemu-system-x86_64 --version" "qemu-utils:qemu-img --version" "fdisk:sfdisk --version"
     "clang:clang --version" "lld:ld.lld --version" "rpm:rpm --version" "git:git --version" "cpio:cpio --version"
-    "lintian:lintian --version" "rpmlint:rpmlint --version" "chromium:chromium --version"
+    "cmake:cmake --version" "golang:go version" "lintian:lintian --version" "rpmlint:rpmlint --version" "chromium:chromium --version"
     "qemu-system-arm:qemu-system-aarch64 --version" "qemu-user-static:qemu-aarch64-static --version"
     "vagrant:vagrant --version" "dnsmasq-base:dnsmasq --version" "libvirt-clients:virsh --version"
 )
@@ -258,11 +260,12 @@ for group in "$@"; do
         openbao) packages+=($OPENBAO) ;;
         browser) packages+=($BROWSER) ;;
         packages) packages+=($PACKAGES) ;;
+        fips) packages+=($FIPS) ;;
         aarch64) packages+=($AARCH64) ;;
         fresh) packages+=($FRESH) ;;
         vagrant) packages+=($VAGRANT) ;;
         uml) packages+=($UML) ;;
-        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, openbao, browser, packages, aarch64, fresh, vagrant or uml" ;;
+        *) die "unknown group '$group': expected build, test, lint, kernel, machine, localstack, openbao, browser, packages, fips, aarch64, fresh, vagrant or uml" ;;
     esac
 done
 

@@ -9,6 +9,8 @@
 #   PACKAGE_RELEASE=2            the number after the version, for packaging the same version again (default 1)
 #   SOURCE_DATE_EPOCH=seconds    the time of all files in the packages (default: the time of the last commit)
 #   PACKAGE_OUT=DIR              another directory for the packages
+#   FIPS=1                       with AWS-LC's FIPS module (docs/fips.md), for x86_64 alone, in target/packages-fips. "fips" is added to
+#                                PACKAGE_RELEASE
 #
 # The same commit, toolchain and sysroot give the same bytes, wherever the checkout is; `make reproducible` checks it.
 set -euo pipefail
@@ -27,15 +29,29 @@ cache=${LUKS_AGENT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/luks-agent}
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 build=$target/package-build
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-out=$(realpath -m "${PACKAGE_OUT:-$target/packages}")
+fips=${FIPS:-0}
+features=() suffix=
+out=$target/packages
+if [[ $fips == 1 ]]; then
+    features=(--features fips)
+    suffix=fips
+    out=$target/packages-fips
+    # the module is built from its source, not taken from this machine
+    export AWS_LC_FIPS_SYS_USE_SYSTEM=0
+fi
+out=$(realpath -m "${PACKAGE_OUT:-$out}")
 release=${PACKAGE_RELEASE:-1}
 
 say() { echo "packages: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 [[ $release =~ ^[0-9]+$ ]] || die "PACKAGE_RELEASE is '$release': expected a number"
+[[ $fips =~ ^[01]$ ]] || die "FIPS is '$fips': expected 1 or 0"
+deb_release=$release${suffix:+"+$suffix"}
+rpm_release=$release${suffix:+".$suffix"}
 (($#)) || set -- x86_64
 for arch in "$@"; do
+    [[ $fips == 0 || $arch == x86_64 ]] || die "FIPS=1 is for x86_64 alone"
     [[ $arch == x86_64 || $arch == aarch64 ]] || die "unknown architecture '$arch': expected x86_64 or aarch64"
 done
 for tool in clang:clang ld.lld:lld mmdebstrap:mmdebstrap; do
@@ -132,7 +148,7 @@ build_agent() (
     export CARGO_HOME=$cargo_home CARGO_TARGET_DIR=$build
 
     say "building the agent for $arch"
-    "${run[@]}" "$cargo" build --locked --profile dist --target "$arch-unknown-linux-gnu" --bin luks-agent
+    "${run[@]}" "$cargo" build --locked --profile dist --target "$arch-unknown-linux-gnu" --bin luks-agent "${features[@]}"
 )
 
 # Makes the files of the packages that are neither the program nor files of the checkout: target/release/package/... in Cargo.toml.
@@ -160,7 +176,7 @@ make_files() {
 
     gzip -9nc CHANGELOG.md >"$dir/changelog.gz"
     gzip -9n >"$dir/changelog.Debian.gz" <<CHANGELOG
-luks-agent ($version-$release) unstable; urgency=medium
+luks-agent ($version-$deb_release) unstable; urgency=medium
 
   * luks-agent $version; changelog.gz says what is new in it.
 
@@ -169,7 +185,7 @@ CHANGELOG
 
     # lists every linked crate with version, licence and checksum; cyclonedx writes a file beside each Cargo.toml of the workspace
     "$tools/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
-        --target "$arch-unknown-linux-gnu"
+        --target "$arch-unknown-linux-gnu" "${features[@]}"
     # cargo omits the name if the directory has the same name
     sed "s|file://$PWD|file:///luks-agent|g; s|file:///luks-agent#\([0-9]\)|file:///luks-agent#luks-agent@\1|g" \
         luks-agent_bin.cdx.json >"$dir/luks-agent.cdx.json"
@@ -177,23 +193,23 @@ CHANGELOG
 }
 
 make_deb() {
-    local arch=$1 file=$out/luks-agent_$version-${release}_$2.deb
+    local arch=$1 file=$out/luks-agent_$version-${deb_release}_$2.deb
     CARGO_TARGET_DIR=$build "$tools/cargo-deb" --quiet --no-build --no-strip --profile dist --target "$arch-unknown-linux-gnu" \
-        --deb-revision "$release" --output "$file" >/dev/null
+        --deb-revision "$deb_release" --output "$file" >/dev/null
     say "$(du -h "$file" | cut -f1) $file"
 }
 
 # Works on copies: cargo-generate-rpm sets the time of files to SOURCE_DATE_EPOCH only if they are newer, and files of a checkout may be
 # older.
 make_rpm() {
-    local arch=$1 file=$out/luks-agent-$version-$release.$1.rpm copy=$build/rpm-$1 built=$1-unknown-linux-gnu/dist
+    local arch=$1 file=$out/luks-agent-$version-$rpm_release.$1.rpm copy=$build/rpm-$1 built=$1-unknown-linux-gnu/dist
     rm -rf "$copy"
     mkdir -p "$copy/target/$built"
     cp -r "$build/$built"/{luks-agent,package} "$copy/target/$built"
     cp -r Cargo.toml LICENSE-* CHANGELOG.md README.md docs packaging systemd "$copy"
     (cd "$copy" && CARGO_TARGET_DIR=$copy/target "$tools/cargo-generate-rpm" generate-rpm --profile dist \
         --target "$arch-unknown-linux-gnu" --auto-req "$PWD/packaging/rpm/find-requires" \
-        --set-metadata "release = \"$release\"" --output "$file")
+        --set-metadata "release = \"$rpm_release\"" --output "$file")
     say "$(du -h "$file" | cut -f1) $file"
 }
 

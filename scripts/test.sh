@@ -2,7 +2,7 @@
 # Runs tiers of tests, all of them even if one fails. Lists the ten slowest tests of each, and ends with a summary. What the tests need must
 # be installed already.
 #
-#   scripts/test.sh check|try|unit|kernel|machine|browser|packages|packages-all|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
+#   scripts/test.sh check|try|unit|kernel|machine|browser|packages|packages-all|fips|sweep-corpus|sweep-crashes|sweep-power|sweep-life...
 #
 # check is the part of the unit tier that builds in seconds. try runs the one test that $TEST names, with the console of its virtual
 # machine. Tiers joined by "+" run together, which is faster than one after the other, because a machine in QEMU waits half of the time.
@@ -77,6 +77,8 @@ run() {
             "$cargo" test --workspace --doc --quiet || failures=1
             return "$failures"
             ;;
+        # the same calls to KMS as in the unit tier, with the other module
+        fips) nextest 'all()' --features fips --lib --test kms --test fips; return ;;
         # The kernel and machine tiers run samples of these. The sources of the tests document more environment variables.
         sweep-corpus) CORPUS_ROLES=both sweep kernel_corpus; return ;;
         sweep-crashes)
@@ -97,7 +99,7 @@ run() {
     esac
     for tier in ${1//+/ }; do
         tests+=" | $(tests_of "$tier")" || {
-            echo "test.sh: unknown tier '$tier': expected check, try or unit (alone), kernel, machine, browser, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
+            echo "test.sh: unknown tier '$tier': expected check, try, unit or fips (alone), kernel, machine, browser, packages, packages-all, sweep-corpus, sweep-crashes, sweep-power or sweep-life" >&2
             return 2
         }
     done

@@ -11,9 +11,13 @@ use crate::commands::AuditFormat;
 use crate::config::DEFAULT_PATH;
 use crate::emr::CONTROLS;
 
+/// The version of the program. A build with the FIPS module names itself.
+const VERSION: &str =
+    if cfg!(feature = "fips") { concat!(env!("CARGO_PKG_VERSION"), "+fips") } else { env!("CARGO_PKG_VERSION") };
+
 /// Encrypts the local disks of EMR and EC2 cluster nodes with LUKS under a KMS key
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(version = VERSION, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 done, 1 something failed, 2 usage or configuration, 3 refused for safety, \
                         4 key service or credentials not available in time.")]
 pub struct Cli {

@@ -35,6 +35,12 @@ use super::retry::{Limits, retry};
 use super::usage::{Meter, Metered};
 use crate::config::{self, crosses_in_clear};
 
+/// The cryptography of TLS.
+#[cfg(not(feature = "fips"))]
+const CRYPTO: CryptoMode = CryptoMode::AwsLc;
+#[cfg(feature = "fips")]
+const CRYPTO: CryptoMode = CryptoMode::AwsLcFips;
+
 /// Options of [`super::AwsKms::connect_with`].
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -228,7 +234,7 @@ pub(super) fn https_client() -> SharedHttpClient {
     let trust = LazyLock::new(move || trust_store(any));
     let over_tls = Builder::new().build_with_connector_fn(move |settings, _components| {
         let context = TlsContext::builder().with_trust_store(trust.clone()).build().unwrap_or_default();
-        let mut connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).tls_context(context);
+        let mut connector = Connector::builder().tls_provider(Provider::Rustls(CRYPTO.clone())).tls_context(context);
         connector.set_connector_settings(settings.cloned());
         connector.set_proxy_config(Some(ProxyConfig::from_env()));
         connector.build()
