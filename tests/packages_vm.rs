@@ -266,8 +266,19 @@ fn life(release: &str, systemd: &str) {
     vm.ok("mkdir -p /var/log/journal");
     installed(&mut vm, &DEB, &first);
     vm.write_file(DROP_IN, ec2::config(&aws));
-    boots(&mut vm, &aws);
-    upgraded(&mut vm, &DEB, &second);
+    match release {
+        "trixie" => {
+            netplan_has_the_network(&mut vm);
+            boots(&mut vm, &aws);
+            came_up_with_netplan(&mut vm);
+            unattended_upgrades_are_on(&mut vm);
+            upgraded(&mut vm, &UNATTENDED, &second);
+        }
+        _ => {
+            boots(&mut vm, &aws);
+            upgraded(&mut vm, &DEB, &second);
+        }
+    }
     if release == "bookworm" {
         restarted_after_an_upgrade_of_a_library(&mut vm);
     }
@@ -275,6 +286,76 @@ fn life(release: &str, systemd: &str) {
     removed(&mut vm, &DEB, &aws, &second);
     purged(&mut vm, &second);
     vm.power_off();
+}
+
+/// From the next boot on, networkd does what netplan says, with DHCP, as on Ubuntu. The boot waits for an address that is not link-local.
+/// DHCP gives none here, so there is one more.
+fn netplan_has_the_network(vm: &mut Machine) {
+    let netplan = "network:\n  version: 2\n  renderer: networkd\n  ethernets:\n    eth0:\n      dhcp4: true\n      \
+                   addresses: [10.9.9.9/24]\n";
+    vm.write_file("/etc/netplan/50-test.yaml", netplan);
+    // netplan's generator writes this if the interface is there when it runs. Here its driver is not in the initrd, and comes later.
+    let wait = "/usr/lib/systemd/systemd-networkd-wait-online";
+    vm.write_file(
+        "/etc/systemd/system/systemd-networkd-wait-online.service.d/20-test.conf",
+        format!(
+            "[Unit]\nConditionPathIsSymbolicLink=\n[Service]\nExecStart=\nExecStart={wait} -i eth0:degraded\n\
+             ExecStart={wait} --any -o routable -i eth0\n"
+        ),
+    );
+    vm.ok("chmod 600 /etc/netplan/50-test.yaml
+         systemctl --quiet disable machine-network.service
+         systemctl --quiet enable systemd-networkd-wait-online.service");
+}
+
+fn came_up_with_netplan(vm: &mut Machine) {
+    assert_eq!(vm.run("systemctl is-active machine-network.service").stdout, "inactive\n");
+    let state = vm.ok("networkctl --no-pager status eth0");
+    assert!(state.contains("/run/systemd/network/10-netplan-eth0.network") && state.contains("(DHCP"), "{state}");
+    let online = vm.ok("systemctl show -P ActiveEnterTimestampMonotonic systemd-networkd-wait-online.service");
+    let boot = vm.ok("systemctl show -P ExecMainStartTimestampMonotonic luks-agent-boot.service");
+    assert!((1..boot.parse().unwrap()).contains(&online.parse::<u64>().unwrap()), "{online} {boot}");
+}
+
+/// `/root/unattended FILE` offers the package in a repository of its own, and runs the unattended upgrade.
+fn unattended_upgrades_are_on(vm: &mut Machine) {
+    vm.write_file(
+        "/etc/apt/apt.conf.d/60test",
+        "Unattended-Upgrade::Origins-Pattern { \"origin=luks-agent-test\"; };\n",
+    );
+    let script = r#"set -e
+mkdir -p /srv/repository
+cp "$1" /srv/repository
+cd /srv/repository
+deb=${1##*/}
+{
+    dpkg-deb -f "$deb"
+    echo "Filename: ./$deb"
+    echo "Size: $(stat -c %s "$deb")"
+    echo "SHA256: $(sha256sum "$deb" | cut -d ' ' -f 1)"
+} >Packages
+{
+    echo "Origin: luks-agent-test"
+    echo "Date: $(date -u -R)"
+    echo "SHA256:"
+    echo " $(sha256sum Packages | cut -d ' ' -f 1) $(stat -c %s Packages) Packages"
+} >Release
+rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*
+echo 'deb [trusted=yes] file:/srv/repository ./' >/etc/apt/sources.list
+apt-get -q update
+unattended-upgrade -v
+dpkg-query -W -f '${Version}
+' luks-agent
+test "$(dpkg-query -W -f '${Version}' luks-agent)" = "$(dpkg-deb -f "$deb" Version)"
+"#;
+    vm.write_file(
+        "/root/unattended",
+        format!(
+            "#!/bin/bash
+{script}"
+        ),
+    );
+    vm.ok("chmod 755 /root/unattended");
 }
 
 const UNITS: &str = "luks-agent.target luks-agent.service luks-agent-metrics.socket";
@@ -293,6 +374,9 @@ const DEB: Manager = Manager {
     remove: "dpkg -r luks-agent",
     is_installed: "dpkg-query -W -f '${db:Status-Status}' luks-agent | grep -qx installed",
 };
+
+/// With the upgrade that nobody types, from a repository of its own.
+const UNATTENDED: Manager = Manager { upgrade: "/root/unattended", ..DEB };
 
 /// Without dependencies: no package of this database has them.
 const RPM: Manager = Manager {

@@ -78,7 +78,7 @@ WantedBy=sysinit.target
 UNIT
 
     chroot "$root" systemctl --quiet enable ec2-nvme.service machine-network.service
-    for unit in NetworkManager NetworkManager-wait-online NetworkManager-dispatcher \
+    for unit in NetworkManager NetworkManager-wait-online NetworkManager-dispatcher unattended-upgrades \
         cloud-init-main cloud-init-local cloud-init cloud-init-network cloud-config cloud-final; do
         [ ! -e "$root/usr/lib/systemd/system/$unit.service" ] || chroot "$root" systemctl --quiet disable "$unit.service"
     done
