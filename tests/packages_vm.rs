@@ -329,7 +329,7 @@ cp "$1" /srv/repository
 cd /srv/repository
 deb=${1##*/}
 {
-    dpkg-deb -f "$deb"
+    dpkg-deb -f "$deb" | sed "/^$/d" # it ends in an empty line
     echo "Filename: ./$deb"
     echo "Size: $(stat -c %s "$deb")"
     echo "SHA256: $(sha256sum "$deb" | cut -d ' ' -f 1)"
