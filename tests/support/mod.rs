@@ -23,7 +23,7 @@ pub fn project_dir() -> &'static Path {
 
 /// Where cargo puts the programs of this build, `target/debug` for one. Found from where the test is (in `deps`) or the
 /// example (in `examples`), which cargo does not tell it.
-fn profile_dir() -> PathBuf {
+pub fn profile_dir() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     program.ancestors().nth(2).unwrap().to_owned()
 }
