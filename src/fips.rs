@@ -37,6 +37,7 @@ mod tests {
             assert_eq!(says_on(&file), expected, "{text:?}");
         }
     }
+
     #[test]
     fn a_build_with_the_feature_has_the_fips_module_in_all_of_tls() {
         assert_eq!(module().is_some(), cfg!(feature = "fips"));
