@@ -1,17 +1,15 @@
 //! Examines a disk, or only its header.
 
-use std::fs::File;
-
 use uuid::Uuid;
 
 use super::claim::claim;
 use super::error::WorkerError;
-use super::first_look::FirstLook;
-use super::probe::{self, path_of};
+use super::first_look::{FirstLook, examine_content};
+use super::probe;
 use super::sample::Look;
 use super::sector_counts::SectorCounts;
 use super::stage::Stage;
-use crate::disk::{Content, Scan};
+use crate::disk::Scan;
 use crate::job::{Answer, Target};
 
 /// Examines a disk, and remembers the look in `first` if the disk may be formatted next.
@@ -33,17 +31,4 @@ pub(super) fn read_header(target: &Target, stage: &mut Stage<'_>) -> Result<Answ
     let disk = claim(target, stage)?;
     stage.enter("reading the header");
     Ok(Answer::Header { content: probe::read_volume(&disk)? })
-}
-
-/// Examines the disk through the descriptor of the claim.
-pub(super) fn examine_content(
-    what: &str,
-    disk: &File,
-    intent: Option<Uuid>,
-    scan: Scan,
-    look: Look,
-    stage: &mut Stage<'_>,
-) -> Content {
-    stage.enter(what);
-    probe::probe_for(look, &path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
 }

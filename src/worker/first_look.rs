@@ -2,7 +2,9 @@
 
 use std::fs::File;
 
-use super::examine::examine_content;
+use uuid::Uuid;
+
+use super::probe::{path_of, probe_for};
 use super::sample::Look;
 use super::sector_counts::SectorCounts;
 use super::stage::Stage;
@@ -55,6 +57,19 @@ impl FirstLook {
             true => Some(Content::Written),
         }
     }
+}
+
+/// Examines the disk through the descriptor of the claim.
+pub(super) fn examine_content(
+    what: &str,
+    disk: &File,
+    intent: Option<Uuid>,
+    scan: Scan,
+    look: Look,
+    stage: &mut Stage<'_>,
+) -> Content {
+    stage.enter(what);
+    probe_for(look, &path_of(disk), intent, scan, &mut |done, total| stage.percent(what, done, total))
 }
 
 #[cfg(test)]

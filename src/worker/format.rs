@@ -2,8 +2,7 @@
 
 use super::claim::{check_same_disk, claim, open};
 use super::error::WorkerError;
-use super::examine::examine_content;
-use super::first_look::FirstLook;
+use super::first_look::{FirstLook, examine_content};
 use super::sample::Look;
 use super::stage::Stage;
 use crate::disk::Content;
