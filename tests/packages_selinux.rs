@@ -40,7 +40,10 @@ fn nothing_is_denied_where_selinux_is_enforcing() {
     eprintln!("-- denied at the boot before, with the agent installed but not started:\n{without_agent:#?}");
     assert!(!without_agent.iter().any(|denial| denial.contains("scontext=system_u:system_r:initrc_t")));
     // where the other units run too: their programs have the same label, and systemd starts them the same way
-    assert_eq!(vm.ok("ps -o label= -C luks-agent").trim(), "system_u:system_r:initrc_t:s0");
+    assert_eq!(
+        vm.ok("ps -o label= -p $(systemctl show --value -P MainPID luks-agent.service)").trim(),
+        "system_u:system_r:initrc_t:s0"
+    );
     labels_are_those_of_the_policy(&mut vm, &MOUNTS[..2]);
     confined_service_writes(&mut vm, MOUNTS[0]);
     let doctor = vm.run("luks-agent doctor").stdout;
@@ -103,8 +106,10 @@ fn machine(aws: &Server) -> Machine {
 /// look at who asks for a reboot.
 fn install(vm: &mut Machine, aws: &Server) {
     vm.ok("mkdir -p /var/log/journal && restorecon -R /var/log/journal && journalctl --flush
-         dpkg -i /opt/test/luks-agent_*.deb 2>&1
-         semodule -i /usr/share/selinux/packages/luks-agent.cil 2>&1
+         dpkg -i /opt/test/luks-agent_*.deb 2>&1");
+    let doctor = vm.run("luks-agent doctor").stdout;
+    assert!(doctor.contains("does not let udev's dmsetup (lvm_t) use the semaphores of initrc_t"), "{doctor}");
+    vm.ok("semodule -i /usr/share/selinux/packages/luks-agent.cil 2>&1
          cp /bin/dash /usr/local/sbin/confined && chcon -t mysqld_exec_t /usr/local/sbin/confined");
     vm.write_file("/etc/systemd/system/confined@.service", CONFINED);
     let config = format!("{}[filesystem]\nmount_base = \"{}\"\n", ec2::config(aws), MOUNTS[0]);

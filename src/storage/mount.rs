@@ -94,7 +94,7 @@ pub fn mount(device: &Path, mount: &MountSpec) -> Result<Option<String>, MountEr
         let at = path.display();
         format!("the mount hides files in {at}: {entries}; to reach them, run 'mount --bind / DIR' and look in DIR{at}")
     };
-    // the same remedy mends both labels
+    // what lies on the root matters more than the directory that it hides
     let label_warning = label_root(path).or(label_warning);
     let warnings: Vec<String> = entries.map(hides).into_iter().chain(label_warning).collect();
     Ok((!warnings.is_empty()).then(|| warnings.join("; ")))
@@ -132,7 +132,7 @@ fn make_mount_point(path: &Path) -> Result<Option<String>, MountError> {
         match fs::create_dir(dir) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(e),
-            Ok(()) => warning = label_new_directory(dir),
+            Ok(()) => warning = warning.take().or(label_new_directory(dir)),
         }
         fs::File::open(dir)?.sync_all()?;
         dir.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
