@@ -330,7 +330,7 @@ const BETWEEN: &[(&str, &str, &str)] = &[
     ("ubdd", "one sector behind the first 16 MiB, past the page cache", WRITTEN),
     ("ubde", "one sector in the middle", WRITTEN),
     ("ubdf", "one sector in the middle, past the page cache", WRITTEN),
-    ("ubdg", "the last sector", "data without a known signature, first seen at byte 167771648"),
+    ("ubdg", "the last sector", "data without a known signature, first seen at byte 67108352"),
     ("ubdh", "one block in the page cache of a process", WRITTEN),
     ("ubdi", "a block of zeros", WRITTEN),
     ("ubdj", "an image of ext4", "ext4 at byte 1080"),
@@ -339,9 +339,9 @@ const BETWEEN: &[(&str, &str, &str)] = &[
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn what_is_written_between_the_looks_is_noticed() {
-    let mut node = Node::new("corpus-between").disk("ubdk", 600 * MIB);
+    let mut node = Node::new("corpus-between").disk("ubdk", 200 * MIB);
     for (disk, ..) in BETWEEN {
-        node.attach(disk, 160 * MIB, None);
+        node.attach(disk, 64 * MIB, None);
     }
     let boot = node.boot(&script("between-looks"));
     boot.assert_ok();
