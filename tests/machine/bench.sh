@@ -46,7 +46,8 @@ case $1 in
     format-gp3) exec "$0" format-one-tuned gp3 ;;
     # the disk behind it, whose image then has no blocks
     blank-gp3)
-        blkdiscard --force /dev/disk/by-id/virtio-behind-*
+        name=$(grep -l '^behind-' /sys/block/vd*/serial | cut -d / -f 4)
+        blkdiscard --force "/dev/$name"
         rm -rf /etc/luks-agent/state
         ;;
 
