@@ -212,18 +212,13 @@ impl Bench {
     fn run(&mut self, phase: Phase, volumes: usize, who: Who) {
         self.vm.ok(if phase == Phase::UnlockCold { "bench.sh cold" } else { "bench.sh settle" });
         self.aws.clear_requests();
-        let command = format!("measure {}", who.command(phase, volumes));
-        // a file: whoever reads a pipe takes time of his own
-        let output = self.vm.run_with(&format!("{command} 2>/run/bench/log"), b"", RUN_LIMIT);
-        assert_eq!(output.status, 0, "{command}: {}", self.vm.ok("cat /run/bench/log"));
-        let mounted = self.vm.ok("grep -c '^/dev/mapper/' /proc/mounts");
-        assert_eq!(mounted, volumes.to_string(), "mounted after {command}");
+        let command = who.command(phase, volumes);
+        let measured = self.measure(&command, volumes);
         if who == Who::Agent {
             let calls = |operation| self.aws.count(operation);
             let expected = if phase == Phase::Provision { 1 } else { 0 };
             assert_eq!((calls("Decrypt"), calls("GenerateDataKey")), (1, expected), "calls of KMS by {command}");
         }
-        let measured: Value = serde_json::from_str(&output.stdout).unwrap();
         let number = |name: &str| measured[name].as_f64().unwrap();
         let sample = Sample {
             seconds: number("seconds"),
@@ -246,6 +241,16 @@ impl Bench {
         self.samples.entry((phase, volumes, who)).or_default().push(sample);
     }
 
+    /// Runs a command that mounts so many volumes, and returns what `examples/measure.rs` says of it.
+    fn measure(&mut self, command: &str, volumes: usize) -> Value {
+        // a file: whoever reads a pipe takes time of his own
+        let output = self.vm.run_with(&format!("measure {command} 2>/run/bench/log"), b"", RUN_LIMIT);
+        assert_eq!(output.status, 0, "{command}: {}", self.vm.ok("cat /run/bench/log"));
+        let mounted = self.vm.ok("grep -c '^/dev/mapper/' /proc/mounts");
+        assert_eq!(mounted, volumes.to_string(), "mounted after {command}");
+        serde_json::from_str(&output.stdout).unwrap()
+    }
+
     /// The first boot with one large and slow volume.
     fn gp3(&mut self, rounds: usize) -> String {
         self.vm.write_file("/etc/luks-agent/config.toml", ec2::config(&self.aws));
@@ -263,10 +268,7 @@ impl Bench {
             for command in [&format!("--marker {AWS_ADDRESS}:80 luks-agent provision"), "bench.sh format-gp3"] {
                 eprintln!("the slow volume, round {round} of {rounds}: {command}");
                 self.vm.ok("bench.sh blank-gp3; bench.sh cold");
-                let output = self.vm.run_with(&format!("measure {command} 2>/run/bench/log"), b"", RUN_LIMIT);
-                assert_eq!(output.status, 0, "{command}: {}", self.vm.ok("cat /run/bench/log"));
-                assert_eq!(self.vm.ok("grep -c '^/dev/mapper/' /proc/mounts"), "1");
-                seconds.push(serde_json::from_str::<Value>(&output.stdout).unwrap()["seconds"].as_f64().unwrap());
+                seconds.push(self.measure(command, 1)["seconds"].as_f64().unwrap());
                 self.vm.ok("bench.sh close");
             }
             let (agent, tuned) = (seconds[0], seconds[1]);
@@ -391,11 +393,11 @@ impl Table {
             for &volumes in &self.counts {
                 let (a, b) = (self.ratio(phase, volumes, Who::Default), self.ratio(phase, volumes, Who::Tuned));
                 if volumes >= 8 {
-                    let (limit, words) = match phase {
-                        Phase::Provision => (PROVISION_ALLOWED, "at most 1.2 of (b)"),
-                        Phase::Unlock | Phase::UnlockCold => (1.0, "faster than (b)"),
+                    let (met, words) = match phase {
+                        Phase::Provision => (b <= PROVISION_ALLOWED, format!("at most {PROVISION_ALLOWED} of (b)")),
+                        Phase::Unlock | Phase::UnlockCold => (b < 1.0, "faster than (b)".to_owned()),
                     };
-                    target(format!("{what} {volumes}: {words}"), format!("{b:.2} of (b)"), b <= limit);
+                    target(format!("{what} {volumes}: {words}"), format!("{b:.2} of (b)"), met);
                 }
                 let allowed = format!("{what} {volumes}: at most {:.0} % of (a)", share * 100.0);
                 target(allowed, format!("{:.1} %", a * 100.0), a <= share);

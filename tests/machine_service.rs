@@ -12,7 +12,7 @@ use fake_aws::{Effect, Fault, KeyState, Server};
 use serde_json::Value;
 use support::ec2::{self, EBS_LATER};
 use support::qemu::{MIB, Machine};
-use support::service::{self, wait};
+use support::service::{self, idle, wait};
 
 const CONFIG: &str = "/etc/luks-agent/config.toml";
 /// For what differs from time to time.
@@ -429,13 +429,6 @@ fn a_burst_is_one_run(vm: &mut Machine) {
     vm.ok(&format!("rm {DROP_IN}"));
 }
 
-/// No work of the daemon is under way, or about to begin.
-fn idle(vm: &mut Machine) {
-    let none = "! systemctl list-jobs --no-legend | grep -q luks-agent && \
-                ! systemctl is-active luks-agent-{provision,health,audit}.service | grep -q activating";
-    wait(vm, "the daemon to have nothing to do", &format!("{none} && udevadm settle && sleep 2 && {none}"));
-}
-
 fn a_volume_grows(vm: &mut Machine) {
     eprintln!("-- a volume grows");
     vm.ok(&format!("truncate -s {} /var/tmp/grown; ec2-nvme.sh attach vol0fedcba9876543210 /var/tmp/grown", 320 * MIB));
@@ -623,7 +616,7 @@ fn the_doctor_asks_systemd(vm: &mut Machine) {
 /// have.
 fn doctor_says(vm: &mut Machine, parts: &[&str]) {
     let greps: Vec<String> = parts.iter().map(|part| format!("grep -qF '{part}' /run/doctor")).collect();
-    wait(vm, "the doctor's answers", &format!("luks-agent doctor >/run/doctor; {}", greps.join(" && ")));
+    wait(vm, "the doctor's answers", &format!("luks-agent doctor >/run/doctor && {}", greps.join(" && ")));
 }
 
 /// What `systemctl status` says of the daemon.

@@ -10,7 +10,7 @@ use fake_aws::Server;
 use support::built_packages;
 use support::ec2::{self, EBS_1, EBS_LATER, STORE_1};
 use support::qemu::{MIB, Machine};
-use support::service::wait;
+use support::service::{idle, wait};
 
 /// Where the policy has a label that one confined service may write below: `mysqld_db_t`, and `mysqld_t`.
 const MOUNTS: [&str; 4] =
@@ -123,12 +123,6 @@ fn ready(vm: &mut Machine, mounts: &[&str]) {
     }
     wait(vm, "the daemon's first look", "test -s /run/luks-agent/health.json");
     wait(vm, "the system", "systemctl is-system-running");
-}
-
-fn idle(vm: &mut Machine) {
-    let none = "! systemctl list-jobs --no-legend | grep -q luks-agent && \
-                ! systemctl is-active luks-agent-{provision,health}.service | grep -q activating";
-    wait(vm, "the daemon to have nothing to do", &format!("{none} && udevadm settle && sleep 1 && {none}"));
 }
 
 /// With the mount option that docs/selinux.md has.

@@ -227,11 +227,12 @@ fn named_region(key_id: &str, configured: Option<&str>) -> Result<Option<String>
 /// which here also works without any CA certificate until something is sent over TLS. What is sent without TLS goes through no
 /// proxy: the proxy would read the data key.
 pub(super) fn https_client() -> SharedHttpClient {
-    let any = has_any_certificate();
+    let bundle = bundle();
+    let any = bundle.is_some() || !rustls_native_certs::load_native_certs().certs.is_empty();
     if !any {
         tracing::warn!("the system trusts no CA certificate, so https will fail; install the package ca-certificates");
     }
-    let trust = LazyLock::new(move || trust_store(any));
+    let trust = LazyLock::new(move || trust_store(bundle, any));
     let over_tls = Builder::new().build_with_connector_fn(move |settings, _components| {
         let context = TlsContext::builder().with_trust_store(trust.clone()).build().unwrap_or_default();
         let mut connector = Connector::builder().tls_provider(Provider::Rustls(CRYPTO.clone())).tls_context(context);
@@ -242,12 +243,12 @@ pub(super) fn https_client() -> SharedHttpClient {
     by_scheme(over_tls, Builder::new().build_http())
 }
 
-/// Returns the CA certificates that the system trusts.
+/// Returns the CA certificates that the system trusts; `any` says whether there are some.
 ///
 /// The bundle is one file. Debian also has a file for each certificate, which the client of the SDK would read as well: hundreds of
 /// reads from a cold disk at every boot.
-fn trust_store(any: bool) -> TrustStore {
-    let Some(bundle) = bundle() else { return TrustStore::empty().with_native_roots(any) };
+fn trust_store(bundle: Option<&Path>, any: bool) -> TrustStore {
+    let Some(bundle) = bundle else { return TrustStore::empty().with_native_roots(any) };
     let certificates = certificates_in(bundle);
     if certificates.is_empty() {
         tracing::warn!("no certificate in {} can be used, so certificates are read from beside it", bundle.display());
@@ -271,11 +272,6 @@ fn bundle() -> Option<&'static Path> {
         return None;
     }
     BUNDLES.iter().map(Path::new).find(|path| std::fs::metadata(path).is_ok_and(|file| file.len() > 0))
-}
-
-/// Returns whether the system trusts any CA.
-fn has_any_certificate() -> bool {
-    bundle().is_some() || !rustls_native_certs::load_native_certs().certs.is_empty()
 }
 
 #[cfg(test)]

@@ -31,6 +31,26 @@ as_unit() {
     [[ $got == "$want" ]] || fail "expected exit status $want, got $got: $1"
 }
 
+# provision_until_decrypt: starts provision, which has looked at the disks and made its plan when this returns: KMS denies it Decrypt, and it
+# tries again. The fake endpoint logs to /run/requests. expect_rest_of_provision lets it go on.
+provision_until_decrypt() {
+    fake allow '["DescribeKey", "GenerateDataKey"]'
+    agent provision --json >/run/report 2>/run/stderr &
+    provision=$!
+    decrypt_denied() { (($(requests /run/requests 'r["operation"] == "Decrypt"') > 0)) || [[ ! -e /proc/$provision ]]; }
+    wait_for 120 decrypt_denied
+    [[ -e /proc/$provision ]] || { cat /run/stderr; fail "provision ended early"; }
+}
+
+# expect_rest_of_provision STATUS: fails unless it ends with that. Leaves its report in /run/report.
+expect_rest_of_provision() {
+    local status=0
+    fake allow null
+    wait "$provision" || status=$?
+    cat /run/stderr
+    assert_eq "$status" "$1" "the exit status"
+}
+
 # configure KEY_ARN: writes a configuration with two volumes of each role on the four data disks, which no EC2 rule recognises.
 configure() {
     mkdir -p "${CONFIG%/*}"

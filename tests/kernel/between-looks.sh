@@ -23,12 +23,7 @@ read_of() { awk '{ print int($3 / 2048) }' "/sys/block/$1/stat"; }
 
 # the kernel writes the page cache to the disks when it is told to, and not before
 echo 0 >/proc/sys/vm/dirty_writeback_centisecs
-fake allow '["DescribeKey", "GenerateDataKey"]'
-agent provision --json >/run/report 2>/run/stderr &
-agent=$!
-asked() { (($(requests /run/requests 'r["operation"] == "Decrypt"') > 0)) || [[ ! -e /proc/$agent ]]; }
-wait_for 120 asked
-[[ -e /proc/$agent ]] || { cat /run/stderr; fail "provision ended early"; }
+provision_until_decrypt
 
 say "somebody writes"
 mkfs.ext4 -q /dev/ubdb
@@ -44,11 +39,7 @@ dd if=/dev/zero of=/dev/ubdi bs=4096 count=1 conv=notrunc status=none
 mkfs.ext4 -q -F /run/image 32M
 dd if=/run/image of=/dev/ubdj bs=1M status=none
 
-fake allow null
-status=0
-wait "$agent" || status=$?
-cat /run/stderr
-assert_eq "$status" 3 "the exit status"
+expect_rest_of_provision 3
 printf 'report between %s\n' "$(tr -d '\n' </run/report)"
 
 say "all of the blank disk was read once"

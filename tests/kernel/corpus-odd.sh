@@ -106,23 +106,14 @@ TOML
 say "disks change after provision has planned, and before it may format"
 configure_odd '[volumes]
 deadline = "15s"' ebs
-fake allow '["DescribeKey", "GenerateDataKey"]'
-agent provision --json >/run/report 2>/run/stderr &
-agent=$!
-asked() { (($(requests /run/requests 'r["operation"] == "Decrypt"') > 0)) || [[ ! -e /proc/$agent ]]; }
-wait_for 120 asked
-[[ -e /proc/$agent ]] || { cat /run/stderr; fail "provision ended early"; }
+provision_until_decrypt
 dd if="$prepared" of=/dev/ubdh bs=1M conv=fsync status=none
 dmsetup remove swapped
 make swapped "0 $(sectors /dev/ubdj) linear /dev/ubdj 0"
 dmsetup suspend turning
 dmsetup load turning --table "0 $(sectors /dev/ubdn) error"
 dmsetup resume turning
-fake allow null
-status=0
-wait "$agent" || status=$?
-cat /run/stderr
-assert_eq "$status" 1 "the exit status"
+expect_rest_of_provision 1
 print_report odd
 
 say "a disk that cannot be read, or is in use, is not wiped either"

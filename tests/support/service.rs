@@ -36,3 +36,10 @@ pub fn wait(vm: &mut Machine, what: &str, condition: &str) {
         panic!("{what}: not within {limit:?}: {condition}\n{}{}", about.stdout, about.stderr);
     }
 }
+
+/// No work of the daemon is under way, or about to begin.
+pub fn idle(vm: &mut Machine) {
+    let none = "! systemctl list-jobs --no-legend | grep -q luks-agent && \
+                ! systemctl is-active luks-agent-{provision,health,audit}.service | grep -q activating";
+    wait(vm, "the daemon to have nothing to do", &format!("{none} && udevadm settle && sleep 2 && {none}"));
+}
