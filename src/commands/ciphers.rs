@@ -1,9 +1,9 @@
 //! Which ciphers the kernel supports. The commands check this before they call KMS, and before they write anything.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
+use tokio::sync::Mutex;
 
 use super::error::unexpected;
 use crate::disk::MissingCipher;
@@ -16,12 +16,13 @@ use crate::state::VolumeRecord;
 #[derive(Debug)]
 pub(super) struct Ciphers<'a, H> {
     host: &'a H,
-    tried: RefCell<BTreeMap<Encryption, Option<MissingCipher>>>,
+    /// Locked while ciphers are tried, so that who asks meanwhile does not try them again.
+    tried: Mutex<BTreeMap<Encryption, Option<MissingCipher>>>,
 }
 
 impl<'a, H: Host> Ciphers<'a, H> {
     pub(super) fn new(host: &'a H) -> Self {
-        Self { host, tried: RefCell::default() }
+        Self { host, tried: Mutex::default() }
     }
 
     pub(super) fn host(&self) -> &'a H {
@@ -35,7 +36,8 @@ impl<'a, H: Host> Ciphers<'a, H> {
         let mut wanted: Vec<_> = wanted.into_iter().collect();
         wanted.sort();
         wanted.dedup();
-        let new = wanted.iter().copied().filter(|encryption| !self.tried.borrow().contains_key(encryption));
+        let mut tried = self.tried.lock().await;
+        let new = wanted.iter().copied().filter(|encryption| !tried.contains_key(encryption));
         let found = join_all(new.collect::<Vec<_>>().into_iter().map(async |encryption| {
             let missing = match self.host.run("kernel", Job::Cipher { encryption }, &[]).await {
                 Ok(Answer::Cipher { missing }) => missing,
@@ -45,9 +47,7 @@ impl<'a, H: Host> Ciphers<'a, H> {
             };
             (encryption, missing)
         }));
-        let found = found.await;
-        self.tried.borrow_mut().extend(found);
-        let tried = self.tried.borrow();
+        tried.extend(found.await);
         wanted.iter().filter_map(|encryption| tried.get(encryption)?.clone()).collect()
     }
 

@@ -55,22 +55,25 @@ impl<'a> LazyKms<'a> {
         }
     }
 
-    /// Awaits a plan, and unwraps the keys of the volumes that it will `likely` open at the same time.
+    /// Awaits a plan, and at the same time finds the volumes that it will `likely` open and unwraps their keys.
     ///
     /// The two take about equally long. If the plan needs no key after all, it does not wait for KMS.
     pub(super) async fn meanwhile(
         &self,
         state: &State,
-        likely: &[&VolumeRecord],
+        likely: impl Future<Output = Vec<&VolumeRecord>>,
         plan: impl Future<Output = Result<Plan, CommandError>>,
     ) -> Result<Plan, CommandError> {
-        let ids: BTreeSet<u32> = likely.iter().map(|volume| volume.key).collect();
-        let records = ids.iter().filter_map(|id| state.key_to_unwrap(*id));
-        let unwrapped = join_all(records.map(async |record| {
-            let source = record.source();
-            let result = self.unwrap(&source).boxed_local().await;
-            self.ahead.borrow_mut().push((source, result));
-        }));
+        let unwrapped = async {
+            let ids: BTreeSet<u32> = likely.await.iter().map(|volume| volume.key).collect();
+            let records = ids.iter().filter_map(|id| state.key_to_unwrap(*id));
+            join_all(records.map(async |record| {
+                let source = record.source();
+                let result = self.unwrap(&source).boxed_local().await;
+                self.ahead.borrow_mut().push((source, result));
+            }))
+            .await
+        };
         match select(pin!(plan), pin!(unwrapped)).await {
             Either::Left((plan, unwrapped)) => {
                 let plan = plan?;
@@ -159,8 +162,8 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             Ok(Plan::default())
         };
-        let likely = [&state.volumes[0]];
-        let plan = tokio::time::timeout(Duration::from_secs(60), keys.meanwhile(&state, &likely, planned)).await;
+        let likely = std::future::ready(vec![&state.volumes[0]]);
+        let plan = tokio::time::timeout(Duration::from_secs(60), keys.meanwhile(&state, likely, planned)).await;
         assert!(plan.expect("it waits for KMS").unwrap().steps.is_empty());
         assert!(keys.since.get().is_some(), "KMS was not asked meanwhile");
     }

@@ -1,5 +1,7 @@
 //! The planning that `plan`, `provision` and `unlock` share: survey, plan, and once more if the kernel lacks a cipher.
 
+use futures_util::future::join;
+
 use super::ciphers::Ciphers;
 use super::error::CommandError;
 use super::instance::Instance;
@@ -7,7 +9,7 @@ use super::survey::survey;
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::job::Host;
-use crate::plan::{Mode, Plan, name_it, needed_ciphers, plan, record_of, unknown_volume};
+use crate::plan::{Mode, Plan, configured_encryption, name_it, needed_ciphers, plan, record_of, unknown_volume};
 use crate::state::State;
 
 /// What a command needs to make a plan.
@@ -28,7 +30,10 @@ impl<H: Host> Planning<'_, H> {
     /// When the disks cannot be listed.
     pub(super) async fn plan(&self, mode: Mode, seen: Option<Inventory>) -> Result<Plan, CommandError> {
         let Self { config, state, ciphers, instance } = *self;
-        let mut inventory = survey(config, state, ciphers.host(), seen).await?;
+        // on a node without volumes, trying the cipher takes as long as looking at a small disk
+        let likely_made = (mode == Mode::Provision && state.volumes.is_empty()).then(|| configured_encryption(config));
+        let surveyed = join(survey(config, state, ciphers.host(), seen), ciphers.missing(likely_made)).await.0;
+        let mut inventory = surveyed?;
         let of_ours = |facts: &DeviceFacts| matches!(&facts.content, Some(Content::Luks2 { token: Some(_), .. }));
         if state.keys.is_empty() && inventory.devices.iter().any(of_ours) {
             inventory.instance_id = instance.id().await;

@@ -23,9 +23,14 @@ pub fn needed_ciphers(config: &Config, state: &State, plan: &Plan) -> BTreeSet<E
     plan.steps.iter().filter_map(needed).collect()
 }
 
+/// Returns the configured encryption of new volumes.
+pub fn configured_encryption(config: &Config) -> Encryption {
+    Encryption { cipher: config.luks.cipher, key_size: config.luks.key_size }
+}
+
 /// Returns the encryption of a volume to be formatted: as it was started, or as configured.
 pub(super) fn of_new(config: &Config, state: &State, basis: &Basis) -> Encryption {
-    let configured = Encryption { cipher: config.luks.cipher, key_size: config.luks.key_size };
+    let configured = configured_encryption(config);
     match basis {
         Basis::Unfinished { luks_uuid } => {
             state.volume(*luks_uuid).map_or(configured, |volume| volume.header.encryption())

@@ -33,7 +33,7 @@ mod words;
 
 pub use action::{Action, Format, Grow, Rekey, Step, Unlock};
 pub use adopt::{AdoptAs, Adoptable, Adoption, Proven, adoptable, adopted};
-pub use ciphers::needed_ciphers;
+pub use ciphers::{configured_encryption, needed_ciphers};
 pub use erase::{Erasure, erasable};
 pub use expect::{Shortfall, may_be_gone};
 pub use finding::{Finding, Severity};

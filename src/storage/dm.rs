@@ -14,6 +14,9 @@ use crate::disk::{DevNo, MissingCipher};
 use crate::fips::{self, FIPS_ENABLED};
 use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 
+/// Does not wait for udev, which has nothing to do for a device without a table and is busy at boot.
+const NO_WAIT: &str = "--noudevsync";
+
 /// A mapping that differs from its record, or could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DmError {
@@ -162,11 +165,12 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, T
         let reason = format!("FIPS does not approve the cipher, and {FIPS_ENABLED} is 1");
         return Ok(Some(MissingCipher { encryption, reason, modules: Vec::new() }));
     }
-    let names = ["below", "above"].map(|which| format!("luks-agent-try-{}-{which}", std::process::id()));
-    let tried = try_table(encryption, &names);
-    for name in names.iter().rev() {
-        // one of them may not exist, and one that stays maps nothing
-        let _ = dmsetup(&["remove", "--", name]);
+    let [below, above] = ["below", "above"].map(|which| format!("luks-agent-try-{}-{which}", std::process::id()));
+    let tried = try_table(encryption, &below, &above);
+    // one that stays maps nothing
+    if dmsetup(&["remove", NO_WAIT, "--", &above, &below]).is_err() {
+        // one of them does not exist, and dmsetup stops at the first failure
+        let _ = [&above, &below].map(|name| dmsetup(&["remove", NO_WAIT, "--", name]));
     }
     let Err(refused) = tried? else { return Ok(None) };
     let name = encryption.cipher.parts().0;
@@ -200,12 +204,13 @@ pub fn crypt_target() -> Result<Option<String>, ToolError> {
     Ok(version)
 }
 
-/// Loads a table of target `crypt`. The inner error says why the kernel refused the table.
-fn try_table(encryption: Encryption, [below, above]: &[String; 2]) -> Result<Result<(), ToolError>, ToolError> {
-    dmsetup(&["create", "--notable", "--", below])?;
+/// Loads a table of target `crypt` for the device `above` onto the device `below`, which the kernel can open once it has a table, too. The
+/// inner error says why the kernel refused the table.
+fn try_table(encryption: Encryption, below: &str, above: &str) -> Result<Result<(), ToolError>, ToolError> {
+    dmsetup(&["create", NO_WAIT, "--notable", "--", below])?;
     dmsetup(&["load", "--table", "0 8 error", "--", below])?;
+    dmsetup(&["create", NO_WAIT, "--notable", "--", above])?;
     let device = dmsetup(&["info", "--columns", "--noheadings", "--separator", ":", "-o", "major,minor", "--", below])?;
-    dmsetup(&["create", "--notable", "--", above])?;
     let (name, mode) = encryption.cipher.parts();
     // a key that protects nothing; its halves differ because XTS requires that
     let key: String = (0..encryption.key_size / 8).map(|byte| format!("{byte:02x}")).collect();
