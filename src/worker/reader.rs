@@ -4,9 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,11 @@ const IN_FLIGHT: usize = 4;
 /// The stack of a thread that reads, in bytes. It is locked in memory.
 const STACK: usize = 64 << 10;
 
-static ZEROS: [u8; CHUNK] = [0; CHUNK];
+/// As often as this, the progress of a look is told and its time is checked.
+const TICK: Duration = Duration::from_millis(50);
+
+/// As much as stays in the processor's nearest cache.
+static ZEROS: [u8; ALIGN] = [0; ALIGN];
 
 /// A disk that could not be read, or not in time.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +96,41 @@ struct Piece {
     outcome: Result<Option<u64>, ReadError>,
 }
 
+/// A search that several threads share.
+struct Search<I> {
+    /// What is yet to be read.
+    pieces: Mutex<I>,
+    /// Bytes read so far.
+    read: AtomicU64,
+    /// The first piece on the disk in which something was found, or that cannot be read.
+    first: Mutex<Option<Piece>>,
+    is_over: AtomicBool,
+}
+
+impl<I: Iterator<Item = Part>> Search<I> {
+    fn of(pieces: I, read: u64) -> Self {
+        let (pieces, read) = (Mutex::new(pieces), AtomicU64::new(read));
+        Self { pieces, read, first: Mutex::default(), is_over: AtomicBool::new(false) }
+    }
+
+    /// Reads one piece after the other until the search is over.
+    fn read_pieces(&self, file: &File, size: u64, wanted: &impl Fn(&[u8]) -> Option<usize>) {
+        let mut buffer = buffer();
+        while !self.is_over.load(Ordering::Relaxed) {
+            let Some(part) = unpoisoned(&self.pieces).next() else { break };
+            let piece = read_piece(file, size, part, &mut buffer, &mut &wanted);
+            self.read.fetch_add(piece.read, Ordering::Relaxed);
+            if !matches!(piece.outcome, Ok(None)) {
+                self.is_over.store(true, Ordering::Relaxed);
+                let mut first = unpoisoned(&self.first);
+                if first.as_ref().is_none_or(|first| piece.at < first.at) {
+                    *first = Some(piece);
+                }
+            }
+        }
+    }
+}
+
 impl Reader {
     /// Opens a disk for the first look at it.
     pub(super) fn open(device: &Path, scan: Scan) -> Result<Self, ReadError> {
@@ -126,8 +165,9 @@ impl Reader {
         parts: impl IntoIterator<Item = Part>,
         progress: Progress<'_>,
     ) -> Result<Option<u64>, ReadError> {
-        // comparing the whole slice is many times faster than looking at each byte
-        self.search(parts, progress, |bytes| match bytes == &ZEROS[..bytes.len()] {
+        // comparing slices is many times faster than looking at each byte
+        let is_zero = |page: &[u8]| page == &ZEROS[..page.len()];
+        self.search(parts, progress, |bytes| match bytes.chunks(ALIGN).all(is_zero) {
             true => None,
             false => bytes.iter().position(|b| *b != 0),
         })
@@ -166,7 +206,7 @@ impl Reader {
         let parts: Vec<Part> = parts.into_iter().collect();
         let total = self.read + length_of(&parts);
         for part in parts.into_iter().flat_map(|part| part.pieces(CHUNK)) {
-            self.check_time(total)?;
+            self.check_time(self.read, total)?;
             let piece = read_piece(&self.file, self.size, part, &mut self.buffer, &mut wanted);
             self.read += piece.read;
             if let Some(found) = piece.outcome? {
@@ -190,73 +230,83 @@ impl Reader {
         if length <= CHUNK as u64 {
             return self.find(parts, progress, wanted);
         }
-        let (total, size) = (self.read + length, self.size);
-        // a full look at a large disk has millions
-        let pieces = Mutex::new(parts.into_iter().flat_map(|part| part.pieces(CHUNK)));
-        let is_over = AtomicBool::new(false);
-        let file = self.file.try_clone().map_err(ReadError::Open)?;
-        let read_pieces = |outcomes: &SyncSender<Piece>| {
-            let mut buffer = buffer();
-            let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
-            while !is_over.load(Ordering::Relaxed) {
-                let Some(part) = next() else { break };
-                let piece = read_piece(&file, size, part, &mut buffer, &mut &wanted);
-                if outcomes.send(piece).is_err() {
-                    // nobody receives once the time is over
-                    break;
-                }
-            }
-        };
+        let total = self.read + length;
+        self.check_time(self.read, total)?;
+        // a full look at a large disk has millions of pieces
+        let search = Search::of(parts.into_iter().flat_map(|part| part.pieces(CHUNK)), self.read);
         thread::scope(|scope| {
-            // no more than the reads in flight, so that whoever is told the progress can slow them down
-            let (outcomes, received) = sync_channel(IN_FLIGHT);
+            // each thread has a sender, which tells by going away that the thread has ended
+            let (running, ended) = channel::<()>();
             for started in 0..IN_FLIGHT {
-                let (outcomes, read_pieces) = (outcomes.clone(), &read_pieces);
-                match Builder::new().stack_size(STACK).spawn_scoped(scope, move || read_pieces(&outcomes)) {
+                let (running, search, reader, wanted) = (running.clone(), &search, &*self, &wanted);
+                let thread = Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
+                    search.read_pieces(&reader.file, reader.size, wanted);
+                    drop(running);
+                });
+                match thread {
                     Ok(_) => {}
                     Err(e) if started == 0 => return Err(ReadError::Thread(e)),
                     Err(_) => break,
                 }
             }
-            drop(outcomes);
-            let mut first: Option<Piece> = None;
-            for piece in received {
-                self.read += piece.read;
-                progress(self.read, total);
-                if !matches!(piece.outcome, Ok(None)) {
-                    is_over.store(true, Ordering::Relaxed);
-                    if first.as_ref().is_none_or(|first| piece.at < first.at) {
-                        first = Some(piece);
-                    }
-                } else if first.is_none()
-                    && self.read < total
-                    && let Err(e) = self.check_time(total)
-                {
-                    is_over.store(true, Ordering::Relaxed);
-                    return Err(e);
-                }
+            drop(running);
+            self.follow(&search, &ended, progress, total)
+        })?;
+        self.read = search.read.into_inner();
+        match search.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(piece) => piece.outcome,
+            // that nothing was found is evidence only if everything was read
+            None if self.read != total => Err(ReadError::Ended { at: self.read, size: self.size }),
+            None => Ok(None),
+        }
+    }
+
+    /// Tells the progress of a search until its threads have `ended`, and fails if its time is over.
+    fn follow<I>(
+        &self,
+        search: &Search<I>,
+        ended: &Receiver<()>,
+        progress: Progress<'_>,
+        total: u64,
+    ) -> Result<(), ReadError> {
+        let mut told = 0;
+        loop {
+            let read = search.read.load(Ordering::Relaxed);
+            // only of what was read: a disk that hangs makes no progress
+            if read != told {
+                told = read;
+                progress(read, total);
             }
-            match first {
-                Some(piece) => piece.outcome,
-                // that nothing was found is evidence only if everything was read
-                None if self.read != total => Err(ReadError::Ended { at: self.read, size }),
-                None => Ok(None),
+            if read < total
+                && !search.is_over.load(Ordering::Relaxed)
+                && let Err(e) = self.check_time(read, total)
+            {
+                search.is_over.store(true, Ordering::Relaxed);
+                return Err(e);
             }
-        })
+            if ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
+                return Ok(());
+            }
+        }
     }
 
     /// Fails when the time limit is exceeded, because a slow but steady disk would otherwise take forever. A full scan has no limit.
-    fn check_time(&self, total: u64) -> Result<(), ReadError> {
+    fn check_time(&self, read: u64, total: u64) -> Result<(), ReadError> {
         if self.scan.how == BlankScan::Full || self.since.elapsed() <= self.scan.within {
             return Ok(());
         }
-        Err(ReadError::TooSlow { within: self.scan.within, read: self.read, total })
+        Err(ReadError::TooSlow { within: self.scan.within, read, total })
     }
 }
 
 /// Returns a buffer that has room for an aligned piece.
 fn buffer() -> Vec<u8> {
     vec![0; CHUNK + ALIGN]
+}
+
+/// Locks what no thread leaves half done.
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn length_of(parts: &[Part]) -> u64 {

@@ -118,13 +118,10 @@ fn the_end_of_a_disk_of_an_odd_number_of_sectors_is_seen() {
 #[test]
 fn a_disk_that_is_too_slow_is_unknown_unless_all_of_it_is_to_be_read() {
     let (_dir, path) = disk(SIZE);
-    let within = Duration::from_millis(200);
-    let content = |how| {
-        // the disk answers after 10 ms
-        probe(&path, None, Scan { how, within }, &mut |_, _| std::thread::sleep(Duration::from_millis(10)))
-    };
+    // no disk is as fast as that
+    let content = |how| probe(&path, None, Scan { how, within: Duration::ZERO }, &mut |_, _| {});
     let Content::Unknown { reason } = content(BlankScan::Sampled) else { panic!("not unknown") };
-    assert!(reason.contains("volumes.deadline") && reason.contains("MiB of 40 MiB read"), "{reason}");
+    assert!(reason.contains("volumes.deadline") && reason.contains(" of 40 MiB read"), "{reason}");
     assert!(matches!(content(BlankScan::Full), Content::Blank { .. }));
 }
 
