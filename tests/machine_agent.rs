@@ -434,6 +434,8 @@ fn unlock_as_a_unit(vm: &mut Machine, expected: &[(&str, &str)]) {
     assert!(waited >= 2, "the waits for KMS are not in the journal: {lines}");
     let all = vm.ok(&format!("journalctl -o cat -u {unit}"));
     assert!(all.contains(&format!("unlock: {} unlocked", expected.len())), "the report is not in the journal: {all}");
+    // User-Mode Linux is newer than most kernels, which may refuse what it takes
+    assert!(!all.contains("cannot check whether this kernel supports"), "the cipher could not be tried: {all}");
 }
 
 fn close_closes_all(vm: &mut Machine, mounts: &[(&str, &str)]) {
