@@ -16,7 +16,7 @@ use crate::state::VolumeRecord;
 #[derive(Debug)]
 pub(super) struct Ciphers<'a, H> {
     host: &'a H,
-    /// Locked while ciphers are tried, so that who asks meanwhile does not try them again.
+    /// Held while ciphers are tried, so that a second caller waits for the result instead of trying them again.
     tried: Mutex<BTreeMap<Encryption, Option<MissingCipher>>>,
 }
 
@@ -31,7 +31,8 @@ impl<'a, H: Host> Ciphers<'a, H> {
 
     /// Returns those of the `wanted` ciphers that the kernel lacks.
     ///
-    /// A cipher that cannot be checked counts as supported; opening the volume will show.
+    /// A cipher that cannot be checked counts as supported; opening the volume will show. Waits for a running trial even if nothing is
+    /// wanted: a command that exits during a trial kills its worker, and the devices of the trial stay.
     pub(super) async fn missing(&self, wanted: impl IntoIterator<Item = Encryption>) -> Vec<MissingCipher> {
         let mut wanted: Vec<_> = wanted.into_iter().collect();
         wanted.sort();
@@ -65,4 +66,37 @@ impl<'a, H: Host> Ciphers<'a, H> {
 fn unknown(encryption: Encryption, why: &str) -> Option<MissingCipher> {
     tracing::warn!("cannot check whether this kernel supports {encryption}: {why}");
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_util::future::join;
+
+    use super::*;
+    use crate::job::HostError;
+    use crate::key::Passphrase;
+    use crate::luks2::Cipher;
+
+    /// Has every cipher, and counts the trials.
+    #[derive(Default)]
+    struct Counting(Cell<u32>);
+
+    impl Host for Counting {
+        async fn run(&self, _: &str, _: Job, _: &[&Passphrase]) -> Result<Answer, HostError> {
+            self.0.set(self.0.get() + 1);
+            tokio::task::yield_now().await;
+            Ok(Answer::Cipher { missing: None })
+        }
+    }
+
+    #[tokio::test]
+    async fn two_who_ask_at_once_share_a_trial() {
+        let host = Counting::default();
+        let ciphers = Ciphers::new(&host);
+        let encryption = Encryption { cipher: Cipher::AesXtsPlain64, key_size: 512 };
+        let found = join(ciphers.missing([encryption]), ciphers.missing([encryption])).await;
+        assert_eq!((found, host.0.get()), ((vec![], vec![]), 1));
+    }
 }

@@ -9,7 +9,9 @@ use super::survey::survey;
 use crate::config::{Config, Policy};
 use crate::disk::{Content, DeviceFacts, Inventory, Role, classify};
 use crate::job::Host;
-use crate::plan::{Mode, Plan, configured_encryption, name_it, needed_ciphers, plan, record_of, unknown_volume};
+use crate::plan::{
+    Mode, Plan, configured_encryption, name_it, needed_ciphers, plan, record_of, unknown_volume, wants_probe,
+};
 use crate::state::State;
 
 /// What a command needs to make a plan.
@@ -30,9 +32,12 @@ impl<H: Host> Planning<'_, H> {
     /// When the disks cannot be listed.
     pub(super) async fn plan(&self, mode: Mode, seen: Option<Inventory>) -> Result<Plan, CommandError> {
         let Self { config, state, ciphers, instance } = *self;
-        // on a node without volumes, trying the cipher takes as long as looking at a small disk
-        let likely_made = (mode == Mode::Provision && state.volumes.is_empty()).then(|| configured_encryption(config));
-        let surveyed = join(survey(config, state, ciphers.host(), seen), ciphers.missing(likely_made)).await.0;
+        // a node without volumes will probably format with the configured cipher; it is tried while the disks are examined, and
+        // `ciphers` keeps the result
+        let has_candidates = seen.iter().flat_map(|seen| &seen.devices).any(|facts| wants_probe(config, facts));
+        let is_first = mode == Mode::Provision && state.volumes.is_empty();
+        let likely_made = (is_first && has_candidates).then(|| configured_encryption(config));
+        let (surveyed, _) = join(survey(config, state, ciphers.host(), seen), ciphers.missing(likely_made)).await;
         let mut inventory = surveyed?;
         let of_ours = |facts: &DeviceFacts| matches!(&facts.content, Some(Content::Luks2 { token: Some(_), .. }));
         if state.keys.is_empty() && inventory.devices.iter().any(of_ours) {

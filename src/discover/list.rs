@@ -9,7 +9,7 @@ use super::links::links_by_name;
 use super::memory::find_in_memory;
 use super::mount_points::MountPoints;
 use super::roots::Roots;
-use super::sysfs::{Sysfs, is_gone};
+use super::sysfs::{Sysfs, is_being_removed, is_gone};
 use super::table::Mounts;
 use super::{boot, xen};
 use crate::disk::{DeviceFacts, Inventory};
@@ -45,7 +45,9 @@ pub fn discover(
                 devices.push(facts);
             }
             Ok(None) => {}
-            Err(error) if is_gone(&error) => tracing::debug!(disk = name, "disk vanished while it was read"),
+            Err(error) if is_gone(&error) || is_being_removed(&error) => {
+                tracing::debug!(disk = name, "disk vanished while it was read")
+            }
             Err(error) => {
                 tracing::warn!(disk = name, "skipping a disk that cannot be read: {}", chain(error));
                 unreadable.push(name);

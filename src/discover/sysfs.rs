@@ -37,6 +37,16 @@ pub(super) fn is_gone(error: &DiscoverError) -> bool {
     }
 }
 
+/// Returns whether an attribute of device-mapper could not be read because its mapping is being removed.
+pub(super) fn is_being_removed(error: &DiscoverError) -> bool {
+    match error {
+        DiscoverError::Read { path, source } => {
+            source.raw_os_error() == Some(Errno::EINVAL as i32) && path.parent().is_some_and(|dir| dir.ends_with("dm"))
+        }
+        DiscoverError::Invalid { .. } => false,
+    }
+}
+
 pub(super) fn read_error(path: &Path) -> impl FnOnce(io::Error) -> DiscoverError {
     move |source| DiscoverError::Read { path: path.to_owned(), source }
 }

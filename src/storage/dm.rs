@@ -14,7 +14,7 @@ use crate::disk::{DevNo, MissingCipher};
 use crate::fips::{self, FIPS_ENABLED};
 use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 
-/// Does not wait for udev, which has nothing to do for a device without a table and is busy at boot.
+/// Keeps dmsetup from waiting for udev, which is busy at boot and ignores devices that never get an active table.
 const NO_WAIT: &str = "--noudevsync";
 
 /// A mapping that differs from its record, or could not be read.
@@ -167,10 +167,10 @@ pub fn missing_cipher(encryption: Encryption) -> Result<Option<MissingCipher>, T
     }
     let [below, above] = ["below", "above"].map(|which| format!("luks-agent-try-{}-{which}", std::process::id()));
     let tried = try_table(encryption, &below, &above);
-    // one that stays maps nothing
+    // a device that cannot be removed is harmless: it maps nothing
     if dmsetup(&["remove", NO_WAIT, "--", &above, &below]).is_err() {
-        // one of them does not exist, and dmsetup stops at the first failure
-        let _ = [&above, &below].map(|name| dmsetup(&["remove", NO_WAIT, "--", name]));
+        // one of them does not exist or is busy, and dmsetup stops at the first failure
+        let _ = [&above, &below].map(|name| dmsetup(&["remove", NO_WAIT, "--retry", "--", name]));
     }
     let Err(refused) = tried? else { return Ok(None) };
     let name = encryption.cipher.parts().0;
@@ -204,12 +204,12 @@ pub fn crypt_target() -> Result<Option<String>, ToolError> {
     Ok(version)
 }
 
-/// Loads a table of target `crypt` for the device `above` onto the device `below`, which the kernel can open once it has a table, too. The
-/// inner error says why the kernel refused the table.
+/// Loads a table of target `crypt` for the device `above` onto the device `below`. That one gets a table first: since Linux 5.15 its block
+/// device exists only then. The inner error says why the kernel refused the table of `crypt`.
 fn try_table(encryption: Encryption, below: &str, above: &str) -> Result<Result<(), ToolError>, ToolError> {
-    dmsetup(&["create", NO_WAIT, "--notable", "--", below])?;
+    dmsetup(&["create", "--notable", "--", below])?;
     dmsetup(&["load", "--table", "0 8 error", "--", below])?;
-    dmsetup(&["create", NO_WAIT, "--notable", "--", above])?;
+    dmsetup(&["create", "--notable", "--", above])?;
     let device = dmsetup(&["info", "--columns", "--noheadings", "--separator", ":", "-o", "major,minor", "--", below])?;
     let (name, mode) = encryption.cipher.parts();
     // a key that protects nothing; its halves differ because XTS requires that

@@ -23,11 +23,14 @@ const IN_FLIGHT: usize = 4;
 /// The stack of a thread that reads, in bytes. It is locked in memory.
 const STACK: usize = 64 << 10;
 
-/// As often as this, the progress of a look is told and its time is checked.
+/// How often a search reports its progress and checks its time limit.
 const TICK: Duration = Duration::from_millis(50);
 
-/// As much as stays in the processor's nearest cache.
-static ZEROS: [u8; ALIGN] = [0; ALIGN];
+/// The size of the pieces that are compared, in bytes.
+const PAGE: usize = 4096;
+/// Zeros to compare with. One page, so that they stay in the L1 cache.
+static ZEROS: [u8; PAGE] = [0; PAGE];
+const _: () = assert!(noise::BLOCK <= PAGE);
 
 /// A disk that could not be read, or not in time.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +170,7 @@ impl Reader {
     ) -> Result<Option<u64>, ReadError> {
         // comparing slices is many times faster than looking at each byte
         let is_zero = |page: &[u8]| page == &ZEROS[..page.len()];
-        self.search(parts, progress, |bytes| match bytes.chunks(ALIGN).all(is_zero) {
+        self.search(parts, progress, |bytes| match bytes.chunks(PAGE).all(is_zero) {
             true => None,
             false => bytes.iter().position(|b| *b != 0),
         })
@@ -234,8 +237,8 @@ impl Reader {
         self.check_time(self.read, total)?;
         // a full look at a large disk has millions of pieces
         let search = Search::of(parts.into_iter().flat_map(|part| part.pieces(CHUNK)), self.read);
-        thread::scope(|scope| {
-            // each thread has a sender, which tells by going away that the thread has ended
+        let in_time = thread::scope(|scope| {
+            // each thread owns a sender; when all are dropped, the receiver learns that all threads have ended
             let (running, ended) = channel::<()>();
             for started in 0..IN_FLIGHT {
                 let (running, search, reader, wanted) = (running.clone(), &search, &*self, &wanted);
@@ -251,17 +254,20 @@ impl Reader {
             }
             drop(running);
             self.follow(&search, &ended, progress, total)
-        })?;
+        });
         self.read = search.read.into_inner();
-        match search.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(piece) => piece.outcome,
-            // that nothing was found is evidence only if everything was read
-            None if self.read != total => Err(ReadError::Ended { at: self.read, size: self.size }),
-            None => Ok(None),
+        if let Some(piece) = search.first.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return piece.outcome;
         }
+        in_time?;
+        // that nothing was found is evidence only if everything was read
+        if self.read != total {
+            return Err(ReadError::Ended { at: self.read, size: self.size });
+        }
+        Ok(None)
     }
 
-    /// Tells the progress of a search until its threads have `ended`, and fails if its time is over.
+    /// Reports the progress of a search until its threads have `ended`. Fails when the time limit is exceeded.
     fn follow<I>(
         &self,
         search: &Search<I>,
@@ -269,7 +275,7 @@ impl Reader {
         progress: Progress<'_>,
         total: u64,
     ) -> Result<(), ReadError> {
-        let mut told = 0;
+        let mut told = self.read;
         loop {
             let read = search.read.load(Ordering::Relaxed);
             // only of what was read: a disk that hangs makes no progress
@@ -304,7 +310,7 @@ fn buffer() -> Vec<u8> {
     vec![0; CHUNK + ALIGN]
 }
 
-/// Locks what no thread leaves half done.
+/// Ignores poisoning: if a thread panics, the scope panics, and nothing is concluded from what it left.
 fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -347,4 +353,34 @@ fn narrow_down(file: &File, at: u64, length: usize, page: &mut [u8]) -> u64 {
         .map(|number| at + (number * ALIGN) as u64)
         .find(|at| file.read_at(page, *at).is_err())
         .unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Searches a file of zeros whose pieces take a while.
+    fn search_slowly(how: BlankScan) -> (Result<Option<u64>, ReadError>, Vec<u64>) {
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(40 << 20).unwrap();
+        let mut reader = Reader::open(disk.path(), Scan { how, within: Duration::from_millis(60) }).unwrap();
+        let mut told = Vec::new();
+        let parts = [Part { at: 0, length: 40 << 20 }];
+        let found = reader.search(parts, &mut |read, _| told.push(read), |_| {
+            thread::sleep(Duration::from_millis(20));
+            None
+        });
+        (found, told)
+    }
+
+    #[test]
+    fn a_search_ends_when_its_time_is_over_and_tells_its_progress() {
+        let (found, _) = search_slowly(BlankScan::Sampled);
+        let Err(ReadError::TooSlow { read, total, .. }) = found else { panic!("not too slow: {found:?}") };
+        assert!(read < total && total == 40 << 20, "{read}");
+        // a full look has no limit
+        let (found, told) = search_slowly(BlankScan::Full);
+        assert!(matches!(found, Ok(None)), "{found:?}");
+        assert!(told.len() > 1 && told.is_sorted_by(|a, b| a < b), "{told:?}");
+    }
 }

@@ -57,8 +57,9 @@ case $1 in
         volumes "$2" | (cd / && mkdir -p bench/gp3 && cd bench && xargs mkdir)
         modprobe -a dm-crypt xfs
         ;;
-    # Writes zeros; the host frees the blocks of the image. Whoever reads them first has the host fill its page cache, on the cores that this
-    # machine computes with, for longer than the machine needs to look at the zeros. A real disk does not compute, so they are read here.
+    # Writes zeros; the host frees the blocks of the image. The first read makes the host fill its page cache, on the cores that the guest
+    # uses, which takes longer than the look itself. A real disk does not use the processor, so it is read here. Of the slow disk, the
+    # agent reads as little as the disk can in five seconds.
     blank)
         volumes "$2" | sed 's,^,/dev/disk/by-id/virtio-,' | xargs -n 1 blkdiscard --force --zeroout
         volumes "$2" | xargs -n 1 "$0" read
