@@ -14,11 +14,6 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The token cannot be read.
-    pub(crate) fn no_token() -> Self {
-        Self::token("cannot read the token")
-    }
-
     pub(crate) fn token(why: &str) -> Self {
         Self::Token(vec![format!("luks-agent: {why}")])
     }

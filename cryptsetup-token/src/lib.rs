@@ -13,6 +13,7 @@ mod failure;
 mod hand_over;
 mod libcryptsetup;
 mod pipes;
+mod recent;
 mod spawn;
 mod text;
 mod token;
@@ -21,7 +22,6 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use agent::Agent;
-use failure::Failure;
 use hand_over::hand_over;
 use libcryptsetup::{CryptDevice, Level, log, token_json};
 
@@ -44,20 +44,20 @@ pub unsafe extern "C" fn cryptsetup_token_open(
 ) -> c_int {
     guarded(|| {
         // SAFETY: the caller's promise about `cd`.
-        let json = unsafe { token_json(cd, token) };
-        let passphrase = json.ok_or_else(Failure::no_token).and_then(|json| Agent::installed().unwrap(&json));
+        let json = unsafe { token_json(cd, token) }.unwrap_or_default();
+        if let Some(errno) = recent::failure_of(&json) {
+            return errno;
+        }
+        let passphrase = Agent::installed().unwrap(&json);
         // SAFETY: the caller's promise about `buffer` and `buffer_len`.
         let handed_over = passphrase.and_then(|passphrase| unsafe { hand_over(&passphrase, buffer, buffer_len) });
-        match handed_over {
-            Ok(()) => 0,
-            Err(failure) => {
-                for line in failure.lines() {
-                    // SAFETY: the caller's promise about `cd`.
-                    unsafe { log(cd, Level::Error, line) };
-                }
-                failure.errno()
-            }
+        let Err(failure) = handed_over else { return 0 };
+        for line in failure.lines() {
+            // SAFETY: the caller's promise about `cd`.
+            unsafe { log(cd, Level::Error, line) };
         }
+        recent::remember(json, failure.errno());
+        failure.errno()
     })
 }
 
