@@ -29,6 +29,7 @@ opens() {
     mount -o ro /dev/mapper/rescued /media
     assert_eq "$(</media/file)" kept "the file"
     umount /media
+    stock 0 resize --token-only rescued
     cryptsetup close rescued
 }
 
