@@ -129,7 +129,9 @@ fn a_program_that_ignores_its_children_gets_the_passphrase() {
     let _alone = alone();
     // SAFETY: the other tests wait for this one.
     let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    let said = shell("grep SigIgn /proc/self/status").unwrap(TOKEN);
+    // not by way of a shell, which treats this signal as it likes
+    let arguments = ["SigIgn", "/proc/self/status"].map(OsString::from).into();
+    let said = Agent { program: "/bin/grep".into(), arguments, ..shell("") }.unwrap(TOKEN);
     // SAFETY: as above.
     unsafe { libc::signal(libc::SIGCHLD, before) };
     // the agent does not ignore its own
