@@ -45,7 +45,7 @@ pub unsafe extern "C" fn cryptsetup_token_open(
     guarded(|| {
         // SAFETY: the caller's promise about `cd`.
         let json = unsafe { token_json(cd, token) }.unwrap_or_default();
-        if let Some(errno) = recent::failure_of(&json) {
+        if let Some(errno) = recent::failure_of(token, &json) {
             return errno;
         }
         let passphrase = Agent::installed().unwrap(&json);
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn cryptsetup_token_open(
             // SAFETY: the caller's promise about `cd`.
             unsafe { log(cd, Level::Error, line) };
         }
-        recent::remember(json, failure.errno());
+        recent::remember(token, &json, failure.errno());
         failure.errno()
     })
 }
