@@ -6,6 +6,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -84,8 +85,14 @@ fn endpoint() -> (Server, serde_json::Value, Vec<u8>) {
 
 /// `luks-agent unwrap` as on an operator's machine, which has no configuration of the agent.
 fn unwrap_to(stdout: Stdio, server: &Server, token: &[u8]) -> Output {
+    unwrap_with(Path::new("/nonexistent/config.toml"), stdout, server, token)
+}
+
+fn unwrap_with(config: &Path, stdout: Stdio, server: &Server, token: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_luks-agent"))
-        .args(["--config", "/nonexistent/config.toml", "--log-level", "error", "unwrap"])
+        .arg("--config")
+        .arg(config)
+        .args(["--log-level", "error", "unwrap"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
@@ -156,6 +163,34 @@ fn the_exit_code_of_unwrap_tells_the_token_from_the_key_service() {
     server.set_allow(None);
     server.push_fault(throttled());
     assert_eq!(unwrap(&server, token.to_string().as_bytes()).0, Some(0), "it does not retry");
+}
+
+#[test]
+fn the_configuration_names_the_program_and_the_token_never_does() {
+    // its base64 is the passphrase
+    const KEY: &str = "UXo3I21hcmtlci9RejcjbWFya2VyL1F6NyNtYXJrZXI=";
+    let server = Server::start_blocking(fake_aws::Options::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let script = |name: &str, does: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, format!("#!/bin/bash\n{does}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        path
+    };
+    let called = dir.path().join("called");
+    let ours = script("ours", &format!("cat >/dev/null; echo '{{\"version\":1,\"plaintext\":\"{KEY}\"}}'"));
+    let enemys = script("enemys", &format!("touch '{}'", called.display()));
+    let config = dir.path().join("config.toml");
+    let text = format!("[keys]\nprovider = \"exec\"\n[exec]\ncommand = [\"{}\"]\nkey_id = \"nodes\"\n", ours.display());
+    fs::write(&config, text).unwrap();
+    let token = serde_json::json!({
+        "type": "luks-agent-exec", "keyslots": ["0"], "version": 1, "wrapped_key": "AQID", "instance_id": null,
+        "key_arn": enemys, "command": [enemys], "program": enemys,
+    });
+    let said = unwrap_with(&config, Stdio::piped(), &server, token.to_string().as_bytes());
+    assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));
+    assert!(said.stdout == KEY.as_bytes());
+    assert!(!called.exists());
 }
 
 fn throttled() -> Fault {
