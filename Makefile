@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench bench-native storm lint packages reproducible two-packages test-packages test-fips vagrant-test deny clean
+.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench bench-native storm lint token packages reproducible two-packages test-packages test-fips vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -92,6 +92,10 @@ bench-native: ## measure the agent's own part of a boot on this processor, witho
 storm: ## boot 1,000 to 100,000 nodes at once against the quotas of KMS, in virtual time, and print the tables of docs/fleet.md (half an hour, 7 GB of memory)
 	@scripts/deps.sh build
 	@$(CARGO) run --release --example storm
+
+token: ## build the token plug-in of cryptsetup in target/token, for the libraries of this machine (docs/stock-tools.md)
+	@scripts/deps.sh build
+	@scripts/token.sh
 
 packages: ## build .deb and .rpm in target/packages, for Debian 11 and later and RHEL 9 and later (ARCHES="x86_64 aarch64"; FIPS=1: docs/fips.md)
 	@scripts/deps.sh build packages $(if $(filter 1,$(FIPS)),fips)

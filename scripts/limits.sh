@@ -1,7 +1,7 @@
 #!/bin/bash
 # Checks that no source file has more than 400 lines of code. Clippy checks the length of functions, see `make lint`.
 #
-#   scripts/limits.sh [--count] [DIR]...     (default: src, fake-aws/src and fuzz/src)
+#   scripts/limits.sh [--count] [DIR]...     (default: the sources of all packages)
 #
 # Counts the lines that are neither blank nor comments and that are not for tests only. For tests only are items under #[cfg(test)],
 # modules that are declared under it, files named tests.rs and folders named tests. --count prints the count of every file instead.
@@ -21,7 +21,7 @@ if [[ ${1-} == --count ]]; then
 fi
 if ((!$#)); then
     cd "$(dirname "$(realpath "$0")")/.."
-    set -- src fake-aws/src fuzz/src
+    set -- src cryptsetup-token/src external-tokens/src fake-aws/src fuzz/src
 fi
 for dir in "$@"; do
     [[ -d $dir ]] || die "no folder '$dir'; expected folders with Rust sources"

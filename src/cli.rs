@@ -113,6 +113,10 @@ pub enum Command {
     /// Run one job on one disk, read from standard input; started by the other commands
     #[command(hide = true)]
     Worker,
+    /// Read a LUKS2 token from standard input, and write its passphrase to the pipe on standard output; started by the token plug-in of
+    /// cryptsetup
+    #[command(hide = true)]
+    Unwrap,
 }
 
 /// The commands that end with a report.

@@ -115,11 +115,12 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Worker => Ok(work().map(|()| ExitCode::SUCCESS)?),
+        Command::Unwrap => unwrap(&cli.config),
     }
 }
 
-/// Runs a command that works on the disks of this node, and returns how it ended.
-fn on_this_node<T>(command: impl Future<Output = Result<T, CommandError>>) -> io::Result<Result<T, CommandError>> {
+/// Runs a command that works on the disks of this node or with a key, and returns how it ended.
+fn on_this_node<T, E>(command: impl Future<Output = Result<T, E>>) -> io::Result<Result<T, E>> {
     guard_memory();
     umask(Mode::from_bits_truncate(0o077));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -289,6 +290,21 @@ fn work() -> io::Result<()> {
     // not `Stdin`, whose buffer would keep a copy of the passphrase
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     worker::serve(input, &mut io::stdout().lock())
+}
+
+/// Unwraps the key of a token for the plug-in of cryptsetup.
+fn unwrap(config: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // not `Stdout`, whose buffer would keep a copy of the passphrase
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    match on_this_node(commands::unwrap(config, input, output))? {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(e) => {
+            let code = e.exit_code();
+            complain(&chain(e));
+            Ok(ExitCode::from(code))
+        }
+    }
 }
 
 /// Prints the report of a command, and returns the exit code.

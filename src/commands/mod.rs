@@ -26,6 +26,7 @@ mod rewrap;
 mod rotate;
 mod status;
 mod unlock;
+mod unwrap;
 mod verify;
 
 // what they share
@@ -77,4 +78,5 @@ pub use rewrap::rewrap;
 pub use rotate::{Rotation, rotate};
 pub use status::{local_status, status};
 pub use unlock::unlock;
+pub use unwrap::{UnwrapError, unwrap};
 pub use verify::verify;

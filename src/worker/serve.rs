@@ -25,6 +25,7 @@ use crate::error::chain;
 use crate::job::{Answer, Job};
 use crate::key::Passphrase;
 use crate::luks2::Encryption;
+use crate::storage::cryptsetup::without_plugins;
 use crate::storage::dm;
 
 /// Reads jobs from `input` until it ends, does them, and writes the answers to `output`. The last answer to a job is its outcome.
@@ -32,6 +33,7 @@ use crate::storage::dm;
 /// # Errors
 /// If an answer cannot be written.
 pub fn serve(input: impl Read, output: &mut impl Write) -> io::Result<()> {
+    without_plugins();
     let mut input = Input::new(input);
     // for the next job
     let mut first = None;

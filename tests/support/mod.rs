@@ -8,6 +8,7 @@ pub mod images;
 pub mod localstack;
 pub mod qemu;
 pub mod service;
+pub mod token_plugin;
 pub mod uml;
 pub mod volatile;
 

@@ -1,0 +1,122 @@
+//! Gets the passphrase from the agent.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::environment::environment;
+use crate::failure::Failure;
+use crate::pipes::{End, Heard, MOST_SECRET, Secret, listen};
+use crate::text::printable;
+use crate::token::is_ours;
+
+/// Where the packages install the agent. Not looked up in PATH, which whoever runs `cryptsetup` chooses.
+const PROGRAM: &str = "/usr/sbin/luks-agent";
+/// How long the agent may take: somewhat longer than it gives itself.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How much the JSON of a token may have. A wrapped key has no more than 8 KiB in base64.
+const MOST_JSON: usize = 32 << 10;
+/// The exit code of the agent when its input is at fault.
+const FAILED: i32 = 1;
+
+/// How the agent is started.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) deadline: Duration,
+}
+
+impl Agent {
+    /// Returns the agent that is installed.
+    pub(crate) fn installed() -> Self {
+        Self {
+            program: PROGRAM.into(),
+            arguments: ["--log-level", "error", "unwrap"].map(OsString::from).into(),
+            environment: environment(),
+            deadline: DEADLINE,
+        }
+    }
+
+    /// Has the agent unwrap the key of a token.
+    pub(crate) fn unwrap(&self, json: &[u8]) -> Result<Secret, Failure> {
+        if !is_ours(json) {
+            return Err(Failure::token("this is not a token of luks-agent"));
+        }
+        if json.len() > MOST_JSON {
+            return Err(Failure::token(&format!("the token has {} bytes, expected at most {MOST_JSON}", json.len())));
+        }
+        let deadline = Instant::now() + self.deadline;
+        let program = self.program.display();
+        let mut child = self.spawn(json).map_err(|e| Failure::unavailable(&format!("cannot start {program}: {e}")))?;
+        let heard = hear(&mut child, deadline);
+        let status = end(&mut child, heard.as_ref().is_ok_and(|heard| heard.end == End::Closed), deadline);
+        match heard {
+            Ok(heard) => self.judge(heard, status),
+            Err(e) => Err(Failure::unavailable(&format!("cannot read from {program}: {e}"))),
+        }
+    }
+
+    fn judge(&self, heard: Heard, status: Option<ExitStatus>) -> Result<Secret, Failure> {
+        let program = self.program.display();
+        match heard.end {
+            End::TooLate => {
+                let seconds = self.deadline.as_secs_f32();
+                return Err(Failure::unavailable(&format!("{program} did not finish within {seconds} s")));
+            }
+            End::TooMuch => {
+                let why = format!("{program} printed more than {MOST_SECRET} bytes, which is no passphrase");
+                return Err(Failure::unavailable(&why));
+            }
+            End::Closed => {}
+        }
+        // The program may have waited for all its children, this one included. LUKS finds out whether the passphrase is complete.
+        let succeeded = status.is_none_or(|status| status.success());
+        if succeeded && !heard.secret.bytes().is_empty() {
+            return Ok(heard.secret);
+        }
+        let said = String::from_utf8_lossy(&heard.messages);
+        let mut lines: Vec<String> = said.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
+        if lines.is_empty() {
+            let how = status.map_or("without a passphrase".to_owned(), |status| format!("with {status}"));
+            lines.push(format!("luks-agent: {program} ended {how}"));
+        }
+        match status.and_then(|status| status.code()) {
+            Some(FAILED) => Err(Failure::Token(lines)),
+            _ => Err(Failure::Unavailable(lines)),
+        }
+    }
+}
+
+fn hear(child: &mut Child, deadline: Instant) -> io::Result<Heard> {
+    let (Some(output), Some(messages)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(io::Error::other("no pipes"));
+    };
+    listen(File::from(OwnedFd::from(output)), File::from(OwnedFd::from(messages)), deadline)
+}
+
+/// Waits for the agent, by its process ID: the program may have other children. Kills it at the deadline, or at once if it is not
+/// about to end by itself.
+///
+/// Returns `None` if the program ignores SIGCHLD or waits for all children itself, so that the kernel no longer knows this one.
+fn end(child: &mut Child, is_closed: bool, deadline: Instant) -> Option<ExitStatus> {
+    while is_closed && Instant::now() < deadline {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) => sleep(Duration::from_millis(2)),
+            Err(_) => return None,
+        }
+    }
+    // fails only if it has ended
+    let _ = child.kill();
+    child.wait().ok()
+}
+
+#[cfg(test)]
+mod tests;

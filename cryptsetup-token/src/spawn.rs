@@ -1,0 +1,69 @@
+//! Starts the agent from inside another program, whose signals and files are not ours.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::FromRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use crate::agent::Agent;
+
+/// Up to which descriptor files are kept from the agent on kernels before 5.11.
+const MANY_FILES: libc::c_int = 4096;
+
+impl Agent {
+    /// Starts the agent with the token on its standard input.
+    pub(crate) fn spawn(&self, json: &[u8]) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(in_memory(json)?)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // SAFETY: `prepare` makes system calls only, which is all that a child of a process with threads may do.
+        unsafe { command.pre_exec(prepare) };
+        command.spawn()
+    }
+}
+
+/// Returns a file in memory. A pipe could fill up, or end this process with SIGPIPE if the agent exits early.
+fn in_memory(json: &[u8]) -> io::Result<File> {
+    // SAFETY: the name is a C string.
+    let fd = unsafe { libc::memfd_create(c"luks-agent-token".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and nothing else has it.
+    let mut file = unsafe { File::from_raw_fd(fd) };
+    file.write_all(json)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Runs in the child before the agent does. `Command` has emptied the signal mask and set SIGPIPE to its default.
+fn prepare() -> io::Result<()> {
+    // Handlers do not survive exec, but signals that the program ignores stay ignored: without SIGCHLD the agent would not see its own
+    // children end.
+    for signal in 1..32 {
+        // SAFETY: a system call. It fails for SIGKILL and SIGSTOP, which cannot be ignored either.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    close_on_exec();
+    Ok(())
+}
+
+/// Keeps the files of the program from the agent. It may have opened them without O_CLOEXEC, the disk among them.
+fn close_on_exec() {
+    let first: libc::c_uint = 3;
+    // SAFETY: a system call that changes flags of descriptors of this child.
+    let marked = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if marked == 0 {
+        return;
+    }
+    for fd in 3..MANY_FILES {
+        // SAFETY: a system call, which fails for descriptors that are not open.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
