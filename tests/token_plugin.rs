@@ -179,13 +179,13 @@ fn the_configuration_names_the_program_and_the_token_never_does() {
     };
     let called = dir.path().join("called");
     let ours = script("ours", &format!("cat >/dev/null; echo '{{\"version\":1,\"plaintext\":\"{KEY}\"}}'"));
-    let enemys = script("enemys", &format!("touch '{}'", called.display()));
+    let attacker = script("attacker", &format!("touch '{}'", called.display()));
     let config = dir.path().join("config.toml");
     let text = format!("[keys]\nprovider = \"exec\"\n[exec]\ncommand = [\"{}\"]\nkey_id = \"nodes\"\n", ours.display());
     fs::write(&config, text).unwrap();
     let token = serde_json::json!({
         "type": "luks-agent-exec", "keyslots": ["0"], "version": 1, "wrapped_key": "AQID", "instance_id": null,
-        "key_arn": enemys, "command": [enemys], "program": enemys,
+        "key_arn": attacker, "command": [attacker], "program": attacker,
     });
     let said = unwrap_with(&config, Stdio::piped(), &server, token.to_string().as_bytes());
     assert_eq!(said.status.code(), Some(0), "{}", String::from_utf8_lossy(&said.stderr));

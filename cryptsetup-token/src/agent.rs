@@ -19,6 +19,8 @@ use crate::token::is_ours;
 const PROGRAM: &str = "/usr/sbin/luks-agent";
 /// How long the agent may take: somewhat longer than it gives itself.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a killed agent may take to end.
+const DYING: Duration = Duration::from_secs(2);
 /// How much the JSON of a token may have. A wrapped key has no more than 8 KiB in base64.
 const MOST_JSON: usize = 32 << 10;
 /// The exit code of the agent when its input is at fault.
@@ -106,16 +108,25 @@ fn hear(child: &mut Child, deadline: Instant) -> io::Result<Heard> {
 ///
 /// Returns `None` if the program ignores SIGCHLD or waits for all children itself, so that the kernel no longer knows this one.
 fn end(child: &mut Child, is_closed: bool, deadline: Instant) -> Option<ExitStatus> {
-    while is_closed && Instant::now() < deadline {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) => sleep(Duration::from_millis(2)),
-            Err(_) => return None,
-        }
+    let until = if is_closed { deadline } else { Instant::now() };
+    if let Some(status) = wait(child, until).ok()? {
+        return Some(status);
     }
     // fails only if it has ended
     let _ = child.kill();
-    child.wait().ok()
+    // a process that hangs in the kernel ends when it no longer does
+    wait(child, Instant::now() + DYING).ok().flatten()
+}
+
+/// Waits for a child. Returns `None` if it has not ended by then.
+fn wait(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        let ended = child.try_wait()?;
+        if ended.is_some() || Instant::now() >= until {
+            return Ok(ended);
+        }
+        sleep(Duration::from_millis(2));
+    }
 }
 
 #[cfg(test)]

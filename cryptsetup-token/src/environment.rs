@@ -25,7 +25,7 @@ const PASSED: [&str; 11] = [
 /// Returns the environment of the agent.
 ///
 /// On a node, credentials come from IMDS, and little is needed. On an operator's machine they are where every AWS tool has them:
-/// `AWS_PROFILE`, `AWS_ACCESS_KEY_ID`, `AWS_ROLE_ARN`, ... name them or are them, and `AWS_ENDPOINT_URL`, `AWS_CA_BUNDLE` and others say how
+/// `AWS_PROFILE`, `AWS_ACCESS_KEY_ID`, `AWS_ROLE_ARN`, ... name them or are them, and `AWS_ENDPOINT_URL` and others say how
 /// to reach KMS, so all of `AWS_*` passes. Nothing else does: no `LD_PRELOAD`, nothing that changes how programs are found or how the
 /// agent logs.
 ///

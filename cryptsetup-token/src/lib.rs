@@ -1,6 +1,6 @@
 //! A token plug-in of cryptsetup: stock tools open volumes of luks-agent through KMS.
 //!
-//! libcryptsetup loads it into `cryptsetup`, `systemd-cryptsetup`, udisks and whatever else uses the library, when it meets a token of
+//! libcryptsetup loads it into `cryptsetup`, `systemd-cryptsetup` and whatever else uses the library, when it meets a token of
 //! luks-agent. So it is thin: it starts `luks-agent unwrap`, which asks the key service, and hands over what that answers. No memory of
 //! Rust's allocator and no panic crosses the boundary.
 //!
@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use agent::Agent;
 use hand_over::hand_over;
-use libcryptsetup::{CryptDevice, Level, log, token_json};
+use libcryptsetup::{CryptDevice, Level, log, token_json, volume_uuid};
 
 /// Returns what a function returns; if it panics, an error: no unwinding reaches C.
 fn guarded(function: impl FnOnce() -> c_int) -> c_int {
@@ -45,7 +45,9 @@ pub unsafe extern "C" fn cryptsetup_token_open(
     guarded(|| {
         // SAFETY: the caller's promise about `cd`.
         let json = unsafe { token_json(cd, token) }.unwrap_or_default();
-        if let Some(errno) = recent::failure_of(token, &json) {
+        // SAFETY: the caller's promise about `cd`.
+        let volume = unsafe { volume_uuid(cd) };
+        if let Some(errno) = recent::failure_of(token, &volume, &json) {
             return errno;
         }
         let passphrase = Agent::installed().unwrap(&json);
@@ -56,7 +58,7 @@ pub unsafe extern "C" fn cryptsetup_token_open(
             // SAFETY: the caller's promise about `cd`.
             unsafe { log(cd, Level::Error, line) };
         }
-        recent::remember(token, &json, failure.errno());
+        recent::remember(token, &volume, &json, failure.errno());
         failure.errno()
     })
 }

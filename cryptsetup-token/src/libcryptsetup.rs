@@ -13,6 +13,7 @@ pub struct CryptDevice {
 #[link(name = "cryptsetup")]
 unsafe extern "C" {
     fn crypt_log(cd: *mut CryptDevice, level: c_int, message: *const c_char);
+    fn crypt_get_uuid(cd: *mut CryptDevice) -> *const c_char;
     fn crypt_token_json_get(cd: *mut CryptDevice, token: c_int, json: *mut *const c_char) -> c_int;
 }
 
@@ -34,6 +35,20 @@ pub(crate) unsafe fn log(cd: *mut CryptDevice, level: Level, line: &str) {
     let message = CString::new(format!("{line}\n")).unwrap_or_default();
     // SAFETY: the caller's promise about `cd`; the library copies the message.
     unsafe { crypt_log(cd, level as c_int, message.as_ptr()) };
+}
+
+/// Returns a copy of the UUID of a volume; empty if it has none.
+///
+/// # Safety
+/// `cd` is a device context.
+pub(crate) unsafe fn volume_uuid(cd: *mut CryptDevice) -> Vec<u8> {
+    // SAFETY: the caller's promise about `cd`.
+    let uuid = unsafe { crypt_get_uuid(cd) };
+    if uuid.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the library returns a C string, which belongs to the context.
+    unsafe { CStr::from_ptr(uuid) }.to_bytes().to_vec()
 }
 
 /// Returns a copy of the JSON of a token: the original belongs to the device context.

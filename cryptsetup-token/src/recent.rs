@@ -1,50 +1,66 @@
-//! Remembers failures for a moment.
+//! Remembers failures for as long as a program goes through its tokens.
 //!
-//! `cryptsetup open` goes through the tokens twice: for keyslots that are preferred, and for all. Without this the user would wait for the
-//! key service twice, and read the reason twice.
+//! `cryptsetup open` goes through them twice if keyslots are preferred: for those, and for all. Without this the user would wait for the key
+//! service twice, and read the reason twice.
 
 use std::ffi::c_int;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Nobody has mended anything and tried again within this time.
+/// A program that asks again within this time after the last answer is still going through its tokens: nobody mends anything so fast.
 const MOMENT: Duration = Duration::from_secs(1);
 /// How many tokens a header can have.
 const TOKENS: usize = 32;
 
 #[derive(Clone, Copy)]
 struct Failed {
-    /// Of the JSON of the token.
+    /// Of the volume and the JSON of the token.
     hash: u64,
     errno: c_int,
-    at: Instant,
 }
 
 /// Nothing on the heap: that would be lost when the plug-in is unloaded.
-static FAILED: Mutex<[Option<Failed>; TOKENS]> = Mutex::new([None; TOKENS]);
-
-fn failed() -> MutexGuard<'static, [Option<Failed>; TOKENS]> {
-    FAILED.lock().unwrap_or_else(PoisonError::into_inner)
+struct Recent {
+    /// When the last answer was given.
+    answered: Option<Instant>,
+    /// By number of the token.
+    failed: [Option<Failed>; TOKENS],
 }
 
-fn hash(json: &[u8]) -> u64 {
+static RECENT: Mutex<Recent> = Mutex::new(Recent { answered: None, failed: [None; TOKENS] });
+
+fn recent() -> MutexGuard<'static, Recent> {
+    RECENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hash(volume: &[u8], json: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    json.hash(&mut hasher);
+    (volume, json).hash(&mut hasher);
     hasher.finish()
 }
 
-/// Returns how this token failed just now, if it did.
-pub(crate) fn failure_of(token: c_int, json: &[u8]) -> Option<c_int> {
-    let failed = (*failed().get(usize::try_from(token).ok()?)?)?;
-    (failed.at.elapsed() < MOMENT && failed.hash == hash(json)).then_some(failed.errno)
+/// Returns how this token of a volume failed just now, if it did.
+pub(crate) fn failure_of(token: c_int, volume: &[u8], json: &[u8]) -> Option<c_int> {
+    let mut recent = recent();
+    if recent.answered.is_none_or(|answered| answered.elapsed() >= MOMENT) {
+        recent.failed = [None; TOKENS];
+    }
+    let failed = (*recent.failed.get(usize::try_from(token).ok()?)?)?;
+    if failed.hash != hash(volume, json) {
+        return None;
+    }
+    recent.answered = Some(Instant::now());
+    Some(failed.errno)
 }
 
-/// Remembers that this token failed.
-pub(crate) fn remember(token: c_int, json: &[u8], errno: c_int) {
+/// Remembers that this token of a volume failed.
+pub(crate) fn remember(token: c_int, volume: &[u8], json: &[u8], errno: c_int) {
     let place = usize::try_from(token).unwrap_or(TOKENS);
-    if let Some(failed) = failed().get_mut(place) {
-        *failed = Some(Failed { hash: hash(json), errno, at: Instant::now() });
+    let mut recent = recent();
+    recent.answered = Some(Instant::now());
+    if let Some(failed) = recent.failed.get_mut(place) {
+        *failed = Some(Failed { hash: hash(volume, json), errno });
     }
 }
 
@@ -55,13 +71,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_remembered_for_a_moment_and_for_its_token() {
+    fn a_failure_is_remembered_while_a_program_goes_through_its_tokens() {
         for token in [0, 31, 32, -1] {
-            remember(token, b"one", -11);
+            remember(token, b"volume", b"one", -11);
         }
-        assert_eq!([0, 31, 32, -1, 1].map(|token| failure_of(token, b"one")), [Some(-11), Some(-11), None, None, None]);
-        assert_eq!(failure_of(0, b"other"), None);
+        let known = [0, 31, 32, -1, 1].map(|token| failure_of(token, b"volume", b"one"));
+        assert_eq!(known, [Some(-11), Some(-11), None, None, None]);
+        assert_eq!((failure_of(0, b"volume", b"other"), failure_of(0, b"other", b"one")), (None, None));
+        // another token took longer than a moment
         sleep(MOMENT);
-        assert_eq!(failure_of(0, b"one"), None);
+        remember(1, b"volume", b"two", -11);
+        assert_eq!(failure_of(0, b"volume", b"one"), Some(-11));
+        // nobody asked for a moment
+        sleep(MOMENT);
+        assert_eq!((failure_of(0, b"volume", b"one"), failure_of(1, b"volume", b"two")), (None, None));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::mem::zeroed;
 use std::os::fd::FromRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -24,8 +25,36 @@ impl Agent {
             .stderr(Stdio::piped());
         // SAFETY: `prepare` makes system calls only, which is all that a child of a process with threads may do.
         unsafe { command.pre_exec(prepare) };
-        command.spawn()
+        // no handler of the program runs in the child before `prepare`
+        let before = set_mask(&all_signals());
+        let child = command.spawn();
+        set_mask(&before);
+        child
     }
+}
+
+fn all_signals() -> libc::sigset_t {
+    // SAFETY: `sigset_t` is made of integers.
+    let mut all = unsafe { zeroed() };
+    // SAFETY: `all` can be written to.
+    unsafe { libc::sigfillset(&raw mut all) };
+    all
+}
+
+fn no_signals() -> libc::sigset_t {
+    // SAFETY: `sigset_t` is made of integers.
+    let mut none = unsafe { zeroed() };
+    // SAFETY: `none` can be written to.
+    unsafe { libc::sigemptyset(&raw mut none) };
+    none
+}
+
+/// Sets which signals this thread blocks. Returns which it blocked before.
+fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
+    let mut before = no_signals();
+    // SAFETY: both are valid sets. It fails only for an invalid first argument.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, &raw mut before) };
+    before
 }
 
 /// Returns a file in memory. A pipe could fill up, or end this process with SIGPIPE if the agent exits early.
@@ -42,14 +71,15 @@ fn in_memory(json: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Runs in the child before the agent does. `Command` has emptied the signal mask and set SIGPIPE to its default.
+/// Runs in the child before the agent does.
 fn prepare() -> io::Result<()> {
-    // Handlers do not survive exec, but signals that the program ignores stay ignored: without SIGCHLD the agent would not see its own
+    // Handlers do not survive exec, but signals that the program ignores or blocks stay so: without SIGCHLD the agent would not see its own
     // children end.
-    for signal in 1..32 {
+    for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: a system call. It fails for SIGKILL and SIGSTOP, which cannot be ignored either.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
+    set_mask(&no_signals());
     close_on_exec();
     Ok(())
 }

@@ -107,7 +107,7 @@ fake allow '["DescribeKey"]'
 began=$SECONDS
 stock 1 open --token-only /dev/ubdb rescued
 stock_said "luks-agent: " "kms:Decrypt"
-# cryptsetup tries the token twice
+# keyslots are preferred since the two rotations, so cryptsetup tries the token twice
 assert_eq "$(grep -c kms:Decrypt /run/said)" 1 "how often the reason is told"
 ((SECONDS - began < 15)) || fail "it took $((SECONDS - began)) s"
 [[ ! -e /dev/mapper/rescued ]] || fail "it is open"

@@ -109,8 +109,20 @@ fn the_agent_gets_no_file_of_the_program_and_no_blocked_signal() {
     assert_eq!(open.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
     // SAFETY: as above.
     unsafe { libc::close(inherited) };
-    let blocked = unwrap("grep SigBlk /proc/self/status").unwrap();
-    assert_eq!(String::from_utf8(blocked).unwrap(), "SigBlk:\t0000000000000000\n");
+    // what a program may block while it loads the plug-in; the children of a thread inherit it
+    // SAFETY: `sigset_t` is made of integers.
+    let mut blocked = unsafe { std::mem::zeroed() };
+    for signal in [libc::SIGTERM, libc::SIGCHLD] {
+        // SAFETY: `blocked` can be written to.
+        unsafe { libc::sigaddset(&raw mut blocked, signal) };
+    }
+    // SAFETY: changes the mask of this thread, which ends with the test.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, std::ptr::null_mut()) };
+    let said = unwrap("grep SigBlk /proc/self/status").unwrap();
+    assert_eq!(String::from_utf8(said).unwrap(), "SigBlk:\t0000000000000000\n");
+    // and the program has its own mask again
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    assert!(status.contains("SigBlk:\t0000000000014000\n"), "{status}");
 }
 
 #[test]
