@@ -29,6 +29,14 @@ fn unwrap(script: &str) -> Result<Vec<u8>, Failure> {
     shell(script).unwrap(TOKEN).map(|secret| secret.bytes().to_vec())
 }
 
+/// Returns a line of the `/proc/PID/status` of a program that is started as the agent is. Not by way of a shell, which empties its signal
+/// mask and treats SIGCHLD as it likes.
+fn status_of_agent(name: &str) -> String {
+    let arguments = [name, "/proc/self/status"].map(OsString::from).into();
+    let said = Agent { program: "/bin/grep".into(), arguments, ..shell("") }.unwrap(TOKEN).unwrap();
+    String::from_utf8(said.bytes().to_vec()).unwrap()
+}
+
 fn unavailable(line: &str) -> Result<Vec<u8>, Failure> {
     Err(Failure::Unavailable(vec![line.to_owned()]))
 }
@@ -109,6 +117,7 @@ fn the_agent_gets_no_file_of_the_program_and_no_blocked_signal() {
     assert_eq!(open.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
     // SAFETY: as above.
     unsafe { libc::close(inherited) };
+    let _alone = alone();
     // what a program may block while it loads the plug-in; the children of a thread inherit it
     // SAFETY: `sigset_t` is made of integers.
     let mut blocked = unsafe { std::mem::zeroed() };
@@ -118,8 +127,7 @@ fn the_agent_gets_no_file_of_the_program_and_no_blocked_signal() {
     }
     // SAFETY: changes the mask of this thread, which ends with the test.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, std::ptr::null_mut()) };
-    let said = unwrap("grep SigBlk /proc/self/status").unwrap();
-    assert_eq!(String::from_utf8(said).unwrap(), "SigBlk:\t0000000000000000\n");
+    assert_eq!(status_of_agent("SigBlk"), "SigBlk:\t0000000000000000\n");
     // and the program has its own mask again
     let status = fs::read_to_string("/proc/thread-self/status").unwrap();
     assert!(status.contains("SigBlk:\t0000000000014000\n"), "{status}");
@@ -141,13 +149,10 @@ fn a_program_that_ignores_its_children_gets_the_passphrase() {
     let _alone = alone();
     // SAFETY: the other tests wait for this one.
     let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
-    // not by way of a shell, which treats this signal as it likes
-    let arguments = ["SigIgn", "/proc/self/status"].map(OsString::from).into();
-    let said = Agent { program: "/bin/grep".into(), arguments, ..shell("") }.unwrap(TOKEN);
+    let said = status_of_agent("SigIgn");
     // SAFETY: as above.
     unsafe { libc::signal(libc::SIGCHLD, before) };
     // the agent does not ignore its own
-    let said = String::from_utf8(said.unwrap().bytes().to_vec()).unwrap();
     let ignored = said.trim().rsplit('\t').next().and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap();
     assert_eq!(ignored & (1 << (libc::SIGCHLD - 1)), 0, "{said}");
 }
