@@ -47,4 +47,5 @@ pub mod plan;
 pub mod report;
 pub mod state;
 pub mod storage;
+pub mod text;
 pub mod worker;

@@ -1,6 +1,5 @@
 //! Sends log lines to the journal, with fields, if stderr is connected to it, and to stderr otherwise.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -17,30 +16,10 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt as console};
 
+use crate::text::escape_controls;
+
 /// Highest log level of other crates: at debug level the HTTP client logs the responses, plaintext keys included.
 const OTHERS: LevelFilter = LevelFilter::WARN;
-
-/// Escapes control characters, and those that change the writing direction.
-///
-/// A disk, a file name or a response may contain them, and must not control the terminal or the journal.
-pub fn escape_controls(text: &str) -> Cow<'_, str> {
-    let moves = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(moves) {
-        return Cow::Borrowed(text);
-    }
-    let escape = |c: char| if moves(c) { c.escape_default().to_string() } else { c.to_string() };
-    Cow::Owned(text.chars().map(escape).collect())
-}
-
-/// Returns the first `max` characters of a text, and dots if it has more.
-pub(crate) fn shortened(text: &str, max: usize) -> Cow<'_, str> {
-    match text.char_indices().nth(max) {
-        Some((end, _)) => Cow::Owned(format!("{}...", &text[..end])),
-        None => Cow::Borrowed(text),
-    }
-}
 
 /// Formats the fields of an entry for stderr.
 fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
@@ -140,22 +119,5 @@ impl Visit for Fields {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.record_str(field, &format!("{value:?}"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_terminal_would_obey_is_escaped() {
-        for (text, shown) in [
-            ("plain, ä and 漢", "plain, ä and 漢"),
-            ("\u{1b}[2Jgone", "\\u{1b}[2Jgone"),
-            ("one\ntwo\r\t\u{9b}", "one\\ntwo\\r\\t\\u{9b}"),
-            ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
-        ] {
-            assert_eq!(escape_controls(text), shown);
-        }
     }
 }

@@ -21,6 +21,7 @@ use luks_agent::error::chain;
 use luks_agent::job::PARENT;
 use luks_agent::plan::Allowed;
 use luks_agent::report::{Report, last, proofs};
+use luks_agent::text::escape_controls;
 use luks_agent::worker::{self, confine};
 use luks_agent::{daemon, logging};
 use nix::libc::MCL_ONFAULT;
@@ -353,7 +354,7 @@ fn print(text: &[u8]) -> io::Result<()> {
 
 /// Prints on standard error. Unlike `eprintln!`, it does not panic if that is closed.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "luks-agent: {}", logging::escape_controls(message));
+    let _ = writeln!(io::stderr(), "luks-agent: {}", escape_controls(message));
 }
 
 /// Keeps keys out of core dumps, swap and the reach of other processes.

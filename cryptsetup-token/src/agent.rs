@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::environment::environment;
 use crate::failure::Failure;
 use crate::pipes::{End, Heard, MOST_SECRET, Secret, listen};
-use crate::text::printable;
+use crate::text::escape_controls;
 use crate::token::is_ours;
 
 /// Where the packages install the agent. Not looked up in PATH, which whoever runs `cryptsetup` chooses.
@@ -84,7 +84,11 @@ impl Agent {
             return Ok(heard.secret);
         }
         let said = String::from_utf8_lossy(&heard.messages);
-        let mut lines: Vec<String> = said.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
+        let mut lines: Vec<String> = said
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| escape_controls(line).into_owned())
+            .collect();
         if lines.is_empty() {
             let how = status.map_or("without a passphrase".to_owned(), |status| format!("with {status}"));
             lines.push(format!("luks-agent: {program} ended {how}"));

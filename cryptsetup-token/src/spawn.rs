@@ -26,32 +26,25 @@ impl Agent {
         // SAFETY: `prepare` makes system calls only, which is all that a child of a process with threads may do.
         unsafe { command.pre_exec(prepare) };
         // no handler of the program runs in the child before `prepare`
-        let before = set_mask(&all_signals());
+        let before = set_mask(&signals(libc::sigfillset));
         let child = command.spawn();
         set_mask(&before);
         child
     }
 }
 
-fn all_signals() -> libc::sigset_t {
+/// Returns the set of signals that `fill` makes.
+fn signals(fill: unsafe extern "C" fn(*mut libc::sigset_t) -> libc::c_int) -> libc::sigset_t {
     // SAFETY: `sigset_t` is made of integers.
-    let mut all = unsafe { zeroed() };
-    // SAFETY: `all` can be written to.
-    unsafe { libc::sigfillset(&raw mut all) };
-    all
-}
-
-fn no_signals() -> libc::sigset_t {
-    // SAFETY: `sigset_t` is made of integers.
-    let mut none = unsafe { zeroed() };
-    // SAFETY: `none` can be written to.
-    unsafe { libc::sigemptyset(&raw mut none) };
-    none
+    let mut set = unsafe { zeroed() };
+    // SAFETY: `set` can be written to.
+    unsafe { fill(&raw mut set) };
+    set
 }
 
 /// Sets which signals this thread blocks. Returns which it blocked before.
 fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
-    let mut before = no_signals();
+    let mut before = signals(libc::sigemptyset);
     // SAFETY: both are valid sets. It fails only for an invalid first argument.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, &raw mut before) };
     before
@@ -79,7 +72,7 @@ fn prepare() -> io::Result<()> {
         // SAFETY: a system call. It fails for SIGKILL and SIGSTOP, which cannot be ignored either.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    set_mask(&no_signals());
+    set_mask(&signals(libc::sigemptyset));
     close_on_exec();
     Ok(())
 }

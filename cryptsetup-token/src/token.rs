@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::text::printable;
+use crate::text::{escape_controls, shortened};
 
 /// Token type of a key that AWS KMS unwraps, and of one that the customer's own program unwraps, each with the name of the key service.
 const TYPES: [(&str, &str); 2] = [("luks-agent-awskms", "aws-kms"), ("luks-agent-exec", "exec")];
@@ -59,9 +59,7 @@ pub(crate) fn describe(json: &[u8]) -> Vec<String> {
 
 /// Returns a line like those that cryptsetup prints of keyslots.
 fn line(name: &str, value: &str) -> String {
-    let shown: String = value.chars().take(SHOWN).collect();
-    let more = if shown.len() < value.len() { "..." } else { "" };
-    format!("\t{name:<11} {}{more}", printable(&shown))
+    format!("\t{name:<11} {}", escape_controls(&shortened(value, SHOWN)))
 }
 
 #[cfg(test)]

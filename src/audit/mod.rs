@@ -1,7 +1,7 @@
 //! The audit report of a node: what is on each disk, what encrypts it, and how that was shown. Its verdicts, and the formats of others that
 //! it is converted to.
 //!
-//! May import: `columns`, `digest`, `disk`, `logging`.
+//! May import: `columns`, `digest`, `disk`, `text`.
 //! Never: a disk, a file, the network, or this node; facts and reports come in, reports and text go out.
 
 // the report

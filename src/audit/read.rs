@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 
 use super::consistency::Inconsistency;
 use super::report::{AuditReport, SCHEMA, SCHEMA_VERSION};
-use crate::logging::shortened;
+use crate::text::shortened;
 
 /// How large a report may be, in bytes. That of a node with a thousand disks has about 1 MiB.
 pub const MAX_BYTES: usize = 16 << 20;

@@ -6,7 +6,7 @@ use super::disk::{Disk, Encryption, Standing};
 use super::report::AuditReport;
 use crate::columns::in_columns;
 use crate::disk::Bytes;
-use crate::logging::escape_controls;
+use crate::text::escape_controls;
 
 impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

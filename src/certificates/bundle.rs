@@ -9,7 +9,7 @@ use zip::result::ZipError;
 
 use super::error::BundleError;
 use super::member::{CHAIN, KEY, MAX_BUNDLE_BYTES, MAX_FILES, MAX_MEMBER_BYTES, TRUSTED};
-use crate::logging::escape_controls;
+use crate::text::escape_controls;
 
 /// How many names of files that EMR does not read are kept.
 const MAX_OTHERS: usize = 10;

@@ -1,7 +1,7 @@
 //! PEM certificates for EMR's encryption in transit: the zip file that `TLSCertificateConfiguration.S3Object` names, and whether nodes
 //! could use what is in it.
 //!
-//! May import: `logging`.
+//! May import: `text`.
 //! Never: a file, the network, or the clock; bytes come in, and what is said of them holds no key material.
 
 mod bundle;

@@ -6,7 +6,7 @@ use super::certificate::Certificate;
 use super::checked_bundle::CheckedBundle;
 use super::finding::Weight;
 use super::private_key::KeyState;
-use crate::logging::{escape_controls, shortened};
+use crate::text::{escape_controls, shortened};
 
 /// How many certificates of each file are listed.
 const LISTED: usize = 20;

@@ -58,7 +58,7 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
     let instance = Instance::new(config);
     let keys = LazyKms::new(config);
     let ciphers = Ciphers::new(&host);
-    let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed));
+    let find_likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed));
     let planning = Planning { config, state: &state, ciphers: &ciphers, instance: &instance };
     let plan = async {
         let mut plan = match occasion {
@@ -71,7 +71,7 @@ pub async fn provision(config: &Config, occasion: Occasion) -> Result<Report, Co
         }
         Ok(plan)
     };
-    let mut plan = keys.meanwhile(&state, likely, plan).await?;
+    let mut plan = keys.meanwhile(&state, find_likely, plan).await?;
     let left = leave_closed(&mut plan, &closed);
     let formats = plan.steps.iter().any(|step| matches!(step.action, Action::Format(_)));
     let instance_id = if formats { instance.id().await } else { None };

@@ -28,9 +28,9 @@ pub async fn unlock(config: &Config) -> Result<Report, CommandError> {
     let seen = remove_orphans(config, &state, &host).await?;
     let (keys, instance) = (LazyKms::new(config), Instance::new(config));
     let ciphers = Ciphers::new(&host);
-    let likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed));
+    let find_likely = ciphers.usable(likely_opened(&state, seen.as_ref(), &closed));
     let planning = Planning { config, state: &state, ciphers: &ciphers, instance: &instance };
-    let plan = keys.meanwhile(&state, likely, planning.plan(Mode::Unlock, seen)).await?;
+    let plan = keys.meanwhile(&state, find_likely, planning.plan(Mode::Unlock, seen)).await?;
     let apply = Apply { config, store: Some(&store), keys: &keys, host: &host, instance_id: None };
     let outcome = apply.run(&plan, state).await;
     Ok(Report::of_outcome("unlock", &plan, &outcome).measured(keys.usage(), host.stages()))

@@ -23,7 +23,7 @@ const MOST_JSON: u64 = 32 << 10;
 pub enum UnwrapError {
     /// Somebody typed it, or sent the passphrase to a file.
     #[error(
-        "'luks-agent unwrap' writes a passphrase, and to a pipe only: standard output is none; 'cryptsetup open' runs it through the token plug-in"
+        "'luks-agent unwrap' writes a passphrase to a pipe only, and standard output is not a pipe; run 'cryptsetup open --token-only' instead"
     )]
     NotAPipe,
     /// Standard input or output.

@@ -201,3 +201,17 @@ impl Node {
         Ok(partitions.into_iter().map(|(_, node)| node).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_device_mapper_says_by_an_invalid_argument_that_a_device_goes() {
+        let fails = |path: &str, errno: Errno| read_error(Path::new(path))(io::Error::from_raw_os_error(errno as i32));
+        assert!(is_being_removed(&fails("/sys/block/dm-0/dm/uuid", Errno::EINVAL)));
+        assert!(!is_being_removed(&fails("/sys/block/dm-0/dm/uuid", Errno::EIO)));
+        assert!(!is_being_removed(&fails("/sys/block/sda/size", Errno::EINVAL)));
+        assert!(!is_gone(&fails("/sys/block/dm-0/dm/uuid", Errno::EINVAL)));
+    }
+}

@@ -6,7 +6,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::public_key::PublicKey;
-use crate::logging::shortened;
+use crate::text::shortened;
 
 /// How much of the parser's message is shown, in characters: it can quote a name of any length.
 const SHOWN: usize = 300;

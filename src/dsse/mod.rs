@@ -2,7 +2,7 @@
 //!
 //! DSSE leaves the algorithm to both sides: here, the kind of the key decides.
 //!
-//! May import: `logging`.
+//! May import: `text`.
 //! Never: a file, the network or a private key; bytes come in, envelopes and answers go out.
 
 mod envelope;

@@ -6,7 +6,7 @@ use super::checked::{Checked, CheckedFile, Demands};
 use super::judgement::Judgement;
 use super::local_disks::DiskEncryption;
 use super::problem::ProblemKind;
-use crate::logging::escape_controls;
+use crate::text::escape_controls;
 
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::import::{Import, Setting};
 use super::not_done::NotDone;
-use crate::logging::escape_controls;
+use crate::text::escape_controls;
 
 /// How wide comments are.
 const WIDTH: usize = 120;

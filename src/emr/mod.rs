@@ -1,7 +1,7 @@
 //! EMR security configurations: what one says, what each checker makes of it, what EMR would really encrypt, and what of it the agent
 //! takes over.
 //!
-//! May import: `certificates`, `digest`, `logging`.
+//! May import: `certificates`, `digest`, `text`.
 //! Never: a file, the network, or this node; text comes in, and values and text go out.
 
 mod check_table;

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::pointer::Pointer;
-use crate::logging::escape_controls;
+use crate::text::escape_controls;
 
 /// A part of a document that is not the agent's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::logging::shortened;
+use crate::text::shortened;
 
 /// How much of a pointer a message shows.
 const SHOWN: usize = 200;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::pointer::Pointer;
-use crate::logging::{escape_controls, shortened};
+use crate::text::{escape_controls, shortened};
 
 pub(super) const ENCRYPTION: &str = "/EncryptionConfiguration";
 pub(super) const AT_REST_FLAG: &str = "/EncryptionConfiguration/EnableAtRestEncryption";

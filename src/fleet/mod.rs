@@ -1,6 +1,6 @@
 //! The summary of a fleet: what the audit reports of its nodes and the answers of AWS show together.
 //!
-//! May import: `audit`, `columns`, `disk`, `emr`, `logging`.
+//! May import: `audit`, `columns`, `disk`, `emr`, `text`.
 //! Never: a file, the network, or this node; reports and answers come in, a summary and text go out.
 
 // the summary

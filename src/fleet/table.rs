@@ -6,7 +6,7 @@ use super::summary::Fleet;
 use crate::audit::Standing;
 use crate::columns::in_columns;
 use crate::disk::Bytes;
-use crate::logging::escape_controls;
+use crate::text::escape_controls;
 
 impl fmt::Display for Fleet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

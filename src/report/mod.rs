@@ -1,6 +1,6 @@
 //! The report of a command: a table for people, JSON for programs, entries for the journal, metrics, an exit code.
 //!
-//! May import: `apply`, `audit`, `columns`, `disk`, `error`, `job`, `kms`, `logging`, `luks2`, `plan`, `state`.
+//! May import: `apply`, `audit`, `columns`, `disk`, `error`, `job`, `kms`, `luks2`, `plan`, `state`, `text`.
 //! Never: a disk, the network, or a decision on what is done. `last`, `proofs` and `audited` keep what a run said in `/run`,
 //! and nothing else writes.
 

@@ -7,7 +7,7 @@ use super::report::Report;
 use super::row::Row;
 use crate::columns::in_columns;
 use crate::disk::Bytes;
-use crate::logging::escape_controls;
+use crate::text::escape_controls;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -209,8 +209,8 @@ pub fn crypt_target() -> Result<Option<String>, ToolError> {
 fn try_table(encryption: Encryption, below: &str, above: &str) -> Result<Result<(), ToolError>, ToolError> {
     dmsetup(&["create", "--notable", "--", below])?;
     dmsetup(&["load", "--table", "0 8 error", "--", below])?;
-    dmsetup(&["create", "--notable", "--", above])?;
     let device = dmsetup(&["info", "--columns", "--noheadings", "--separator", ":", "-o", "major,minor", "--", below])?;
+    dmsetup(&["create", "--notable", "--", above])?;
     let (name, mode) = encryption.cipher.parts();
     // a key that protects nothing; its halves differ because XTS requires that
     let key: String = (0..encryption.key_size / 8).map(|byte| format!("{byte:02x}")).collect();
