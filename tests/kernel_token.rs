@@ -49,3 +49,12 @@ fn no_key_is_left_in_a_program_that_opened_a_volume() {
     println!("{}", boot.timed_console());
     boot.assert_ok();
 }
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn valgrind_finds_nothing_in_a_program_that_loads_the_plug_in() {
+    let mut node = Node::new("token-valgrind").numbered_disks(&["ubdb"], 64 * MIB);
+    let boot = node.boot(&script("token-process", "valgrind"));
+    println!("{}", boot.timed_console());
+    boot.assert_ok();
+}
