@@ -58,9 +58,10 @@ impl UnwrapError {
     /// Returns the exit code. The plug-in tells by it whether another token could help.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NotAPipe | Self::Config(_) => ExitCode::Configuration,
+            // no other token could help where standard input or output fails
+            Self::NotAPipe | Self::Io(..) | Self::Config(_) => ExitCode::Configuration,
             Self::Service(e) => service_exit_code(e),
-            Self::Io(..) | Self::TooLong | Self::Token(_) | Self::OtherType | Self::NoKmsKey(_) => ExitCode::Failed,
+            Self::TooLong | Self::Token(_) | Self::OtherType | Self::NoKmsKey(_) => ExitCode::Failed,
         }
     }
 }
