@@ -87,6 +87,7 @@ bench: ## compare the time of a boot with cryptsetup by hand: BENCH_VOLUMES="1 4
 bench-native: ## measure the agent's own part of a boot on this processor, without a virtual machine (a minute)
 	@scripts/deps.sh build
 	$(CARGO) build --release --bin luks-agent
+	@scripts/token.sh
 	@$(CARGO) run --quiet --example native
 
 storm: ## boot 1,000 to 100,000 nodes at once against the quotas of KMS, in virtual time, and print the tables of docs/fleet.md (half an hour, 7 GB of memory)

@@ -2,8 +2,12 @@
 //! first byte that KMS gets, the start of a worker, and the memory of both.
 //!
 //! Nothing is formatted or opened: the command is `verify` with the state file of a node whose volumes are not here, which does what
-//! `unlock` does until KMS answers. KMS and IMDS are the fake endpoint, in this process, over HTTP.
+//! `unlock` does until KMS answers. KMS and IMDS are the fake endpoint, in this process, over HTTP. As root, it also measures how long
+//! `cryptsetup open` takes with the token plug-in.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a table, printed on a terminal")]
+
+#[path = "native/stock_tools.rs"]
+mod stock_tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +31,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let aws = Server::start_blocking(Options { seed: Some("native".to_owned()), ..Options::default() }).unwrap();
+    if std::env::args().nth(1).as_deref() == Some("stock-tools") {
+        stock_tools::compare(&agent, &aws);
+        return ExitCode::SUCCESS;
+    }
     // in the target directory, because /tmp may be in memory and then takes no state
     let home = tempfile::tempdir_in(agent.parent().unwrap()).unwrap();
     let config = write_node(home.path(), &aws);
@@ -53,6 +61,7 @@ fn main() -> ExitCode {
     println!("peak memory of the agent                                   {:6.1} MiB", from_imds.peak_mib);
     let met = if from_imds.to_kms <= TARGET_MS { "met" } else { "MISSED" };
     println!("{met}: exec to first byte of KMS at most {TARGET_MS:.0} ms");
+    stock_tools::compare_in_namespace(&agent);
     ExitCode::SUCCESS
 }
 

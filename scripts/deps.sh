@@ -31,6 +31,8 @@ KERNEL+=" curl jq openssl"
 KERNEL+=" lvm2 mdadm btrfs-progs bcache-tools fuse2fs"
 # For a write load that verifies itself.
 KERNEL+=" fio"
+# For the memory of a program that loads the token plug-in.
+KERNEL+=" valgrind"
 # For the corpus of disks that are not blank (tests/support/images.rs).
 KERNEL+=" dosfstools drbd-utils erofs-utils exfatprogs f2fs-tools fdisk gdisk genromfs gfs2-utils hfsutils? jfsutils makefs"
 KERNEL+=" mtd-utils nilfs-tools ntfs-3g ocfs2-tools parted qemu-utils reiser4progs? reiserfsprogs? sqlite3 squashfs-tools"
@@ -57,6 +59,7 @@ RUNS=(
     "python3:/usr/bin/python3 --version" "shellcheck:shellcheck --version"
     "cryptsetup-bin:cryptsetup --version" "dmsetup:dmsetup help" "xfsprogs:mkfs.xfs -V" "e2fsprogs:mke2fs -V" "kmod:modprobe --version"
     "iproute2:ip -Version" "strace:strace --version" "patchelf:patchelf --version" "mmdebstrap:mmdebstrap --version"
+    "valgrind:valgrind --version"
     "qemu-system-x86:qemu-system-x86_64 --version" "qemu-utils:qemu-img --version" "fdisk:sfdisk --version"
     "clang:clang --version" "lld:ld.lld --version" "rpm:rpm --version" "git:git --version" "cpio:cpio --version"
     "cmake:cmake --version" "golang:go version" "lintian:lintian --version" "rpmlint:rpmlint --version" "chromium:chromium --version"

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 /// A disk, a token, a file name or a response may contain them, and must not control the terminal or the journal.
 pub fn escape_controls(text: &str) -> Cow<'_, str> {
     let moves = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     if !text.contains(moves) {
         return Cow::Borrowed(text);
@@ -35,6 +36,7 @@ mod tests {
             ("\u{1b}[2Jgone", "\\u{1b}[2Jgone"),
             ("one\ntwo\r\t\u{9b}", "one\\ntwo\\r\\t\\u{9b}"),
             ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
+            ("1\u{61c}2\u{200f}3", "1\\u{61c}2\\u{200f}3"),
         ] {
             assert_eq!(escape_controls(text), shown);
         }

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -89,7 +89,15 @@ fn unwrap_to(stdout: Stdio, server: &Server, token: &[u8]) -> Output {
 }
 
 fn unwrap_with(config: &Path, stdout: Stdio, server: &Server, token: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_luks-agent"))
+    let mut child = command(config, server).stdin(Stdio::piped()).stdout(stdout).spawn().unwrap();
+    // it may end before it has read the token
+    let _ = child.stdin.take().unwrap().write_all(token);
+    child.wait_with_output().unwrap()
+}
+
+fn command(config: &Path, server: &Server) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luks-agent"));
+    command
         .arg("--config")
         .arg(config)
         .args(["--log-level", "error", "unwrap"])
@@ -98,14 +106,8 @@ fn unwrap_with(config: &Path, stdout: Stdio, server: &Server, token: &[u8]) -> O
         .env("AWS_ACCESS_KEY_ID", "AKIDTEST")
         .env("AWS_SECRET_ACCESS_KEY", "secret")
         .env("AWS_ENDPOINT_URL", server.url())
-        .stdin(Stdio::piped())
-        .stdout(stdout)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // it may end before it has read the token
-    let _ = child.stdin.take().unwrap().write_all(token);
-    child.wait_with_output().unwrap()
+        .stderr(Stdio::piped());
+    command
 }
 
 fn unwrap(server: &Server, token: &[u8]) -> (Option<i32>, Vec<u8>, String) {
@@ -152,6 +154,7 @@ fn the_exit_code_of_unwrap_tells_the_token_from_the_key_service() {
     assert_fails("{", 1, "cannot be read");
     assert_fails(&with("type", "systemd-tpm2"), 1, "not of type luks-agent-awskms");
     assert_fails(&with("key_arn", "arn:aws:kms:evil.example/:111122223333:key/1"), 1, "names no KMS key");
+    assert_fails(&with("key_arn", "arn:aws:kms:s3:111122223333:key/1"), 1, "names no KMS key");
     assert_fails(&with("type", "luks-agent-exec"), 2, "exec");
     assert_eq!(server.requests().len(), 0, "an enemy's token was asked for");
     assert_fails(&with("wrapped_key", "AQID"), 1, "the wrapped key");
@@ -163,6 +166,26 @@ fn the_exit_code_of_unwrap_tells_the_token_from_the_key_service() {
     server.set_allow(None);
     server.push_fault(throttled());
     assert_eq!(unwrap(&server, token.to_string().as_bytes()).0, Some(0), "it does not retry");
+}
+
+#[test]
+fn a_pipe_that_fails_is_no_fault_of_the_token() {
+    let (server, token, _) = endpoint();
+    let run = |stdin: Stdio, stdout: Stdio| {
+        let mut command = command(Path::new("/nonexistent/config.toml"), &server);
+        let said = command.stdin(stdin).stdout(stdout).spawn().unwrap().wait_with_output().unwrap();
+        (said.status.code(), String::from_utf8(said.stderr).unwrap())
+    };
+    let (code, errors) = run(File::open("/").unwrap().into(), Stdio::piped());
+    assert!(code == Some(2) && errors.contains("cannot read the token from standard input"), "{code:?} {errors}");
+    // nobody reads the passphrase any more
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(token.to_string().as_bytes()).unwrap();
+    file.rewind().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let (code, errors) = run(file.into(), writer.into());
+    assert!(code == Some(2) && errors.contains("cannot write the passphrase"), "{code:?} {errors}");
 }
 
 #[test]

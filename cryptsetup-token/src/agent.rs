@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::environment::environment;
 use crate::failure::Failure;
-use crate::pipes::{End, Heard, MOST_SECRET, Secret, listen};
+use crate::pipes::{Answer, End, MOST_SECRET, Secret, listen};
 use crate::text::escape_controls;
 use crate::token::is_ours;
 
@@ -57,17 +57,19 @@ impl Agent {
         let deadline = Instant::now() + self.deadline;
         let program = self.program.display();
         let mut child = self.spawn(json).map_err(|e| Failure::unavailable(&format!("cannot start {program}: {e}")))?;
-        let heard = hear(&mut child, deadline);
-        let status = end(&mut child, heard.as_ref().is_ok_and(|heard| heard.end == End::Closed), deadline);
-        match heard {
-            Ok(heard) => self.judge(heard, status),
+        let answer = read_answer(&mut child, deadline);
+        let is_closed = answer.as_ref().is_ok_and(|answer| answer.end == End::Closed);
+        let status = wait_or_kill(&mut child, is_closed, deadline);
+        match answer {
+            Ok(answer) => self.passphrase_in(answer, status),
             Err(e) => Err(Failure::unavailable(&format!("cannot read from {program}: {e}"))),
         }
     }
 
-    fn judge(&self, heard: Heard, status: Option<ExitStatus>) -> Result<Secret, Failure> {
+    /// Returns the passphrase in the answer of the agent, or why there is none.
+    fn passphrase_in(&self, answer: Answer, status: Option<ExitStatus>) -> Result<Secret, Failure> {
         let program = self.program.display();
-        match heard.end {
+        match answer.end {
             End::TooLate => {
                 let seconds = self.deadline.as_secs_f32();
                 return Err(Failure::unavailable(&format!("{program} did not finish within {seconds} s")));
@@ -80,10 +82,10 @@ impl Agent {
         }
         // The program may have waited for all its children, this one included. LUKS finds out whether the passphrase is complete.
         let succeeded = status.is_none_or(|status| status.success());
-        if succeeded && !heard.secret.bytes().is_empty() {
-            return Ok(heard.secret);
+        if succeeded && !answer.secret.bytes().is_empty() {
+            return Ok(answer.secret);
         }
-        let said = String::from_utf8_lossy(&heard.messages);
+        let said = String::from_utf8_lossy(&answer.messages);
         let mut lines: Vec<String> = said
             .lines()
             .filter(|line| !line.trim().is_empty())
@@ -100,7 +102,7 @@ impl Agent {
     }
 }
 
-fn hear(child: &mut Child, deadline: Instant) -> io::Result<Heard> {
+fn read_answer(child: &mut Child, deadline: Instant) -> io::Result<Answer> {
     let (Some(output), Some(messages)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::Error::other("no pipes"));
     };
@@ -111,7 +113,7 @@ fn hear(child: &mut Child, deadline: Instant) -> io::Result<Heard> {
 /// about to end by itself.
 ///
 /// Returns `None` if the program ignores SIGCHLD or waits for all children itself, so that the kernel no longer knows this one.
-fn end(child: &mut Child, is_closed: bool, deadline: Instant) -> Option<ExitStatus> {
+fn wait_or_kill(child: &mut Child, is_closed: bool, deadline: Instant) -> Option<ExitStatus> {
     let until = if is_closed { deadline } else { Instant::now() };
     if let Some(status) = wait(child, until).ok()? {
         return Some(status);

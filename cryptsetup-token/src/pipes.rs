@@ -64,31 +64,31 @@ pub(crate) enum End {
 
 /// What the agent said.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Answer {
     pub(crate) secret: Secret,
     pub(crate) messages: Vec<u8>,
     pub(crate) end: End,
 }
 
 /// Listens to the standard output and error of the agent until both are closed, but not longer than until `deadline`.
-pub(crate) fn listen(output: File, messages: File, deadline: Instant) -> io::Result<Heard> {
-    let mut heard = Heard { secret: Secret::new(), messages: Vec::new(), end: End::Closed };
+pub(crate) fn listen(output: File, messages: File, deadline: Instant) -> io::Result<Answer> {
+    let mut answer = Answer { secret: Secret::new(), messages: Vec::new(), end: End::Closed };
     let (mut output, mut messages) = (Some(output), Some(messages));
     while output.is_some() || messages.is_some() {
         let Some(ready) = wait([output.as_ref(), messages.as_ref()], deadline)? else {
-            return Ok(Heard { end: End::TooLate, ..heard });
+            return Ok(Answer { end: End::TooLate, ..answer });
         };
-        if ready[0] && !retried(output.as_mut().map_or(Ok(false), |pipe| heard.secret.read(pipe)))? {
+        if ready[0] && !retried(output.as_mut().map_or(Ok(false), |pipe| answer.secret.read(pipe)))? {
             output = None;
         }
-        if heard.secret.len > MOST_SECRET {
-            return Ok(Heard { end: End::TooMuch, ..heard });
+        if answer.secret.len > MOST_SECRET {
+            return Ok(Answer { end: End::TooMuch, ..answer });
         }
-        if ready[1] && !retried(messages.as_mut().map_or(Ok(false), |pipe| read_some(pipe, &mut heard.messages)))? {
+        if ready[1] && !retried(messages.as_mut().map_or(Ok(false), |pipe| read_some(pipe, &mut answer.messages)))? {
             messages = None;
         }
     }
-    Ok(heard)
+    Ok(answer)
 }
 
 /// Reads once and keeps what there is room for, so that the agent never waits for a reader.

@@ -52,16 +52,29 @@ fn set_mask(mask: &libc::sigset_t) -> libc::sigset_t {
 
 /// Returns a file in memory. A pipe could fill up, or end this process with SIGPIPE if the agent exits early.
 fn in_memory(json: &[u8]) -> io::Result<File> {
-    // SAFETY: the name is a C string.
-    let fd = unsafe { libc::memfd_create(c"luks-agent-token".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, and nothing else has it.
-    let mut file = unsafe { File::from_raw_fd(fd) };
+    let mut file = create_in_memory(libc::MFD_NOEXEC_SEAL)?;
     file.write_all(json)?;
     file.rewind()?;
     Ok(file)
+}
+
+/// Creates a file in memory that can never be executed. Linux 6.3 to 6.5 refuse to create any other if vm.memfd_noexec is 2.
+///
+/// Earlier kernels do not know the flag, and create the file without it.
+fn create_in_memory(not_executable: libc::c_uint) -> io::Result<File> {
+    let create = |flags| {
+        // SAFETY: the name is a C string.
+        let fd = unsafe { libc::memfd_create(c"luks-agent-token".as_ptr(), flags | libc::MFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new, and nothing else has it.
+        Ok(unsafe { File::from_raw_fd(fd) })
+    };
+    match create(not_executable) {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => create(0),
+        made => made,
+    }
 }
 
 /// Runs in the child before the agent does.
@@ -88,5 +101,22 @@ fn close_on_exec() {
     for fd in 3..MANY_FILES {
         // SAFETY: a system call, which fails for descriptors that are not open.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_token_is_in_memory_that_cannot_be_executed_if_the_kernel_knows_that() {
+        let mode = create_in_memory(libc::MFD_NOEXEC_SEAL).unwrap().metadata().unwrap().permissions().mode();
+        let is_known = fs::exists("/proc/sys/vm/memfd_noexec").unwrap();
+        assert_eq!(mode & 0o111 == 0, is_known, "{mode:o}");
+        // a flag of no kernel stands for one that this kernel does not know
+        create_in_memory(1 << 20).unwrap();
     }
 }

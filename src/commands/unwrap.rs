@@ -41,7 +41,10 @@ pub enum UnwrapError {
     #[error("the token on standard input is not of type {TOKEN_TYPE} or {EXEC_TOKEN_TYPE}")]
     OtherType,
     /// An ARN that names something else, and could name an endpoint that is not that of KMS.
-    #[error("the token names no KMS key: its key_arn is {0:?}; expected 'arn:aws:kms:REGION:ACCOUNT:key/ID'")]
+    #[error(
+        "the token names no KMS key: its key_arn is {0:?}; \
+         expected 'arn:PARTITION:kms:REGION:ACCOUNT:key/ID' with a Region of that partition"
+    )]
     NoKmsKey(String),
     /// The configuration of this machine, which names the endpoint and the customer's own program.
     #[error(transparent)]
@@ -55,9 +58,10 @@ impl UnwrapError {
     /// Returns the exit code. The plug-in tells by it whether another token could help.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NotAPipe | Self::Config(_) => ExitCode::Configuration,
+            // no other token could help where standard input or output fails
+            Self::NotAPipe | Self::Io(..) | Self::Config(_) => ExitCode::Configuration,
             Self::Service(e) => service_exit_code(e),
-            Self::Io(..) | Self::TooLong | Self::Token(_) | Self::OtherType | Self::NoKmsKey(_) => ExitCode::Failed,
+            Self::TooLong | Self::Token(_) | Self::OtherType | Self::NoKmsKey(_) => ExitCode::Failed,
         }
     }
 }
@@ -174,9 +178,15 @@ mod tests {
         }
         assert!(matches!(read_token(io::repeat(b' ')), Err(UnwrapError::TooLong)));
         assert!(matches!(read(&with("type", json!("systemd-tpm2"))), Err(UnwrapError::OtherType)));
-        for arn in
-            ["", "alias/mine", "http://evil.example/", "arn:aws:kms:evil.example/:111122223333:key/1", "\u{0}\u{1b}[2J"]
-        {
+        for arn in [
+            "",
+            "alias/mine",
+            "http://evil.example/",
+            "arn:aws:kms:evil.example/:111122223333:key/1",
+            "arn:aws:kms:s3:111122223333:key/1",
+            "arn:aws:kms:cn-north-1:111122223333:key/1",
+            "\u{0}\u{1b}[2J",
+        ] {
             let error = read(&with("key_arn", json!(arn))).unwrap_err();
             assert!(matches!(error, UnwrapError::NoKmsKey(_)), "{arn}");
             assert!(!error.to_string().contains(char::is_control), "{error}");

@@ -13,6 +13,16 @@ pub const TOKEN_TYPE: &str = "luks-agent-awskms";
 pub const EXEC_TOKEN_TYPE: &str = "luks-agent-exec";
 /// Subsystem label of the header, by which blkid and udev recognise volumes of luks-agent.
 pub const SUBSYSTEM: &str = "luks-agent";
+/// How the names of Regions begin that are not in the partition `aws`, and the partition that they are in.
+const PARTITIONS: [(&str, &str); 7] = [
+    ("cn-", "aws-cn"),
+    ("us-gov-", "aws-us-gov"),
+    ("us-iso-", "aws-iso"),
+    ("us-isob-", "aws-iso-b"),
+    ("eu-isoe-", "aws-iso-e"),
+    ("us-isof-", "aws-iso-f"),
+    ("eusc-", "aws-eusc"),
+];
 
 /// The token in the JSON area of a header.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,16 +76,16 @@ impl Token {
         KeySource { provider: self.provider(), wrapped_key, key_arn }
     }
 
-    /// Whether its key is named as KMS names keys: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`.
+    /// Whether its key is named as KMS names keys: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`, with a Region of that partition.
     ///
-    /// Anybody who can write to the disk can write the token, and the ARN decides which endpoint is asked.
+    /// Anybody who can write to the disk can write the token, and the Region becomes part of the name of the host that is asked.
     pub fn names_a_kms_key(&self) -> bool {
         let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let [arn, partition, kms, region, account, key] = self.key_arn.split(':').collect::<Vec<_>>()[..] else {
             return false;
         };
         (arn, kms) == ("arn", "kms")
-            && [partition, region].into_iter().all(word)
+            && partition_of(region) == Some(partition)
             && account.len() == 12
             && account.bytes().all(|b| b.is_ascii_digit())
             && key.strip_prefix("key/").is_some_and(word)
@@ -102,6 +112,18 @@ impl Token {
             Some((id.parse().ok()?, token))
         })
     }
+}
+
+/// Returns the partition that a Region is in. `None` if no Region is named like this: lower-case words joined by hyphens, and a number.
+fn partition_of(region: &str) -> Option<&'static str> {
+    let (words, number) = region.rsplit_once('-')?;
+    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+    let is_region = words.contains('-')
+        && words.split('-').all(is_word)
+        && (1..=2).contains(&number.len())
+        && number.bytes().all(|b| b.is_ascii_digit());
+    let of_others = PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix));
+    is_region.then(|| of_others.map_or("aws", |(_, partition)| partition))
 }
 
 pub(super) fn ours(metadata: &Value) -> impl Iterator<Item = (&String, &Value)> {
@@ -131,6 +153,29 @@ mod tests {
             "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab",
         ] {
             assert!(named(arn), "{arn}");
+        }
+        for (partition, region) in [
+            ("aws", "ap-southeast-7"),
+            ("aws", "mx-central-1"),
+            ("aws-cn", "cn-north-1"),
+            ("aws-us-gov", "us-gov-east-1"),
+            ("aws-iso", "us-iso-east-1"),
+            ("aws-iso-b", "us-isob-east-1"),
+            ("aws-iso-e", "eu-isoe-west-1"),
+            ("aws-iso-f", "us-isof-south-1"),
+            ("aws-eusc", "eusc-de-east-1"),
+        ] {
+            let arn = |partition: &str| format!("arn:{partition}:kms:{region}:111122223333:key/1");
+            assert!(named(&arn(partition)), "{region}");
+            let others = ["aws", "aws-cn", "aws-iso", "aws-us-gov", "aws-made-up", ""];
+            for other in others.into_iter().filter(|other| *other != partition) {
+                assert!(!named(&arn(other)), "{region} in {other}");
+            }
+        }
+        for region in
+            ["s3", "us-east", "us-1", "US-EAST-1", "us--east-1", "-us-east-1", "us-east-", "us-east-123", "us-e4st-1"]
+        {
+            assert!(!named(&format!("arn:aws:kms:{region}:111122223333:key/1")), "{region}");
         }
         for arn in [
             "",

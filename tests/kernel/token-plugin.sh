@@ -114,6 +114,12 @@ assert_eq "$(grep -c kms:Decrypt /run/said)" 1 "how often the reason is told"
 # without --token-only, cryptsetup asks for a passphrase then
 cryptsetup open --test-passphrase /dev/ubdb </run/key >/run/said 2>&1 || fail "the passphrase did not open it: $(</run/said)"
 stock_said "kms:Decrypt"
+# also where it has a key file
+stock 0 open --test-passphrase --key-file /run/key /dev/ubdb
+stock_said "kms:Decrypt"
+asked=$(wc -l </run/requests)
+stock 0 open --test-passphrase --disable-external-tokens --key-file /run/key /dev/ubdb
+assert_eq "$(wc -l </run/requests)" "$asked" "requests to KMS"
 fake allow null
 
 say "a token of a later release"

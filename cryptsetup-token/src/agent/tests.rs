@@ -51,6 +51,7 @@ fn the_token_goes_in_and_the_passphrase_comes_out() {
 fn the_exit_code_decides_whether_another_token_can_help() {
     let [why, bell] = ["luks-agent: why", "luks-agent: why\\u{7}"];
     assert_eq!(unwrap("echo luks-agent: why >&2; exit 1"), Err(Failure::Token(vec![why.to_owned()])));
+    assert_eq!(unwrap("echo luks-agent: why >&2; exit 2"), unavailable(why));
     assert_eq!(unwrap("printf 'luks-agent: why\\007\\n' >&2; exit 4"), unavailable(bell));
     assert_eq!(unwrap("printf part; exit 4"), unavailable("luks-agent: /bin/sh ended with exit status: 4"));
     assert_eq!(unwrap("exit 0"), unavailable("luks-agent: /bin/sh ended with exit status: 0"));
