@@ -24,7 +24,8 @@ file=${1:-$target/libcryptsetup-token-luks-agent-awskms.so}
     --profile "$profile" --target-dir "$target"
 keep=()
 for name in open validate dump version; do keep+=("-Wl,-u,cryptsetup_token_$name"); done
+# without a soname, lld writes the path of FILE into it
 # libcryptsetup is named, because not every program that loads the plug-in shows the library to it
 ${CC:-cc} -shared -o "$file" "$@" "${keep[@]}" -Wl,--version-script="$project/cryptsetup-token/plugin.sym" -Wl,--gc-sections \
-    -Wl,-z,defs,-z,relro,-z,now,-z,noexecstack -Wl,-s "$archive" \
+    -Wl,-z,defs,-z,relro,-z,now,-z,noexecstack -Wl,-soname,libcryptsetup-token-luks-agent-awskms.so -Wl,-s "$archive" \
     -lcryptsetup -lpthread -ldl
