@@ -4,7 +4,7 @@
 #   scripts/packages.sh [x86_64|aarch64]...      (default: x86_64)
 #
 # luks-agent has the agent, luks-agent-cryptsetup-token the token plug-in of cryptsetup. Both are linked with the libraries of Debian 11,
-# the oldest supported distribution, so that they run there and on newer ones. The script unpacks these libraries from Debian's packages
+# the oldest supported distribution, so that they need nothing newer. The script unpacks these libraries from Debian's packages
 # into a "sysroot", without installing them, and clang links with them.
 #
 #   PACKAGE=NAME                 this package alone (default: both)
@@ -200,7 +200,7 @@ make_plugin_files() {
     rm -rf "$dir"
     mkdir -p "$dir"
     say "building the token plug-in for $arch"
-    with_toolchain "$arch" "$debian" "$triplet" env PROFILE=dist CC="$PWD/packaging/sysroot-cc" \
+    with_toolchain "$arch" "$debian" "$triplet" env TOKEN_PROFILE=dist CC="$PWD/packaging/sysroot-cc" \
         scripts/token.sh "$dir/libcryptsetup-token-luks-agent-awskms.so"
     make_changelogs "$plugin" "$dir"
     # the same for each architecture, because these packages can be installed together

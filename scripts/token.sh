@@ -8,14 +8,14 @@
 # other machines, with:
 #
 #   CC=COMPILER                   what links (default: cc)
-#   PROFILE=NAME                  cargo's profile (default: release)
+#   TOKEN_PROFILE=NAME            cargo's profile (default: release)
 #   CARGO_BUILD_TARGET=TARGET     cargo's own variable
 set -euo pipefail
 
 project=$(dirname "$(dirname "$(realpath "$0")")")
 # a folder of its own: cargo would build what the plug-in shares with the agent again and again, each time with the features of one of them
 target=${CARGO_TARGET_DIR:-$project/target}/token
-profile=${PROFILE:-release}
+profile=${TOKEN_PROFILE:-release}
 archive=$target/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}$profile/libluks_agent_cryptsetup_token.a
 file=${1:-$target/libcryptsetup-token-luks-agent-awskms.so}
 (($# == 0)) || shift

@@ -271,7 +271,8 @@ fn the_rpm_fits_the_directories_of_its_family() {
 const PARTS_OF_GLIBC: [&str; 6] =
     ["libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
 
-/// The highest version of each library's symbols in Debian 11, the oldest distribution that the packages are for; all others have later ones.
+/// The highest version of each library's symbols in Debian 11, the oldest distribution that the packages are for; all others have later
+/// ones.
 const HIGHEST: [(&str, &[u32]); 5] =
     [("GLIBC", &[2, 31]), ("CRYPTSETUP", &[2, 0]), ("BLKID", &[2, 36]), ("LIBUDEV", &[247]), ("GCC", &[10])];
 
