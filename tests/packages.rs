@@ -149,6 +149,13 @@ fn every_unit_goes_into_both_packages() {
     }
 }
 
+/// scripts/packages.sh names the files of both by the agent's.
+#[test]
+fn the_plug_in_has_the_version_of_the_agent() {
+    let manifest: toml::Table = file("cryptsetup-token/Cargo.toml").parse().unwrap();
+    assert_eq!(manifest["package"]["version"].as_str(), Some(env!("CARGO_PKG_VERSION")));
+}
+
 // From here on: what is in the packages that are built.
 
 /// A package and its files, unpacked.
