@@ -3,14 +3,16 @@
 #
 #   scripts/packages.sh [x86_64|aarch64]...      (default: x86_64)
 #
-# The agent in them is linked with the libraries of Debian 11, the oldest supported distribution, so that it runs there and on newer ones.
-# The script unpacks these libraries from Debian's packages into a "sysroot", without installing them, and clang links with them.
+# luks-agent has the agent, luks-agent-cryptsetup-token the token plug-in of cryptsetup. Both are linked with the libraries of Debian 11,
+# the oldest supported distribution, so that they need nothing newer. The script unpacks these libraries from Debian's packages
+# into a "sysroot", without installing them, and clang links with them.
 #
+#   PACKAGE=NAME                 this package alone (default: both)
 #   PACKAGE_RELEASE=2            the number after the version, for packaging the same version again (default 1)
 #   SOURCE_DATE_EPOCH=seconds    the time of all files in the packages (default: the time of the last commit)
 #   PACKAGE_OUT=DIR              another directory for the packages
 #   FIPS=1                       with AWS-LC's FIPS module (docs/fips.md), for x86_64 alone, in target/packages-fips. "fips" is added to
-#                                PACKAGE_RELEASE
+#                                PACKAGE_RELEASE. The agent alone: the plug-in has no cryptography, so there is one for both agents
 #
 # The same commit, toolchain and sysroot give the same bytes, wherever the checkout is; `make reproducible` checks it.
 set -euo pipefail
@@ -30,11 +32,14 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 build=$target/package-build
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 fips=${FIPS:-0}
+agent=luks-agent plugin=luks-agent-cryptsetup-token
+packages=("$agent" "$plugin")
 features=() suffix=
 out=$target/packages
 if [[ $fips == 1 ]]; then
     features=(--features fips)
     suffix=fips
+    packages=("$agent")
     out=$target/packages-fips
     # the module is built from its source, not taken from this machine
     export AWS_LC_FIPS_SYS_USE_SYSTEM=0
@@ -47,6 +52,10 @@ die() { say "$*"; exit 1; }
 
 [[ $release =~ ^[0-9]+$ ]] || die "PACKAGE_RELEASE is '$release': expected a number"
 [[ $fips =~ ^[01]$ ]] || die "FIPS is '$fips': expected 1 or 0"
+if [[ -n ${PACKAGE-} ]]; then
+    [[ " ${packages[*]} " == *" $PACKAGE "* ]] || die "PACKAGE is '$PACKAGE': expected one of: ${packages[*]}"
+    packages=("$PACKAGE")
+fi
 deb_release=$release${suffix:+"+$suffix"}
 rpm_release=$release${suffix:+".$suffix"}
 (($#)) || set -- x86_64
@@ -127,8 +136,10 @@ in_tree() {
         "$1" /dev /proc "$PWD" "$cache" "$build" "$cargo_home" -- "${@:2}"
 }
 
-# The paths of this machine are the only thing that the compilers would put into the program; the options below replace them.
-build_agent() (
+# with_toolchain ARCH DEBIAN TRIPLET COMMAND...: runs the command with all that the build for ARCH needs: $CARGO builds for it, and
+# packaging/sysroot-cc links for it. The paths of this machine are the only thing that the compilers would put into the program; the options
+# below replace them.
+with_toolchain() (
     local arch=$1 debian=$2 triplet=$3 name=${1}_unknown_linux_gnu cc=$PWD/packaging/sysroot-cc ar=ar tree run=()
     local remap="--remap-path-prefix=$PWD=/luks-agent --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$build=/build"
     if [[ ! -d $(rustc --print sysroot)/lib/rustlib/$arch-unknown-linux-gnu/lib ]]; then
@@ -145,71 +156,101 @@ build_agent() (
     export "CC_$name=$cc" "CXX_$name=$cc" "AR_$name=$ar"
     export "CFLAGS_$name=-ffile-prefix-map=$cargo_home=/cargo -ffile-prefix-map=$build=/build"
     export "CARGO_TARGET_${name^^}_LINKER=$cc" "CARGO_TARGET_${name^^}_RUSTFLAGS=$remap"
-    export CARGO_HOME=$cargo_home CARGO_TARGET_DIR=$build
+    export CARGO_HOME=$cargo_home CARGO_TARGET_DIR=$build CARGO=$cargo CARGO_BUILD_TARGET=$arch-unknown-linux-gnu
 
-    say "building the agent for $arch"
-    "${run[@]}" "$cargo" build --locked --profile dist --target "$arch-unknown-linux-gnu" --bin luks-agent "${features[@]}"
+    "${run[@]}" "${@:4}"
 )
 
-# Makes the files of the packages that are neither the program nor files of the checkout: target/release/package/... in Cargo.toml.
-make_files() {
-    local arch=$1 dir=$2 agent page
+build_agent() {
+    say "building the agent for $1"
+    # shellcheck disable=SC2016 # the toolchain has its own cargo
+    with_toolchain "$@" bash -c '"$CARGO" build --locked --profile dist --bin luks-agent "$@"' bash "${features[@]}"
+}
+
+# Makes the files of the agent's packages that are neither the program nor files of the checkout: target/release/package/... in Cargo.toml.
+make_agent_files() {
+    local arch=$1 dir=$2 program page
     # a program of another architecture does not run here, but would print the same
-    agent=$build/$(uname -m)-unknown-linux-gnu/dist/luks-agent
-    [[ -x $agent ]] || die "man pages and completions come from a program that runs on this machine; name $(uname -m) first, then $arch"
+    program=$build/$(uname -m)-unknown-linux-gnu/dist/luks-agent
+    [[ -x $program ]] || die "man pages and completions come from a program that runs on this machine; name $(uname -m) first, then $arch"
     rm -rf "$dir"
     mkdir -p "$dir/man"
 
     # section 1, because the program and the units refer to it
-    "$agent" man-pages "$dir/man"
+    "$program" man-pages "$dir/man"
     for page in "$dir"/man/*; do
         gzip -9n "$page"
     done
-    "$agent" completions bash >"$dir/luks-agent.bash"
-    "$agent" completions zsh >"$dir/_luks-agent"
-    "$agent" completions fish >"$dir/luks-agent.fish"
+    "$program" completions bash >"$dir/luks-agent.bash"
+    "$program" completions zsh >"$dir/_luks-agent"
+    "$program" completions fish >"$dir/luks-agent.fish"
 
     # The example is valid and names somebody else's key. The installed file has no key, and every command reports that until there is one
     # in the file or in config.d.
     sed 's/^key_id = /##key_id = /' config/luks-agent.toml >"$dir/config.toml"
     ! grep -q '^key_id' "$dir/config.toml" || die "config/luks-agent.toml has a key_id that is not on a line of the form 'key_id = ...'"
 
+    make_changelogs "$agent" "$dir"
+    make_bill "$agent" luks-agent_bin.cdx.json "$dir" --describe binaries --target "$arch-unknown-linux-gnu" "${features[@]}"
+}
+
+# Makes the files of the plug-in's packages, the plug-in among them.
+make_plugin_files() {
+    local arch=$1 debian=$2 triplet=$3 dir=$4
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    say "building the token plug-in for $arch"
+    with_toolchain "$arch" "$debian" "$triplet" env TOKEN_PROFILE=dist CC="$PWD/packaging/sysroot-cc" \
+        scripts/token.sh "$dir/libcryptsetup-token-luks-agent-awskms.so"
+    make_changelogs "$plugin" "$dir"
+    # the same for each architecture, because these packages can be installed together
+    make_bill "$plugin" "cryptsetup-token/$plugin.cdx.json" "$dir" --describe crate --target all
+}
+
+make_changelogs() {
+    local package=$1 dir=$2
     gzip -9nc CHANGELOG.md >"$dir/changelog.gz"
     gzip -9n >"$dir/changelog.Debian.gz" <<CHANGELOG
-luks-agent ($version-$deb_release) unstable; urgency=medium
+$package ($version-$deb_release) unstable; urgency=medium
 
   * luks-agent $version; changelog.gz says what is new in it.
 
  -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 CHANGELOG
-
-    # lists every linked crate with version, licence and checksum; cyclonedx writes a file beside each Cargo.toml of the workspace
-    "$tools/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
-        --target "$arch-unknown-linux-gnu" "${features[@]}"
-    # cargo omits the name if the directory has the same name
-    sed "s|file://$PWD|file:///luks-agent|g; s|file:///luks-agent#\([0-9]\)|file:///luks-agent#luks-agent@\1|g" \
-        luks-agent_bin.cdx.json >"$dir/luks-agent.cdx.json"
-    find . -path ./target -prune -o -name '*_bin.cdx.json' -exec rm {} +
 }
 
+# make_bill PACKAGE WRITTEN DIR OPTION...: lists every linked crate with version, licence and checksum. WRITTEN is one of the files that
+# cyclonedx writes beside each Cargo.toml of the workspace.
+make_bill() {
+    local package=$1 written=$2 dir=$3
+    "$tools/cargo-cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps "${@:4}"
+    # cargo omits the name if the directory has the same name
+    sed "s|file://$PWD|file:///luks-agent|g; s|file:///luks-agent#\([0-9]\)|file:///luks-agent#luks-agent@\1|g" \
+        "$written" >"$dir/$package.cdx.json"
+    find . -path ./target -prune -o -name '*.cdx.json' -exec rm {} +
+}
+
+# make_deb PACKAGE ARCH DEBIAN TARGET_DIR OPTION...
 make_deb() {
-    local arch=$1 file=$out/luks-agent_$version-${deb_release}_$2.deb
-    CARGO_TARGET_DIR=$build "$tools/cargo-deb" --quiet --no-build --no-strip --profile dist --target "$arch-unknown-linux-gnu" \
-        --deb-revision "$deb_release" --output "$file" >/dev/null
+    local package=$1 arch=$2 debian=$3 target_dir=$4 file=$out/$1_$version-${deb_release}_$3.deb
+    CARGO_TARGET_DIR=$target_dir "$tools/cargo-deb" --quiet --no-build --no-strip --profile dist --target "$arch-unknown-linux-gnu" \
+        --package "$package" --deb-revision "$deb_release" --output "$file" "${@:5}" >/dev/null
     say "$(du -h "$file" | cut -f1) $file"
 }
 
-# Works on copies: cargo-generate-rpm sets the time of files to SOURCE_DATE_EPOCH only if they are newer, and files of a checkout may be
-# older.
+# make_rpm PACKAGE ARCH TARGET_DIR FILES OPTION...: FILES are what it takes of the build. Works on copies: cargo-generate-rpm sets the time
+# of files to SOURCE_DATE_EPOCH only if they are newer, and files of a checkout may be older.
 make_rpm() {
-    local arch=$1 file=$out/luks-agent-$version-$rpm_release.$1.rpm copy=$build/rpm-$1 built=$1-unknown-linux-gnu/dist
+    local package=$1 arch=$2 target_dir=$3 files=$4 file=$out/$1-$version-$rpm_release.$2.rpm
+    local copy=$build/rpm-$arch built=$arch-unknown-linux-gnu/dist
     rm -rf "$copy"
     mkdir -p "$copy/target/$built"
-    cp -r "$build/$built"/{luks-agent,package} "$copy/target/$built"
-    cp -r Cargo.toml LICENSE-* CHANGELOG.md README.md docs packaging systemd "$copy"
+    # shellcheck disable=SC2086 # FILES are words
+    (cd "$target_dir/$built" && cp -r $files "$copy/target/$built")
+    cp -r Cargo.toml LICENSE-* CHANGELOG.md README.md cryptsetup-token docs packaging systemd "$copy"
     (cd "$copy" && CARGO_TARGET_DIR=$copy/target "$tools/cargo-generate-rpm" generate-rpm --profile dist \
         --target "$arch-unknown-linux-gnu" --auto-req "$PWD/packaging/rpm/find-requires" \
-        --set-metadata "release = \"$rpm_release\"" --output "$file")
+        --set-metadata "release = \"$rpm_release\"" --output "$file" "${@:5}")
     say "$(du -h "$file" | cut -f1) $file"
 }
 
@@ -221,8 +262,20 @@ for arch in "$@"; do
         aarch64) debian=arm64 triplet=aarch64-linux-gnu ;;
     esac
     sysroot=$(make_sysroot "$debian" "$triplet")
-    build_agent "$arch" "$debian" "$triplet"
-    make_files "$arch" "$build/$arch-unknown-linux-gnu/dist/package"
-    make_deb "$arch" "$debian"
-    make_rpm "$arch"
+    for package in "${packages[@]}"; do
+        case $package in
+            "$agent")
+                build_agent "$arch" "$debian" "$triplet"
+                make_agent_files "$arch" "$build/$arch-unknown-linux-gnu/dist/package"
+                make_deb "$package" "$arch" "$debian" "$build"
+                make_rpm "$package" "$arch" "$build" "luks-agent package"
+                ;;
+            "$plugin")
+                make_plugin_files "$arch" "$debian" "$triplet" "$build/token/$arch-unknown-linux-gnu/dist/package"
+                # puts what goes to usr/lib into the directory of the architecture, where Debian's libcryptsetup looks
+                make_deb "$package" "$arch" "$debian" "$build/token" --multiarch=same
+                make_rpm "$package" "$arch" "$build/token" package --package cryptsetup-token
+                ;;
+        esac
+    done
 done

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::{built_packages, project_dir};
+use support::{built_packages, built_plugin_packages, project_dir};
 
 const SCRIPTS: [&str; 6] =
     ["debian/postinst", "debian/prerm", "debian/postrm", "rpm/post.sh", "rpm/preun.sh", "rpm/postun.sh"];
@@ -149,6 +149,13 @@ fn every_unit_goes_into_both_packages() {
     }
 }
 
+/// scripts/packages.sh names the files of both by the agent's.
+#[test]
+fn the_plug_in_has_the_version_of_the_agent() {
+    let manifest: toml::Table = file("cryptsetup-token/Cargo.toml").parse().unwrap();
+    assert_eq!(manifest["package"]["version"].as_str(), Some(env!("CARGO_PKG_VERSION")));
+}
+
 // From here on: what is in the packages that are built.
 
 /// A package and its files, unpacked.
@@ -174,9 +181,23 @@ fn run(command: &mut Command) -> String {
     text
 }
 
-/// Those of one kind, or all of them.
+/// The agent's of one kind, or all of them.
 fn packages(kind: &str) -> Vec<Package> {
-    let unpacked = built_packages().into_iter().filter(|path| path.to_str().unwrap().ends_with(kind)).map(|path| {
+    unpacked(built_packages(), kind)
+}
+
+/// The token plug-in's of one kind, or all of them.
+fn plugin_packages(kind: &str) -> Vec<Package> {
+    unpacked(built_plugin_packages(), kind)
+}
+
+/// The agent's and the plug-in's.
+fn all_packages(kind: &str) -> impl Iterator<Item = Package> {
+    packages(kind).into_iter().chain(plugin_packages(kind))
+}
+
+fn unpacked(built: Vec<PathBuf>, kind: &str) -> Vec<Package> {
+    let unpacked = built.into_iter().filter(|path| path.to_str().unwrap().ends_with(kind)).map(|path| {
         let files = tempfile::tempdir().unwrap();
         let how = match path.extension().unwrap().to_str().unwrap() {
             "deb" => "dpkg-deb --extract \"$0\" .",
@@ -253,43 +274,108 @@ fn the_rpm_fits_the_directories_of_its_family() {
     }
 }
 
-/// Debian 11's, the oldest distribution that the packages are for; all others have later ones.
+/// glibc's parts, which are libraries of their own before 2.34.
+const PARTS_OF_GLIBC: [&str; 6] =
+    ["libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
+
+/// The highest version of each library's symbols in Debian 11, the oldest distribution that the packages are for; all others have later
+/// ones.
+const HIGHEST: [(&str, &[u32]); 5] =
+    [("GLIBC", &[2, 31]), ("CRYPTSETUP", &[2, 0]), ("BLKID", &[2, 36]), ("LIBUDEV", &[247]), ("GCC", &[10])];
+
 #[test]
 #[ignore = "needs the packages, run make test-packages"]
 fn programs_run_with_the_libraries_of_debian_11() {
     // none of them is OpenSSL's: libcryptsetup has it for itself
     let libraries = ["libblkid.so.1", "libc.so.6", "libcryptsetup.so.12", "libgcc_s.so.1", "libudev.so.1"];
-    // glibc's other parts, which are libraries of their own before 2.34
-    let parts =
-        ["libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
-    let highest: [(&str, &[u32]); 5] =
-        [("GLIBC", &[2, 31]), ("CRYPTSETUP", &[2, 0]), ("BLKID", &[2, 36]), ("LIBUDEV", &[247]), ("GCC", &[10])];
     for package in packages("") {
         let programs: Vec<_> = files(package.files.path()).into_iter().filter(|path| is_elf(path)).collect();
         assert_eq!(programs, [package.at("usr/sbin/luks-agent")]);
         let (needed, versions) = needs(&programs[0]);
         let known: BTreeSet<_> = libraries.iter().map(|&name| name.to_owned()).collect();
-        let other: Vec<_> = needed.difference(&known).filter(|name| !parts.contains(&name.as_str())).collect();
+        let other: Vec<_> = needed.difference(&known).filter(|name| !PARTS_OF_GLIBC.contains(&name.as_str())).collect();
         assert!(known.is_subset(&needed) && other.is_empty(), "{}: {needed:?}", package.path.display());
-        for (library, most) in highest {
+        for (library, most) in HIGHEST {
             let found = versions.iter().filter(|(name, _)| name == library).map(|(_, version)| version).max().unwrap();
             eprintln!("{}: {library}_{found:?}", package.path.file_name().unwrap().display());
             assert!(found.as_slice() <= most, "{}: needs {library} {found:?}", package.path.display());
         }
-        assert!(versions.iter().all(|(name, _)| highest.iter().any(|(known, _)| known == name)), "{versions:?}");
+        assert!(versions.iter().all(|(name, _)| HIGHEST.iter().any(|(known, _)| known == name)), "{versions:?}");
         let sections = readelf("--sections", &programs[0]);
         assert!(!sections.contains(".symtab") && !sections.contains(".debug_"), "it is not stripped");
     }
 }
 
-/// Mode, owner and path of everything in it.
+/// The architecture of a package, as Rust calls it.
+fn arch(package: &Package) -> &'static str {
+    let name = package.path.to_str().unwrap();
+    match name.ends_with("_arm64.deb") || name.ends_with(".aarch64.rpm") {
+        true => "aarch64",
+        false => "x86_64",
+    }
+}
+
+/// The plug-in under the names of both token types, in the directory where libcryptsetup looks.
+fn plugins(package: &Package) -> [PathBuf; 2] {
+    let folder = match package.is_deb() {
+        true => format!("usr/lib/{}-linux-gnu/cryptsetup", arch(package)),
+        false => "usr/lib64/cryptsetup".to_owned(),
+    };
+    ["awskms", "exec"].map(|kind| package.at(&format!("{folder}/libcryptsetup-token-luks-agent-{kind}.so")))
+}
+
+#[test]
+#[ignore = "needs the packages, run make test-packages"]
+fn the_plug_in_has_both_names_and_exports_what_libcryptsetup_looks_up() {
+    let functions =
+        ["dump", "open", "validate", "version"].map(|name| format!("cryptsetup_token_{name}@@CRYPTSETUP_TOKEN_1.0"));
+    for package in plugin_packages("") {
+        let libraries: Vec<_> = files(package.files.path()).into_iter().filter(|path| is_elf(path)).collect();
+        assert_eq!(libraries, plugins(&package));
+        assert_eq!(fs::read(&libraries[0]).unwrap(), fs::read(&libraries[1]).unwrap());
+        assert_eq!(fs::read_link(&libraries[1]).is_ok(), package.is_deb(), "a link, where the tool makes one");
+
+        let machine = if arch(&package) == "x86_64" { "X86-64" } else { "AArch64" };
+        assert!(readelf("--file-header", &libraries[0]).contains(machine), "{}", package.path.display());
+        let symbols = readelf("--dyn-syms", &libraries[0]);
+        let rows = symbols.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // number, value, size, type, binding, visibility, section, name
+        let defined = rows.filter(|row| row.len() == 8 && !["UND", "Ndx"].contains(&row[6]));
+        let exported: BTreeSet<_> = defined.map(|row| row[7].to_owned()).collect();
+        assert_eq!(exported, BTreeSet::from(functions.clone()), "{}", package.path.display());
+        let sections = readelf("--sections", &libraries[0]);
+        assert!(!sections.contains(".symtab") && !sections.contains(".debug_"), "it is not stripped");
+    }
+}
+
+#[test]
+#[ignore = "needs the packages, run make test-packages"]
+fn the_plug_in_loads_with_the_libraries_of_debian_11() {
+    for package in plugin_packages("") {
+        let (needed, versions) = needs(&plugins(&package)[0]);
+        let other = needed
+            .iter()
+            .filter(|name| !["libc.so.6", "libcryptsetup.so.12", "libgcc_s.so.1"].contains(&name.as_str()));
+        let other: Vec<_> = other.filter(|name| !PARTS_OF_GLIBC.contains(&name.as_str())).collect();
+        assert!(needed.contains("libcryptsetup.so.12") && other.is_empty(), "{needed:?}");
+        // the version that it defines
+        for (library, version) in versions.iter().filter(|(library, _)| library != "CRYPTSETUP_TOKEN") {
+            let most = HIGHEST.iter().find(|(known, _)| known == library).unwrap_or_else(|| panic!("{library}")).1;
+            assert!(version.as_slice() <= most, "{}: needs {library} {version:?}", package.path.display());
+        }
+    }
+}
+
+/// Mode, owner and path of everything in it, and where links lead.
 fn listing(package: &Package) -> String {
     if package.is_deb() {
         let text = run(Command::new("dpkg-deb").arg("--contents").arg(&package.path));
         let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         // the directories are everybody's
         let rows = rows.filter(|row| !row[0].starts_with('d'));
-        return rows.map(|row| format!("{} {} {}\n", row[0], row[1], row[5].trim_start_matches('.'))).collect();
+        return rows
+            .map(|row| format!("{} {} {}\n", row[0], row[1], row[5..].join(" ").trim_start_matches('.')))
+            .collect();
     }
     let mut command = Command::new("rpm");
     command.args([
@@ -307,6 +393,21 @@ fn packages_have_these_files() {
     for package in packages("") {
         insta::assert_snapshot!(package.path.extension().unwrap().to_str().unwrap(), listing(&package));
     }
+    for package in plugin_packages("") {
+        let name = format!("plugin_{}", package.path.extension().unwrap().to_str().unwrap());
+        insta::assert_snapshot!(name, listing(&package).replace(arch(&package), "ARCHITECTURE"));
+    }
+}
+
+/// Debian's package with a library.
+fn deb_of(library: &str) -> String {
+    let (name, number) = library.split_once(".so.").unwrap();
+    match (name, number) {
+        ("libgcc_s", _) => "libgcc-s1".to_owned(),
+        ("libblkid" | "libcryptsetup" | "libudev", _) => format!("{name}{number}"),
+        // glibc
+        _ => "libc6".to_owned(),
+    }
 }
 
 #[test]
@@ -318,13 +419,7 @@ fn packages_depend_on_these() {
         let names: BTreeSet<_> = depends.split(", ").map(|one| one.split(' ').next().unwrap().trim()).collect();
         let (needed, _) = needs(&package.at("usr/sbin/luks-agent"));
         for library in needed {
-            let (name, number) = library.split_once(".so.").unwrap();
-            let name = match (name, number) {
-                ("libgcc_s", _) => "libgcc-s1".to_owned(),
-                ("libblkid" | "libcryptsetup" | "libudev", _) => format!("{name}{number}"),
-                // glibc
-                _ => "libc6".to_owned(),
-            };
+            let name = deb_of(&library);
             assert!(names.contains(&*name), "{library}: no {name} in {depends}");
         }
         // what it runs, and certificates; util-linux is essential
@@ -350,6 +445,35 @@ fn packages_depend_on_these() {
 
 #[test]
 #[ignore = "needs the packages, run make test-packages"]
+fn the_plug_ins_packages_depend_on_the_agent_and_a_libcryptsetup_that_loads_it_and_run_nothing() {
+    for package in plugin_packages(".deb") {
+        let depends = run(Command::new("dpkg-deb").arg("--field").arg(&package.path).arg("Depends"));
+        let depends: BTreeSet<_> = depends.trim().split(", ").collect();
+        for needed in ["libcryptsetup12 (>= 2:2.4)", "luks-agent (>= 0.1.0)"] {
+            assert!(depends.contains(needed), "no {needed} in {depends:?}");
+        }
+        let names: BTreeSet<_> = depends.iter().map(|one| one.split(' ').next().unwrap().to_owned()).collect();
+        let (needed, _) = needs(&plugins(&package)[0]);
+        let mut expected: BTreeSet<_> = needed.iter().map(|library| deb_of(library)).collect();
+        expected.insert("luks-agent".to_owned());
+        assert_eq!(names, expected);
+        let control = "dpkg-deb --ctrl-tarfile \"$0\" | tar --list | sort";
+        let control = run(Command::new("sh").args(["-c", control]).arg(&package.path));
+        assert_eq!(control, "./control\n", "a maintainer script");
+    }
+    for package in plugin_packages(".rpm") {
+        let ask = |what: &str| run(Command::new("rpm").args(["-qp", "--nosignature", what]).arg(&package.path));
+        let requires = ask("--requires");
+        for needed in ["cryptsetup-libs >= 2.4", "luks-agent >= 0.1.0", "libcryptsetup.so.12(CRYPTSETUP_2.0)(64bit)"] {
+            assert!(requires.lines().any(|line| line == needed), "no {needed} in {requires}");
+        }
+        assert!(!requires.contains("/bin/sh"), "{requires}");
+        assert_eq!(ask("--scripts"), "");
+    }
+}
+
+#[test]
+#[ignore = "needs the packages, run make test-packages"]
 fn a_package_without_a_key_says_so_and_does_nothing() {
     for package in packages(&format!("{}.rpm", std::env::consts::ARCH)).iter().chain(&packages("amd64.deb")) {
         let mut agent = Command::new(package.at("usr/sbin/luks-agent"));
@@ -369,21 +493,29 @@ fn the_bill_of_materials_names_the_crates_that_are_locked() {
         (package["name"].as_str().unwrap().to_owned(), package["version"].as_str().unwrap().to_owned())
     };
     let locked: BTreeSet<_> = lock["package"].as_array().unwrap().iter().map(pair).collect();
-    for package in packages("") {
-        let text = fs::read_to_string(package.at("usr/share/doc/luks-agent/luks-agent.cdx.json")).unwrap();
+    // tests and build tools are in none
+    let never = ["fake-aws", "proptest", "bindgen"];
+    let agent = ["aws-sdk-kms", "aws-lc-sys", "libcryptsetup-rs", "rustls", "tokio"];
+    let names_crates = |package: &Package, name: &str, linked: &[&str], not_linked: &[&str]| {
+        let bill =
+            files(&package.at("usr/share/doc")).into_iter().find(|path| path.ends_with(format!("{name}.cdx.json")));
+        let text = fs::read_to_string(bill.unwrap()).unwrap();
         let bill: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(bill["metadata"]["component"]["name"], "luks-agent");
+        assert_eq!(bill["metadata"]["component"]["name"], name);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let components = bill["components"].as_array().unwrap();
         let named: BTreeSet<_> = components.iter().map(|one| (text(&one["name"]), text(&one["version"]))).collect();
-        assert!(named.len() > 100 && named.is_subset(&locked), "{:?}", named.difference(&locked));
-        for name in ["aws-sdk-kms", "aws-lc-sys", "libcryptsetup-rs", "rustls", "tokio"] {
-            assert!(components.iter().any(|one| one["name"] == name), "no {name}");
-        }
-        // tests and build tools are not in it
-        for name in ["fake-aws", "proptest", "bindgen"] {
-            assert!(!components.iter().any(|one| one["name"] == name), "{name}");
-        }
+        assert!(named.is_subset(&locked), "{:?}", named.difference(&locked));
+        let has = |name: &&&str| components.iter().any(|one| one["name"] == **name);
+        assert_eq!(linked.iter().find(|name| !has(name)), None, "in the bill of {name}");
+        assert_eq!(not_linked.iter().chain(&never).find(has), None, "in the bill of {name}");
+        named.len()
+    };
+    for package in packages("") {
+        assert!(names_crates(&package, "luks-agent", &agent, &[]) > 100);
+    }
+    for package in plugin_packages("") {
+        names_crates(&package, "luks-agent-cryptsetup-token", &["libc", "serde_json", "zeroize"], &agent);
     }
 }
 
@@ -392,7 +524,7 @@ fn the_bill_of_materials_names_the_crates_that_are_locked() {
 fn nothing_in_a_package_is_of_the_machine_that_built_it() {
     let home = std::env::var("HOME").unwrap_or_default();
     let here = [project_dir().to_str().unwrap().to_owned(), format!("{home}/.cargo"), format!("{home}/.cache")];
-    for package in packages("") {
+    for package in all_packages("") {
         for path in files(package.files.path()) {
             let bytes = fs::read(&path).unwrap();
             for needle in &here {
@@ -410,14 +542,14 @@ fn nothing_in_a_package_is_of_the_machine_that_built_it() {
 #[test]
 #[ignore = "needs the packages, run make test-packages"]
 fn lintian_and_rpmlint_have_nothing_to_say() {
-    for package in packages(".deb") {
+    for package in all_packages(".deb") {
         // info is for the maintainers of Debian
         let mut lintian = Command::new("lintian");
         lintian.args(["--allow-root", "--tag-display-limit=0", "--fail-on=error,warning"]);
         let said = run(lintian.arg(&package.path));
         assert_eq!(said, "", "{}", package.path.display());
     }
-    for package in packages(".rpm") {
+    for package in all_packages(".rpm") {
         let config = project_dir().join("packaging/rpm/rpmlint.toml");
         let said = run(Command::new("rpmlint").arg("--config").arg(config).arg(&package.path));
         assert!(said.contains("0 errors, 0 warnings"), "{said}");

@@ -8,9 +8,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use fake_aws::Server;
-use support::built_packages;
 use support::ec2::{self, EBS_1, STORE_1};
 use support::qemu::{AWS_ADDRESS, Arch, Machine};
+use support::{built_packages, built_plugin_packages};
 
 /// Nothing but the key, and here the endpoint.
 const DROP_IN: &str = "/etc/luks-agent/config.d/50-node.toml";
@@ -42,7 +42,8 @@ fn life_on_debian_13() {
 #[ignore = "needs the packages and QEMU, run make test-packages"]
 fn life_of_the_rpm() {
     let aws = ec2::aws();
-    let (mut vm, rpms) = node(Machine::new("package-rpm"), "x86_64.rpm", &aws);
+    let (vm, plugin) = with_plugin(Machine::new("package-rpm"), "x86_64.rpm");
+    let (mut vm, rpms) = node(vm, "x86_64.rpm", &aws);
     let [first, second] = <[String; 2]>::try_from(rpms)
         .unwrap_or_else(|found| panic!("{found:?}: expected two revisions, run make test-packages"));
     vm.boot();
@@ -64,6 +65,14 @@ fn life_of_the_rpm() {
     vm.ok("echo '# changed' >>/etc/luks-agent/config.toml");
     let changed = vm.ok("rpm -V --nodeps luks-agent || true");
     assert!(changed.ends_with(" c /etc/luks-agent/config.toml") && changed.lines().count() == 1, "{changed}");
+    plugin_comes_and_goes(&mut vm, &RPM, &plugin, |vm| {
+        // libcryptsetup of this Debian does not look there
+        let files = vm.ok(&format!("rpm -ql {PLUGIN} | grep -F .so"));
+        let expected =
+            ["awskms", "exec"].map(|kind| format!("/usr/lib64/cryptsetup/libcryptsetup-token-luks-agent-{kind}.so"));
+        assert_eq!(files, expected.join("\n"));
+        assert_eq!(vm.ok(&format!("rpm -V --nodeps {PLUGIN}")), "");
+    });
     removed(&mut vm, &RPM, &aws, &second);
 
     eprintln!("-- removed for good: the state stays, as it does not belong to the package");
@@ -232,6 +241,14 @@ fn node(vm: Machine, kind: &str, aws: &Server) -> (Machine, Vec<String>) {
     (vm.forward(80, aws.addresses()[0]).memory(2048).nvme(STORE_1, ec2::VOLUME).nvme(EBS_1, ec2::VOLUME), names)
 }
 
+/// A machine with the plug-in's package of one kind in /opt/test, and its name.
+fn with_plugin(vm: Machine, kind: &str) -> (Machine, String) {
+    let package = built_plugin_packages().into_iter().find(|path| path.to_str().unwrap().ends_with(kind));
+    let package = package.unwrap_or_else(|| panic!("no {PLUGIN} for {kind}, run make test-packages"));
+    let name = package.file_name().unwrap().to_str().unwrap().to_owned();
+    (vm.tool(package), name)
+}
+
 /// The first boot with a configuration encrypts, the next one unlocks.
 fn boots(vm: &mut Machine, aws: &Server) {
     eprintln!("-- configured: the next boot encrypts");
@@ -255,7 +272,8 @@ fn comes_back(vm: &mut Machine, aws: &Server) {
 
 fn life(release: &str, systemd: &str) {
     let aws = ec2::aws();
-    let (mut vm, debs) = node(Machine::of_release(&format!("package-{release}"), release), "amd64.deb", &aws);
+    let (vm, plugin) = with_plugin(Machine::of_release(&format!("package-{release}"), release), "amd64.deb");
+    let (mut vm, debs) = node(vm, "amd64.deb", &aws);
     let [first, second] = <[String; 2]>::try_from(debs)
         .unwrap_or_else(|found| panic!("{found:?}: expected two revisions, run make test-packages"));
     vm.boot();
@@ -283,6 +301,10 @@ fn life(release: &str, systemd: &str) {
         restarted_after_an_upgrade_of_a_library(&mut vm);
     }
     reencrypted(&mut vm, release);
+    match release {
+        "bullseye" => plugin_is_refused(&mut vm, &plugin),
+        _ => plugin_comes_and_goes(&mut vm, &DEB, &plugin, |vm| stock_cryptsetup_uses_the_plugin(vm, &aws)),
+    }
     removed(&mut vm, &DEB, &aws, &second);
     purged(&mut vm, &second);
     vm.power_off();
@@ -358,6 +380,8 @@ test "$(dpkg-query -W -f '${Version}' luks-agent)" = "$(dpkg-deb -f "$deb" Versi
     vm.ok("chmod 755 /root/unattended");
 }
 
+/// The package with the token plug-in of cryptsetup.
+const PLUGIN: &str = "luks-agent-cryptsetup-token";
 const UNITS: &str = "luks-agent.target luks-agent.service luks-agent-metrics.socket";
 
 /// A package manager: its commands.
@@ -365,6 +389,7 @@ struct Manager {
     install: &'static str,
     upgrade: &'static str,
     remove: &'static str,
+    remove_plugin: &'static str,
     is_installed: &'static str,
 }
 
@@ -372,6 +397,7 @@ const DEB: Manager = Manager {
     install: "dpkg -i",
     upgrade: "dpkg -i",
     remove: "dpkg -r luks-agent",
+    remove_plugin: "dpkg -r luks-agent-cryptsetup-token",
     is_installed: "dpkg-query -W -f '${db:Status-Status}' luks-agent | grep -qx installed",
 };
 
@@ -383,6 +409,7 @@ const RPM: Manager = Manager {
     install: "rpm -i --nodeps",
     upgrade: "rpm -U --nodeps",
     remove: "rpm -e luks-agent",
+    remove_plugin: "rpm -e luks-agent-cryptsetup-token",
     is_installed: "rpm -q luks-agent | wc -l | grep -qx 1",
 };
 
@@ -503,6 +530,47 @@ fn reencrypted(vm: &mut Machine, release: &str) {
     vm.ok("echo 3 >/proc/sys/vm/drop_caches; sha256sum --check /root/noise.sum; luks-agent verify");
     vm.ok("touch /run/since; sleep 1; test /mnt/used -nt /run/since");
     assert_eq!(vm.ok("cat /mnt1/kept"), KEPT);
+}
+
+/// Installed, used as `with_it` does, and removed: volumes and agent are as before, and stock cryptsetup as well.
+fn plugin_comes_and_goes(vm: &mut Machine, manager: &Manager, package: &str, with_it: impl FnOnce(&mut Machine)) {
+    eprintln!("-- the token plug-in");
+    let before = volumes(vm);
+    assert_ne!(vm.run(&test_passphrase()).status, 0, "a token of this type opened without the plug-in");
+    vm.ok(&manager.install(package));
+    with_it(vm);
+    vm.ok(&format!("{} 2>&1", manager.remove_plugin));
+    assert_eq!(vm.ok(PLUGIN_FILES), "");
+    assert_ne!(vm.run(&test_passphrase()).status, 0, "the plug-in is still there");
+    assert_eq!(volumes(vm), before);
+    vm.ok("luks-agent verify && systemctl is-active luks-agent.target && systemctl is-active luks-agent.service");
+}
+
+const PLUGIN_FILES: &str = "find /usr /etc /var/lib/dpkg -name '*cryptsetup-token*' -name '*luks-agent*'";
+
+/// Opens nothing, as the agent has the volume open; but needs its passphrase.
+fn test_passphrase() -> String {
+    format!("cryptsetup open --token-only --test-passphrase /dev/disk/by-id/nvme-*_{EBS_1} 2>&1")
+}
+
+/// With the endpoint of the agent's configuration and the credentials of the instance.
+fn stock_cryptsetup_uses_the_plugin(vm: &mut Machine, aws: &Server) {
+    aws.clear_requests();
+    vm.ok(&test_passphrase());
+    assert!(aws.count("Decrypt") >= 1, "KMS was not asked");
+    let dump = vm.ok(&format!("cryptsetup luksDump /dev/disk/by-id/nvme-*_{EBS_1} 2>&1"));
+    assert!(dump.contains("Provider:   aws-kms") && dump.contains(&aws.key_arn()), "{dump}");
+}
+
+/// By a release whose libcryptsetup loads no plug-ins.
+fn plugin_is_refused(vm: &mut Machine, deb: &str) {
+    eprintln!("-- the token plug-in is refused");
+    let refused = vm.run(&DEB.install(deb));
+    assert_eq!(refused.status, 1, "{refused:?}");
+    assert!(refused.stdout.contains("depends on libcryptsetup12 (>= 2:2.4)"), "{refused:?}");
+    // dpkg has unpacked it
+    vm.ok(&format!("{} 2>&1", DEB.remove_plugin));
+    assert_eq!(vm.ok(PLUGIN_FILES), "");
 }
 
 fn removed(vm: &mut Machine, manager: &Manager, aws: &Server, package: &str) {

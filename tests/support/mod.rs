@@ -54,20 +54,32 @@ pub fn promtool() -> PathBuf {
     path
 }
 
-/// The packages that `make packages` has built, those of other versions left out.
+/// The agent's packages that `make packages` has built, those of other versions left out.
 ///
 /// # Panics
 /// When there is none.
 pub fn built_packages() -> Vec<PathBuf> {
+    packages_named("luks-agent")
+}
+
+/// As `built_packages`, of the token plug-in.
+///
+/// # Panics
+/// When there is none.
+pub fn built_plugin_packages() -> Vec<PathBuf> {
+    packages_named("luks-agent-cryptsetup-token")
+}
+
+fn packages_named(name: &str) -> Vec<PathBuf> {
     let dir = profile_dir().with_file_name("packages");
     let version = env!("CARGO_PKG_VERSION");
-    let ours = [format!("luks-agent_{version}-"), format!("luks-agent-{version}-")];
+    let ours = [format!("{name}_{version}-"), format!("{name}-{version}-")];
     let entries = std::fs::read_dir(&dir).into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut packages: Vec<_> = entries
         .filter(|path| ours.iter().any(|o| path.file_name().unwrap().to_str().unwrap().starts_with(o)))
         .collect();
     packages.sort();
-    assert!(!packages.is_empty(), "no packages in {}: run make packages", dir.display());
+    assert!(!packages.is_empty(), "no packages of {name} in {}: run make packages", dir.display());
     packages
 }
 
