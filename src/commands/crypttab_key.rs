@@ -30,10 +30,14 @@ pub enum CrypttabKeyError {
     )]
     OtherProgram,
     /// The name of the mapping says nothing about the volume.
-    #[error("/etc/crypttab has a line for the mapping '{0}'; expected the name 'luks-UUID', with the LUKS UUID of a volume of this node")]
+    #[error(
+        "/etc/crypttab has a line for the mapping '{0}'; expected the name 'luks-UUID', with the LUKS UUID of a volume of this node"
+    )]
     OtherName(String),
     /// The UUID of another node's volume, or a typing error.
-    #[error("no volume of this node has the LUKS UUID {0}, which /etc/crypttab names; 'luks-agent status' lists the volumes")]
+    #[error(
+        "no volume of this node has the LUKS UUID {0}, which /etc/crypttab names; 'luks-agent status' lists the volumes"
+    )]
     UnknownVolume(Uuid),
     /// systemd-cryptsetup has gone.
     #[error("cannot write the key to the socket")]
@@ -53,9 +57,11 @@ impl CrypttabKeyError {
     /// Returns the exit code.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NotASocket(_) | Self::OtherProgram | Self::OtherName(_) | Self::UnknownVolume(_) | Self::Config(_) => {
-                ExitCode::Configuration
-            }
+            Self::NotASocket(_)
+            | Self::OtherProgram
+            | Self::OtherName(_)
+            | Self::UnknownVolume(_)
+            | Self::Config(_) => ExitCode::Configuration,
             Self::Key(e) => key_exit_code(e),
             Self::Io(_) | Self::State(_) => ExitCode::Failed,
         }
