@@ -30,8 +30,8 @@ case $variant in
     # with merged /usr, as its installer and its cloud images have it
     bullseye) hooks=(--setup-hook='/usr/share/mmdebstrap/hooks/merged-usr/setup00.sh "$1"') ;;
     # NetworkManager and cloud-init may be ordered against the agent's units; they are off unless a test turns them on. Debian's cloud
-    # images have curl too. netplan and unattended-upgrades as on Ubuntu.
-    trixie) packages+=(network-manager cloud-init curl netplan.io unattended-upgrades) ;;
+    # images have curl too. netplan and unattended-upgrades as on Ubuntu. systemd-cryptsetup is a package of its own there.
+    trixie) packages+=(systemd-cryptsetup network-manager cloud-init curl netplan.io unattended-upgrades) ;;
     # rpm for the life of the .rpm; needrestart as on Ubuntu, where it restarts services after upgrades
     bookworm) packages+=(network-manager cloud-init curl rpm needrestart) ;;
     bookworm-selinux) packages+=(selinux-policy-default policycoreutils) ;;

@@ -117,6 +117,9 @@ pub enum Command {
     /// cryptsetup
     #[command(hide = true)]
     Unwrap,
+    /// Write the key of a volume to the socket on standard input, whose other end is systemd-cryptsetup; started by luks-agent-key.socket
+    #[command(hide = true)]
+    CrypttabKey,
 }
 
 /// The commands that end with a report.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -117,6 +118,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         }
         Command::Worker => Ok(work().map(|()| ExitCode::SUCCESS)?),
         Command::Unwrap => unwrap(&cli.config),
+        Command::CrypttabKey => crypttab_key(&cli.config),
     }
 }
 
@@ -299,6 +301,19 @@ fn unwrap(config: &Path) -> Result<ExitCode, Box<dyn Error>> {
     // not `Stdout`, whose buffer would keep a copy of the passphrase
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     match on_this_node(commands::unwrap(config, input, output))? {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(e) => {
+            let code = e.exit_code();
+            complain(&chain(e));
+            Ok(ExitCode::from(code))
+        }
+    }
+}
+
+/// Gives systemd-cryptsetup the key of a volume.
+fn crypttab_key(config: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    match on_this_node(commands::crypttab_key(config, socket))? {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(e) => {
             let code = e.exit_code();

@@ -59,6 +59,12 @@ fn a_volume_is_closed_whole_or_not_at_all_and_who_holds_it_is_named() {
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
+fn a_volume_that_another_program_opens_meanwhile_is_no_failure() {
+    boot("opened-meanwhile", &["ubdb", "ubdc"]);
+}
+
+#[test]
+#[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn the_daemon_goes_on_until_the_node_is_as_it_should_be() {
     boot("daemon", &["ubdb", "ubdc"]);
 }

@@ -2,7 +2,7 @@
 # Runs after an installation (1) or upgrade (2). The first installation starts nothing: the disks are encrypted at the next boot, or when
 # somebody starts the units. At an upgrade, postun.sh of the old package restarts the daemon after the old files are removed.
 if [ "$1" -eq 1 ]; then
-    systemctl --no-reload preset luks-agent.target luks-agent.service luks-agent-metrics.socket >/dev/null 2>&1 || :
+    systemctl --no-reload preset luks-agent.target luks-agent.service luks-agent-metrics.socket luks-agent-key.socket >/dev/null 2>&1 || :
 fi
 if [ -d /run/systemd/system ]; then
     systemd-tmpfiles --create /usr/lib/tmpfiles.d/luks-agent.conf || :

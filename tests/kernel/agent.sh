@@ -113,6 +113,15 @@ requests() {
 print(sum(1 for r in map(json.loads, open(sys.argv[1])) if eval(sys.argv[2])))' "$1" "$2"
 }
 
+# data_key [STATE]: prints the passphrase of the newest key in a state file, which the fake endpoint unwraps.
+data_key() {
+    python3 -c 'import json, os, sys, urllib.request
+blob = json.load(open(sys.argv[1]))["keys"][-1]["wrapped_key"]
+headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
+request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
+print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' "${1:-$STATE}"
+}
+
 # config KEY_ARN: writes a configuration file with a [kms] section, followed by standard input. A data disk has a role only if a rule in it
 # says so.
 config() {
