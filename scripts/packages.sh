@@ -227,7 +227,7 @@ make_bill() {
     # cargo omits the name if the directory has the same name
     sed "s|file://$PWD|file:///luks-agent|g; s|file:///luks-agent#\([0-9]\)|file:///luks-agent#luks-agent@\1|g" \
         "$written" >"$dir/$package.cdx.json"
-    find . -path ./target -prune -o -name '*.cdx.json' -exec rm {} +
+    rm -f -- *.cdx.json */*.cdx.json
 }
 
 # make_deb PACKAGE ARCH DEBIAN TARGET_DIR OPTION...

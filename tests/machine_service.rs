@@ -248,6 +248,7 @@ fn units_are_sound(vm: &mut Machine) {
         ("luks-agent-provision.service", 5.0),
         ("luks-agent-health.service", 3.0),
         ("luks-agent-audit.service", 3.4),
+        ("luks-agent-key@1.service", 2.5),
     ] {
         let said = vm.ok(&format!("systemd-analyze security --no-pager {unit} | tail -n 1"));
         eprintln!("{said}");

@@ -69,15 +69,16 @@ impl CrypttabKeyError {
 }
 
 /// Answers one request for a key. systemd-cryptsetup binds its end to an abstract address that ends with the name of the mapping,
-/// and takes all bytes up to the end of the stream as the passphrase (`crypttab(5)`, "AF_UNIX key files").
+/// and takes all bytes up to the end of the stream as the passphrase (`crypttab(5)`, "AF_UNIX key files"). The address names the volume
+/// and proves nothing: who may ask is who may connect to the socket.
 ///
 /// The state file says which key the volume has. The header is not read: this needs no device, and systemd-cryptsetup opens the disk.
 ///
 /// # Errors
-/// [`CrypttabKeyError`]; nothing was written then.
+/// [`CrypttabKeyError`]. Unless it is [`Io`](CrypttabKeyError::Io), nothing was written.
 pub async fn crypttab_key(config: &Path, mut socket: UnixStream) -> Result<(), CrypttabKeyError> {
     let address = socket.peer_addr().map_err(CrypttabKeyError::NotASocket)?;
-    let luks_uuid = volume(address.as_abstract_name().ok_or(CrypttabKeyError::OtherProgram)?)?;
+    let luks_uuid = luks_uuid_in(address.as_abstract_name().ok_or(CrypttabKeyError::OtherProgram)?)?;
     let config = Config::load(config)?;
     let state = state::read(&config.state.dir)?.unwrap_or_default();
     let record = state.volume(luks_uuid).ok_or(CrypttabKeyError::UnknownVolume(luks_uuid))?;
@@ -88,7 +89,7 @@ pub async fn crypttab_key(config: &Path, mut socket: UnixStream) -> Result<(), C
 }
 
 /// Returns the volume that an address of systemd-cryptsetup names: `RANDOM/cryptsetup/luks-UUID`.
-fn volume(address: &[u8]) -> Result<Uuid, CrypttabKeyError> {
+fn luks_uuid_in(address: &[u8]) -> Result<Uuid, CrypttabKeyError> {
     let address = String::from_utf8_lossy(address);
     let (_, name) = address.split_once("/cryptsetup/").ok_or(CrypttabKeyError::OtherProgram)?;
     let luks_uuid = name.strip_prefix("luks-").and_then(|uuid| Uuid::try_parse(uuid).ok());
@@ -106,21 +107,21 @@ mod tests {
 
     #[test]
     fn the_address_names_the_volume() {
-        let found = volume(format!("8c0b29aa91b4c0e3/cryptsetup/luks-{UUID}").as_bytes()).unwrap();
+        let found = luks_uuid_in(format!("8c0b29aa91b4c0e3/cryptsetup/luks-{UUID}").as_bytes()).unwrap();
         assert_eq!(found.to_string(), UUID);
         for other in ["", UUID, "8c0b/cryptsetup-tpm2/luks-5d0f", "/systemd/x"] {
-            assert!(matches!(volume(other.as_bytes()), Err(CrypttabKeyError::OtherProgram)), "{other}");
+            assert!(matches!(luks_uuid_in(other.as_bytes()), Err(CrypttabKeyError::OtherProgram)), "{other}");
         }
         let upper = format!("luks-{}", UUID.to_uppercase());
         for name in ["", "data", "luks-", &UUID[1..], &upper, &format!("luks-{UUID}/x"), "luks-\u{1b}[2J"] {
-            let error = volume(format!("8c0b/cryptsetup/{name}").as_bytes()).unwrap_err();
+            let error = luks_uuid_in(format!("8c0b/cryptsetup/{name}").as_bytes()).unwrap_err();
             assert!(matches!(error, CrypttabKeyError::OtherName(_)), "{name}");
             assert!(!error.to_string().contains(char::is_control), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn only_systemd_cryptsetup_is_answered() {
+    async fn nothing_is_answered_without_the_address_of_systemd_cryptsetup() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let error = crypttab_key(Path::new("/nonexistent/c.toml"), ours).await.unwrap_err();
         assert!(matches!(error, CrypttabKeyError::OtherProgram) && error.exit_code() == ExitCode::Configuration);

@@ -91,9 +91,14 @@ pub struct Holder {
 impl Holder {
     /// Returns the LUKS UUID if this holder is an open LUKS2 volume.
     pub fn luks_uuid(&self) -> Option<Uuid> {
-        let rest = self.dm_uuid.as_deref()?.strip_prefix("CRYPT-LUKS2-")?;
-        Uuid::parse_str(rest.get(..32)?).ok()
+        luks_uuid_in(self.dm_uuid.as_deref()?)
     }
+}
+
+/// Returns the LUKS UUID in the device-mapper UUID of an open LUKS2 volume, `CRYPT-LUKS2-<uuid without dashes>-<name>`.
+pub fn luks_uuid_in(dm_uuid: &str) -> Option<Uuid> {
+    let rest = dm_uuid.strip_prefix("CRYPT-LUKS2-")?;
+    Uuid::parse_str(rest.get(..32)?).ok()
 }
 
 /// One whole disk as sysfs, udev and the mount table describe it. It was not opened for that.

@@ -13,6 +13,6 @@ mod rule;
 pub use bytes::Bytes;
 pub use classify::{classify, is_shown};
 pub use content::{BlankScan, Content, Evidence, NoiseEvidence, Scan};
-pub use facts::{DevNo, DeviceFacts, DiskKind, Holder, Inventory, MissingCipher};
+pub use facts::{DevNo, DeviceFacts, DiskKind, Holder, Inventory, MissingCipher, luks_uuid_in};
 pub use role::{MODEL_EBS, MODEL_INSTANCE_STORE, Role};
 pub use rule::{MatchRule, RuleRole};

@@ -8,9 +8,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::tool::{ToolError, run};
-use crate::disk::{DevNo, MissingCipher};
+use crate::disk::{DevNo, MissingCipher, luks_uuid_in};
 use crate::fips::{self, FIPS_ENABLED};
 use crate::luks2::{Cipher, DATA_OFFSET, Encryption, Flags, HeaderPolicy, Layout};
 
@@ -141,6 +142,15 @@ pub fn check(mapper: &str, disk: DevNo, policy: HeaderPolicy) -> Result<(), DmEr
 pub fn is_linear(mapper: &str) -> Result<bool, DmError> {
     let table = dmsetup(&["table", "--", mapper])?;
     Ok(table.split_whitespace().nth(2) == Some("linear"))
+}
+
+/// Returns the LUKS UUID of the volume that a mapping is; `None` if it is no open LUKS2 volume.
+///
+/// # Errors
+/// If `dmsetup` fails.
+pub fn luks_uuid(mapper: &str) -> Result<Option<Uuid>, ToolError> {
+    let dm_uuid = dmsetup(&["info", "--columns", "--noheadings", "-o", "uuid", "--", mapper])?;
+    Ok(luks_uuid_in(dm_uuid.trim()))
 }
 
 /// Returns how often a mapping is open: once for its file system and once for each other user.

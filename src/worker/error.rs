@@ -63,6 +63,12 @@ pub(super) enum WorkerError {
     /// The mapping is not what the agent created, or device-mapper failed.
     #[error(transparent)]
     Dm(#[from] DmError),
+    /// Another device has the name that the volume would get.
+    #[error("the mapping {mapper} exists and is another device; remove it with 'dmsetup remove {mapper}'")]
+    NameTaken {
+        /// Mapper name.
+        mapper: String,
+    },
     /// A program failed.
     #[error(transparent)]
     Tool(#[from] ToolError),

@@ -1,5 +1,10 @@
 //! Opens and mounts a volume.
 
+use std::fs::File;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::check::read_checked_header;
 use super::claim::claim;
 use super::error::WorkerError;
 use super::stage::Stage;
@@ -7,17 +12,22 @@ use crate::error::chain;
 use crate::job::{self, Answer, Target};
 use crate::key::Passphrase;
 use crate::luks2::{Expected, Opened};
-use crate::storage::cryptsetup::{self, Mapping};
+use crate::storage::cryptsetup::{self, LuksError, Mapping};
 use crate::storage::{dm, filesystem, mount};
+
+/// How long a mapping may be without a table while another program opens a volume.
+const BEING_MADE: Duration = Duration::from_secs(1);
 
 pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Stage<'_>) -> Result<Answer, WorkerError> {
     let job::Unlock { target, expected, mapper, open, mount } = job;
-    let _lock = claim(target, stage)?;
+    let disk = claim(target, stage)?;
     let mut opened = None;
-    if !open {
+    if *open {
+        check_open(target, &disk, mapper, expected)?;
+    } else {
         stage.enter("unlocking");
         // consumes the key, because mounting can take minutes
-        opened = open_volume(target, mapper, expected, &key.ok_or(WorkerError::NoPassphrase)?)?;
+        opened = open_volume(target, &disk, mapper, expected, &key.ok_or(WorkerError::NoPassphrase)?)?;
     }
     let mapping = dm::node(mapper)?;
     let (mut filesystem_errors, mut warning) = (false, None);
@@ -33,30 +43,59 @@ pub(super) fn unlock(job: &job::Unlock, key: Option<Passphrase>, stage: &mut Sta
     Ok(Answer::Unlocked { opened, filesystem_errors, warning })
 }
 
-/// Opens a volume. Returns `None` if another program has opened it since the plan was made, such as systemd-cryptsetup for a line of
-/// `/etc/crypttab`, under the name that the agent uses and as recorded.
+/// Opens a volume. Returns `None` if another program, such as systemd-cryptsetup for a line of `/etc/crypttab`, has opened it since the
+/// plan was made.
 fn open_volume(
     target: &Target,
+    disk: &File,
     mapper: &str,
     expected: &Expected,
     key: &Passphrase,
 ) -> Result<Option<Opened>, WorkerError> {
-    let is_open = |mapping| mapping == Mapping::Open && dm::check(mapper, target.devno, expected.header).is_ok();
-    if is_open(free_name(mapper)?) {
-        return Ok(None);
+    let taken =
+        |error: &LuksError| error.name_is_taken() && cryptsetup::mapping(mapper).is_ok_and(|m| m == Mapping::Open);
+    if free_name(mapper)? != Mapping::Open {
+        match cryptsetup::open(&target.path, mapper, expected, key) {
+            Err(e) if taken(&e) => {}
+            opened => return Ok(Some(opened?)),
+        }
     }
-    match cryptsetup::open(&target.path, mapper, expected, key) {
-        Err(_) if is_open(cryptsetup::mapping(mapper)?) => Ok(None),
-        opened => Ok(Some(opened?)),
+    let found = dm::luks_uuid(mapper)?;
+    if found != Some(expected.luks_uuid) {
+        return Err(WorkerError::NameTaken { mapper: mapper.to_owned() });
     }
+    check_open(target, disk, mapper, expected)?;
+    Ok(None)
+}
+
+/// Checks a volume that the agent has not opened just now, before it is mounted: systemd-cryptsetup, for one, opens what is on the disk,
+/// whoever wrote it, and with a header of theirs they could read what the node writes.
+fn check_open(target: &Target, disk: &File, mapper: &str, expected: &Expected) -> Result<(), WorkerError> {
+    // its header and its mapping change meanwhile
+    if expected.reencrypting {
+        return Ok(());
+    }
+    match read_checked_header(disk, expected) {
+        // it got damaged while the volume was open, and its data can still be read
+        Ok(_) | Err(WorkerError::Header(_)) => {}
+        Err(e) => return Err(e),
+    }
+    Ok(dm::check(mapper, target.devno, expected.header)?)
 }
 
 /// Removes a mapping without an active table, which a process left that was killed while it opened a volume. It is not open, but it
 /// occupies the name, and may hold the disk. Returns what there was.
 pub(super) fn free_name(mapper: &str) -> Result<Mapping, WorkerError> {
-    let mapping = cryptsetup::mapping(mapper)?;
-    if mapping == Mapping::Empty {
-        dm::remove(mapper)?;
+    let since = Instant::now();
+    loop {
+        match cryptsetup::mapping(mapper)? {
+            // another program may be about to load its table
+            Mapping::Empty if since.elapsed() < BEING_MADE => sleep(Duration::from_millis(50)),
+            Mapping::Empty => {
+                dm::remove(mapper)?;
+                return Ok(Mapping::Empty);
+            }
+            mapping => return Ok(mapping),
+        }
     }
-    Ok(mapping)
 }

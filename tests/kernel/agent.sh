@@ -113,15 +113,6 @@ requests() {
 print(sum(1 for r in map(json.loads, open(sys.argv[1])) if eval(sys.argv[2])))' "$1" "$2"
 }
 
-# data_key [STATE]: prints the passphrase of the newest key in a state file, which the fake endpoint unwraps.
-data_key() {
-    python3 -c 'import json, os, sys, urllib.request
-blob = json.load(open(sys.argv[1]))["keys"][-1]["wrapped_key"]
-headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
-request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
-print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' "${1:-$STATE}"
-}
-
 # config KEY_ARN: writes a configuration file with a [kms] section, followed by standard input. A data disk has a role only if a rule in it
 # says so.
 config() {
@@ -198,13 +189,13 @@ resize() {
     assert_eq "$(blockdev --getsize64 "/dev/mapper/disk-$1")" $(($3 << 20)) "the size of disk-$1"
 }
 
-# data_key: prints the passphrase of the node's first key, which the fake endpoint unwraps.
+# data_key [INDEX [STATE]]: prints the passphrase of a key in a state file, by default the first, which the fake endpoint unwraps.
 data_key() {
     python3 -c 'import json, os, sys, urllib.request
-blob = json.load(open(sys.argv[1]))["keys"][0]["wrapped_key"]
+blob = json.load(open(sys.argv[2]))["keys"][int(sys.argv[1])]["wrapped_key"]
 headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
 request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
-print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' "$STATE"
+print(end=json.load(urllib.request.urlopen(request))["Plaintext"])' "${1:-0}" "${2:-$STATE}"
 }
 
 # in_terminal COMMAND...: runs a command with a terminal of its own, whose output it prints.

@@ -95,14 +95,7 @@ if [[ $service == localstack ]]; then
 fi
 
 say "access denied: the reason is told, at once, and the passphrase still opens the volume"
-data_key() {
-    python3 -c 'import json, os, urllib.request
-blob = json.load(open("/etc/elsewhere/state/state.json"))["keys"][-1]["wrapped_key"]
-headers = {"X-Amz-Target": "TrentService.Decrypt", "Content-Type": "application/x-amz-json-1.1", "Authorization": "none"}
-request = urllib.request.Request(os.environ["AWS_ENDPOINT_URL"], json.dumps({"CiphertextBlob": blob}).encode(), headers)
-print(end=json.load(urllib.request.urlopen(request))["Plaintext"])'
-}
-data_key >/run/key
+data_key -1 /etc/elsewhere/state/state.json >/run/key
 fake allow '["DescribeKey"]'
 began=$SECONDS
 stock 1 open --token-only /dev/ubdb rescued

@@ -107,6 +107,14 @@ pub enum HeaderFault {
     Copy(#[from] CopyError),
 }
 
+impl LuksError {
+    /// Whether opening failed because something has the name of the mapping, or the disk.
+    pub fn name_is_taken(&self) -> bool {
+        matches!(self, Self::Call { source: LibcryptErr::IOError(e), .. }
+            if [Some(nix::libc::EEXIST), Some(nix::libc::EBUSY)].contains(&e.raw_os_error()))
+    }
+}
+
 struct LogLines<'a>(&'a [String]);
 
 impl fmt::Display for LogLines<'_> {
