@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use fake_aws::{Effect, Fault, Server};
+use fake_aws::{Effect, Fault, KeyState, Server};
 use serde_json::{Value, json};
 use support::ec2::{self, EBS_1, STORE_1};
 use support::qemu::Machine;
@@ -136,11 +136,11 @@ fn keys_that_do_not_come(vm: &mut Machine, aws: &Server, node: &Node) {
     aws.push_fault(Fault::new("Decrypt", Effect::Hang));
     fails(vm, node, "luks-agent: KMS Decrypt with KMS key arn:aws:kms:us-east-1:");
     aws.clear_faults();
-    aws.push_fault(Fault::error("Decrypt", "DisabledException"));
+    aws.set_key_state(&aws.key_arn(), KeyState::Disabled).unwrap();
     // asked for a passphrase only where --token-only does not keep cryptsetup from it
     let typed = vm.run(&format!("echo wrong | cryptsetup open {} rescued 2>&1", node.device));
-    assert!(typed.status == 2 && typed.stdout.contains("DisabledException"), "{typed:?}");
-    aws.clear_faults();
+    assert!(typed.status == 2 && typed.stdout.contains("the KMS key is disabled"), "{typed:?}");
+    aws.set_key_state(&aws.key_arn(), KeyState::Enabled).unwrap();
 
     eprintln!("-- access denied");
     aws.set_allow(Some(&["DescribeKey"]));
@@ -186,7 +186,7 @@ fn other_tokens(vm: &mut Machine, aws: &Server, node: &Node) {
         ("key_arn", json!("arn:aws:kms:us-east-1:111122223333:key/\u{0}\u{1b}[2J"), "names no KMS key"),
         ("wrapped_key", json!("A".repeat(8500)), "the wrapped key has"),
         ("wrapped_key", deep, "the token on standard input cannot be read"),
-        ("wrapped_key", json!(""), "luks-agent: "),
+        ("wrapped_key", json!(""), "the wrapped key has"),
         ("type", json!("another-program"), "rescued"),
     ];
     for (name, value, reason) in changes {
@@ -289,15 +289,15 @@ fn crypttab_without_kms(vm: &mut Machine, aws: &Server, node: &Node) {
         let name = format!("systemd-escape --template=systemd-cryptsetup@.service luks-{uuid}");
         format!("'{}'", vm.ok(&name))
     });
-    aws.push_fault(Fault::error("Decrypt", "DisabledException"));
+    aws.set_key_state(&aws.key_arn(), KeyState::Disabled).unwrap();
     for (unit, speaker) in units.iter().zip([units[0].as_str(), "'luks-agent-key@*'"]) {
         let since = vm.ok("date +@%s");
         assert_ne!(vm.run(&format!("systemctl start {unit}")).status, 0);
         let said = vm.ok(&format!("journalctl --no-pager -o cat --since={since} -u {unit} -u {speaker}"));
-        assert!(said.contains("DisabledException") && said.contains("Password querying disabled"), "{said}");
+        assert!(said.contains("the KMS key is disabled") && said.contains("Password querying disabled"), "{said}");
     }
     assert_eq!(vm.ok("ls /dev/mapper"), "control");
-    aws.clear_faults();
+    aws.set_key_state(&aws.key_arn(), KeyState::Enabled).unwrap();
     vm.ok(&format!("systemctl start {}", units.join(" ")));
     assert_eq!(vm.ok("ls /dev/mapper").lines().count(), 3);
 }
