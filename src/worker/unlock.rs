@@ -95,7 +95,7 @@ pub(super) fn free_name(mapper: &str) -> Result<Mapping, WorkerError> {
                 dm::remove(mapper)?;
                 return Ok(Mapping::Empty);
             }
-            mapping => return Ok(mapping),
+            mapping @ (Mapping::Absent | Mapping::Open) => return Ok(mapping),
         }
     }
 }
