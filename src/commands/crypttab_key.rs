@@ -14,7 +14,6 @@ use crate::config::{Config, ConfigError};
 use crate::luks2::mapper_name;
 use crate::report::{ExitCode, key_exit_code};
 use crate::state::{self, StateError};
-use crate::text::escape_controls;
 
 /// Why `crypttab-key` has no key.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +30,7 @@ pub enum CrypttabKeyError {
     OtherProgram,
     /// The name of the mapping says nothing about the volume.
     #[error(
-        "/etc/crypttab has a line for the mapping '{0}'; expected the name 'luks-UUID', with the LUKS UUID of a volume of this node"
+        "/etc/crypttab has a line for the mapping {0:?}; expected the name 'luks-UUID', with the LUKS UUID of a volume of this node"
     )]
     OtherName(String),
     /// The UUID of another node's volume, or a typing error.
@@ -96,7 +95,7 @@ fn luks_uuid_in(address: &[u8]) -> Result<Uuid, CrypttabKeyError> {
     // not another way to write it
     luks_uuid
         .filter(|&luks_uuid| mapper_name(luks_uuid) == name)
-        .ok_or_else(|| CrypttabKeyError::OtherName(escape_controls(name).into_owned()))
+        .ok_or_else(|| CrypttabKeyError::OtherName(name.to_owned()))
 }
 
 #[cfg(test)]
