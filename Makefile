@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench bench-native storm lint token packages reproducible two-packages test-packages test-fips vagrant-test deny clean
+.PHONY: help deps build check test test-unit test-kernel test-machine test-browser test-fresh try life sweep fuzz demo bench bench-native storm lint token miri packages reproducible two-packages test-packages test-fips vagrant-test deny clean
 
 CARGO ?= cargo
 
@@ -97,6 +97,11 @@ storm: ## boot 1,000 to 100,000 nodes at once against the quotas of KMS, in virt
 token: ## build the token plug-in of cryptsetup in target/token, for the libraries of this machine (docs/stock-tools.md)
 	@scripts/deps.sh build
 	@scripts/token.sh
+
+miri: ## run the tests of the token plug-in in Miri, which finds undefined behaviour in unsafe code (needs rustup; half a minute)
+	@scripts/deps.sh build
+	@rustup toolchain install nightly --profile minimal --component miri,rust-src
+	$(CARGO) +nightly miri test --package luks-agent-cryptsetup-token --lib -- --skip token::tests # safe code, which takes long
 
 packages: ## build .deb and .rpm in target/packages, for Debian 11 and later and RHEL 9 and later (ARCHES="x86_64 aarch64"; FIPS=1: docs/fips.md)
 	@scripts/deps.sh build packages $(if $(filter 1,$(FIPS)),fips)

@@ -135,5 +135,6 @@ fn wait(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-#[cfg(test)]
+// Miri starts no processes
+#[cfg(all(test, not(miri)))]
 mod tests;

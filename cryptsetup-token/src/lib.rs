@@ -118,6 +118,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri starts no processes")]
     fn a_panic_prints_nothing() {
         let program = std::env::current_exe().unwrap();
         let panicking = ["--exact", "tests::a_panic_becomes_an_error", "--nocapture"];

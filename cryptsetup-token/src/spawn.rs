@@ -112,6 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no memfd_create")]
     fn the_token_is_in_memory_that_cannot_be_executed_if_the_kernel_knows_that() {
         let mode = create_in_memory(libc::MFD_NOEXEC_SEAL).unwrap().metadata().unwrap().permissions().mode();
         let is_known = fs::exists("/proc/sys/vm/memfd_noexec").unwrap();
