@@ -207,6 +207,12 @@ fn other_tokens(vm: &mut Machine, aws: &Server, node: &Node) {
     assert_eq!(aws.count("Decrypt"), 0);
     change_token(vm, node, |token| token.clone_from(&ours));
     opens(vm, node);
+
+    eprintln!("-- a key of another Region");
+    let arn = ours["key_arn"].as_str().unwrap();
+    change_token(vm, node, |token| token["key_arn"] = json!(arn.replace("us-east-1", "eu-west-1")));
+    fails(vm, node, "KMS Decrypt with KMS key arn:aws:kms:eu-west-1:");
+    change_token(vm, node, |token| token.clone_from(&ours));
 }
 
 /// An agent from before `unwrap`, and none. What a later one answers is the same pipe, and any exit code.

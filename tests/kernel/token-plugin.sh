@@ -33,6 +33,9 @@ opens() {
     cryptsetup close rescued
 }
 
+# asks: prints how many requests the key service got, if it counts them.
+asks() { if [[ $service == fake ]]; then wc -l </run/requests; fi; }
+
 # change EXPRESSION: replaces token 0 by what a Python expression makes of it. The plug-in validates it.
 change() {
     cryptsetup token export --token-id 0 /dev/ubdb >/run/token
@@ -40,6 +43,30 @@ change() {
 token = json.load(open("/run/token"))
 print(json.dumps(eval(sys.argv[1])))' "$1" >/run/token.new
     cryptsetup token import --token-replace --token-id 0 --json-file /run/token.new /dev/ubdb
+}
+
+# denied: access is denied. The reason is told, at once, and the passphrase still opens the volume.
+denied() {
+    say "access denied"
+    data_key -1 /etc/elsewhere/state/state.json >/run/key
+    fake allow '["DescribeKey"]'
+    local began=$SECONDS asked
+    stock 1 open --token-only /dev/ubdb rescued
+    stock_said "luks-agent: " "kms:Decrypt"
+    # keyslots are preferred since the two rotations, so cryptsetup tries the token twice
+    assert_eq "$(grep -c kms:Decrypt /run/said)" 1 "how often the reason is told"
+    ((SECONDS - began < 15)) || fail "it took $((SECONDS - began)) s"
+    [[ ! -e /dev/mapper/rescued ]] || fail "it is open"
+    # without --token-only, cryptsetup asks for a passphrase then
+    cryptsetup open --test-passphrase /dev/ubdb </run/key >/run/said 2>&1 || fail "the passphrase did not open it: $(</run/said)"
+    stock_said "kms:Decrypt"
+    # also where it has a key file
+    stock 0 open --test-passphrase --key-file /run/key /dev/ubdb
+    stock_said "kms:Decrypt"
+    asked=$(wc -l </run/requests)
+    stock 0 open --test-passphrase --disable-external-tokens --key-file /run/key /dev/ubdb
+    assert_eq "$(wc -l </run/requests)" "$asked" "requests to KMS"
+    fake allow null
 }
 
 case $service in
@@ -85,35 +112,8 @@ mv /etc/luks-agent /etc/elsewhere
 opens --readonly
 [[ ! -e /etc/luks-agent ]] || fail "it made a folder"
 
-if [[ $service == localstack ]]; then
-    say "LocalStack is gone"
-    kill "$LOCALSTACK_PID"
-    wait "$LOCALSTACK_PID" || true
-    stock 1 open --token-only /dev/ubdb rescued
-    stock_said "luks-agent: KMS Decrypt with KMS key $KEY_ARN"
-    exit 0
-fi
-
-say "access denied: the reason is told, at once, and the passphrase still opens the volume"
-data_key -1 /etc/elsewhere/state/state.json >/run/key
-fake allow '["DescribeKey"]'
-began=$SECONDS
-stock 1 open --token-only /dev/ubdb rescued
-stock_said "luks-agent: " "kms:Decrypt"
-# keyslots are preferred since the two rotations, so cryptsetup tries the token twice
-assert_eq "$(grep -c kms:Decrypt /run/said)" 1 "how often the reason is told"
-((SECONDS - began < 15)) || fail "it took $((SECONDS - began)) s"
-[[ ! -e /dev/mapper/rescued ]] || fail "it is open"
-# without --token-only, cryptsetup asks for a passphrase then
-cryptsetup open --test-passphrase /dev/ubdb </run/key >/run/said 2>&1 || fail "the passphrase did not open it: $(</run/said)"
-stock_said "kms:Decrypt"
-# also where it has a key file
-stock 0 open --test-passphrase --key-file /run/key /dev/ubdb
-stock_said "kms:Decrypt"
-asked=$(wc -l </run/requests)
-stock 0 open --test-passphrase --disable-external-tokens --key-file /run/key /dev/ubdb
-assert_eq "$(wc -l </run/requests)" "$asked" "requests to KMS"
-fake allow null
+# LocalStack has no policies
+[[ $service == localstack ]] || denied
 
 say "a token of a later release"
 change 'dict(token, version=9, more={"of": ["it"]})'
@@ -127,7 +127,7 @@ change 'dict(token, instance_id=None, version=1)'
 opens
 
 say "tokens of an enemy"
-asked=$(wc -l </run/requests)
+asked=$(asks)
 arn=$(python3 -c 'import json; print(json.load(open("/run/token.new"))["key_arn"])')
 change 'dict(token, key_arn="arn:aws:kms:evil.example/:111122223333:key/\u001b[2J\n")'
 stock 1 open --token-only /dev/ubdb rescued
@@ -140,7 +140,7 @@ stock 1 open --token-only /dev/ubdb rescued
 stock_said "the wrapped key has"
 change 'dict(token, type="systemd-tpm9", wrapped_key="AQID")'
 stock 1 open --token-only /dev/ubdb rescued
-assert_eq "$(wc -l </run/requests)" "$asked" "requests to KMS"
+assert_eq "$(asks)" "$asked" "requests to KMS"
 cryptsetup token remove --token-id 0 /dev/ubdb
 python3 -c 'import json
 token = json.load(open("/run/token"))
@@ -149,8 +149,21 @@ print(json.dumps(dict(token, type="luks-agent-awskms", wrapped_key=key["wrapped_
     cryptsetup token import --token-id 0 --json-file - /dev/ubdb
 opens
 
+say "a key of another Region"
+change 'dict(token, key_arn=token["key_arn"].replace("us-east-1", "eu-west-1"))'
+stock 1 open --token-only /dev/ubdb rescued
+stock_said "luks-agent: KMS Decrypt with KMS key arn:aws:kms:eu-west-1:"
+change 'dict(token, key_arn=token["key_arn"].replace("eu-west-1", "us-east-1"))'
+AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1 opens
+
 say "KMS is gone"
-kill "$FAKE_AWS_PID"
+case $service in
+fake) kill "$FAKE_AWS_PID" ;;
+localstack)
+    kill "$LOCALSTACK_PID"
+    wait "$LOCALSTACK_PID" || true
+    ;;
+esac
 began=$SECONDS
 stock 1 open --token-only /dev/ubdb rescued
 stock_said "luks-agent: KMS Decrypt with KMS key $KEY_ARN"
