@@ -63,6 +63,16 @@ pub(super) enum WorkerError {
     /// The mapping is not what the agent created, or device-mapper failed.
     #[error(transparent)]
     Dm(#[from] DmError),
+    /// An open volume whose header or mapping is not what the state file says.
+    #[error(
+        "the volume is open, but not as recorded, and was not mounted; it stays open: if you trust it, mount /dev/mapper/{mapper} yourself, and copy its data before you close it"
+    )]
+    OpenOtherwise {
+        /// Mapper name.
+        mapper: String,
+        /// The difference.
+        source: Box<Self>,
+    },
     /// Another device has the name that the volume would get.
     #[error("the mapping {mapper} exists and is another device; remove it with 'dmsetup remove {mapper}'")]
     NameTaken {

@@ -12,7 +12,7 @@ use crate::error::chain;
 use crate::job::{self, Answer, Target};
 use crate::key::Passphrase;
 use crate::luks2::{Expected, Opened};
-use crate::storage::cryptsetup::{self, LuksError, Mapping};
+use crate::storage::cryptsetup::{self, Mapping};
 use crate::storage::{dm, filesystem, mount};
 
 /// How long a mapping may be without a table while another program opens a volume.
@@ -52,50 +52,48 @@ fn open_volume(
     expected: &Expected,
     key: &Passphrase,
 ) -> Result<Option<Opened>, WorkerError> {
-    let taken =
-        |error: &LuksError| error.name_is_taken() && cryptsetup::mapping(mapper).is_ok_and(|m| m == Mapping::Open);
     if free_name(mapper)? != Mapping::Open {
         match cryptsetup::open(&target.path, mapper, expected, key) {
-            Err(e) if taken(&e) => {}
+            Err(e) if e.name_is_taken() && settled(mapper)? == Mapping::Open => {}
             opened => return Ok(Some(opened?)),
         }
-    }
-    let found = dm::luks_uuid(mapper)?;
-    if found != Some(expected.luks_uuid) {
-        return Err(WorkerError::NameTaken { mapper: mapper.to_owned() });
     }
     check_open(target, disk, mapper, expected)?;
     Ok(None)
 }
 
 /// Checks a volume that the agent has not opened just now, before it is mounted: systemd-cryptsetup, for one, opens what is on the disk,
-/// whoever wrote it, and with a header of theirs they could read what the node writes.
+/// whoever wrote it, and with a header of theirs they could read what the node writes. The lock on the disk keeps a re-encryption of the
+/// agent's from changing the header meanwhile.
 fn check_open(target: &Target, disk: &File, mapper: &str, expected: &Expected) -> Result<(), WorkerError> {
-    // its header and its mapping change meanwhile
-    if expected.reencrypting {
-        return Ok(());
+    if dm::luks_uuid(mapper)? != Some(expected.luks_uuid) {
+        return Err(WorkerError::NameTaken { mapper: mapper.to_owned() });
     }
-    match read_checked_header(disk, expected) {
-        // it got damaged while the volume was open, and its data can still be read
-        Ok(_) | Err(WorkerError::Header(_)) => {}
-        Err(e) => return Err(e),
-    }
-    Ok(dm::check(mapper, target.devno, expected.header)?)
+    let checked = read_checked_header(disk, expected).and_then(|_| {
+        // re-encryption has mappings of its own
+        if expected.reencrypting { Ok(()) } else { Ok(dm::check(mapper, target.devno, expected.header)?) }
+    });
+    checked.map_err(|e| WorkerError::OpenOtherwise { mapper: mapper.to_owned(), source: Box::new(e) })
 }
 
 /// Removes a mapping without an active table, which a process left that was killed while it opened a volume. It is not open, but it
 /// occupies the name, and may hold the disk. Returns what there was.
 pub(super) fn free_name(mapper: &str) -> Result<Mapping, WorkerError> {
+    let mapping = settled(mapper)?;
+    if mapping == Mapping::Empty {
+        dm::remove(mapper)?;
+    }
+    Ok(mapping)
+}
+
+/// Returns the state of a mapping. Waits if it has no table: another program may be about to load it.
+fn settled(mapper: &str) -> Result<Mapping, WorkerError> {
     let since = Instant::now();
     loop {
-        match cryptsetup::mapping(mapper)? {
-            // another program may be about to load its table
-            Mapping::Empty if since.elapsed() < BEING_MADE => sleep(Duration::from_millis(50)),
-            Mapping::Empty => {
-                dm::remove(mapper)?;
-                return Ok(Mapping::Empty);
-            }
-            mapping @ (Mapping::Absent | Mapping::Open) => return Ok(mapping),
+        let mapping = cryptsetup::mapping(mapper)?;
+        if mapping != Mapping::Empty || since.elapsed() >= BEING_MADE {
+            return Ok(mapping);
         }
+        sleep(Duration::from_millis(50));
     }
 }
