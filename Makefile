@@ -101,7 +101,7 @@ token: ## build the token plug-in of cryptsetup in target/token, for the librari
 miri: ## run the tests of the token plug-in in Miri, which finds undefined behaviour in unsafe code (needs rustup; half a minute)
 	@scripts/deps.sh build
 	@rustup toolchain install nightly --profile minimal --component miri,rust-src
-	$(CARGO) +nightly miri test --package luks-agent-cryptsetup-token --lib -- --skip token::tests # safe code, which takes long
+	$(CARGO) +nightly miri test --package luks-agent-cryptsetup-token --lib -- --skip agent::tests --skip token::tests # processes; safe code, which takes long
 
 packages: ## build .deb and .rpm in target/packages, for Debian 11 and later and RHEL 9 and later (ARCHES="x86_64 aarch64"; FIPS=1: docs/fips.md)
 	@scripts/deps.sh build packages $(if $(filter 1,$(FIPS)),fips)

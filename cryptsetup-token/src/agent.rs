@@ -135,6 +135,5 @@ fn wait(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-// Miri starts no processes
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
 mod tests;
