@@ -78,11 +78,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             runtime.shutdown_background();
             match ended {
                 Ok(()) => Ok(ExitCode::SUCCESS),
-                Err(e) => {
-                    let code = ExitCode::from(e.exit_code());
-                    complain(&chain(e));
-                    Ok(code)
-                }
+                Err(e) => Ok(fail(e.exit_code(), e)),
             }
         }
         Command::Emr { action } => {
@@ -302,11 +298,7 @@ fn unwrap(config: &Path) -> Result<ExitCode, Box<dyn Error>> {
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     match on_this_node(commands::unwrap(config, input, output))? {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(e) => {
-            let code = e.exit_code();
-            complain(&chain(e));
-            Ok(ExitCode::from(code))
-        }
+        Err(e) => Ok(fail(e.exit_code(), e)),
     }
 }
 
@@ -315,11 +307,7 @@ fn crypttab_key(config: &Path) -> Result<ExitCode, Box<dyn Error>> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     match on_this_node(commands::crypttab_key(config, socket))? {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(e) => {
-            let code = e.exit_code();
-            complain(&chain(e));
-            Ok(ExitCode::from(code))
-        }
+        Err(e) => Ok(fail(e.exit_code(), e)),
     }
 }
 
@@ -365,6 +353,12 @@ fn print(text: &[u8]) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Says why a command failed, and returns its exit code.
+fn fail(code: impl Into<ExitCode>, error: impl Error) -> ExitCode {
+    complain(&chain(error));
+    code.into()
 }
 
 /// Prints on standard error. Unlike `eprintln!`, it does not panic if that is closed.

@@ -19,42 +19,37 @@ fn script(name: &str, argument: &str) -> Script {
         .timeout(Duration::from_secs(500))
 }
 
+/// Runs a scenario on a node with one disk, and prints its console.
+fn succeeds(node: &str, script: &Script) {
+    let boot = Node::new(node).numbered_disks(&["ubdb"], 64 * MIB).boot(script);
+    println!("{}", boot.timed_console());
+    boot.assert_ok();
+}
+
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn stock_cryptsetup_opens_a_volume_through_kms() {
-    let mut node = Node::new("token-plugin").numbered_disks(&["ubdb"], 64 * MIB);
-    let boot = node.boot(&script("token-plugin", "fake"));
-    println!("{}", boot.timed_console());
-    boot.assert_ok();
+    succeeds("token-plugin", &script("token-plugin", "fake"));
 }
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn stock_cryptsetup_opens_a_volume_through_localstack() {
     let localstack = LocalStack::find();
-    let mut node = Node::new("token-plugin-localstack").numbered_disks(&["ubdb"], 64 * MIB);
     let script = script("token-plugin", "localstack")
         .env("LOCALSTACK_VENV", localstack.venv())
         .env("AWS_CLI", localstack.aws_cli());
-    let boot = node.boot(&script);
-    println!("{}", boot.timed_console());
-    boot.assert_ok();
+    succeeds("token-plugin-localstack", &script);
 }
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn no_key_is_left_in_a_program_that_opened_a_volume() {
-    let mut node = Node::new("token-memory").numbered_disks(&["ubdb"], 64 * MIB);
-    let boot = node.boot(&script("token-process", "memory"));
-    println!("{}", boot.timed_console());
-    boot.assert_ok();
+    succeeds("token-memory", &script("token-process", "memory"));
 }
 
 #[test]
 #[ignore = "kernel tier: needs User-Mode Linux, run make test-kernel"]
 fn valgrind_finds_nothing_in_a_program_that_loads_the_plug_in() {
-    let mut node = Node::new("token-valgrind").numbered_disks(&["ubdb"], 64 * MIB);
-    let boot = node.boot(&script("token-process", "valgrind"));
-    println!("{}", boot.timed_console());
-    boot.assert_ok();
+    succeeds("token-valgrind", &script("token-process", "valgrind"));
 }
